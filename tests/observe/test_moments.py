@@ -1,0 +1,159 @@
+"""Streaming moments against the batch formulas they stand for."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from torchkoopman.observe.class_moments import LabelledMoments
+from torchkoopman.observe.moments import Moments, layer_pairs
+
+PAIRS = layer_pairs(("x", "y"), "all")
+
+
+def draw(rows: int, seed: int = 0, scale: float = 1.0) -> dict[str, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(rows, 5, generator=generator, dtype=torch.float64) * scale + 3
+    return {"x": x, "y": x[:, :3].sin() + 10}
+
+
+def stream(values: dict[str, Tensor], sizes: list[int]) -> Moments:
+    moments = Moments(PAIRS)
+    for part in zip(*(value.split(sizes) for value in values.values()), strict=True):
+        moments.update(dict(zip(values, part, strict=True)))
+    return moments
+
+
+def assert_equal(moments: Moments, other: Moments, tolerance: float = 1e-12) -> None:
+    assert moments.count == other.count
+    for name in moments.names:
+        torch.testing.assert_close(moments.mean(name), other.mean(name), rtol=tolerance, atol=0)
+    for pair in moments.pairs:
+        scale = other.cov(*pair).abs().max().item()
+        difference = (moments.cov(*pair) - other.cov(*pair)).abs().max().item()
+        assert difference <= tolerance * scale, pair
+
+
+def test_streamed_moments_equal_batch_moments_to_1e_12() -> None:
+    values = draw(1000)
+    moments = stream(values, [1, 7, 192, 800])
+    joint = torch.cat([values["x"], values["y"]], 1)
+    expected = joint.T.cov(correction=0)
+    assert moments.count == 1000
+    torch.testing.assert_close(moments.mean("x"), values["x"].mean(0), rtol=1e-12, atol=0)
+    for pair, block in {("x", "x"): expected[:5, :5], ("x", "y"): expected[:5, 5:]}.items():
+        assert (moments.cov(*pair) - block).norm() <= 1e-12 * block.norm()
+    torch.testing.assert_close(moments.cov("y", "x"), moments.cov("x", "y").T)
+    second = values["x"].T @ values["y"] / 1000
+    torch.testing.assert_close(moments.second("x", "y"), second, rtol=1e-12, atol=1e-12)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.lists(st.integers(0, 40), min_size=2, max_size=8), st.integers(0, 100))
+def test_however_rows_are_split_and_merged_the_moments_are_the_same(
+    sizes: list[int], seed: int
+) -> None:
+    values = draw(sum(sizes) + 2, seed)
+    sizes = [*sizes, 2]
+    whole = stream(values, [sum(sizes)])
+    assert_equal(stream(values, sizes), whole, 1e-11)
+    half = len(sizes) // 2
+    cut = sum(sizes[:half])
+    first = stream({name: value[:cut] for name, value in values.items()}, sizes[:half])
+    second = stream({name: value[cut:] for name, value in values.items()}, sizes[half:])
+    assert_equal(first.merge(second), whole, 1e-11)
+
+
+def test_small_modes_survive_large_ones() -> None:
+    """Amplitudes spanning 1e5 in float32 input, where float32 sums lose the small one."""
+    values = draw(20_000)["x"].float()
+    values[:, 0] *= 1e5
+    moments = Moments([("x", "x")])
+    for part in values.split(500):
+        moments.update({"x": part})
+    expected = values.double().T.cov(correction=0)
+    torch.testing.assert_close(moments.cov("x", "x"), expected, rtol=1e-10, atol=1e-9)
+
+
+def test_memory_is_flat_from_ten_thousand_to_a_million_rows() -> None:
+    moments = Moments(PAIRS)
+    batch = draw(10_000)
+    moments.update(batch)
+    small = moments.nbytes
+    for _ in range(99):
+        moments.update(batch)
+    assert moments.count == 1_000_000
+    assert moments.nbytes == small == 8 * (5 + 3 + 25 + 15 + 9)
+
+
+def test_moments_of_affine_images_are_affine_images_of_moments() -> None:
+    values = draw(300)
+    weight, bias = torch.randn(4, 5, dtype=torch.float64), torch.randn(4, dtype=torch.float64)
+    still = (torch.eye(3, dtype=torch.float64), torch.zeros(3, dtype=torch.float64))
+    image = stream(values, [300]).affine({"x": (weight, bias), "y": still})
+    direct = stream({"x": values["x"] @ weight.T + bias, "y": values["y"]}, [300])
+    assert_equal(image, direct, 1e-10)
+
+
+def test_moments_between_two_variables_are_theirs_in_either_order() -> None:
+    moments = stream(draw(100), [100])
+    pair = moments.between("y", "x")
+    torch.testing.assert_close(pair.cov("start", "end"), moments.cov("y", "x"))
+    torch.testing.assert_close(pair.mean("end"), moments.mean("x"))
+
+
+def test_class_moments_add_up_and_leave_a_class_out_exactly() -> None:
+    values = draw(400)
+    labels = torch.arange(400) % 4
+    classes = LabelledMoments(PAIRS)
+    for start in range(0, 400, 50):
+        rows = slice(start, start + 50)
+        classes.update({name: value[rows] for name, value in values.items()}, labels[rows])
+    assert classes.classes == (0, 1, 2, 3)
+    assert_equal(classes.total(), stream(values, [400]), 1e-11)
+    kept = {name: value[labels != 2] for name, value in values.items()}
+    assert_equal(classes.without([2]), stream(kept, [300]), 1e-11)
+    two = {name: value[labels == 2] for name, value in values.items()}
+    assert_equal(classes.by_class[2], stream(two, [100]), 1e-11)
+
+
+def test_unlabelled_rows_count_overall_only() -> None:
+    values = draw(10)
+    classes = (
+        LabelledMoments(PAIRS).update(values).update(values, torch.zeros(10, dtype=torch.long))
+    )
+    assert classes.count == classes.total().count == 20
+    assert classes.by_class[0].count == classes.without([0]).count == 10
+
+
+@pytest.mark.parametrize("labelled", [False, True])
+def test_moments_survive_being_saved_as_tensors(labelled: bool) -> None:
+    values = draw(50)
+    labels = torch.arange(50) % 3 - 1 if labelled else None
+    classes = LabelledMoments(PAIRS).update(values, labels)
+    restored = LabelledMoments(PAIRS).load(classes.tensors())
+    assert restored.classes == classes.classes
+    assert_equal(restored.total(), classes.total(), 0.0)
+
+
+def test_a_changed_width_is_an_error_that_names_the_variable() -> None:
+    moments = Moments([("x", "x")]).update({"x": torch.randn(4, 3)})
+    with pytest.raises(ValueError, match=r"'x' had 3 features .* has 4 now"):
+        moments.update({"x": torch.randn(4, 4)})
+
+
+def test_moments_without_rows_say_so() -> None:
+    with pytest.raises(ValueError, match="no rows"):
+        Moments([("x", "x")]).mean("x")
+
+
+def test_moments_that_were_not_asked_for_are_named() -> None:
+    moments = Moments([("x", "x"), ("y", "y")]).update(draw(5))
+    with pytest.raises(KeyError, match="'x' and 'y'"):
+        moments.cov("x", "y")
+
+
+def test_pairs_of_an_unknown_kind_are_refused() -> None:
+    with pytest.raises(ValueError, match="'ends', 'adjacent' or 'all'"):
+        layer_pairs(("a", "b"), "some")  # type: ignore[arg-type]

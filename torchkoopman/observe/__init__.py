@@ -1,0 +1,1 @@
+"""Observe: a running model becomes numbers."""

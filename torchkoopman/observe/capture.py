@@ -1,0 +1,177 @@
+"""Capture: when a running layer may be read, and how its output is copied out as a state."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
+from torch.fx import Proxy
+from torch.fx._symbolic_trace import is_fx_symbolic_tracing
+
+from torchkoopman.observe.layouts import Layout
+from torchkoopman.observe.outputs import OutputChoice, choose_tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from torch import nn
+
+When = Literal["always", "train", "eval"]
+
+
+def is_tracing() -> bool:
+    """True while somebody records the program instead of running it, or transforms it.
+
+    That is torch.export, torch.fx, make_fx, torch.jit.trace, and torch.func (vmap, grad): reading
+    would bake the probe into the recorded program, or take tensors that have no values.
+    """
+    return (
+        torch.compiler.is_exporting()
+        or torch._C._functorch.peek_interpreter_stack() is not None
+        or torch._C._is_tracing()
+        or is_fx_symbolic_tracing()
+    )
+
+
+def is_traced(value: object) -> bool:
+    """True for stand-ins that have a shape but no values, and for tensors wrapped by torch.func."""
+    if not isinstance(value, Tensor):
+        return isinstance(value, Proxy)
+    wrapped: bool = torch._C._functorch.is_functorch_wrapped_tensor(value)
+    return wrapped or value.is_meta or isinstance(value, FakeTensor)
+
+
+def is_recomputing() -> bool:
+    """True inside a backward pass, where activation checkpointing runs layers a second time."""
+    return torch._C._current_graph_task_id() != -1
+
+
+@contextmanager
+def plain_modes(device_type: str, grad: bool) -> Iterator[None]:
+    """Within it autocast and inference mode are off, whatever the model runs under."""
+    with (
+        torch.inference_mode(False),
+        torch.set_grad_enabled(grad),
+        torch.autocast(device_type, enabled=False),
+    ):
+        yield
+
+
+class PositionSample:
+    """The same random positions in every layer of one forward pass, in ascending order."""
+
+    def __init__(self, limit: int | None, generator: torch.Generator) -> None:
+        self._limit = limit
+        self._generator = generator
+        self._count: int | None = None
+        self._indices: Tensor | None = None
+
+    def of(self, values: Tensor, owner: str) -> Tensor:
+        """``values`` of shape ``(batch, positions, ...)`` at the sampled positions.
+
+        Raises:
+            ValueError: ``values`` has another number of positions than the first layer.
+        """
+        if self._limit is None:
+            return values
+        if self._count is None:
+            self._draw(values.shape[1])
+        if values.ndim < 2 or values.shape[1] != self._count:
+            raise ValueError(
+                f"{owner} has shape {tuple(values.shape)}, but the first layer has {self._count} "
+                f"positions, so positions={self._limit} cannot take the same ones of both. Choose "
+                "layers of one resolution, or flatten the positions into the features with "
+                "layout='b ... -> b 1 (...)'."
+            )
+        if self._indices is None:
+            return values
+        self._indices = self._indices.to(values.device, non_blocking=True)
+        return values.index_select(1, self._indices)
+
+    def _draw(self, count: int) -> None:
+        self._count = count
+        if self._limit is not None and count > self._limit:
+            device = self._generator.device
+            order = torch.randperm(count, generator=self._generator, device=device)
+            self._indices = order[: self._limit].sort().values
+
+
+@dataclass(frozen=True)
+class Reading:
+    """One layer's output as it was when the layer returned: a copy that shares no memory."""
+
+    state: Tensor
+    """Shape ``(batch, positions, features)``; rows that are not finite are 0."""
+    finite: Tensor | None
+    """True where a row is finite, ``(batch, positions)``; ``None`` if all are known to be."""
+    layout: Layout
+
+    @classmethod
+    def of(cls, tensor: Tensor, layout: Layout, sample: PositionSample, layer: str) -> Reading:
+        """Copy ``tensor`` out of the running model; call it under :func:`plain_modes`."""
+        state = sample.of(layout.to_state(tensor), f"layer {layer!r}")
+        if state.dtype.itemsize < torch.float32.itemsize:
+            state = state.float()  # statistics in bfloat16 are wrong in the third digit
+        if state.untyped_storage().data_ptr() == tensor.untyped_storage().data_ptr():
+            # What runs next may work in place, as ReLU(inplace=True) does.
+            state = state.clone(memory_format=torch.contiguous_format)
+        # One pass, no temporary. A row whose sum overflows would overflow every moment too.
+        finite = state.sum(-1).isfinite()
+        if state.device.type == "cpu" and bool(finite.all()):
+            return cls(state, None, layout)
+        # Elsewhere asking whether all are finite would wait for the device: take the mask unasked.
+        return cls(torch.where(finite[..., None], state, 0.0), finite, layout)
+
+
+class Reader:
+    """How layers are read: the arguments of ``attach``, resolved to one value per layer."""
+
+    def __init__(
+        self,
+        outputs: Mapping[str, OutputChoice],
+        layouts: Mapping[str, str],
+        when: When,
+        positions: int | None,
+        generator: torch.Generator,
+    ) -> None:
+        self._outputs = outputs
+        self._patterns = layouts
+        self._when = when
+        self._positions = positions
+        self._generator = generator
+        self._layouts: dict[str, tuple[torch.Size, Layout]] = {}
+
+    def takes(self, module: nn.Module) -> bool:
+        """Whether a forward pass of ``module`` shall be read in the mode that it is in."""
+        return self._when == "always" or module.training == (self._when == "train")
+
+    def sample(self) -> PositionSample:
+        """The positions for one forward pass, drawn when its first layer is read."""
+        return PositionSample(self._positions, self._generator)
+
+    def read(self, layer: str, output: object, sample: PositionSample) -> Reading | str:
+        """A reading of a layer's output, or in a word why there is none."""
+        if is_tracing() or is_traced(output):
+            return "traced"
+        tensor = choose_tensor(output, self._outputs.get(layer), layer)
+        if is_traced(tensor):
+            return "traced"
+        if tensor.numel() == 0:
+            return "empty batch"
+        with plain_modes(tensor.device.type, grad=False):
+            return Reading.of(tensor, self._layout(layer, tensor), sample, layer)
+
+    def _layout(self, layer: str, tensor: Tensor) -> Layout:
+        """The layer's layout, made anew only when the shape is new."""
+        shape, layout = self._layouts.get(layer, (None, None))
+        if layout is None or shape != tensor.shape:
+            try:
+                layout = Layout.of(tensor, self._patterns.get(layer))
+            except ValueError as error:
+                raise ValueError(f"layer {layer!r}: {error}") from error
+            self._layouts[layer] = tensor.shape, layout
+        return layout

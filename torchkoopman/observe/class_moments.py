@@ -1,0 +1,121 @@
+"""Moments by class: what unlearning needs to know, streamed beside the overall moments."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Self
+
+import torch
+import torch.distributed as dist
+
+from torchkoopman.observe.moments import Moments, Pair
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from torch import Tensor
+
+
+class LabelledMoments:
+    """Moments overall and per class; rows without a label count overall only."""
+
+    def __init__(self, pairs: Iterable[Pair]) -> None:
+        self.pairs = tuple(pairs)
+        self.by_class: dict[int, Moments] = {}
+        self.unlabelled = Moments(self.pairs)
+
+    @property
+    def classes(self) -> tuple[int, ...]:
+        """Classes with at least one row, ascending."""
+        return tuple(sorted(self.by_class))
+
+    @property
+    def count(self) -> int:
+        """Rows streamed."""
+        return self.unlabelled.count + sum(moments.count for moments in self.by_class.values())
+
+    @property
+    def nbytes(self) -> int:
+        """Memory taken, in bytes: one set of moments per class, and one for unlabelled rows."""
+        return self.unlabelled.nbytes + sum(moments.nbytes for moments in self.by_class.values())
+
+    def update(self, values: Mapping[str, Tensor], labels: Tensor | None = None) -> Self:
+        """Take in one batch; ``labels`` are integers of shape ``(rows,)``."""
+        if labels is None:
+            self.unlabelled.update(values)
+            return self
+        for label in torch.unique(labels).tolist():
+            chosen = labels == label
+            moments = self.by_class.setdefault(int(label), Moments(self.pairs))
+            moments.update({name: value[chosen] for name, value in values.items()})
+        return self
+
+    def total(self) -> Moments:
+        """Moments of all rows."""
+        return self.without(())
+
+    def without(self, classes: Iterable[int]) -> Moments:
+        """Moments of all rows but those of the given classes: the exact downdate."""
+        dropped = set(classes)
+        total = Moments(self.pairs).merge(self.unlabelled)
+        for label in self.classes:
+            if label not in dropped:
+                total.merge(self.by_class[label])
+        return total
+
+    def merge(self, other: LabelledMoments) -> Self:
+        """Take in another stream of the same pairs, class by class."""
+        self.unlabelled.merge(other.unlabelled)
+        for label, moments in other.by_class.items():
+            self.by_class.setdefault(label, Moments(self.pairs)).merge(moments)
+        return self
+
+    def affine(self, maps: Mapping[str, tuple[Tensor, Tensor]]) -> LabelledMoments:
+        """Moments of affine images of the variables; see :meth:`Moments.affine`."""
+        return self._each(lambda moments: moments.affine(maps))
+
+    def between(self, start: str, end: str) -> LabelledMoments:
+        """The moments of two variables alone, renamed ``"start"`` and ``"end"``."""
+        return self._each(lambda moments: moments.between(start, end))
+
+    def sync(self, group: dist.ProcessGroup | None = None) -> Self:
+        """Merge the streams of all processes, class by class; see :meth:`Moments.sync`."""
+        if not (dist.is_available() and dist.is_initialized()):
+            return self
+        seen: list[tuple[int, ...]] = [() for _ in range(dist.get_world_size(group))]
+        dist.all_gather_object(seen, self.classes, group=group)
+        for label in sorted({label for classes in seen for label in classes}):
+            self.by_class.setdefault(label, Moments(self.pairs)).sync(group)
+        self.unlabelled.sync(group)
+        return self
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything as named float64 tensors, for saving; class ``c`` under ``class/c/``."""
+        named = {f"unlabelled/{name}": t for name, t in self.unlabelled.tensors().items()}
+        for label, moments in self.by_class.items():
+            named |= {f"class/{label}/{name}": t for name, t in moments.tensors().items()}
+        return named
+
+    def load(self, tensors: Mapping[str, Tensor]) -> Self:
+        """The inverse of :meth:`tensors`."""
+        streams: dict[str, dict[str, Tensor]] = {}
+        for name, tensor in tensors.items():
+            kind, rest = name.split("/", 1)
+            stream, key = (kind, rest) if kind == "unlabelled" else rest.split("/", 1)
+            streams.setdefault(stream, {})[key] = tensor
+        for stream, named in streams.items():
+            moments = Moments(self.pairs).load(named)
+            if stream == "unlabelled":
+                self.unlabelled = moments
+            else:
+                self.by_class[int(stream)] = moments
+        return self
+
+    def _each(self, image: Callable[[Moments], Moments]) -> LabelledMoments:
+        images = {label: image(moments) for label, moments in self.by_class.items()}
+        if self.unlabelled.count or not images:
+            unlabelled = image(self.unlabelled)
+        else:
+            unlabelled = Moments(next(iter(images.values())).pairs)
+        labelled = LabelledMoments(unlabelled.pairs)
+        labelled.by_class, labelled.unlabelled = images, unlabelled
+        return labelled

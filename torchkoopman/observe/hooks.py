@@ -1,0 +1,86 @@
+"""Hooks: small callables on modules that forget their recorder when they are copied."""
+
+from __future__ import annotations
+
+import weakref
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from torchkoopman.observe.selection import Selected, common_ancestors
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from torch import nn
+    from torch.utils.hooks import RemovableHandle
+
+    from torchkoopman.observe.recorder import Recorder
+
+
+class Hook:
+    """Passes one kind of event of one module on to a recorder, if that is still there.
+
+    A copied or unpickled hook does nothing, and is the reason why a copied model does not stream.
+    """
+
+    def __init__(self, recorder: Recorder | None = None, event: str = "", name: str = "") -> None:
+        self._recorder = None if recorder is None else weakref.ref(recorder)
+        self._event = event
+        self._name = name
+
+    def __call__(self, *arguments: Any) -> None:
+        """Tell the recorder; return nothing, so that the model goes on unchanged."""
+        # First, and without a trace: torch.compile and strict export record what follows it.
+        if torch.compiler.is_dynamo_compiling():
+            return
+        recorder = None if self._recorder is None else self._recorder()
+        if recorder is not None:
+            getattr(recorder, self._event)(self._name, *arguments)
+
+    def __reduce__(self) -> tuple[type[Hook], tuple[()]]:
+        return Hook, ()
+
+
+class HookSet:
+    """Every hook of one probe, taken off together."""
+
+    def __init__(self, model: nn.Module, selected: Iterable[Selected], recorder: Recorder) -> None:
+        selected = list(selected)
+        self._handles: list[tuple[str, RemovableHandle]] = []
+        # Also when nobody refers to the set any more; at exit there is nothing left to tidy.
+        self._finalizer = weakref.finalize(self, _remove_all, self._handles)
+        self._finalizer.atexit = False
+        # Layers before ancestors: if the model itself is a layer, it is read before it is left.
+        for each in selected:
+            self._add(
+                each.name, each.module.register_forward_hook(Hook(recorder, "read", each.name))
+            )
+        for name in common_ancestors(each.name for each in selected):
+            module = model.get_submodule(name)
+            enter, leave, abort = (
+                Hook(recorder, event, name) for event in ("enter", "leave", "abort")
+            )
+            self._add(name, module.register_forward_pre_hook(enter, with_kwargs=True))
+            self._add(name, module.register_forward_hook(leave))
+            # The one kind of hook that is told of an exception; it comes after `leave`.
+            self._add(name, module.register_forward_hook(abort, always_call=True))
+
+    def lost(self) -> tuple[str, ...]:
+        """Names of the modules from which somebody else removed a hook, until :meth:`remove`."""
+        hooks = [(name, handle.id, handle.hooks_dict_ref()) for name, handle in self._handles]
+        gone = [name for name, key, present in hooks if present is None or key not in present]
+        return tuple(dict.fromkeys(gone))
+
+    def remove(self) -> None:
+        """Take every hook off; a second time does nothing."""
+        self._finalizer()
+
+    def _add(self, name: str, handle: RemovableHandle) -> None:
+        self._handles.append((name, handle))
+
+
+def _remove_all(handles: list[tuple[str, RemovableHandle]]) -> None:
+    for _, handle in handles:
+        handle.remove()
+    handles.clear()

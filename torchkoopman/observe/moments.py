@@ -1,0 +1,228 @@
+"""Streaming, mergeable second moments: the only statistics there are.
+
+Means and covariances of named variables are accumulated batch by batch in float64 with the update
+of Chan, Golub & LeVeque (1983). Merging two streams gives what one stream would have given, and
+memory does not grow with the number of rows.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from itertools import pairwise
+from typing import TYPE_CHECKING, Literal, Self
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+Pair = tuple[str, str]
+PairKind = Literal["ends", "adjacent", "all"]
+
+
+def layer_pairs(layers: Sequence[str], kind: PairKind) -> list[Pair]:
+    """The pairs of variables whose covariances a fit over ``layers`` needs.
+
+    Every layer with itself, and across layers: the first with the last (``"ends"``); besides that
+    each with the next, with the first and with the last (``"adjacent"``); or all (``"all"``).
+    """
+    own = [(layer, layer) for layer in layers]
+    from_first = [(layers[0], later) for later in layers[1:]]
+    to_last = [(earlier, layers[-1]) for earlier in layers[:-1]]
+    match kind:
+        case "ends":
+            return [*own, *to_last[:1]]
+        case "adjacent":
+            return [*own, *dict.fromkeys([*pairwise(layers), *from_first, *to_last])]
+        case "all":
+            later = ((a, b) for depth, a in enumerate(layers) for b in layers[depth + 1 :])
+            return [*own, *later]
+    raise ValueError(f"pairs={kind!r} is unknown; choose 'ends', 'adjacent' or 'all'.")
+
+
+class Moments:
+    """Count, means and covariances of named variables over a stream of rows.
+
+    Covariances exist for the pairs asked for; they are normalised by the row count.
+    """
+
+    def __init__(self, pairs: Iterable[Pair]) -> None:
+        self.pairs = tuple(dict.fromkeys(pairs))
+        self.names = tuple(dict.fromkeys(name for pair in self.pairs for name in pair))
+        self.count = 0
+        self._means: dict[str, Tensor] = {}
+        self._scatters: dict[Pair, Tensor] = {}
+
+    @torch.no_grad()
+    def update(self, values: Mapping[str, Tensor]) -> Self:
+        """Take in one batch.
+
+        Args:
+            values: variable → rows, ``(rows, features)``; row i of all of them is the same point.
+
+        Raises:
+            ValueError: a variable's width differs from that of earlier batches.
+        """
+        batch = {name: values[name].detach().double() for name in self.names}
+        rows = len(batch[self.names[0]])
+        if rows == 0:
+            return self
+        self._allocate({name: value.shape[1] for name, value in batch.items()}, values)
+        means = {name: value.mean(0) for name, value in batch.items()}
+        # Chan's mean correction is one more row of the Gram product, so each pair is one addmm.
+        weight = (self.count * rows / (self.count + rows)) ** 0.5
+        centred = {
+            name: torch.cat([value - means[name], weight * (means[name] - self._means[name])[None]])
+            for name, value in batch.items()
+        }
+        for (a, b), scatter in self._scatters.items():
+            scatter.addmm_(centred[a].T, centred[b])
+        self.count += rows
+        for name, mean in means.items():
+            self._means[name] += (mean - self._means[name]) * (rows / self.count)
+        return self
+
+    def mean(self, name: str) -> Tensor:
+        """Mean of a variable, float64, shape ``(features,)``."""
+        self._require_rows()
+        return self._means[name]
+
+    def cov(self, a: str, b: str) -> Tensor:
+        """Covariance of two variables, float64, shape ``(features_a, features_b)``."""
+        self._require_rows()
+        if (a, b) in self._scatters:
+            return self._scatters[a, b] / self.count
+        if (b, a) in self._scatters:
+            return self._scatters[b, a].T / self.count
+        raise KeyError(f"the covariance of {a!r} and {b!r} was not asked for; pairs: {self.pairs}.")
+
+    def second(self, a: str, b: str) -> Tensor:
+        """Uncentred second moment E[a bᵀ], shape ``(features_a, features_b)``."""
+        return self.cov(a, b) + torch.outer(self.mean(a), self.mean(b))
+
+    def features(self, name: str) -> int:
+        """Width of a variable."""
+        self._require_rows()
+        return len(self._means[name])
+
+    @property
+    def nbytes(self) -> int:
+        """Memory taken by the sums, in bytes; it does not depend on the number of rows."""
+        tensors = [*self._means.values(), *self._scatters.values()]
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+
+    def merge(self, other: Moments) -> Self:
+        """Take in another stream of the same pairs, as if its rows had come here."""
+        if other.pairs != self.pairs:
+            raise ValueError(f"cannot merge moments of {other.pairs} into moments of {self.pairs}.")
+        if other.count == 0:
+            return self
+        self._allocate({name: len(mean) for name, mean in other._means.items()}, other._means)
+        total = self.count + other.count
+        delta = {name: other._means[name] - self._means[name] for name in self.names}
+        for (a, b), scatter in self._scatters.items():
+            scatter += other._scatters[a, b]
+            scatter.addr_(delta[a], delta[b], alpha=self.count * other.count / total)
+        for name in self.names:
+            self._means[name] += delta[name] * (other.count / total)
+        self.count = total
+        return self
+
+    def affine(self, maps: Mapping[str, tuple[Tensor, Tensor]]) -> Moments:
+        """Moments of the affine images ``weight @ x + bias`` of the variables named in ``maps``.
+
+        Exact: nothing is streamed again. Pairs with a variable that has no map are left out.
+        """
+        self._require_rows()
+        image = Moments(pair for pair in self.pairs if pair[0] in maps and pair[1] in maps)
+        image.count = self.count
+        weights = {name: weight.double() for name, (weight, _) in maps.items()}
+        for name in image.names:
+            image._means[name] = weights[name] @ self._means[name] + maps[name][1].double()
+        for a, b in image.pairs:
+            image._scatters[a, b] = weights[a] @ self._scatters[a, b] @ weights[b].T
+        return image
+
+    def between(self, start: str, end: str) -> Moments:
+        """The moments of two variables alone, renamed ``"start"`` and ``"end"``."""
+        self._require_rows()
+        pair = Moments(layer_pairs(("start", "end"), "ends"))
+        names = {"start": start, "end": end}
+        pair.count = self.count
+        pair._means = {role: self._means[name].clone() for role, name in names.items()}
+        pair._scatters = {(a, b): self.cov(names[a], names[b]) * self.count for a, b in pair.pairs}
+        return pair
+
+    def sync(self, group: dist.ProcessGroup | None = None) -> Self:
+        """Merge the streams of all processes, in place, so that every process holds them all.
+
+        Shards may be uneven; a process without rows takes part. Without an initialised
+        ``torch.distributed`` this does nothing.
+
+        Raises:
+            ValueError: processes hold variables of different widths.
+        """
+        if not (dist.is_available() and dist.is_initialized()):
+            return self
+        shapes: list[dict[str, int]] = [{} for _ in range(dist.get_world_size(group))]
+        dist.all_gather_object(shapes, {n: len(m) for n, m in self._means.items()}, group=group)
+        known = [shape for shape in shapes if shape]
+        if not known:
+            return self
+        if any(shape != known[0] for shape in known):
+            raise ValueError(f"processes stream variables of different widths: {known}.")
+        device = next(iter(self._means.values()), torch.empty(0, device=_device(group))).device
+        self._allocate(known[0], {name: torch.empty(0, device=device) for name in self.names})
+        count = torch.tensor(float(self.count), dtype=torch.float64, device=device)
+        dist.all_reduce(count, group=group)
+        means = {name: self._means[name] * (self.count / count) for name in self.names}
+        for mean in means.values():
+            dist.all_reduce(mean, group=group)
+        for (a, b), scatter in self._scatters.items():
+            scatter.addr_(self._means[a] - means[a], self._means[b] - means[b], alpha=self.count)
+            dist.all_reduce(scatter, group=group)
+        self._means, self.count = means, int(count)
+        return self
+
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything as named float64 tensors, for saving."""
+        return {
+            "count": torch.tensor(float(self.count), dtype=torch.float64),
+            **{f"mean/{name}": mean for name, mean in self._means.items()},
+            **{f"scatter/{a}/{b}": scatter for (a, b), scatter in self._scatters.items()},
+        }
+
+    def load(self, tensors: Mapping[str, Tensor]) -> Self:
+        """The inverse of :meth:`tensors`."""
+        self.count = int(tensors["count"])
+        if self.count:
+            self._means = {name: tensors[f"mean/{name}"] for name in self.names}
+            self._scatters = {(a, b): tensors[f"scatter/{a}/{b}"] for a, b in self.pairs}
+        return self
+
+    def _allocate(self, widths: Mapping[str, int], like: Mapping[str, Tensor]) -> None:
+        if not self._means:
+            zeros = partial(torch.zeros, dtype=torch.float64, device=like[self.names[0]].device)
+            self._means = {name: zeros(widths[name]) for name in self.names}
+            self._scatters = {(a, b): zeros(widths[a], widths[b]) for a, b in self.pairs}
+        for name in self.names:
+            if widths[name] != len(self._means[name]):
+                raise ValueError(
+                    f"{name!r} had {len(self._means[name])} features in earlier batches and has "
+                    f"{widths[name]} now; moments need one width per variable. Start a new stream, "
+                    "or choose a layout whose features do not depend on the input's size."
+                )
+
+    def _require_rows(self) -> None:
+        if self.count == 0:
+            raise ValueError(
+                f"no rows of {self.names} were streamed yet; moments need at least one."
+            )
+
+
+def _device(group: dist.ProcessGroup | None) -> torch.device:
+    """Where a process without rows of its own takes part in a reduction."""
+    nccl = dist.get_backend(group) == "nccl"
+    return torch.device("cuda", torch.cuda.current_device()) if nccl else torch.device("cpu")

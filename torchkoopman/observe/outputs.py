@@ -1,0 +1,114 @@
+"""Outputs: which tensor of whatever a layer returns is its state."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from torch import Tensor
+from torch.nn.utils.rnn import PackedSequence
+
+OutputChoice = str | Callable[[Any], Tensor]
+"""A path such as ``"0"`` or ``"0.hidden"``, or a function from a layer's output to one tensor."""
+
+
+def choose_tensor(output: object, choice: OutputChoice | None, layer: str) -> Tensor:
+    """The tensor that is a layer's state.
+
+    Without a choice: a tensor is itself; of a tuple, list, mapping (ModelOutput is one) or
+    dataclass, the only floating-point tensor with two axes or more; failing that, the first item of
+    a tuple or list if that is a tensor, as transformer layers and recurrent networks return it.
+
+    Raises:
+        TypeError: no tensor, several to choose from, a packed sequence, or integers.
+        ValueError: there is nothing at the path.
+    """
+    tensor = _choose(output, choice, layer)
+    if not tensor.is_floating_point():
+        raise TypeError(
+            f"layer {layer!r} gave {_describe(tensor)}; a state is a real vector, so a layer must "
+            "give floating-point numbers. Choose the layer after it (of token indices: their "
+            'embedding), or another of its tensors with output="path".'
+        )
+    return tensor
+
+
+def tensors_in(output: object) -> dict[str, Tensor]:
+    """Path → tensor, for every tensor in nested tuples, lists, mappings and dataclasses."""
+    return {path: leaf for path, leaf in _leaves(output) if isinstance(leaf, Tensor)}
+
+
+def _choose(output: object, choice: OutputChoice | None, layer: str) -> Tensor:
+    if choice is not None and not isinstance(choice, str):
+        chosen = choice(output)
+        if not isinstance(chosen, Tensor):
+            raise TypeError(
+                f"output=callable returned a {type(chosen).__name__} for layer {layer!r}; it must "
+                f"return one tensor. {_structure(output)}"
+            )
+        return chosen
+    if choice is not None:
+        tensors = tensors_in(output)
+        if choice not in tensors:
+            raise ValueError(
+                f"layer {layer!r} has no tensor at output={choice!r}. {_structure(output)}"
+            )
+        return tensors[choice]
+    if isinstance(output, Tensor):
+        return output
+    return _by_rule(output, layer)
+
+
+def _by_rule(output: object, layer: str) -> Tensor:
+    leaves = dict(_leaves(output))
+    if any(isinstance(leaf, PackedSequence) for leaf in leaves.values()):
+        raise TypeError(
+            f"layer {layer!r} gave a PackedSequence, whose rows are not (batch, positions). Unpack "
+            "it with output=lambda output: pad_packed_sequence(output[0], batch_first=True)[0], "
+            f'and give the padding to probe.mask(...); or choose a tensor with output="path". '
+            f"{_structure(output)}"
+        )
+    tensors = [leaf for leaf in leaves.values() if isinstance(leaf, Tensor)]
+    real = [tensor for tensor in tensors if tensor.is_floating_point() and tensor.ndim >= 2]
+    if len(real) == 1:
+        return real[0]
+    if isinstance(output, tuple | list) and output and isinstance(output[0], Tensor):
+        return output[0]
+    raise TypeError(
+        f"layer {layer!r} gave a {type(output).__name__} with {len(real)} tensors that could be "
+        f'its state. Choose one with output="path", or output={{{layer!r}: "path"}} for this layer '
+        f"only. {_structure(output)}"
+    )
+
+
+def _leaves(output: object, path: str = "") -> Iterator[tuple[str, object]]:
+    """Every ``(path, leaf)``; a PackedSequence is a leaf, though it is a tuple too."""
+    items: Iterator[tuple[object, object]]
+    if isinstance(output, PackedSequence):
+        yield path, output
+        return
+    if isinstance(output, Mapping):
+        items = iter(output.items())
+    elif isinstance(output, tuple | list):
+        items = iter(enumerate(output))
+    elif dataclasses.is_dataclass(output):
+        fields = dataclasses.fields(output)
+        items = iter([(field.name, getattr(output, field.name)) for field in fields])
+    else:
+        yield path, output
+        return
+    for key, value in items:
+        yield from _leaves(value, f"{path}.{key}" if path else str(key))
+
+
+def _structure(output: object) -> str:
+    """What there is to choose from, one path per line."""
+    lines = [f"  {path or '(itself)'}: {_describe(leaf)}" for path, leaf in _leaves(output)]
+    return "Its output holds:\n" + "\n".join(lines)
+
+
+def _describe(leaf: object) -> str:
+    if not isinstance(leaf, Tensor):
+        return type(leaf).__name__
+    return f"{str(leaf.dtype).removeprefix('torch.')} of shape {tuple(leaf.shape)}"

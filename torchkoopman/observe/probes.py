@@ -1,0 +1,188 @@
+"""Probes: hooks on any module, whose outputs leave as trajectories, one per forward pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+from torch import Tensor
+
+from torchkoopman.observe.capture import Reader, When
+from torchkoopman.observe.hooks import HookSet
+from torchkoopman.observe.recorder import Recorder
+from torchkoopman.observe.selection import Layers, Selected, per_layer, select
+from torchkoopman.observe.trajectory import Trajectory
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from types import TracebackType
+
+    from torch import nn
+
+    from torchkoopman.observe.outputs import OutputChoice
+    from torchkoopman.observe.report import ProbeReport
+
+
+class Updatable(Protocol):
+    """A fitter, as far as a probe knows it."""
+
+    def update(self, trajectory: Trajectory, /) -> object:
+        """Learn from one trajectory."""
+
+
+Listener = Updatable | Callable[[Trajectory], object]
+
+
+def attach(
+    model: nn.Module,
+    layers: Layers,
+    *,
+    layout: str | Mapping[str, str] | None = None,
+    output: OutputChoice | Mapping[str, OutputChoice] | None = None,
+    when: When = "always",
+    positions: int | None = None,
+    generator: torch.Generator | None = None,
+) -> Probe:
+    """Hook the chosen layers; every forward pass becomes one trajectory, streamed to listeners.
+
+    A forward pass is one outermost call of a module around all chosen layers: of the model, or of
+    a part of it that holds them all. Use the probe in a ``with``, or call :meth:`Probe.detach`.
+
+    Args:
+        model: any eager module; it is not changed but for hooks that return nothing.
+        layers: a name, a wildcard (``*`` stays within one dotted component, ``**`` crosses dots), a
+            module, a module type, a callable ``(name, module) -> bool``, or an iterable of these.
+            A module called several times a forward gives the streams ``name#0``, ``name#1``, …;
+            ``"name#k"`` chooses one.
+        layout: einops pattern from a layer's output to ``(batch, positions, features)``, for all
+            layers or as ``{name or wildcard: pattern}``; by default from the number of axes
+            (:data:`~torchkoopman.observe.layouts.DEFAULT_PATTERNS`), named in the report.
+        output: which tensor is the state where a layer returns several: a path such as ``"0"`` or
+            ``"0.hidden"``, or a function from the output to a tensor, for all layers or as
+            ``{name or wildcard: choice}``. By default the only floating-point tensor with two axes
+            or more, else the first item of a tuple or list.
+        when: take forward passes ``"always"``, or only while the outermost module called is in
+            ``"train"`` or ``"eval"`` mode.
+        positions: take at most this many positions of each sample, the same random ones in all
+            layers of one forward pass; 64 of 1024 tokens make statistics free. Default: all.
+        generator: where these positions come from; by default the probe's own, seeded with 0, so
+            that global random state is never touched.
+
+    Raises:
+        ValueError: a layer that does not exist, is compiled, or is meant under two names; a key
+            of ``layout`` or ``output`` that matches no layer; ``when`` or ``positions`` out of
+            range.
+        TypeError: ``layers`` of a kind not named above.
+    """
+    if when not in ("always", "train", "eval"):
+        raise ValueError(f"attach() got when={when!r}; it takes 'always', 'train' or 'eval'.")
+    if positions is not None and positions < 1:
+        raise ValueError(
+            f"attach() got positions={positions}; give how many positions of each sample to take, "
+            "1 or more, or None for all."
+        )
+    selected = select(model, layers)
+    names = [each.name for each in selected]
+    reader = Reader(
+        per_layer(output, names, "output"),
+        per_layer(layout, names, "layout"),
+        when,
+        positions,
+        generator or torch.Generator().manual_seed(0),
+    )
+    return Probe(model, selected, reader)
+
+
+class Probe:
+    """Hooks on the chosen layers of one model; made by :func:`attach`.
+
+    Keep it as long as it shall stream: its hooks come off with :meth:`detach`, at the end of the
+    ``with``, or when nobody refers to it any more. Copies of the model, also pickled ones, do not
+    stream. What it does not see it counts (:meth:`report`).
+
+    Raises, from within the model's forward pass:
+        RuntimeError: a chosen layer did not run.
+        TypeError: a layer's output is ambiguous, packed, or not floating-point.
+        ValueError: layers of different resolution, a width that changed, a layout, labels or a mask
+            that do not fit.
+    """
+
+    def __init__(self, model: nn.Module, selected: tuple[Selected, ...], reader: Reader) -> None:
+        self._recorder = Recorder(selected, reader)
+        self._hooks = HookSet(model, selected, self._recorder)
+        self._lost: tuple[str, ...] = ()
+
+    def __enter__(self) -> Probe:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.detach()
+
+    def detach(self) -> None:
+        """Take all hooks off and forget what is pending; a second time does nothing."""
+        self._lost += self._hooks.lost()
+        self._hooks.remove()
+        self._recorder.clear()
+
+    def stream_to(self, *listeners: Listener) -> Probe:
+        """Pass every trajectory on to these too, in order; returns the probe.
+
+        Args:
+            listeners: anything with ``.update(trajectory)``, or callables. They run inside the
+                model's forward pass, with gradients on and autocast and inference mode off.
+
+        Raises:
+            TypeError: a listener is neither.
+        """
+        for listener in listeners:
+            call = getattr(listener, "update", listener)
+            if not callable(call):
+                raise TypeError(
+                    f"stream_to() got a {type(listener).__name__}; a listener has "
+                    ".update(trajectory) or is a callable that takes a trajectory."
+                )
+            self._recorder.listeners.append(call)
+        return self
+
+    @contextmanager
+    def labels(self, classes: Tensor) -> Iterator[None]:
+        """The classes of the samples of the forward passes inside: integers, shape ``(batch,)``."""
+        _check_integers("labels", classes, "the class of each sample, shape (batch,)")
+        previous, self._recorder.labels = self._recorder.labels, classes
+        try:
+            yield
+        finally:
+            self._recorder.labels = previous
+
+    @contextmanager
+    def mask(self, mask: Tensor) -> Iterator[None]:
+        """Which rows count in the forward passes inside: shape ``(batch, positions)``.
+
+        True or 1 counts, False or 0 is padding: an attention mask as tokenizers give it.
+        """
+        _check_integers("mask", mask, "True or 1 where a row counts, shape (batch, positions)")
+        previous, self._recorder.mask = self._recorder.mask, mask
+        try:
+            yield
+        finally:
+            self._recorder.mask = previous
+
+    def report(self) -> ProbeReport:
+        """What was seen, passed on and left out so far; the only place that waits for a device."""
+        return self._recorder.ledger.report(self._lost + self._hooks.lost())
+
+
+def _check_integers(argument: str, value: object, expected: str) -> None:
+    """Labels and masks accompany every forward pass, so a wrong kind is said at once."""
+    if not isinstance(value, Tensor) or value.is_floating_point() or value.is_complex():
+        kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
+        raise TypeError(
+            f"probe.{argument}() got {kind}; give an integer or boolean tensor: {expected}."
+        )

@@ -1,0 +1,221 @@
+"""Recorder: the events of hooks, paired into one trajectory for each forward pass."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field, replace
+from functools import reduce
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+from torchkoopman.observe.capture import (
+    PositionSample,
+    Reader,
+    Reading,
+    is_recomputing,
+    is_tracing,
+    plain_modes,
+)
+from torchkoopman.observe.report import Ledger
+from torchkoopman.observe.trajectory import InputSpec, Trajectory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from torchkoopman.observe.selection import Selected
+
+
+@dataclass
+class Forward:
+    """One outermost call under way, and what was read of it so far."""
+
+    sample: PositionSample
+    inputs: tuple[InputSpec, ...]
+    skip: str | None
+    """Why none of its layers shall be read, if so."""
+    calls: Counter[str] = field(default_factory=Counter)
+    readings: dict[tuple[str, int], Reading] = field(default_factory=dict)
+    skipped: bool = False
+    """True once one of its layer calls was not read."""
+    broken: bool = False
+    """True once an exception passed through a part of it, to be caught further out."""
+
+
+class Recorder:
+    """Hears when modules around the layers are entered and left, and when a layer has an output.
+
+    Children called without the model still pair: a forward pass begins and ends with the outermost
+    call of any module around all layers, which a stack of their names finds.
+    """
+
+    def __init__(self, selected: Iterable[Selected], reader: Reader) -> None:
+        self.selected = {each.name: each for each in selected}
+        self.ledger = Ledger([mark for each in self.selected.values() for mark in each.required])
+        self.listeners: list[Callable[[Trajectory], object]] = []
+        self.labels: Tensor | None = None
+        self.mask: Tensor | None = None
+        self._reader = reader
+        self._stack: list[str] = []
+        self._forward: Forward | None = None
+
+    def clear(self) -> None:
+        """Forget the forward pass under way."""
+        self._stack.clear()
+        self._forward = None
+
+    def enter(
+        self, name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> None:
+        """A module around all layers is about to run."""
+        if is_recomputing():
+            return
+        if name in self._stack:  # left without a word, as KeyboardInterrupt does
+            self.clear()
+            self.ledger.interrupted += 1
+        if not self._stack:
+            self.ledger.forwards += 1
+            takes = self._reader.takes(module)
+            self._forward = Forward(
+                self._reader.sample(),
+                () if name else _input_specs(args, kwargs),
+                "traced" if is_tracing() else None if takes else "mode",
+            )
+        self._stack.append(name)
+
+    def leave(self, name: str, module: nn.Module, args: tuple[Any, ...], output: object) -> None:
+        """It returned; if it was the outermost, the forward pass is over."""
+        if is_recomputing() or name not in self._stack:
+            return
+        del self._stack[self._stack.index(name) :]
+        if not self._stack and self._forward is not None:
+            forward, self._forward = self._forward, None
+            self._finish(forward)
+
+    def abort(self, name: str, module: nn.Module, args: tuple[Any, ...], output: object) -> None:
+        """It returned or raised; if it is still on the stack, it raised."""
+        if is_recomputing() or name not in self._stack or self._forward is None:
+            return
+        del self._stack[self._stack.index(name) :]
+        self._forward.broken = True
+        if not self._stack:
+            self._forward = None
+            self.ledger.interrupted += 1
+
+    def read(self, name: str, module: nn.Module, args: tuple[Any, ...], output: object) -> None:
+        """A layer returned ``output``: copy its state, unless this is no time to do so."""
+        if is_recomputing():
+            self.ledger.skipped["recompute"] += 1
+            return
+        forward = self._forward
+        call = 0 if forward is None else forward.calls[name]
+        self.ledger.fired.update((name, f"{name}#{call}"))
+        if forward is None:
+            self.ledger.skipped["traced" if is_tracing() else "outside"] += 1
+            return
+        forward.calls[name] += 1
+        chosen = self.selected[name].calls
+        if chosen is not None and call not in chosen:
+            return
+        reading = forward.skip or self._reader.read(name, output, forward.sample)
+        if isinstance(reading, Reading):
+            forward.readings[name, call] = reading
+            self.ledger.reads[f"{name}#{call}"] += 1
+        else:
+            forward.skipped = True
+            self.ledger.skipped[reading] += 1
+
+    def _finish(self, forward: Forward) -> None:
+        """Emit a complete forward pass; count or refuse another."""
+        if forward.skip is not None or forward.skipped:
+            return
+        if forward.broken:
+            self.ledger.unpaired += 1
+            return
+        ran = set(forward.calls) | {f"{name}#{call}" for name, call in forward.readings}
+        missing = [mark for mark in self.ledger.required if mark not in ran]
+        never = [mark for mark in missing if mark not in self.ledger.fired]
+        if never:
+            raise RuntimeError(
+                f"the chosen layers {', '.join(map(repr, never))} did not run in a forward pass "
+                "that ended normally, so there is no state to pair with the others. They may be "
+                "unused, called as layer.forward(x) or through torch.nn.functional (hooks hear "
+                "neither), compiled, or called less often than their '#k' says. Choose layers "
+                "that run."
+            )
+        streams = self._streams(forward)
+        order = tuple(self.ledger.streams) or tuple(streams)
+        if missing or set(streams) != set(order):
+            self.ledger.unpaired += 1
+            return
+        self._emit({stream: streams[stream] for stream in order}, forward)
+
+    def _streams(self, forward: Forward) -> dict[str, Reading]:
+        """Readings by name in order of execution, with ``#k`` where a layer ran several times."""
+        return {
+            name
+            if self.selected[name].calls is None and forward.calls[name] == 1
+            else f"{name}#{call}": reading
+            for (name, call), reading in forward.readings.items()
+        }
+
+    def _emit(self, readings: Mapping[str, Reading], forward: Forward) -> None:
+        """Make the trajectory and pass it on, outside the modes that the model runs under."""
+        for stream, reading in readings.items():
+            self._check_width(stream, reading.state.shape[-1])
+        device = next(iter(readings.values())).state.device
+        with plain_modes(device.type, grad=True):
+            mask = _ordinary(self.mask, device)
+            trajectory = Trajectory(
+                {stream: reading.state for stream, reading in readings.items()},
+                _ordinary(self.labels, device),
+                None if mask is None else forward.sample.of(mask.bool(), "the mask"),
+                {stream: reading.layout for stream, reading in readings.items()},
+                forward.inputs,
+            )
+            trajectory = self._without_bad_rows(trajectory, readings)
+            self.ledger.record(trajectory, readings)
+            for listener in self.listeners:
+                listener(trajectory)
+
+    def _check_width(self, stream: str, width: int) -> None:
+        known = self.ledger.streams.get(stream)
+        if known is not None and known.shape[-1] != width:
+            raise ValueError(
+                f"layer {stream!r} gave {width} features, but {known.shape[-1]} before: a "
+                "linear system needs states of one size. If an axis of varying length (tokens, "
+                "pixels) is among the features, put it among the positions with layout=...; "
+                "else attach a new probe."
+            )
+
+    def _without_bad_rows(
+        self, trajectory: Trajectory, readings: Mapping[str, Reading]
+    ) -> Trajectory:
+        """The trajectory with the rows masked out that are not finite in some layer."""
+        known = [reading.finite for reading in readings.values() if reading.finite is not None]
+        if not known:
+            return trajectory
+        counted = trajectory.full_mask()
+        finite = reduce(
+            torch.logical_and, (each.to(counted.device, non_blocking=True) for each in known)
+        )
+        self.ledger.dropped.add((counted & ~finite).sum())
+        return replace(trajectory, mask=counted & finite)
+
+
+def _ordinary(tensor: Tensor | None, device: torch.device) -> Tensor | None:
+    """The tensor on the states' device, and fit for gradients if made under inference mode."""
+    if tensor is None:
+        return None
+    tensor = tensor.to(device, non_blocking=True)
+    return tensor.clone() if tensor.is_inference() else tensor
+
+
+def _input_specs(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[InputSpec, ...]:
+    """Shapes and dtypes of the model's arguments, if all its tensors are positional."""
+    if not all(isinstance(arg, Tensor) for arg in args):
+        return ()
+    if any(isinstance(value, Tensor) for value in kwargs.values()):
+        return ()
+    return tuple((tuple(arg.shape), str(arg.dtype).removeprefix("torch.")) for arg in args)

@@ -1,0 +1,162 @@
+"""Report: what a probe saw, what it passed on, and what it left out, as a value to print."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from torch import Tensor
+
+    from torchkoopman.observe.capture import Reading
+    from torchkoopman.observe.trajectory import Trajectory
+
+
+class Count:
+    """A sum of ints and one-element tensors, read from their device only when asked."""
+
+    def __init__(self) -> None:
+        self._known = 0
+        self._pending: Tensor | None = None
+
+    def add(self, amount: int | Tensor) -> None:
+        """Add without waiting for a device."""
+        if isinstance(amount, int):
+            self._known += amount
+        elif self._pending is None:
+            self._pending = amount
+        else:
+            self._pending = self._pending + amount.to(self._pending.device, non_blocking=True)
+
+    def __int__(self) -> int:
+        return self._known + (0 if self._pending is None else int(self._pending))
+
+
+@dataclass(frozen=True)
+class StreamReport:
+    """What came of one layer (of one of its calls, if it is called several times a forward)."""
+
+    layer: str
+    """The stream's name: that of the layer, with ``#k`` for its k-th call."""
+    calls: int
+    """How often it was read."""
+    rows: int
+    """Rows passed on that count: without those masked out, and without non-finite ones."""
+    shape: tuple[int, ...]
+    """``(batch, positions, features)`` when last passed on."""
+    layout: str
+    """The einops pattern that made the state, given or by default."""
+    not_finite: int
+    """Rows with a NaN or an infinity in this layer, padding included."""
+
+
+@dataclass(frozen=True)
+class ProbeReport:
+    """What a probe saw; ``print`` it."""
+
+    streams: tuple[StreamReport, ...]
+    """In order of execution; empty until a first complete forward."""
+    forwards: int
+    """Outermost forward passes seen."""
+    trajectories: int
+    """Of these, passed on to the listeners."""
+    unpaired: int
+    """Of these, left out because the layers that ran were not those of the first complete one."""
+    interrupted: int
+    """Of these, ended by an exception."""
+    skipped: Mapping[str, int]
+    """Layer calls not read, by reason: ``traced``, ``recompute``, ``outside`` (of any forward pass
+    of a common ancestor of the layers), ``mode`` (``when``), ``empty batch``. A forward pass with
+    such a call within it passes nothing on."""
+    dropped_rows: int
+    """Rows that count by the mask, but are not finite in some layer."""
+    lost_hooks: tuple[str, ...]
+    """Modules from which somebody else removed the probe's hooks; ``""`` is the model."""
+    never_fired: tuple[str, ...]
+    """Layers that have not run so far."""
+
+    def __str__(self) -> str:
+        lines = [
+            f"{self.forwards} forward passes, {self.trajectories} trajectories; "
+            f"{self.unpaired} unpaired, {self.interrupted} interrupted, "
+            f"{self.dropped_rows} rows dropped because not finite"
+        ]
+        skipped = ", ".join(f"{count} {reason}" for reason, count in self.skipped.items())
+        for title, text in (
+            ("skipped layer calls", skipped),
+            ("never fired", ", ".join(map(repr, self.never_fired))),
+            ("lost hooks on", ", ".join(map(repr, self.lost_hooks))),
+        ):
+            if text:
+                lines.append(f"{title}: {text}")
+        width = max((len(stream.layer) for stream in self.streams), default=0)
+        for stream in self.streams:
+            shape = " × ".join(map(str, stream.shape))
+            bad = f", {stream.not_finite} not finite" if stream.not_finite else ""
+            lines.append(
+                f"  {stream.layer:{width}}  {stream.calls} calls, {stream.rows} rows{bad}, "
+                f"state {shape}, layout {stream.layout!r}"
+            )
+        return "\n".join(lines)
+
+
+@dataclass
+class StreamLedger:
+    """What is counted of one stream while the probe is on."""
+
+    shape: tuple[int, ...] = ()
+    layout: str = ""
+    rows: Count = field(default_factory=Count)
+    not_finite: Count = field(default_factory=Count)
+
+
+class Ledger:
+    """Everything that is counted while the probe is on; :meth:`report` reads it out."""
+
+    def __init__(self, required: Sequence[str]) -> None:
+        self.required = tuple(required)
+        self.forwards = self.trajectories = self.unpaired = self.interrupted = 0
+        self.skipped: Counter[str] = Counter()
+        self.fired: set[str] = set()
+        self.reads: Counter[str] = Counter()
+        self.dropped = Count()
+        self.streams: dict[str, StreamLedger] = {}
+
+    def record(self, trajectory: Trajectory, readings: Mapping[str, Reading]) -> None:
+        """Count a trajectory that is about to be passed on; the first one fixes the streams."""
+        mask = trajectory.mask
+        self.trajectories += 1
+        for layer, reading in readings.items():
+            stream = self.streams.setdefault(layer, StreamLedger())
+            stream.shape, stream.layout = tuple(reading.state.shape), reading.layout.pattern
+            stream.rows.add(trajectory.batch * trajectory.positions if mask is None else mask.sum())
+            if reading.finite is not None:
+                stream.not_finite.add((~reading.finite).sum())
+
+    def report(self, lost_hooks: tuple[str, ...]) -> ProbeReport:
+        """The counts as they stand; waits for the device that some of them are on."""
+        streams = (
+            StreamReport(
+                layer,
+                self.reads[layer if "#" in layer else f"{layer}#0"],
+                int(stream.rows),
+                stream.shape,
+                stream.layout,
+                int(stream.not_finite),
+            )
+            for layer, stream in self.streams.items()
+        )
+        return ProbeReport(
+            tuple(streams),
+            self.forwards,
+            self.trajectories,
+            self.unpaired,
+            self.interrupted,
+            dict(self.skipped),
+            int(self.dropped),
+            lost_hooks,
+            tuple(mark for mark in self.required if mark not in self.fired),
+        )

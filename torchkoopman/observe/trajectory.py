@@ -1,0 +1,164 @@
+"""A trajectory: the states of the chosen layers in one forward pass, in order of execution."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from torchkoopman.observe.layouts import Layout
+
+InputSpec = tuple[tuple[int, ...], str]
+"""Shape and dtype (as ``"float32"``) of one positional tensor argument of the model."""
+
+
+@dataclass(frozen=True)
+class Trajectory:
+    """What one forward pass said: one state per layer, row by row the same sample and position."""
+
+    states: Mapping[str, Tensor]
+    """Layer → state of shape ``(batch, positions, features)``, first layer first. Features may
+    differ between layers, batch and positions may not."""
+    labels: Tensor | None = None
+    """Class of each sample, integer, shape ``(batch,)``."""
+    mask: Tensor | None = None
+    """True where a row counts, shape ``(batch, positions)``; False for padding and rows that are not
+    finite."""
+    layouts: Mapping[str, Layout] = field(default_factory=dict)
+    """Layer → how its output became a state, for the way back."""
+    inputs: tuple[InputSpec, ...] = ()
+    """The model's positional tensor arguments, so that an export can make an example of its own."""
+
+    def __post_init__(self) -> None:
+        shapes = {layer: tuple(state.shape) for layer, state in self.states.items()}
+        if not shapes:
+            raise ValueError("a trajectory needs the state of at least one layer; it got none.")
+        if any(len(shape) != 3 for shape in shapes.values()):
+            raise ValueError(f"states must be (batch, positions, features); they are {shapes}.")
+        if len({shape[:2] for shape in shapes.values()}) > 1:
+            raise ValueError(
+                f"layers disagree on (batch, positions), so their rows are not the same points: "
+                f"{shapes}. Choose layers of one resolution, or flatten the positions into the "
+                "features with layout='b ... -> b 1 (...)'."
+            )
+        if self.labels is not None and tuple(self.labels.shape) != (self.batch,):
+            raise ValueError(
+                f"labels have shape {tuple(self.labels.shape)}, but the forward pass had a batch "
+                f"of {self.batch}: give one integer per sample."
+            )
+        if self.labels is not None and self.labels.is_floating_point():
+            raise TypeError(f"labels are {self.labels.dtype}; give integer classes, not scores.")
+        if self.mask is not None and tuple(self.mask.shape) != (self.batch, self.positions):
+            raise ValueError(
+                f"the mask has shape {tuple(self.mask.shape)}, but states have (batch, positions) "
+                f"= {(self.batch, self.positions)}."
+            )
+
+    @classmethod
+    def of(cls, *states: Tensor, labels: Tensor | None = None) -> Trajectory:
+        """A trajectory of bare tensors, ``(batch, features)`` or ``(batch, positions, features)``.
+
+        The layers are called ``"0"``, ``"1"``, … in the order given.
+        """
+        shaped = (state[:, None] if state.ndim == 2 else state for state in states)
+        return cls({str(depth): state for depth, state in enumerate(shaped)}, labels=labels)
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The layers' names, first in depth first."""
+        return tuple(self.states)
+
+    @property
+    def batch(self) -> int:
+        """Number of samples."""
+        return next(iter(self.states.values())).shape[0]
+
+    @property
+    def positions(self) -> int:
+        """Number of positions of each sample."""
+        return next(iter(self.states.values())).shape[1]
+
+    def rows(self) -> dict[str, Tensor]:
+        """Layer → its counted rows, shape ``(rows, features)``."""
+        return {layer: self.flatten(state) for layer, state in self.states.items()}
+
+    def row_labels(self) -> Tensor | None:
+        """The class of each counted row, shape ``(rows,)``: that of its sample."""
+        if self.labels is None:
+            return None
+        return self.flatten(self.labels[:, None, None].expand(-1, self.positions, 1))[:, 0]
+
+    def flatten(self, values: Tensor) -> Tensor:
+        """``(batch, positions, features)`` → the counted rows, ``(rows, features)``."""
+        return values.flatten(0, 1) if self.mask is None else values[self.mask]
+
+    def select(self, samples: Tensor) -> Trajectory:
+        """The same trajectory with only the samples of an index or boolean tensor."""
+        return replace(
+            self,
+            states={layer: state[samples] for layer, state in self.states.items()},
+            labels=None if self.labels is None else self.labels[samples],
+            mask=None if self.mask is None else self.mask[samples],
+        )
+
+    def only(self, layers: Sequence[str]) -> Trajectory:
+        """The same trajectory with some of its layers, in the order given.
+
+        Raises:
+            ValueError: a layer the trajectory does not have.
+        """
+        unknown = [layer for layer in layers if layer not in self.states]
+        if unknown:
+            raise ValueError(f"the trajectory has the layers {self.layers}, not {unknown}.")
+        states = {layer: self.states[layer] for layer in layers}
+        return replace(self, states=states)
+
+    def delayed(self, delays: int) -> Trajectory:
+        """Delay coordinates over layers: each state stacked on the ``delays`` before it (S2).
+
+        The first ``delays`` layers have no full stack and drop out. In a stack
+        ``[x_l; x_{l-1}; …]`` the layer's own features come first.
+
+        Raises:
+            ValueError: ``delays`` is negative or leaves fewer than two layers.
+        """
+        if not 0 <= delays <= len(self.states) - 2:
+            raise ValueError(
+                f"delays={delays} over {len(self.states)} layers leaves no pair of stacked states; "
+                f"it must lie between 0 and {len(self.states) - 2}."
+            )
+        states = list(self.states.values())
+        stacked = {
+            layer: torch.cat(states[depth - delays : depth + 1][::-1], -1)
+            for depth, layer in enumerate(self.states)
+            if depth >= delays
+        }
+        return replace(self, states=stacked, layouts={} if delays else self.layouts)
+
+    @staticmethod
+    def concatenate(parts: list[Trajectory]) -> Trajectory:
+        """Several trajectories of the same layers as one, in order; samples one after the other."""
+        first = parts[0]
+        labelled = all(part.labels is not None for part in parts)
+        masked = any(part.mask is not None for part in parts)
+        return Trajectory(
+            {layer: torch.cat([part.states[layer] for part in parts]) for layer in first.states},
+            torch.cat([part.labels for part in parts if part.labels is not None])
+            if labelled
+            else None,
+            torch.cat([part.full_mask() for part in parts]) if masked else None,
+            first.layouts,
+            first.inputs,
+        )
+
+    def full_mask(self) -> Tensor:
+        """The mask, or one that counts every row, shape ``(batch, positions)``."""
+        if self.mask is not None:
+            return self.mask
+        state = next(iter(self.states.values()))
+        return torch.ones(state.shape[:2], dtype=torch.bool, device=state.device)
