@@ -1,0 +1,1 @@
+"""Koopman: the linear system, from coordinates to spectrum."""

@@ -1,0 +1,95 @@
+"""Folding: a surrogate between two layers as encoder, one matrix, decoder, and nothing else.
+
+Layer coordinates are affine, so they vanish into the encoder's first and the decoder's last maps;
+the constant becomes the matrix's bias; a dictionary's decoder is linear and vanishes as well.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from torchkoopman.koopman.observables import Dictionary
+
+if TYPE_CHECKING:
+    from torchkoopman.koopman.coordinates import Coordinates
+    from torchkoopman.koopman.learnt import LearntObservables
+    from torchkoopman.observe.layouts import Layout
+
+
+class Folded(nn.Module):
+    """``decoder(linear(encoder(x)))`` on states ``(batch, positions, features)``."""
+
+    def __init__(self, encoder: nn.Module, linear: nn.Linear, decoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.linear = linear
+        self.decoder = decoder
+
+    def forward(self, state: Tensor) -> Tensor:
+        """State of the start layer to state of the end layer."""
+        out: Tensor = self.decoder(self.linear(self.encoder(state)))
+        return out
+
+
+class Encoding(nn.Module):
+    """A dictionary's functions without the constant, as a module."""
+
+    def __init__(self, dictionary: Dictionary) -> None:
+        super().__init__()
+        self.dictionary = dictionary
+
+    def forward(self, state: Tensor) -> Tensor:
+        """``(batch, positions, features)`` → ``(batch, positions, latent - 1)``."""
+        return self.dictionary.encode(state)[..., 1:]
+
+
+class Replacement(nn.Module):
+    """A folded surrogate between the output tensors of two layers.
+
+    It computes in its own precision and returns that of its input.
+    """
+
+    def __init__(self, core: Folded, start: Layout | None, end: Layout | None) -> None:
+        super().__init__()
+        self.core = core
+        self.start = start
+        self.end = end
+
+    def forward(self, output: Tensor) -> Tensor:
+        """Output of the start layer to output of the end layer, in their own shapes."""
+        state = output if self.start is None else self.start.to_state(output)
+        end = self.core(state.to(self.core.linear.weight.dtype)).to(output.dtype)
+        return end if self.end is None else self.end.to_output(end)
+
+
+def fold(
+    start: Coordinates,
+    observables: Dictionary | LearntObservables,
+    operator: Tensor,
+    end: Coordinates,
+) -> Folded:
+    """``end⁻¹ ∘ decode ∘ operator ∘ encode ∘ start`` with all affine maps multiplied out."""
+    inner = (start.weight, start.bias)
+    outer = (end.inverse_weight, end.offset)
+    if isinstance(observables, Dictionary):
+        dictionary, transfer = observables.folded(inner)
+        read = observables.decoding_matrix().to(transfer)
+        matrix = outer[0].double() @ read @ operator.double() @ transfer
+        linear = _linear(matrix[:, 1:], matrix[:, 0] + outer[1].double())
+        return Folded(Encoding(dictionary), linear.to(operator.dtype), nn.Identity())
+    skip = int(observables.constant)
+    bias = operator[1:, 0] if observables.constant else None
+    linear = _linear(operator[skip:, skip:], bias)
+    return Folded(observables.encoder.before(inner), linear, observables.decoder.after(outer))
+
+
+def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
+    linear = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None).to(weight)
+    with torch.no_grad():
+        linear.weight.copy_(weight)
+        if bias is not None:
+            linear.bias.copy_(bias)
+    return linear

@@ -1,0 +1,297 @@
+"""Operators K(t) on latent states, each with its guarantee.
+
+An operator acts on the last axis, ``K(t) z``, over a span of unit time: ``K(1)`` leads from the
+first chosen layer to the last. *Discrete* families hold the matrix M of one step, ``K(k / steps) =
+M^k``; other times are powers through the logarithm, where one exists. *Generator* families hold A
+with ``K(t) = exp(t A)`` and take any time.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrizations
+
+_CONDITION_LIMIT = 1e8
+"""Eigenvectors worse conditioned than this (in float64) do not carry a fractional power."""
+
+
+class Operator(nn.Module):
+    """A linear operator family ``K(t)`` of size ``(latent, latent)`` with ``K(0) = I``."""
+
+    guarantee: ClassVar[str]
+    """What holds for any parameter values, in one line."""
+
+    def __init__(self, latent: int, steps: int = 1) -> None:
+        super().__init__()
+        if latent < 1 or steps < 1:
+            raise ValueError(f"an operator needs latent ≥ 1 and steps ≥ 1; got {latent}, {steps}.")
+        self.latent = latent
+        self.steps = steps
+
+    def matrix(self, time: float = 1.0) -> Tensor:
+        """``K(time)``, shape ``(latent, latent)``."""
+        raise NotImplementedError
+
+    def exact_at(self, time: float) -> bool:
+        """Whether ``K(time)`` needs no fractional power of a matrix."""
+        return True
+
+    def start_from(self, step: Tensor) -> Self:
+        """Take the family's nearest member to the one-step matrix ``step`` (see each family)."""
+        raise NotImplementedError
+
+    def forward(self, latent: Tensor, time: float = 1.0) -> Tensor:
+        """``K(time)`` applied to ``(…, latent)``."""
+        return torch.matmul(latent, self.matrix(time).T)
+
+    def config(self) -> dict[str, Any]:
+        """What :func:`operator_from_config` needs to build the same structure."""
+        return {"family": type(self).__name__, "latent": self.latent, "steps": self.steps}
+
+
+class _Discrete(Operator):
+    """Families given by the matrix of one step."""
+
+    def step(self) -> Tensor:
+        """M, shape ``(latent, latent)``."""
+        raise NotImplementedError
+
+    def exact_at(self, time: float) -> bool:
+        """Whether ``time`` is a whole number of steps."""
+        return abs(time * self.steps - round(time * self.steps)) < 1e-6
+
+    def matrix(self, time: float = 1.0) -> Tensor:
+        """``M^(time × steps)``.
+
+        Raises:
+            ValueError: ``time × steps`` is no integer and M has no real logarithm.
+        """
+        count = time * self.steps
+        if not self.exact_at(time):
+            return fractional_power(self.step(), count)
+        power: Tensor = torch.linalg.matrix_power(self.step(), round(count))
+        return power
+
+    def forward(self, latent: Tensor, time: float = 1.0) -> Tensor:
+        """``K(time)`` applied to ``(…, latent)``; for whole steps without forming the power."""
+        count = time * self.steps
+        if not self.exact_at(time) or count < 0:
+            return super().forward(latent, time)
+        step = self.step().T
+        for _ in range(round(count)):
+            latent = latent @ step
+        return latent
+
+
+class Dense(_Discrete):
+    """A free matrix; with ``constant`` its first row is ``[1, 0, …]`` and stays so.
+
+    The constant keeps the first latent coordinate at 1, which makes the operator affine in the
+    others. This is the only family that has a closed form.
+    """
+
+    guarantee = "any real matrix; with a constant, eigenvalue 1 belongs to the constant function"
+
+    def __init__(self, latent: int, steps: int = 1, constant: bool = False) -> None:
+        super().__init__(latent, steps)
+        self.constant = constant
+        self.rows = nn.Parameter(torch.eye(latent)[int(constant) :])
+
+    def step(self) -> Tensor:
+        """M, shape ``(latent, latent)``."""
+        if not self.constant:
+            return self.rows
+        return torch.cat([torch.eye(1, self.latent).to(self.rows), self.rows])
+
+    @torch.no_grad()
+    def start_from(self, step: Tensor) -> Self:
+        """Take ``step`` as it is; with a constant, its first row must be ``[1, 0, …]``."""
+        self.rows.copy_(step[int(self.constant) :])
+        return self
+
+    def config(self) -> dict[str, Any]:
+        """The structure, with the constant."""
+        return super().config() | {"constant": self.constant}
+
+
+class LowRank(_Discrete):
+    """``M = U Vᵀ`` of rank at most ``rank``; K(0) is the identity by convention."""
+
+    guarantee = "rank K(t) ≤ rank for t > 0, with 2·latent·rank parameters"
+
+    def __init__(self, latent: int, steps: int = 1, rank: int = 8) -> None:
+        super().__init__(latent, steps)
+        if not 1 <= rank <= latent:
+            raise ValueError(f"rank={rank} must lie between 1 and latent={latent}.")
+        self.rank = rank
+        self.left = nn.Parameter(torch.eye(latent, rank))
+        self.right = nn.Parameter(torch.eye(latent, rank))
+
+    def step(self) -> Tensor:
+        """M, shape ``(latent, latent)``."""
+        return self.left @ self.right.T
+
+    @torch.no_grad()
+    def start_from(self, step: Tensor) -> Self:
+        """Take the nearest matrix of this rank (Eckart–Young)."""
+        U, S, Vh = torch.linalg.svd(step)
+        self.left.copy_(U[:, : self.rank] * S[: self.rank].sqrt())
+        self.right.copy_(Vh[: self.rank].T * S[: self.rank].sqrt())
+        return self
+
+    def config(self) -> dict[str, Any]:
+        """The structure, with the rank."""
+        return super().config() | {"rank": self.rank}
+
+
+class Orthogonal(_Discrete):
+    """``M`` orthogonal: lengths are kept, every eigenvalue has modulus one."""
+
+    guarantee = "MᵀM = I, |λ| = 1"
+
+    def __init__(self, latent: int, steps: int = 1) -> None:
+        super().__init__(latent, steps)
+        weight = nn.Linear(latent, latent, bias=False)
+        self.rotation = parametrizations.orthogonal(weight, orthogonal_map="cayley")
+        with torch.no_grad():
+            self.rotation.weight = torch.eye(latent)
+
+    def step(self) -> Tensor:
+        """M, shape ``(latent, latent)``."""
+        weight: Tensor = getattr(self.rotation, "weight")  # noqa: B009, parametrised: not a Parameter
+        return weight
+
+    @torch.no_grad()
+    def start_from(self, step: Tensor) -> Self:
+        """Take the polar factor, the nearest orthogonal matrix."""
+        U, _, Vh = torch.linalg.svd(step)
+        self.rotation.weight = U @ Vh
+        return self
+
+
+class Stable(Operator):
+    """``A = S - Sᵀ - L Lᵀ``, ``K(t) = exp(t A)``: no direction grows, at any parameter values.
+
+    ``A + Aᵀ = -2 L Lᵀ ≼ 0``, so the Euclidean length of a latent state never increases. This is
+    stronger than Re ω ≤ 0; a stable but transiently growing operator is not of this family. The
+    matrix exponential costs O(latent³) in every training step: for large latents take
+    :class:`BlockDiagonal`.
+    """
+
+    guarantee = "|K(t) z| ≤ |z|, Re ω ≤ 0 for all t ≥ 0"
+
+    def __init__(self, latent: int, steps: int = 1) -> None:
+        super().__init__(latent, steps)
+        self.turning = nn.Parameter(torch.zeros(latent, latent))
+        self.damping = nn.Parameter(0.05 * torch.eye(latent))
+
+    def generator(self) -> Tensor:
+        """A, shape ``(latent, latent)``."""
+        return self.turning - self.turning.T - self.damping @ self.damping.T
+
+    def matrix(self, time: float = 1.0) -> Tensor:
+        """``exp(time A)``."""
+        return torch.matrix_exp(time * self.generator())
+
+    @torch.no_grad()
+    def start_from(self, step: Tensor) -> Self:
+        """Take the logarithm of ``step`` with the growing part of its symmetric half removed.
+
+        Where no real logarithm exists the first-order one, ``step - I``, is taken.
+        """
+        try:
+            A = logarithm(step) * self.steps
+        except ValueError:
+            A = (step - torch.eye(self.latent).to(step)) * self.steps
+        values, vectors = torch.linalg.eigh((A + A.T) / 2)
+        self.turning.copy_((A - A.T) / 4)
+        self.damping.copy_(vectors * (-values).clamp(min=1e-6).sqrt())
+        return self
+
+
+class BlockDiagonal(Operator):
+    """2×2 blocks ``exp(-decay·t) · rotation(frequency·t)``; an odd latent ends in a 1×1 block.
+
+    The exponential is in closed form, so a step costs O(latent). The basis is the encoder's to
+    find; K(1) is a normal matrix. Decays may be negative (growth).
+    """
+
+    guarantee = "ω = -decay ± i·frequency exactly, K(t) normal, O(latent) parameters"
+
+    def __init__(self, latent: int, steps: int = 1) -> None:
+        super().__init__(latent, steps)
+        self.decay = nn.Parameter(torch.zeros((latent + 1) // 2))
+        # Spread over small angles, for equal frequencies would stay equal under equal gradients.
+        self.frequency = nn.Parameter(torch.linspace(0, 0.5, latent // 2))
+
+    def matrix(self, time: float = 1.0) -> Tensor:
+        """The block-diagonal ``K(time)``."""
+        return self.forward(torch.eye(self.latent).to(self.decay), time).T
+
+    def forward(self, latent: Tensor, time: float = 1.0) -> Tensor:
+        """``K(time)`` applied to ``(…, latent)`` without forming it."""
+        growth = torch.exp(-self.decay * time)
+        pairs = self.latent // 2
+        even, odd = latent[..., 0 : 2 * pairs : 2], latent[..., 1 : 2 * pairs : 2]
+        cos, sin = (self.frequency * time).cos(), (self.frequency * time).sin()
+        turned = torch.stack([cos * even - sin * odd, sin * even + cos * odd], -1)
+        turned = (turned * growth[:pairs, None]).flatten(-2)
+        return torch.cat([turned, latent[..., 2 * pairs :] * growth[pairs:]], -1)
+
+    @torch.no_grad()
+    def start_from(self, step: Tensor) -> Self:
+        """Take the decay and frequency nearest to each 2×2 diagonal block of ``step``."""
+        pairs = self.latent // 2
+        for k in range(pairs):
+            block = step[2 * k : 2 * k + 2, 2 * k : 2 * k + 2]
+            value = torch.complex(block.trace() / 2, (block[1, 0] - block[0, 1]) / 2)
+            omega = torch.log(value + 1e-12) * self.steps
+            self.decay[k], self.frequency[k] = -omega.real, omega.imag
+        if self.latent % 2:
+            self.decay[-1] = -step[-1, -1].abs().clamp(min=1e-6).log() * self.steps
+        return self
+
+
+FAMILIES: dict[str, type[Operator]] = {
+    family.__name__: family for family in (Dense, LowRank, Orthogonal, Stable, BlockDiagonal)
+}
+
+
+def operator_from_config(config: dict[str, Any]) -> Operator:
+    """An operator of the structure of ``config``, with the family's initial values."""
+    arguments = dict(config)
+    return FAMILIES[arguments.pop("family")](**arguments)
+
+
+def logarithm(matrix: Tensor) -> Tensor:
+    """The principal real logarithm of a matrix.
+
+    Raises:
+        ValueError: an eigenvalue lies on the closed negative real axis, or the matrix has no
+            well-conditioned eigenvectors.
+    """
+    values, vectors = torch.linalg.eig(matrix.detach().double())
+    on_cut = (values.real <= 0) & (values.imag.abs() <= 1e-12 * values.abs().max())
+    if on_cut.any():
+        raise ValueError(
+            f"the operator has eigenvalue {values[on_cut][0].real.item():.3g} on the closed "
+            "negative real axis, so no real power of it exists at fractional times. Ask for whole "
+            "steps, fit all layers at their depth-times, or take a family with a generator "
+            "(Stable, BlockDiagonal)."
+        )
+    condition = torch.linalg.cond(vectors).item()
+    if condition > _CONDITION_LIMIT:
+        raise ValueError(
+            f"the operator is nearly defective (eigenvector condition {condition:.1e}), so its "
+            "fractional powers cannot be trusted. Ask for whole steps, or fit a generator family."
+        )
+    log: Tensor = vectors @ torch.diag(values.log()) @ torch.linalg.inv(vectors)
+    return log.real.to(matrix.dtype)
+
+
+def fractional_power(matrix: Tensor, exponent: float) -> Tensor:
+    """``matrix ** exponent``, real and principal; raises as :func:`logarithm` does."""
+    return torch.matrix_exp(exponent * logarithm(matrix).double()).to(matrix.dtype)

@@ -1,0 +1,77 @@
+"""Closed forms: linear maps from second moments by relative ridge regression."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+    from torchkoopman.observe.moments import Moments
+
+
+def ridge_map(moments: Moments, ridge: float) -> tuple[Tensor, Tensor]:
+    """The affine map of ``"start"`` that predicts ``"end"`` with least squared error.
+
+    Args:
+        moments: of ``"start"`` and ``"end"`` (see ``Moments.between``).
+        ridge: λ relative to the mean variance of ``"start"``, so that it means the same at any
+            scale and any number of rows.
+
+    Returns:
+        weight ``(features_end, features_start)`` and bias ``(features_end,)``, float64.
+    """
+    covariance = moments.cov("start", "start")
+    weight = solve_ridge(covariance, moments.cov("start", "end"), ridge).T
+    return weight, moments.mean("end") - weight @ moments.mean("start")
+
+
+def koopman_matrix(moments: Moments, ridge: float, constant: bool) -> Tensor:
+    """K with ``z_end ≈ K z_start``, float64, shape ``(latent, latent)``: EDMD's least squares.
+
+    With ``constant`` the first coordinate of both is 1; it then carries the bias, is not
+    penalised, and K's first row is exactly ``[1, 0, …]``.
+    """
+    if constant:
+        weight, bias = ridge_map(moments, ridge)
+        weight[:, 0] += bias
+        weight[0] = 0
+        weight[0, 0] = 1
+        return weight
+    second = moments.second("start", "start")
+    return solve_ridge(second, moments.second("start", "end"), ridge).T
+
+
+def pool(moments: Moments, pairs: Sequence[tuple[str, str]]) -> Moments:
+    """The moments of several (start, end) pairs of variables as one stream of pairs."""
+    pooled = moments.between(*pairs[0])
+    for pair in pairs[1:]:
+        pooled.merge(moments.between(*pair))
+    return pooled
+
+
+def solve_ridge(symmetric: Tensor, right: Tensor, ridge: float) -> Tensor:
+    """``(S + ridge·tr(S)/d·I)⁻¹ right`` by Cholesky.
+
+    Where S is singular to working precision (a ridge of 0 and dependent features) the
+    pseudo-inverse is taken instead, and a warning says so.
+    """
+    if ridge < 0:
+        raise ValueError(f"ridge={ridge} must not be negative.")
+    scale = symmetric.diagonal().mean()
+    regularised = symmetric + ridge * scale * torch.eye(len(symmetric)).to(symmetric)
+    factor, failed = torch.linalg.cholesky_ex(regularised)
+    if not failed.item():
+        return torch.cholesky_solve(right, factor)
+    warnings.warn(
+        f"{len(symmetric)} observables are linearly dependent at ridge={ridge}; took the "
+        "pseudo-inverse. A small ridge, such as 1e-8, makes the solution stable.",
+        RuntimeWarning,
+        stacklevel=3,
+    )
+    return torch.matmul(torch.linalg.pinv(regularised, hermitian=True, rtol=1e-12), right)

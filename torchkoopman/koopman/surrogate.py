@@ -1,0 +1,269 @@
+"""The surrogate: coordinates → observables → operator, as one ``nn.Module``.
+
+    x_j ≈ C_j⁻¹ ∘ decode ∘ K(t_j - t_i) ∘ encode ∘ C_i (x_i)
+
+for any two chosen layers i before j at depth-times t (mathematics as in S1, arXiv 2505.12809).
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any, Self
+
+import torch
+from torch import Tensor, nn
+
+from torchkoopman.koopman.coordinates import Coordinates
+from torchkoopman.koopman.folding import Replacement, fold
+from torchkoopman.koopman.learnt import LearntObservables
+from torchkoopman.koopman.observables import Dictionary
+from torchkoopman.koopman.operators import Operator, operator_from_config
+from torchkoopman.koopman.spectrum import Spectrum, spectrum_of
+from torchkoopman.observe.layouts import Layout
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torchkoopman.observe.class_moments import LabelledMoments
+    from torchkoopman.observe.trajectory import InputSpec
+
+
+@dataclass(frozen=True)
+class Span:
+    """Where a surrogate stands in a model."""
+
+    layers: tuple[str, ...]
+    """Names of the chosen layers, first in depth first."""
+    times: tuple[float, ...]
+    """Depth-time of each layer, ascending from 0 to 1."""
+    layouts: dict[str, Layout] = field(default_factory=dict)
+    """Layer → how its output becomes a state; empty where states were given as they are."""
+    inputs: tuple[InputSpec, ...] = ()
+    """The model's positional tensor arguments, where the probe saw them."""
+
+    @classmethod
+    def even(cls, layers: Sequence[str], **rest: Any) -> Span:
+        """Layers at even depth-times ``t_l = l / L``."""
+        if len(layers) < 2:
+            raise ValueError(f"a span needs at least two layers; it got {list(layers)}.")
+        last = len(layers) - 1
+        return cls(tuple(layers), tuple(depth / last for depth in range(last + 1)), **rest)
+
+
+@dataclass(frozen=True)
+class FitRecord:
+    """How a surrogate came about."""
+
+    method: str
+    """``"dmd"``, ``"edmd"`` or ``"autoencoder"``."""
+    rows: int
+    """Rows the fit has seen."""
+    fvu: dict[str, float] = field(default_factory=dict)
+    """Layer → fraction of variance unexplained when predicted from the first, on the latest batch
+    the fit has seen; for rows it has not seen ask ``torchkoopman.evaluate``."""
+    losses: dict[str, float] = field(default_factory=dict)
+    """Loss term → latest value; empty for closed forms."""
+    held_out: dict[str, float] = field(default_factory=dict)
+    """Layer → FVU on rows the fit has not seen; filled by ``torchkoopman.fit``."""
+    baselines: dict[str, float] = field(default_factory=dict)
+    """Trivial baseline → FVU of the last layer on the same rows."""
+
+
+class Surrogate(nn.Module):
+    """A linear system that stands for the layers of a span.
+
+    Calling it leads a state of the first layer, ``(batch, positions, features)``, to the last.
+    """
+
+    def __init__(
+        self,
+        span: Span,
+        coordinates: Sequence[Coordinates],
+        observables: Dictionary | LearntObservables,
+        operator: Operator,
+        record: FitRecord,
+        statistics: LabelledMoments | None = None,
+    ) -> None:
+        super().__init__()
+        self.span = span
+        self.coordinates = nn.ModuleList(coordinates)
+        self.observables = observables
+        self.operator = operator
+        self.record = record
+        self.statistics = statistics
+        """Moments of the latent states ``"start"`` and ``"end"`` of the span, per class where
+        labels were given: what :meth:`spectrum` and ``unlearn`` know of the data."""
+        self.edits: tuple[Any, ...] = ()
+        """What was done to the operator since the fit, last edit last."""
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Names of the layers, first in depth first."""
+        return self.span.layers
+
+    @property
+    def inputs(self) -> tuple[InputSpec, ...]:
+        """The model's positional tensor arguments, where the probe saw them."""
+        return self.span.inputs
+
+    @property
+    def latent(self) -> int:
+        """Size of the operator."""
+        return self.operator.latent
+
+    def encode(self, state: Tensor, layer: str, mask: Tensor | None = None) -> Tensor:
+        """State of a layer, ``(batch, positions, features)``, to ``(batch, positions, latent)``."""
+        return self.observables.encode(self._frame(layer)(state), mask)
+
+    def decode(self, latent: Tensor, layer: str) -> Tensor:
+        """Latent state to the state of a layer."""
+        return self._frame(layer).inverse(self.observables.decode(latent))
+
+    def predict(
+        self,
+        state: Tensor,
+        start: str | None = None,
+        end: str | None = None,
+        mask: Tensor | None = None,
+    ) -> Tensor:
+        """The state of layer ``end`` that follows from that of layer ``start``."""
+        start, end = self._ends(start, end)
+        time = self.time(end) - self.time(start)
+        return self.decode(self.operator(self.encode(state, start, mask), time), end)
+
+    def forward(self, state: Tensor, mask: Tensor | None = None) -> Tensor:
+        """First layer's state to the last's."""
+        return self.predict(state, mask=mask)
+
+    def trajectory(
+        self, state: Tensor, times: Sequence[float] | None = None, mask: Tensor | None = None
+    ) -> Tensor:
+        """The path through depth that starts at a state of the first layer.
+
+        Args:
+            state: ``(batch, positions, features)``.
+            times: depth-times; the layers' own by default. Between two layers the decoded state
+                goes over from the earlier layer's coordinates to the later's linearly.
+            mask: rows that count, ``(batch, positions)``.
+
+        Returns:
+            ``(times, batch, positions, features)``.
+
+        Raises:
+            ValueError: layers of different widths, or a time at which K(t) does not exist.
+        """
+        if len({frame.features for frame in self.frames()}) > 1:
+            raise ValueError(
+                f"layers have widths {[frame.features for frame in self.frames()]}, so the states "
+                "of a path do not fit in one tensor; ask predict() layer by layer."
+            )
+        latent = self.encode(state, self.layers[0], mask)
+        return torch.stack([self._decode_at(latent, t) for t in times or self.span.times])
+
+    def spectrum(self) -> Spectrum:
+        """Eigenvalues of K over the whole span, with modes, rates, residuals and energies."""
+        total = None if self.statistics is None else self.statistics.total()
+        return spectrum_of(self.operator.matrix(1.0), total)
+
+    def time(self, layer: str) -> float:
+        """Depth-time of a layer."""
+        return self.span.times[self._index(layer)]
+
+    @torch.no_grad()
+    def replacement(self, start: str | None = None, end: str | None = None) -> Replacement:
+        """The module that stands between two layers' outputs: encoder, one matrix, decoder.
+
+        Coordinates are folded into the encoder and the decoder; layouts are applied inside.
+        """
+        start, end = self._ends(start, end)
+        core = fold(
+            self._frame(start),
+            self.observables,
+            self.operator.matrix(self.time(end) - self.time(start)),
+            self._frame(end),
+        )
+        layouts = self.span.layouts
+        return Replacement(core, layouts.get(start), layouts.get(end))
+
+    def config(self) -> dict[str, Any]:
+        """JSON-able structure, enough for :meth:`from_config`."""
+        return {
+            "span": asdict(self.span),
+            "sizes": [(frame.size, frame.features) for frame in self.frames()],
+            "observables": self.observables.config(),
+            "operator": self.operator.config(),
+            "record": asdict(self.record),
+        }
+
+    def card(self) -> dict[str, Any]:
+        """JSON-able description for the file an edited model is exported to."""
+        return {
+            "layers": list(self.layers),
+            "latent": self.latent,
+            "operator": type(self.operator).__name__,
+            "observables": self.observables.config()["kind"],
+            **asdict(self.record),
+            "edits": [edit.card() for edit in self.edits],
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        """A surrogate of the structure of ``config``; its tensors are still to be loaded."""
+        span = config["span"]
+        kinds: dict[str, type[Dictionary] | type[LearntObservables]] = {
+            "dictionary": Dictionary,
+            "learnt": LearntObservables,
+        }
+        return cls(
+            Span(
+                tuple(span["layers"]),
+                tuple(span["times"]),
+                {
+                    layer: Layout(layout["pattern"], tuple((a, n) for a, n in layout["sizes"]))
+                    for layer, layout in span["layouts"].items()
+                },
+                tuple((tuple(shape), dtype) for shape, dtype in span["inputs"]),
+            ),
+            [Coordinates.zeros(size, features) for size, features in config["sizes"]],
+            kinds[config["observables"]["kind"]].from_config(config["observables"]),
+            operator_from_config(config["operator"]),
+            FitRecord(**config["record"]),
+        )
+
+    def __repr__(self) -> str:
+        where = f"{self.layers[0]} → {self.layers[-1]}, {len(self.layers)} layers"
+        fvu = self.record.fvu.get(self.layers[-1])
+        quality = "" if fvu is None else f", {self.record.rows} rows, FVU of the latest {fvu:.4f}"
+        kind = f"{self.record.method}, {type(self.operator).__name__} {self.latent}×{self.latent}"
+        return f"Surrogate({where}; {kind}{quality}{', edited' if self.edits else ''})"
+
+    def _decode_at(self, latent: Tensor, time: float) -> Tensor:
+        """The state at any depth-time, between two layers mixed from both their coordinates."""
+        coordinates = self.observables.decode(self.operator(latent, time))
+        times, frames = self.span.times, self.frames()
+        later = next((k for k, t in enumerate(times) if t >= time), len(times) - 1)
+        earlier = max(later - 1, 0) if times[later] > time else later
+        gap = times[later] - times[earlier]
+        weight = 0.0 if gap == 0 else (time - times[earlier]) / gap
+        return torch.lerp(
+            frames[earlier].inverse(coordinates), frames[later].inverse(coordinates), weight
+        )
+
+    def _ends(self, start: str | None, end: str | None) -> tuple[str, str]:
+        start = self.layers[0] if start is None else start
+        end = self.layers[-1] if end is None else end
+        if self._index(start) >= self._index(end):
+            raise ValueError(f"start={start!r} must come before end={end!r} in {self.layers}.")
+        return start, end
+
+    def frames(self) -> list[Coordinates]:
+        """Coordinates of each layer."""
+        return [frame for frame in self.coordinates if isinstance(frame, Coordinates)]
+
+    def _frame(self, layer: str) -> Coordinates:
+        return self.frames()[self._index(layer)]
+
+    def _index(self, layer: str) -> int:
+        if layer not in self.layers:
+            raise ValueError(f"the surrogate knows the layers {self.layers}, not {layer!r}.")
+        return self.layers.index(layer)
