@@ -1,0 +1,1 @@
+"""Fitting: numbers become the linear system."""

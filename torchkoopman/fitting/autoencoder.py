@@ -1,0 +1,239 @@
+"""The online Koopman autoencoder: a dictionary learnt from the stream (S1, arXiv 2505.12809)."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import torch
+from tqdm.auto import tqdm
+
+from torchkoopman.fitting.calibration import Calibration, same_layers
+from torchkoopman.fitting.closed_form import NO_DATA
+from torchkoopman.fitting.losses import LossWeights, koopman_losses
+from torchkoopman.fitting.quality import unexplained
+from torchkoopman.fitting.replay import Reservoir
+from torchkoopman.fitting.trainer import Trainer
+from torchkoopman.koopman.coordinates import CoordinateOptions, Coordinates
+from torchkoopman.koopman.learnt import LearntObservables
+from torchkoopman.koopman.operators import FAMILIES, Dense, Operator, operator_from_config
+from torchkoopman.koopman.regression import koopman_matrix, pool
+from torchkoopman.koopman.surrogate import FitRecord, Span, Surrogate
+from torchkoopman.observe.class_moments import LabelledMoments
+from torchkoopman.observe.moments import layer_pairs
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import Tensor
+
+    from torchkoopman.observe.trajectory import Trajectory
+
+Family = Literal["Dense", "LowRank", "Orthogonal", "Stable", "BlockDiagonal"]
+
+_CHUNK = 4096
+"""Rows encoded at a time when the reservoir is summed up."""
+
+
+class AutoencoderFitter:
+    """Learns encoder, decoder and operator by gradient steps on a bounded sample of the stream.
+
+    The first rows calibrate the layers' coordinates. After that every update offers its rows to a
+    reservoir and takes some steps on batches drawn from it, at a steady learning rate; the weights
+    are averaged over steps, so that the surrogate is good at any time. At the stream's end
+    :meth:`train` takes further steps on the reservoir with a falling rate, which makes it better.
+
+    Args:
+        latent: size of the operator.
+        hidden: widths of the encoder's hidden layers (the decoder's in reverse); None for one of
+            twice the latent size.
+        operator: family of K, see ``torchkoopman.koopman.operators``; only ``Dense`` is affine.
+        operator_rank: of the family ``LowRank``.
+        rank: principal directions kept of each layer.
+        weights: of the losses; ``LossWeights(inner=0)`` fits the first and last layer alone.
+        batch: rows of a gradient step.
+        steps_per_update: gradient steps for each trajectory that comes.
+        learning_rate: its highest value (AdamW).
+        decay: weight decay of encoder and decoder; the operator has none.
+        ridge: relative, of the closed form that K starts from and is polished with.
+        replay_bytes: memory of the reservoir.
+        calibration: rows held back until coordinates are chosen; None for ten per feature.
+        generator: of all randomness; None for one seeded with 0.
+    """
+
+    def __init__(
+        self,
+        latent: int = 64,
+        *,
+        hidden: Sequence[int] | None = None,
+        operator: Family = "Dense",
+        operator_rank: int | None = None,
+        rank: int | float = -1,
+        weights: LossWeights = LossWeights(),  # noqa: B008, frozen
+        batch: int = 128,
+        steps_per_update: int = 8,
+        learning_rate: float = 1e-2,
+        decay: float = 1e-4,
+        ridge: float = 1e-6,
+        replay_bytes: int = 256 * 2**20,
+        calibration: int | None = None,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        if operator not in FAMILIES:
+            raise ValueError(f"operator={operator!r} is unknown; choose one of {list(FAMILIES)}.")
+        self.latent = latent
+        self.hidden = (2 * latent,) if hidden is None else tuple(hidden)
+        self.weights = weights
+        self.batch = batch
+        self.steps_per_update = steps_per_update
+        self.learning_rate = learning_rate
+        self.decay = decay
+        self._family: dict[str, Any] = {"family": operator, "latent": latent}
+        if operator == "Dense":
+            self._family["constant"] = True
+        if operator == "LowRank":
+            self._family["rank"] = operator_rank or max(1, latent // 4)
+        self.ridge = ridge
+        self._generator = torch.Generator().manual_seed(0) if generator is None else generator
+        self._calibration = Calibration(CoordinateOptions(rank), calibration)
+        self._reservoir = Reservoir(replay_bytes, self._generator)
+        self._latest: Trajectory | None = None
+        self._frames: list[Coordinates] = []
+        self._trainer: Trainer | None = None
+        self._owed = 0
+
+    def update(self, trajectory: Trajectory) -> Self:
+        """Take a trajectory into the reservoir and the steps that are due."""
+        if self._latest is not None:
+            same_layers(self._latest.layers, trajectory)
+        self._latest = trajectory
+        self._owed += self.steps_per_update
+        if self._trainer is not None:
+            self._store(trajectory)
+        elif self._calibration.add(trajectory):
+            self._start()
+        self._pay()
+        return self
+
+    @property
+    def steps(self) -> int:
+        """Gradient steps taken until now."""
+        return 0 if self._trainer is None else self._trainer.done
+
+    def train(self, steps: int, *, progress: bool = False) -> Self:
+        """Further steps on the reservoir, the learning rate falling linearly to zero."""
+        self._ready().fall(steps)
+        self._owed += steps
+        self._pay(progress)
+        return self
+
+    @property
+    def surrogate(self) -> Surrogate:
+        """What was learnt until now: a copy, with moments of the reservoir's latent states.
+
+        A dense operator is polished: the closed form on the final latent states takes its place if
+        it predicts the reservoir's states better.
+        """
+        trainer = self._ready()
+        assert self._latest is not None
+        layers = self._latest.layers
+        observables, operator = trainer.averaged()
+        latents = self._latents(observables)
+        if isinstance(operator, Dense):
+            self._polish(observables, operator, latents)
+        span = Span.even(layers, layouts=dict(self._latest.layouts), inputs=self._latest.inputs)
+        record = FitRecord("autoencoder", self._reservoir.seen, losses=dict(trainer.losses))
+        surrogate = Surrogate(
+            span,
+            copy.deepcopy(self._frames),
+            observables,
+            operator,
+            record,
+            latents.between(layers[0], layers[-1]),
+        )
+        surrogate.record = replace(record, fvu=unexplained(surrogate, self._latest))
+        return surrogate
+
+    def _ready(self) -> Trainer:
+        """The trainer, started with what came until now if need be."""
+        if self._latest is None:
+            raise ValueError(NO_DATA)
+        if self._trainer is None:
+            self._start()
+            self._pay()
+        assert self._trainer is not None
+        return self._trainer
+
+    def _start(self) -> None:
+        """Choose coordinates, draw the networks, and start K from the closed form."""
+        frames, held = self._calibration.finish()
+        device = next(iter(held[0].states.values())).device
+        self._frames = [frame.to(device) for frame in frames]
+        for trajectory in held:
+            self._store(trajectory)
+        constant = self._family["family"] == "Dense"
+        observables = LearntObservables(frames[0].size, self.latent, self.hidden, constant)
+        observables.initialise(self._generator)
+        steps = 1 if self.weights.inner == 0 else len(frames) - 1
+        operator = operator_from_config({**self._family, "steps": steps})
+        observables.to(device)
+        operator.to(device)
+        operator.start_from(self._closed_form(self._latents(observables), operator).float())
+        self._trainer = Trainer(observables, operator, self.weights, self.learning_rate, self.decay)
+
+    def _store(self, trajectory: Trajectory) -> None:
+        """Offer a trajectory's rows to the reservoir, in coordinates."""
+        paths = [
+            frame(trajectory.flatten(state).float())
+            for frame, state in zip(self._frames, trajectory.states.values(), strict=True)
+        ]
+        self._reservoir.add(torch.stack(paths, 1), trajectory.row_labels())
+
+    def _pay(self, progress: bool = False) -> None:
+        """Take the steps that are due."""
+        if self._trainer is None:
+            return
+        losses: dict[str, Tensor] = {}
+        for _ in tqdm(range(self._owed), "train", disable=not progress):
+            losses = self._trainer.step(self._reservoir.sample(self.batch))
+        self._owed = 0
+        if losses:
+            self._trainer.losses = {term: value.item() for term, value in losses.items()}
+
+    @torch.no_grad()
+    def _latents(self, observables: LearntObservables) -> LabelledMoments:
+        """Moments of the reservoir's latent states, layer by layer."""
+        assert self._latest is not None
+        layers = self._latest.layers
+        latents = LabelledMoments(layer_pairs(layers, "adjacent"))
+        for start in range(0, len(self._reservoir), _CHUNK):
+            paths, labels = self._reservoir[start : start + _CHUNK]
+            encoded = dict(zip(layers, observables.encode(paths).unbind(1), strict=True))
+            known = labels >= 0
+            latents.update({layer: z[known] for layer, z in encoded.items()}, labels[known])
+            latents.update({layer: z[~known] for layer, z in encoded.items()})
+        return latents
+
+    def _closed_form(self, latents: LabelledMoments, operator: Operator) -> Tensor:
+        """The least-squares matrix of one of the operator's steps."""
+        assert self._latest is not None
+        layers = self._latest.layers
+        pairs = [(layers[0], layers[-1])] if operator.steps == 1 else list(pairwise(layers))
+        pooled = pool(latents.total(), pairs)
+        return koopman_matrix(pooled, self.ridge, constant=isinstance(operator, Dense))
+
+    @torch.no_grad()
+    def _polish(
+        self, observables: LearntObservables, operator: Dense, latents: LabelledMoments
+    ) -> None:
+        """Put the closed form in the operator's place if it predicts the reservoir better."""
+        polished = copy.deepcopy(operator).start_from(self._closed_form(latents, operator))
+        paths, _ = self._reservoir[:_CHUNK]
+        before, after = (
+            koopman_losses(paths, observables, candidate, self.weights)["state"]
+            for candidate in (operator, polished)
+        )
+        if after < before:
+            operator.start_from(polished.step())

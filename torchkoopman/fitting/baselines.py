@@ -1,0 +1,66 @@
+"""Trivial baselines: what a surrogate must beat to be worth anything."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Self
+
+import torch
+from torch import Tensor
+
+from torchkoopman.koopman.coordinates import truncation_rank
+from torchkoopman.koopman.regression import ridge_map
+from torchkoopman.observe.moments import Moments, layer_pairs
+
+if TYPE_CHECKING:
+    from torchkoopman.koopman.observables import Affine
+    from torchkoopman.observe.trajectory import Trajectory
+
+_RIDGE = 1e-7
+
+
+class Baselines:
+    """Affine maps from the first layer to the last, from moments of the same stream as the fit."""
+
+    def __init__(self) -> None:
+        self._moments: Moments | None = None
+        self._layers: tuple[str, str] = ("", "")
+
+    def update(self, trajectory: Trajectory) -> Self:
+        """Take a trajectory's first and last layer into the moments."""
+        if self._moments is None:
+            self._layers = (trajectory.layers[0], trajectory.layers[-1])
+            self._moments = Moments(layer_pairs(self._layers, "ends"))
+        self._moments.update(trajectory.rows())
+        return self
+
+    def maps(self, latent: int) -> dict[str, Affine]:
+        """Name → weight and bias in float64, from features of the first layer to the last.
+
+        ``"skip"`` takes the first layer's output for the last's (where widths agree), ``"ridge
+        map"`` is the best affine map, ``"PCA + linear"`` the best one of ``latent`` principal
+        components of the first layer.
+        """
+        if self._moments is None:
+            raise ValueError("the baselines have seen no data yet.")
+        pair = self._moments.between(*self._layers)
+        start, end = pair.features("start"), pair.features("end")
+        maps = {"ridge map": ridge_map(pair, _RIDGE), "PCA + linear": _principal_map(pair, latent)}
+        if start == end:
+            identity = torch.eye(start).to(maps["ridge map"][0])
+            return {"skip": (identity, torch.zeros(start).to(identity))} | maps
+        return maps
+
+
+def _principal_map(pair: Moments, size: int) -> Affine:
+    variances, vectors = torch.linalg.eigh(pair.cov("start", "start"))
+    size = min(size, truncation_rank(variances.flip(0), -1, pair.count))
+    axes: Tensor = vectors.flip(1)[:, :size]
+    still = torch.eye(pair.features("end")).to(axes)
+    reduced = pair.affine(
+        {
+            "start": (axes.T, torch.zeros(size).to(axes)),
+            "end": (still, torch.zeros(len(still)).to(axes)),
+        }
+    )
+    weight, bias = ridge_map(reduced, _RIDGE)
+    return weight @ axes.T, bias

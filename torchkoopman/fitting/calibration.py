@@ -1,0 +1,67 @@
+"""Calibration: the first rows of a stream fix the layers' coordinates, then the rest streams."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from torchkoopman.koopman.coordinates import CoordinateOptions, Coordinates, layer_coordinates
+from torchkoopman.observe.moments import Moments
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torchkoopman.observe.trajectory import Trajectory
+
+
+class Calibration:
+    """Holds back trajectories until there are enough rows to choose coordinates.
+
+    Coordinates only decide in which frame the fit works, so they may come from a sample; what is
+    fitted in that frame comes from the whole stream, these first rows included.
+    """
+
+    def __init__(self, options: CoordinateOptions, rows: int | None) -> None:
+        self.options = options
+        self.rows = rows
+        """Rows to wait for; None: ten per feature of the widest layer, at least 2 000."""
+        self.held: list[Trajectory] = []
+
+    def add(self, trajectory: Trajectory) -> bool:
+        """Hold a trajectory back; True once there are enough."""
+        self.held.append(trajectory)
+        held = sum(len(part.flatten(next(iter(part.states.values())))) for part in self.held)
+        widest = max(state.shape[-1] for state in trajectory.states.values())
+        return held >= (max(2000, 10 * widest) if self.rows is None else self.rows)
+
+    def finish(self) -> tuple[list[Coordinates], list[Trajectory]]:
+        """Coordinates of the layers in float32, and the trajectories held back until now."""
+        held, self.held = self.held, []
+        layers = held[0].layers
+        moments = Moments([*((a, a) for a in layers), *((a, layers[-1]) for a in layers[:-1])])
+        for trajectory in held:
+            moments.update(trajectory.rows())
+        require_rows(moments.count, max(moments.features(layer) for layer in layers))
+        frames = layer_coordinates(moments, layers, self.options)
+        return [frame.float() for frame in frames], held
+
+
+def require_rows(rows: int, unknowns: int, remedy: str = "") -> None:
+    """Refuse a fit with no more rows than unknowns per output: it would only interpolate.
+
+    Raises:
+        ValueError: says how many rows came and how many are needed.
+    """
+    if rows <= unknowns:
+        raise ValueError(
+            f"{rows} rows were streamed, but the fit has {unknowns} features per row and needs "
+            f"more rows than that. Stream more data{remedy or ', or choose narrower layers'}."
+        )
+
+
+def same_layers(layers: Sequence[str], trajectory: Trajectory) -> None:
+    """Refuse a trajectory of other layers than the first one had."""
+    if tuple(layers) != trajectory.layers:
+        raise ValueError(
+            f"the fitter has followed the layers {tuple(layers)}; this trajectory has "
+            f"{trajectory.layers}. Use one fitter per probe."
+        )

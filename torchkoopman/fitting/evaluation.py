@@ -1,0 +1,90 @@
+"""The report on held-out rows: a surrogate beside what is trivial and what is instant."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from torchkoopman.fitting.quality import Unexplained, predictions
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torchkoopman.koopman.observables import Affine
+    from torchkoopman.koopman.surrogate import Surrogate
+    from torchkoopman.observe.trajectory import Trajectory
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Fractions of variance unexplained on rows the fit has not seen."""
+
+    method: str
+    """How the surrogate was fitted."""
+    rows: int
+    """Held-out rows."""
+    layers: dict[str, float]
+    """Layer → FVU of its prediction from the first layer."""
+    baselines: dict[str, float]
+    """Baseline → FVU of the last layer."""
+
+    @property
+    def fvu(self) -> float:
+        """FVU of the last layer."""
+        return list(self.layers.values())[-1]
+
+    def beaten_by(self) -> list[str]:
+        """Baselines that do at least as well on the last layer."""
+        return [name for name, fvu in self.baselines.items() if fvu <= self.fvu]
+
+    def __str__(self) -> str:
+        last = list(self.layers)[-1]
+        lines = [f"unexplained variance on {self.rows} held-out rows, layer {last!r}"]
+        entries = {**self.baselines, self.method: self.fvu}
+        lines += [f"  {name:<14} {fvu:8.4f}" for name, fvu in entries.items()]
+        if len(self.layers) > 1:
+            inner = "  ".join(f"{layer} {fvu:.4f}" for layer, fvu in self.layers.items())
+            lines.append(f"  by layer: {inner}")
+        if self.beaten_by():
+            lines.append(f"  the {self.method} does not beat: {', '.join(self.beaten_by())}")
+        return "\n".join(lines)
+
+
+class Evaluator:
+    """Streams held-out trajectories through a surrogate, baselines and rival surrogates."""
+
+    def __init__(
+        self,
+        surrogate: Surrogate,
+        maps: Mapping[str, Affine] | None = None,
+        rivals: Mapping[str, Surrogate] | None = None,
+    ) -> None:
+        self.surrogate = surrogate
+        self._maps = dict(maps or {})
+        self._rivals = dict(rivals or {})
+        self._layers = {layer: Unexplained() for layer in surrogate.layers[1:]}
+        self._baselines = {name: Unexplained() for name in (*self._maps, *self._rivals)}
+
+    def update(self, trajectory: Trajectory) -> None:
+        """Take in one held-out trajectory."""
+        rows = trajectory.rows()
+        for layer, prediction in predictions(self.surrogate, trajectory).items():
+            self._layers[layer].update(prediction, rows[layer])
+        start, end = rows[self.surrogate.layers[0]], rows[self.surrogate.layers[-1]]
+        for name, (weight, bias) in self._maps.items():
+            self._baselines[name].update(start.double() @ weight.T + bias, end)
+        for name, rival in self._rivals.items():
+            prediction = predictions(rival, trajectory)[rival.layers[-1]]
+            self._baselines[name].update(prediction, end)
+
+    def result(self) -> Evaluation:
+        """What came out."""
+        known = {layer: each for layer, each in self._layers.items() if each.rows}
+        if not known:
+            raise ValueError("no held-out rows came; there is nothing to report.")
+        return Evaluation(
+            self.surrogate.record.method,
+            next(iter(known.values())).rows,
+            {layer: each.value for layer, each in known.items()},
+            {name: each.value for name, each in self._baselines.items()},
+        )

@@ -1,0 +1,243 @@
+"""``tk.fit``: a model and a loader become a surrogate, with a progress bar and a report."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sized
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from torchkoopman.fitting.autoencoder import AutoencoderFitter
+from torchkoopman.fitting.baselines import Baselines
+from torchkoopman.fitting.dmd import DMDFitter
+from torchkoopman.fitting.edmd import EDMDFitter
+from torchkoopman.fitting.evaluation import Evaluation, Evaluator
+from torchkoopman.observe.probes import attach
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from torchkoopman.fitting.closed_form import Fitter
+    from torchkoopman.koopman.surrogate import Surrogate
+    from torchkoopman.observe.probes import Listener, Probe
+    from torchkoopman.observe.selection import Layers
+    from torchkoopman.observe.trajectory import Trajectory
+
+Method = Literal["autoencoder", "edmd", "dmd"]
+Forward = Callable[[nn.Module, Any], object]
+
+_ONLINE = 0.4
+"""Share of the autoencoder's steps taken while the data stream; the rest follow from replay."""
+_HELD_OUT = 2000
+"""At most so many samples are held out of a single pass."""
+
+
+def fit(
+    model: nn.Module,
+    loader: Iterable[Any],
+    layers: Layers,
+    *,
+    method: Method | Fitter = "autoencoder",
+    held_out: Iterable[Any] | None = None,
+    epochs: int = 1,
+    steps: int = 1500,
+    layout: str | None = None,
+    forward: Forward | None = None,
+    progress: bool = True,
+    **options: Any,
+) -> Surrogate:
+    """Fit a surrogate of the chosen layers in one line.
+
+    The model runs in eval mode without gradients and is given back as it was. The evaluation on
+    held-out rows stands beside the trivial baselines (skip, ridge map, PCA + linear) and, for the
+    autoencoder, the instant closed form; it is printed with the progress bar and kept in the
+    surrogate's ``record``.
+
+    Args:
+        model: any eager module.
+        loader: batches: a tensor, ``(inputs, labels)``, or a mapping of keyword arguments whose
+            ``"labels"`` are the classes.
+        layers: as for :func:`torchkoopman.attach`.
+        method: ``"autoencoder"``, ``"edmd"``, ``"dmd"``, or a fitter of your own making.
+        held_out: batches the fit must not see. By default every tenth sample of the loader is held
+            out, up to 2 000.
+        epochs: passes over the loader; more than one needs ``held_out``, for a shuffled second
+            pass would show the fit what was held out of the first.
+        steps: gradient steps of the autoencoder in all.
+        layout: einops pattern of the layers' outputs.
+        forward: how to call the model on a batch, if not as above.
+        progress: show a bar and print the evaluation.
+        **options: of the fitter, such as ``latent=32``.
+
+    Raises:
+        ValueError: ``epochs`` without ``held_out``, an unknown method, or a loader without batches.
+        TypeError: options beside a fitter of your own.
+    """
+    if epochs > 1 and held_out is None:
+        raise ValueError(
+            f"epochs={epochs} visits the loader again, so rows held out of the first pass would be "
+            "seen in the next. Give held_out=a loader of other data; one pass is usually enough, "
+            "since the autoencoder replays."
+        )
+    length = epochs * len(loader) if isinstance(loader, Sized) else None
+    fitter = _fitter(method, options)
+    autoencoder = fitter if isinstance(fitter, AutoencoderFitter) else None
+    if autoencoder is not None and length and "steps_per_update" not in options:
+        autoencoder.steps_per_update = math.ceil(_ONLINE * steps / length)
+    baselines = Baselines()
+    rival = None if autoencoder is None else EDMDFitter()
+    kept = _Holdout(0 if held_out is not None else _HELD_OUT, [fitter, baselines])
+    kept.listeners += [] if rival is None else [rival]
+    with _watching(model, layers, layout) as probe:
+        probe.stream_to(kept)
+        batches = (batch for _ in range(epochs) for batch in loader)
+        for batch in tqdm(batches, "stream", length, disable=not progress):
+            _run(model, batch, probe, forward)
+    if autoencoder is not None:
+        autoencoder.train(max(steps - autoencoder.steps, 0), progress=progress)
+    surrogate = fitter.surrogate
+    rivals = {} if rival is None else _instant(rival)
+    evaluator = Evaluator(surrogate, baselines.maps(surrogate.latent), rivals)
+    for trajectory in kept.held:
+        evaluator.update(trajectory)
+    if held_out is not None:
+        _stream(evaluator, model, held_out, layers, layout, forward)
+    evaluation = evaluator.result()
+    surrogate.record = replace(
+        surrogate.record, held_out=evaluation.layers, baselines=evaluation.baselines
+    )
+    if progress:
+        tqdm.write(str(evaluation))
+    return surrogate
+
+
+def evaluate(
+    surrogate: Surrogate,
+    model: nn.Module,
+    loader: Iterable[Any],
+    *,
+    layout: str | None = None,
+    forward: Forward | None = None,
+) -> Evaluation:
+    """Layer by layer FVU of a surrogate on data it has not seen; arguments as for :func:`fit`."""
+    evaluator = Evaluator(surrogate)
+    _stream(evaluator, model, loader, list(surrogate.layers), layout, forward)
+    return evaluator.result()
+
+
+def _stream(
+    listener: Listener,
+    model: nn.Module,
+    loader: Iterable[Any],
+    layers: Layers,
+    layout: str | None,
+    forward: Forward | None,
+) -> None:
+    with _watching(model, layers, layout) as probe:
+        probe.stream_to(listener)
+        for batch in loader:
+            _run(model, batch, probe, forward)
+
+
+def _instant(rival: EDMDFitter) -> dict[str, Surrogate]:
+    """The closed form to compare with, unless there were too few rows for one."""
+    try:
+        return {"EDMD": rival.surrogate}
+    except ValueError:
+        return {}
+
+
+class _Holdout:
+    """Passes every sample on but each tenth, up to a limit; those it keeps for the evaluation."""
+
+    def __init__(self, limit: int, listeners: list[Any]) -> None:
+        self.limit = limit
+        self.listeners = listeners
+        self.held: list[Trajectory] = []
+        self._seen = 0
+        self._kept = 0
+
+    def update(self, trajectory: Trajectory) -> None:
+        """Split one trajectory's samples."""
+        index = torch.arange(self._seen, self._seen + trajectory.batch)
+        out = (index % 10 == 9) & ((index + 1) // 10 <= self.limit)
+        self._seen += trajectory.batch
+        if out.any():
+            self.held.append(trajectory.select(out))
+            trajectory = trajectory.select(~out)
+        if trajectory.batch:
+            for listener in self.listeners:
+                listener.update(trajectory)
+
+
+def _fitter(method: Method | Fitter, options: dict[str, Any]) -> Fitter:
+    """The fitter meant; a string is a kind, anything else already one."""
+    kinds: dict[Any, Callable[..., Fitter]] = {
+        "autoencoder": AutoencoderFitter,
+        "edmd": EDMDFitter,
+        "dmd": DMDFitter,
+    }
+    if not isinstance(method, str):
+        if options:
+            raise TypeError(
+                f"options {sorted(options)} go to the fitter when you make it yourself."
+            )
+        return method
+    if method not in kinds:
+        raise ValueError(f"method={method!r} is unknown; choose one of {list(kinds)}.")
+    return kinds[method](**options)
+
+
+@contextmanager
+def _watching(model: nn.Module, layers: Layers, layout: str | None) -> Iterator[Probe]:
+    """A probe on the model in eval mode without gradients; all modes are put back."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        with torch.no_grad(), attach(model, layers, layout=layout) as probe:
+            yield probe
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+def _run(model: nn.Module, batch: Any, probe: Probe, forward: Forward | None) -> None:
+    """One forward pass, with labels where the batch has them."""
+    args, kwargs, labels = _parts(batch)
+    with ExitStack() as stack:
+        if labels is not None:
+            stack.enter_context(probe.labels(labels))
+        if forward is not None:
+            forward(model, batch)
+            return
+        device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
+        to = partial(_moved, device=device)
+        model(*map(to, args), **{name: to(value) for name, value in kwargs.items()})
+
+
+def _parts(batch: Any) -> tuple[tuple[Any, ...], dict[str, Any], Tensor | None]:
+    """Positional and keyword arguments for the model, and the classes if the batch has any."""
+    if isinstance(batch, Mapping):
+        kwargs = dict(batch)
+        return (), kwargs, _classes(kwargs.pop("labels", None))
+    if isinstance(batch, list | tuple):
+        *inputs, last = batch
+        return (tuple(inputs), {}, _classes(last)) if inputs else ((last,), {}, None)
+    return (batch,), {}, None
+
+
+def _classes(target: Any) -> Tensor | None:
+    """The target if it is one integer per sample; regression targets are no classes."""
+    if isinstance(target, Tensor) and target.ndim == 1 and not target.is_floating_point():
+        return target
+    return None
+
+
+def _moved(value: Any, device: torch.device) -> Any:
+    return value.to(device) if isinstance(value, Tensor) else value

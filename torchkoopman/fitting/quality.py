@@ -1,0 +1,73 @@
+"""How good a prediction is: the fraction of variance unexplained, streamed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Self
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from torchkoopman.koopman.surrogate import Surrogate
+    from torchkoopman.observe.trajectory import Trajectory
+
+
+class Unexplained:
+    """FVU = E|prediction - x|² / E|x - mean|² over a stream of rows, in float64.
+
+    0 is a perfect prediction, 1 that of the mean.
+    """
+
+    def __init__(self) -> None:
+        self.rows = 0
+        self._error = 0.0
+        self._spread = 0.0
+        self._mean: Tensor | float = 0.0
+
+    def update(self, prediction: Tensor, truth: Tensor) -> Self:
+        """Take in rows of a prediction and of what it should have been, ``(rows, features)``."""
+        rows = len(truth)
+        if rows == 0:
+            return self
+        truth = truth.double()
+        mean = truth.mean(0)
+        shift = (mean - self._mean).square().sum().item()
+        self._error += (prediction.double() - truth).square().sum().item()
+        self._spread += (truth - mean).square().sum().item()
+        self._spread += shift * self.rows * rows / (self.rows + rows)
+        self._mean = self._mean + (mean - self._mean) * (rows / (self.rows + rows))
+        self.rows += rows
+        return self
+
+    @property
+    def value(self) -> float:
+        """The fraction; infinite where the truth does not vary but the prediction is off."""
+        if self._spread == 0:
+            return 0.0 if self._error == 0 else float("inf")
+        return self._error / self._spread
+
+
+@torch.no_grad()
+def predictions(surrogate: Surrogate, trajectory: Trajectory) -> dict[str, Tensor]:
+    """Layer → counted rows predicted from the first layer, ``(rows, features)``.
+
+    Layers between the steps of the operator are left out: an operator fitted across the whole span
+    says nothing of them.
+    """
+    first, *later = surrogate.layers
+    start = trajectory.states[first].to(next(surrogate.parameters()).dtype)
+    rows = {}
+    for layer in later:
+        if surrogate.operator.exact_at(surrogate.time(layer)):
+            state = surrogate.predict(start, first, layer, trajectory.mask)
+            rows[layer] = trajectory.flatten(state)
+    return rows
+
+
+def unexplained(surrogate: Surrogate, trajectory: Trajectory) -> dict[str, float]:
+    """Layer → FVU of its prediction from the first layer on one trajectory."""
+    truth = trajectory.rows()
+    return {
+        layer: Unexplained().update(rows, truth[layer]).value
+        for layer, rows in predictions(surrogate, trajectory).items()
+    }

@@ -1,0 +1,78 @@
+"""A bounded, uniform sample of everything streamed: what the autoencoder trains on."""
+
+from __future__ import annotations
+
+from typing import Self
+
+import torch
+from torch import Tensor
+
+
+class Reservoir:
+    """Reservoir sampling (Vitter 1985, algorithm R) of paths, at most ``max_bytes`` of them.
+
+    At any time every path of the stream is kept with equal probability. A path is one row's states
+    at all layers, in coordinates: ``(layers, coordinates)``.
+    """
+
+    def __init__(self, max_bytes: int, generator: torch.Generator) -> None:
+        self.max_bytes = max_bytes
+        self.seen = 0
+        self._generator = generator
+        self._paths: Tensor | None = None
+        self._labels: Tensor | None = None
+        self._filled = 0
+
+    def __len__(self) -> int:
+        return self._filled
+
+    def __getitem__(self, rows: slice) -> tuple[Tensor, Tensor]:
+        """Some of the sample: paths, and their classes, -1 where unknown."""
+        assert self._paths is not None
+        assert self._labels is not None
+        return self._paths[: self._filled][rows], self._labels[: self._filled][rows]
+
+    def add(self, paths: Tensor, labels: Tensor | None = None) -> Self:
+        """Offer paths, ``(rows, layers, coordinates)``, with their classes."""
+        if labels is None:
+            labels = torch.full((len(paths),), -1, device=paths.device)
+        capacity = self._allocate(paths)
+        slots = self._slots(len(paths), capacity).to(paths.device)
+        kept = slots < capacity
+        assert self._paths is not None
+        assert self._labels is not None
+        self._paths[slots[kept]] = paths[kept]
+        self._labels[slots[kept]] = labels[kept]
+        self.seen += len(paths)
+        self._filled = min(self.seen, capacity)
+        return self
+
+    def sample(self, rows: int) -> Tensor:
+        """Paths drawn from the sample with replacement, ``(rows, layers, coordinates)``."""
+        assert self._paths is not None
+        index = torch.randint(self._filled, (rows,), generator=self._generator)
+        return self._paths[index.to(self._paths.device)]
+
+    def _slots(self, rows: int, capacity: int) -> Tensor:
+        """Where each new row goes; ``capacity`` or more means nowhere.
+
+        The first rows fill the reservoir in order. Row number t then draws a slot from 0 to t and
+        is kept if it lies within. If two of one batch draw the same slot the later one stays.
+        """
+        order = torch.arange(self.seen, self.seen + rows)
+        drawn = (
+            torch.rand(rows, generator=self._generator, dtype=torch.float64) * (order + 1)
+        ).long()
+        slots = torch.where(order < capacity, order, drawn)
+        inside = slots.clamp(max=capacity)
+        winner = torch.full((capacity + 1,), -1).scatter_reduce(0, inside, order, "amax")
+        return torch.where(winner[inside] == order, slots, capacity)
+
+    def _allocate(self, paths: Tensor) -> int:
+        """Make room at the first batch; returns how many rows fit."""
+        if self._paths is None:
+            row = paths[0].numel() * paths.element_size()
+            capacity = max(1, self.max_bytes // row)
+            self._paths = paths.new_empty(capacity, *paths.shape[1:])
+            self._labels = torch.full((capacity,), -1, device=paths.device)
+        return len(self._paths)

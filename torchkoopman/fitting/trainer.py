@@ -1,0 +1,89 @@
+"""Gradient steps on a Koopman autoencoder, with a learning rate that rises, holds and falls."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING
+
+import torch
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from torchkoopman.fitting.losses import koopman_losses, total_loss
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from torchkoopman.fitting.losses import LossWeights
+    from torchkoopman.koopman.learnt import LearntObservables
+    from torchkoopman.koopman.operators import Operator
+
+_RISE = 100
+"""Steps over which the learning rate rises to its highest value."""
+_MEMORY = 0.99
+"""Weights are averaged over about 1 / (1 - memory) steps, so that they are good at any time, also
+while the learning rate is high (measured: as good as a rate that has fallen)."""
+
+
+class Trainer:
+    """Optimiser, schedule, running average of the weights, and the latest losses."""
+
+    def __init__(
+        self,
+        observables: LearntObservables,
+        operator: Operator,
+        weights: LossWeights,
+        learning_rate: float,
+        decay: float,
+    ) -> None:
+        self.observables = observables
+        self.operator = operator
+        self.weights = weights
+        self.learning_rate = learning_rate
+        self.done = 0
+        self.losses: dict[str, float] = {}
+        self._fall = range(0)
+        self._average = AveragedModel(
+            nn.ModuleList([observables, operator]),
+            multi_avg_fn=get_ema_multi_avg_fn(_MEMORY),  # type: ignore[no-untyped-call]
+        )
+        # S1's weight decay acts on the operator too, which pulls eigenvalues towards zero.
+        self._optimiser = torch.optim.AdamW(
+            [
+                {"params": list(observables.parameters()), "weight_decay": decay},
+                {"params": list(operator.parameters()), "weight_decay": 0.0},
+            ],
+            lr=learning_rate,
+            betas=(0.9, 0.99),
+            fused=True,
+        )
+
+    def fall(self, steps: int) -> None:
+        """Let the learning rate fall linearly to zero over the next ``steps`` steps."""
+        self._fall = range(self.done, self.done + steps)
+
+    def averaged(self) -> tuple[LearntObservables, Operator]:
+        """Copies of observables and operator with their averaged weights, without gradients."""
+        pair = copy.deepcopy(self._average.module).requires_grad_(False)
+        return pair[0], pair[1]  # type: ignore[index]
+
+    def step(self, paths: Tensor) -> dict[str, Tensor]:
+        """One gradient step on paths ``(rows, layers, coordinates)``; returns the loss terms."""
+        with torch.enable_grad():
+            losses = koopman_losses(paths, self.observables, self.operator, self.weights)
+            loss = total_loss(losses, self.weights)
+            for group in self._optimiser.param_groups:
+                group["lr"] = self.learning_rate * self._rate()
+            self._optimiser.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            self._optimiser.step()
+        self._average.update_parameters(nn.ModuleList([self.observables, self.operator]))
+        self.done += 1
+        return {term: value.detach() for term, value in losses.items()}
+
+    def _rate(self) -> float:
+        """The current share of the highest learning rate."""
+        rise = min(1.0, (self.done + 1) / _RISE)
+        if self.done not in self._fall:
+            return rise
+        return rise * (self._fall.stop - self.done) / len(self._fall)
