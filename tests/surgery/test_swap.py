@@ -1,0 +1,470 @@
+"""Swaps: the edited model against the original, bit by bit, wired by chance and by hand."""
+
+import copy
+import io
+import pickle
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, fx, nn
+
+from torchkoopman.surgery.cut import DirtyCut, find_cut
+from torchkoopman.surgery.swap import SwapRecord, swap, swap_back, swaps
+
+if TYPE_CHECKING:
+    from torchkoopman.observe.trajectory import InputSpec
+
+
+class Block(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.fc = nn.BatchNorm1d(4), nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + torch.tanh(self.fc(self.norm(x)))
+
+
+class Residual(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(Block() for _ in range(6))
+        self.head = nn.Linear(4, 2)
+        self.note = "an attribute of the class"
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.blocks:
+            x = block(x)
+        return self.head(x)
+
+    def describe(self) -> str:
+        return self.note
+
+
+class Linear(nn.Module):
+    """A surrogate: one linear map for the layers ``blocks.0`` … ``blocks.4``."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = tuple(f"blocks.{depth}" for depth in range(5))
+        self.inputs: tuple[InputSpec, ...] = (((3, 4), "float32"),)
+        self.fc = nn.Linear(4, 4)
+
+    def replacement(self, start: str | None = None, end: str | None = None) -> nn.Module:
+        return self.fc
+
+    def card(self) -> dict[str, Any]:
+        return {"kind": "linear", "sizes": (4, 4)}
+
+    def config(self) -> dict[str, Any]:
+        return {"sizes": (4, 4)}
+
+
+class Lookup(nn.Module):
+    """What the layer ``end`` returned for each output of ``start`` that was seen."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pairs: list[tuple[Tensor, Tensor]] = []
+
+    def forward(self, output: Tensor) -> Tensor:
+        return next(end for start, end in self.pairs if torch.equal(start, output)).clone()
+
+
+class Graph(nn.Module):
+    """Layers wired by a list of steps, each an operation on earlier values."""
+
+    def __init__(self, steps: list[tuple[str, int, int]]) -> None:
+        super().__init__()
+        self.steps = steps
+        self.layers = nn.ModuleList(nn.Linear(4, 4) for _ in steps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        values = [self.layers[0](x)]
+        for (kind, one, other), layer in zip(self.steps[1:], self.layers[1:], strict=True):
+            left, right = values[one % len(values)], values[other % len(values)]
+            if kind == "write":
+                left.mul_(0.5)
+            elif kind == "augment":
+                left += right.detach()
+            elif kind == "view":
+                left = left.view(-1).relu_().view(-1, 4)
+            elif kind == "sum":
+                left = left + right
+            values.append(layer(left) if kind != "alias" else left)
+        return values[-1] + values[self.steps[0][1] % len(values)]
+
+
+def rows(seed: int = 0, batch: int = 3) -> Tensor:
+    return torch.randn(batch, 4, generator=torch.Generator().manual_seed(seed))
+
+
+def recorded(model: nn.Module, start: str, end: str, inputs: list[Tensor]) -> Lookup:
+    """The function that ``end`` is of ``start``, on these inputs."""
+    lookup, seen = Lookup(), dict[str, Tensor]()
+    hooks = [
+        model.get_submodule(name).register_forward_hook(
+            lambda module, given, output, name=name: seen.update({name: output.clone()})
+        )
+        for name in (start, end)
+    ]
+    for x in inputs:
+        model(x)
+        lookup.pairs.append((seen[start], seen[end]))
+    for hook in hooks:
+        hook.remove()
+    return lookup
+
+
+STEPS = st.tuples(
+    st.sampled_from(["layer", "layer", "sum", "write", "augment", "view", "alias"]),
+    st.integers(0, 6),
+    st.integers(0, 6),
+)
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.lists(STEPS, min_size=3, max_size=7), st.data())
+@torch.no_grad()
+def test_any_cut_is_exact_or_refused_with_the_crossing_named(
+    steps: list[tuple[str, int, int]], data: st.DataObject
+) -> None:
+    model = Graph(steps)
+    called = [0, *(i for i, step in enumerate(steps) if i and step[0] != "alias")]
+    first = data.draw(st.sampled_from(called))
+    last = data.draw(st.sampled_from(called))
+    start, end = f"layers.{first}", f"layers.{last}"
+    inputs = [rows(seed) for seed in range(3)]
+    expected = [model(x) for x in inputs]
+    refusal: ValueError | None = None
+    try:
+        edited = swap(model, recorded(model, start, end, inputs), start, end, example_inputs=rows())
+    except ValueError as error:
+        refusal = error
+    if isinstance(refusal, DirtyCut):
+        assert refusal.crossings
+        assert all(repr(crossing.value) in str(refusal) for crossing in refusal.crossings)
+    elif refusal is not None:
+        assert "there is no span" in str(refusal) or "two different layers" in str(refusal)
+    else:
+        assert all(torch.equal(edited(x), y) for x, y in zip(inputs, expected, strict=True))
+        assert all(torch.equal(swap_back(edited)(x), model(x)) for x in inputs)
+
+
+def test_the_module_stands_between_the_two_outputs() -> None:
+    model, middle = Residual().eval(), nn.Linear(4, 4)
+    edited = swap(model, middle, "blocks.0", "blocks.4", example_inputs=rows())
+    by_hand = model.head(model.blocks[5](middle(model.blocks[0](rows()))))
+    assert torch.equal(edited(rows()), by_hand)
+
+
+def test_the_removed_layers_are_gone_and_the_others_keep_their_names() -> None:
+    model = Residual()
+    edited = swap(model, Linear())
+    kept = {key for key in model.state_dict() if key.split(".")[1] in {"0", "5", "weight", "bias"}}
+    new = {"koopman_blocks_0_to_blocks_4.weight", "koopman_blocks_0_to_blocks_4.bias"}
+    assert set(edited.state_dict()) == kept | new
+
+
+def test_the_given_model_and_surrogate_are_untouched_and_share_nothing() -> None:
+    model, surrogate = Residual(), Linear()
+    before, fitted = copy.deepcopy(model.state_dict()), surrogate.fc.weight.clone()
+    edited = swap(model, surrogate, example_inputs=(rows(),))
+    with torch.no_grad():
+        for parameter in edited.parameters():
+            parameter.zero_()
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    assert torch.equal(surrogate.fc.weight, fitted)
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_the_record_says_what_was_swapped() -> None:
+    model = Residual()
+    (record,) = swaps(swap(model, Linear()))
+    block = sum(tensor.numel() for tensor in model.blocks[0].state_dict().values())
+    assert (record.start, record.end) == ("blocks.0", "blocks.4")
+    assert (record.module, record.how) == ("koopman_blocks_0_to_blocks_4", "fx")
+    assert (record.card, record.surrogate) == ({"kind": "linear", "sizes": [4, 4]}, "Linear")
+    assert record.inputs == (((3, 4), "float32"),)
+    assert (record.removed, record.added) == (4 * block, 20)
+    assert swaps(model) == ()
+
+
+def test_a_plain_module_has_a_record_without_a_card() -> None:
+    (record,) = swaps(swap(Residual(), nn.Identity(), "blocks.0", "blocks.1"))
+    assert (record.surrogate, record.card, record.config) == ("Identity", None, None)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_the_training_mode_of_every_module_is_kept(training: bool) -> None:
+    model = Residual().train(training)
+    model.blocks[5].norm.eval()
+    edited = swap(model, Linear(), "blocks.1", "blocks.3")
+    modes = {name: module.training for name, module in edited.named_modules()}
+    assert not modes.pop("blocks.5.norm")
+    assert set(modes.values()) == {training}
+
+
+def test_several_spans_are_swapped_one_after_the_other() -> None:
+    model = Residual().eval()
+    one, two = nn.Linear(4, 4), nn.Linear(4, 4)
+    edited = swap(swap(model, one, "blocks.0", "blocks.1"), two, "blocks.3", "blocks.5")
+    b = model.blocks
+    assert torch.equal(edited(rows()), model.head(two(b[3](b[2](one(b[0](rows())))))))
+    assert [record.start for record in swaps(edited)] == ["blocks.0", "blocks.3"]
+    assert [record.start for record in swaps(swap_back(edited))] == ["blocks.0"]
+    assert torch.equal(swap_back(swap_back(edited))(rows()), model(rows()))
+
+
+def test_a_swapped_module_can_itself_be_an_end_of_the_next_span() -> None:
+    model = swap(Residual().eval(), nn.Linear(4, 4), "blocks.0", "blocks.2")
+    edited = swap(model, nn.Identity(), "blocks.0", "koopman_blocks_0_to_blocks_2")
+    assert "koopman_blocks_0_to_blocks_2.weight" not in edited.state_dict()
+
+
+def test_names_of_new_modules_do_not_collide() -> None:
+    model = nn.Sequential(*(nn.Linear(4, 4) for _ in range(2)))
+    model.koopman_0_to_1 = nn.Identity()
+    assert swaps(swap(model, nn.Identity(), "0", "1"))[0].module == "koopman_0_to_1_2"
+
+
+def test_swapping_back_is_identity() -> None:
+    model = Residual().eval()
+    restored = swap_back(swap(model, Linear()))
+    assert type(restored) is Residual
+    assert restored.describe() == "an attribute of the class"
+    assert torch.equal(restored(rows()), model(rows()))
+    assert not {id(p) for p in restored.parameters()} & {id(p) for p in model.parameters()}
+
+
+def test_swapping_back_keeps_what_the_other_layers_learnt() -> None:
+    model = Residual()
+    edited = swap(model, Linear())
+    edited(rows()).sum().backward()
+    with torch.no_grad():
+        for parameter in edited.parameters():
+            parameter -= 0.1 * parameter.grad
+    restored = swap_back(edited.eval())
+    assert torch.equal(restored.head.weight, edited.head.weight)
+    assert torch.equal(restored.blocks[2].fc.weight, model.blocks[2].fc.weight)
+    assert not torch.equal(restored.head.weight, model.head.weight)
+    assert not any(module.training for module in restored.modules())
+
+
+def test_swapping_back_follows_the_precision() -> None:
+    restored = swap_back(swap(Residual(), Linear()).double())
+    assert {p.dtype for p in restored.parameters()} == {torch.float64}
+
+
+def test_swapping_back_keeps_mixed_precisions() -> None:
+    model = Residual()
+    model.head.double()
+    restored = swap_back(swap(model, Linear()))
+    assert [p.dtype for p in restored.parameters()] == [p.dtype for p in model.parameters()]
+
+
+def test_a_copy_can_be_swapped_back() -> None:
+    edited = copy.deepcopy(swap(Residual().eval(), Linear()))
+    assert swaps(edited)[0].surrogate == "Linear"
+    assert type(swap_back(edited)) is Residual
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_pickle_keeps_model_and_records_but_not_the_original(times: int) -> None:
+    edited = swap(Residual().eval(), Linear())
+    restored: Any = edited
+    for _ in range(times):
+        restored = pickle.loads(pickle.dumps(restored))
+    assert torch.equal(restored(rows()), edited(rows()))
+    assert swaps(restored) == swaps(edited)
+    assert type(restored).__name__ == "Residual"
+    assert not any(module.training for module in restored.modules())
+    with pytest.raises(RuntimeError, match="read from a file"):
+        swap_back(restored)
+
+
+def test_torch_save_and_load_keep_the_model() -> None:
+    edited, file = swap(Residual().eval(), Linear()), io.BytesIO()
+    torch.save(edited, file)
+    file.seek(0)
+    restored = torch.load(file, weights_only=False)
+    assert torch.equal(restored(rows()), edited(rows()))
+    assert swaps(swap(restored, nn.Identity(), "blocks.0", "blocks.5"))[0] == swaps(edited)[0]
+
+
+class Writes(nn.Module):
+    """Writes and augmented assignments in an opened module, outside the span."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = (nn.Linear(4, 4) for _ in range(3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.b(self.a(x))
+        view = h.view(-1)
+        h += 1
+        h[:, 0] = 2
+        return self.c(h) + view.view(-1, 4)
+
+
+@torch.no_grad()
+def test_writes_outside_the_span_survive_the_graph_and_the_pickle() -> None:
+    model = Writes()
+    edited = swap(model, recorded(model, "a", "b", [rows()]), "a", "b", example_inputs=rows())
+    assert torch.equal(edited(rows()), model(rows()))
+    assert torch.equal(pickle.loads(pickle.dumps(edited))(rows()), model(rows()))
+
+
+class Repeated(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.fc = nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for _ in range(4):
+            x = torch.tanh(self.fc(x))
+        return x
+
+
+def test_a_span_between_two_calls_of_one_module_keeps_its_other_calls() -> None:
+    model, middle = Repeated(), nn.Linear(4, 4)
+    edited = swap(model, middle, "fc#0", "fc#2", example_inputs=rows())
+    by_hand = torch.tanh(model.fc(torch.tanh(middle(model.fc(rows())))))
+    assert torch.equal(edited(rows()), by_hand)
+    assert swaps(edited)[0].module == "koopman_fc_0_to_fc_2"
+
+
+class Outputs(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = (nn.Linear(4, 4) for _ in range(3))
+
+    def forward(self, x: Tensor, y: Tensor) -> dict[str, Any]:
+        h = self.a(x)
+        z = self.b(torch.relu(h).view(h.size(0), -1))
+        return {"first": h, "last": (self.c(z), z * y)}
+
+
+@torch.no_grad()
+def test_several_inputs_and_outputs_keep_their_structure() -> None:
+    model, y = Outputs(), rows(1)
+    edited = swap(model, recorded_two(model, y), "a", "b", example_inputs=(rows(), y))
+    found, expected = edited(rows(), y), model(rows(), y)
+    assert torch.equal(found["first"], expected["first"])
+    assert all(map(torch.equal, found["last"], expected["last"]))
+
+
+def recorded_two(model: Outputs, y: Tensor) -> Lookup:
+    lookup = Lookup()
+    h = model.a(rows())
+    lookup.pairs.append((h, model.b(torch.relu(h))))
+    return lookup
+
+
+class Remembering(nn.Module):
+    """A crossing that no graph shows: one layer leaves a value for another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.value: Tensor | None = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        before, self.value = self.value, x.detach()
+        return x if before is None else x + before
+
+
+def test_the_replay_finds_what_the_graph_does_not_show() -> None:
+    shared = Remembering()
+    model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), shared, nn.Tanh(), shared)
+    find_cut(model, "0", "3")
+    with pytest.raises(RuntimeError, match="something crosses that the graph does not show"):
+        swap(model, nn.Identity(), "0", "3", example_inputs=rows())
+
+
+class Optional(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b = nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, x: Tensor, scale: Tensor | None = None) -> Tensor:
+        h = self.b(self.a(x))
+        return h if scale is None else h * scale
+
+
+def test_an_optional_argument_counts_as_given_and_the_replay_says_so() -> None:
+    model, scale = Optional(), torch.tensor(2.0)
+    edited = swap(model, nn.Identity(), "a", "b", example_inputs=(rows(), scale))
+    assert torch.equal(edited(rows(), scale), model.a(rows()) * 2)
+    with pytest.raises(RuntimeError, match="takes every argument as given"):
+        swap(model, nn.Identity(), "a", "b", example_inputs=rows())
+
+
+class Recurrent(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.rnn = nn.Linear(4, 4), nn.GRU(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.rnn(self.a(x))[0]
+
+
+class Pair(Linear):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = ("a", "rnn")
+
+
+def test_a_surrogate_cannot_stand_for_a_layer_that_returns_a_tuple() -> None:
+    with pytest.raises(TypeError, match="'rnn' returns a tuple"):
+        swap(Recurrent(), Pair(), example_inputs=rows())
+
+
+def test_random_numbers_outside_are_not_drawn() -> None:
+    model, surrogate, state = Residual(), Linear(), torch.get_rng_state()
+    swap(model, surrogate, example_inputs=rows())
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize(
+    ("given", "error", "message"),
+    [
+        ({"how": "onnx"}, ValueError, "how='onnx'; there are auto, fx"),
+        ({"start": "head"}, ValueError, "not fitted on layer 'head'; its layers are 'blocks.0'"),
+        ({"surrogate": nn.Identity()}, ValueError, "between which layers it stands"),
+        ({"surrogate": "blocks"}, TypeError, "it got a str"),
+        ({"model": torch.relu}, TypeError, "edits an nn.Module"),
+        ({"start": "blocks.4", "end": "blocks.1"}, ValueError, "names swapped"),
+        ({"start": "blocks.4"}, ValueError, "two different layers"),
+    ],
+)
+def test_mistakes_are_explained(given: dict[str, Any], error: type, message: str) -> None:
+    with pytest.raises(error, match=message):
+        swap(**{"model": Residual(), "surrogate": Linear(), **given})
+
+
+def test_a_model_without_swaps_cannot_be_swapped_back() -> None:
+    with pytest.raises(ValueError, match="nothing was swapped in this Residual"):
+        swap_back(Residual())
+
+
+def test_records_print_as_one_line() -> None:
+    (record,) = swaps(swap(Residual(), Linear()))
+    assert isinstance(record, SwapRecord)
+    assert "Linear from 'blocks.0' to 'blocks.4'" in str(record)
+
+
+def test_the_edited_model_is_an_ordinary_graph_module() -> None:
+    edited = swap(Residual().eval(), Linear())
+    assert isinstance(edited, fx.GraphModule)
+    edited.graph.lint()
+    again = fx.GraphModule(edited, fx.Tracer().trace(edited))
+    assert torch.equal(again(rows()), edited(rows()))
+
+
+def test_a_forward_that_keeps_values_keeps_no_proxies_of_the_trace() -> None:
+    model = nn.Sequential(nn.Linear(4, 4), Remembering(), nn.Linear(4, 4))
+    edited = swap(model, nn.Identity(), "1", "2")
+    assert model[1].value is None
+    assert edited.get_submodule("1").value is None

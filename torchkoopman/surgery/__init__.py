@@ -1,0 +1,1 @@
+"""Surgery: the linear system becomes a network again."""

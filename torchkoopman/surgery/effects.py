@@ -1,0 +1,236 @@
+"""Effects: which values a node of a graph writes to, and with which it shares memory.
+
+Data flow alone does not say what a node reads: after ``h.relu_()`` every later reader of ``h``, or
+of a view of it, depends on that write. :class:`Flow` is the graph with those edges added.
+"""
+
+from __future__ import annotations
+
+import builtins
+import functools
+import operator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import fx, nn
+
+from torchkoopman.surgery.trace import SpanTracer, content_nodes, reads_shape, undisturbed
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+VIEWING_MODULES = (nn.Identity, nn.Flatten, nn.Unflatten, nn.modules.dropout._DropoutNd)
+"""Modules of torch.nn that may return their input itself, or a view of it."""
+
+Places = frozenset[int | str]
+"""Arguments of a call, by position or keyword."""
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What one call does to the memory of its arguments."""
+
+    writes: Places = frozenset()
+    shares: Places = frozenset()
+    known: bool = True
+    """False when the code could not be looked into: it may share all of its arguments, and is taken
+    to write none, which only a replay can tell."""
+
+
+FIRST: Places = frozenset({0, "self", "input"})
+WRITES_FIRST = Effect(FIRST, FIRST)
+SHARES_FIRST = Effect(shares=FIRST)
+OPAQUE = Effect(known=False)
+
+
+@dataclass(frozen=True)
+class MemoryEdge:
+    """A write and a later read of the same memory through a value made before the write."""
+
+    writer: fx.Node
+    written: fx.Node
+    reader: fx.Node
+    read: fx.Node
+
+
+class Flow:
+    """Who depends on whom in a graph, by data and through memory."""
+
+    def __init__(self, graph: fx.Graph, root: nn.Module) -> None:
+        self.nodes = list(graph.nodes)
+        self.order = {node: index for index, node in enumerate(self.nodes)}
+        self.opaque: list[str] = []
+        """Modules and functions whose effects could not be found out."""
+        self._class: dict[fx.Node, fx.Node] = {}
+        self.writes: list[tuple[fx.Node, fx.Node]] = []
+        """(writer, written value), in order."""
+        for node in self.nodes:
+            self._add(node, root)
+        self.memory = list(self._edges())
+        self.before = {node: set(node.all_input_nodes) for node in self.nodes}
+        for edge in self.memory:
+            self.before[edge.reader].add(edge.writer)
+        self.after: dict[fx.Node, set[fx.Node]] = {node: set() for node in self.nodes}
+        for node, dependencies in self.before.items():
+            for dependency in dependencies:
+                self.after[dependency].add(node)
+        self.content = content_nodes(self.nodes, self.before)
+        """Nodes whose value depends on the content of the model's inputs, not only on shapes."""
+
+    def descendants(self, node: fx.Node) -> set[fx.Node]:
+        """All nodes that depend on ``node``."""
+        return _closure([node], self.after) - {node}
+
+    def ancestors(self, nodes: Iterable[fx.Node]) -> set[fx.Node]:
+        """All nodes that ``nodes`` depend on, and they themselves."""
+        return _closure(nodes, self.before)
+
+    def shared(self, node: fx.Node, other: fx.Node) -> bool:
+        """Whether two values may share memory."""
+        return self._find(node) is self._find(other)
+
+    def state_writes(self) -> list[tuple[fx.Node, fx.Node]]:
+        """(writer, buffer or parameter) for the writes that outlive the forward pass."""
+        state = [node for node in self.nodes if node.op == "get_attr"]
+        return [
+            (writer, held)
+            for writer, written in self.writes
+            for held in state
+            if self.shared(written, held)
+        ]
+
+    def _add(self, node: fx.Node, root: nn.Module) -> None:
+        self._class[node] = node
+        if node.op == "get_attr":
+            same = (n for n in self._class if n.op == "get_attr" and n.target == node.target)
+            self._class[node] = self._find(next(same))
+        effect = effect_of(node, root)
+        if not effect.known:
+            self.opaque.append(str(node.target) if node.op == "call_module" else node.name)
+        for value in _at(node, effect.writes):
+            self.writes.append((node, value))
+        shares = effect.shares | effect.writes
+        for value in _at(node, shares) if effect.known else node.all_input_nodes:
+            self._class[self._find(value)] = self._find(node)
+
+    def _find(self, node: fx.Node) -> fx.Node:
+        while self._class[node] is not node:
+            node = self._class[node]
+        return node
+
+    def _edges(self) -> Iterable[MemoryEdge]:
+        for writer, written in self.writes:
+            for reader in self.nodes[self.order[writer] + 1 :]:
+                if reads_shape(reader):
+                    continue
+                for read in reader.all_input_nodes:
+                    if self.order[read] < self.order[writer] and self.shared(read, written):
+                        yield MemoryEdge(writer, written, reader, read)
+
+
+def effect_of(node: fx.Node, root: nn.Module) -> Effect:
+    """What a node does to the memory of its arguments."""
+    if node.op == "call_module":
+        return _module_effect(root.get_submodule(str(node.target)))
+    if node.op == "call_method":
+        return _torch_effect(str(node.target)) or SHARES_FIRST
+    if node.op != "call_function" or reads_shape(node):
+        return Effect()
+    function: Any = node.target
+    name = getattr(function, "__name__", "")
+    home = str(getattr(function, "__module__", None) or "torch")
+    if home == "_operator":
+        if name in _WRITING_OPERATORS:
+            return WRITES_FIRST
+        return SHARES_FIRST if name == "getitem" else Effect()
+    if function is builtins.getattr:
+        return SHARES_FIRST
+    if not home.startswith(("torch", "math", "builtins")):
+        return OPAQUE
+    if node.kwargs.get("inplace"):
+        return WRITES_FIRST
+    if "dropout" in name:  # returns its input in eval mode
+        return SHARES_FIRST
+    return _torch_effect(name) or Effect()
+
+
+_WRITING_OPERATORS = frozenset(
+    name
+    for name in dir(operator)
+    if name == "setitem" or (name[0] == "i" and {name[1:], f"{name[1:]}_"} & set(dir(operator)))
+)
+
+
+@functools.cache
+def _torch_effect(name: str) -> Effect | None:
+    """The effect that the operator schemas of a name declare, over all overloads."""
+    packet = getattr(torch.ops.aten, name, None)
+    if packet is None:
+        return WRITES_FIRST if name.endswith("_") and not name.endswith("__") else None
+    writes: set[int | str] = set()
+    shares: set[int | str] = set()
+    for overload in packet.overloads():
+        for place, argument in enumerate(getattr(packet, overload)._schema.arguments):
+            if argument.alias_info is not None:
+                places = {argument.name} if argument.kwarg_only else {place, argument.name}
+                shares |= places
+                if argument.alias_info.is_write:
+                    writes |= places
+    return Effect(frozenset(writes), frozenset(shares))
+
+
+def _module_effect(module: nn.Module) -> Effect:
+    """The effect of calling a module: known for torch.nn, else found by tracing its inside."""
+    tracer = SpanTracer()
+    if tracer.is_leaf_module(module, ""):
+        if getattr(module, "inplace", False):
+            return WRITES_FIRST
+        return SHARES_FIRST if isinstance(module, VIEWING_MODULES) else Effect()
+    with undisturbed(module):
+        try:
+            flow = Flow(tracer.trace(module), module)
+        except Exception:  # runs the user's Python on proxies: anything may come
+            return OPAQUE
+    inputs = [node for node in flow.nodes if node.op == "placeholder"]
+    if any(str(node.target).startswith("*") for node in inputs):
+        return OPAQUE
+    returned = flow.nodes[-1].all_input_nodes
+    written = [value for _, value in flow.writes]
+    return Effect(
+        _places(flow, inputs, written),
+        _places(flow, inputs, returned),
+        known=not flow.opaque,
+    )
+
+
+def _places(flow: Flow, inputs: list[fx.Node], values: list[fx.Node]) -> Places:
+    """The arguments whose memory some of ``values`` may share."""
+    return frozenset(
+        place
+        for position, argument in enumerate(inputs)
+        if any(flow.shared(argument, value) for value in values)
+        for place in (position, str(argument.target))
+    )
+
+
+def _at(node: fx.Node, places: Places) -> list[fx.Node]:
+    """The nodes in some arguments of a call, also inside lists and tuples."""
+    found: list[fx.Node] = []
+    arguments = [(place, value) for place, value in (*enumerate(node.args), *node.kwargs.items())]
+    for place, value in arguments:
+        if place in places:
+            fx.map_arg(value, found.append)
+    return found
+
+
+def _closure(nodes: Iterable[fx.Node], step: dict[fx.Node, set[fx.Node]]) -> set[fx.Node]:
+    """All nodes reached from ``nodes``, they included."""
+    reached: set[fx.Node] = set()
+    waiting = list(nodes)
+    while waiting:
+        node = waiting.pop()
+        if node not in reached:
+            reached.add(node)
+            waiting.extend(step[node])
+    return reached

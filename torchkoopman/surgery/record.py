@@ -1,0 +1,149 @@
+"""Records: an edited model knows what was swapped in it, and the way back."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+from torch import Tensor, fx, nn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torchkoopman.observe.trajectory import InputSpec
+
+RECORDS, ORIGINAL = "torchkoopman", "torchkoopman.original"
+"""Keys of ``GraphModule.meta``."""
+
+
+@runtime_checkable
+class SurrogateLike(Protocol):
+    """What surgery needs to know of a surrogate."""
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Names of the layers it stands for, first in depth first."""
+
+    @property
+    def inputs(self) -> tuple[InputSpec, ...]:
+        """Shape and dtype of the model's positional tensor arguments; empty if unknown."""
+
+    def replacement(self, start: str | None = None, end: str | None = None) -> nn.Module:
+        """The module that leads the output of ``start`` to that of ``end``."""
+
+    def card(self) -> dict[str, Any]:
+        """JSON-able description."""
+
+    def config(self) -> dict[str, Any]:
+        """JSON-able structure, enough to build an equal surrogate without its values."""
+
+
+@dataclass(frozen=True)
+class SwapRecord:
+    """One swap: what stands where, and since when."""
+
+    start: str
+    """The layer whose output the module takes."""
+    end: str
+    """The layer whose output it gives."""
+    module: str
+    """Name of the submodule in the edited model."""
+    how: str
+    """The backend: ``"fx"``."""
+    surrogate: str
+    """Class of what was given to ``swap``."""
+    card: dict[str, Any] | None
+    """Description of a surrogate; None for a plain module."""
+    config: dict[str, Any] | None
+    """Structure of a surrogate, from which ``load`` rebuilds it; None for a plain module."""
+    inputs: tuple[InputSpec, ...]
+    """Shape and dtype of the model's positional tensor arguments; empty if unknown."""
+    removed: int
+    """Numbers the model lost: elements of parameters and buffers, each tensor counted once."""
+    added: int
+    """Numbers it got."""
+    version: str
+    """Version of torchkoopman."""
+
+    def __str__(self) -> str:
+        return (
+            f"{self.module}: {self.surrogate} from {self.start!r} to {self.end!r}, "
+            f"{self.removed:,} numbers out, {self.added:,} in"
+        )
+
+
+class Original:
+    """Holds the model as it was before a swap: shared by copies, left behind by files."""
+
+    def __init__(self, model: nn.Module | None = None) -> None:
+        self.model = model
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Original:
+        return self
+
+    def __reduce__(self) -> tuple[type[Original], tuple[()]]:
+        return Original, ()
+
+
+class SwappedModule(fx.GraphModule):
+    """A graph module whose records survive pickling; torch.fx itself drops ``meta`` there."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        rebuild, arguments = super().__reduce__()
+        return _restore, (rebuild, arguments, type(self).__name__, swaps(self))
+
+
+def _restore(
+    rebuild: Callable[..., fx.GraphModule],
+    arguments: tuple[Any, ...],
+    name: str,
+    records: tuple[SwapRecord, ...],
+) -> SwappedModule:
+    return swapped_module(rebuild(*arguments), None, name, records, Original())
+
+
+def swapped_module(
+    root: nn.Module,
+    graph: fx.Graph | None,
+    name: str,
+    records: tuple[SwapRecord, ...] = (),
+    original: Original | None = None,
+) -> SwappedModule:
+    """A graph module on the submodules of ``root``, in the training mode each of them has."""
+    if graph is None:
+        assert isinstance(root, fx.GraphModule)
+        graph = root.graph
+    edited = SwappedModule(root, graph, name)
+    modes = {path: module.training for path, module in root.named_modules()}
+    for path, module in edited.named_modules():  # torch.fx makes opened containers anew
+        module.training = modes.get(path, root.training)
+    edited.meta[RECORDS] = records
+    edited.meta[ORIGINAL] = original or Original()
+    return edited
+
+
+def swaps(model: nn.Module) -> tuple[SwapRecord, ...]:
+    """What was swapped in a model, first swap first; empty for a model without swaps."""
+    records: tuple[SwapRecord, ...] = getattr(model, "meta", {}).get(RECORDS, ())
+    return records
+
+
+def tensors(model: nn.Module) -> dict[int, Tensor]:
+    """The parameters and buffers of a model by identity, each once."""
+    return {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
+
+
+def version() -> str:
+    """The installed version of torchkoopman."""
+    try:
+        return importlib.metadata.version("torchkoopman")
+    except importlib.metadata.PackageNotFoundError:  # used from a bare checkout
+        return "unknown"
+
+
+def as_json(value: dict[str, Any]) -> dict[str, Any]:
+    """As it will be read from a file, so that a record is the same before and after."""
+    read: dict[str, Any] = json.loads(json.dumps(value))
+    return read
