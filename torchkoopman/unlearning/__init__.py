@@ -1,0 +1,1 @@
+"""Unlearning: an edit of the operator redirects a class."""

@@ -1,0 +1,232 @@
+"""Forgetting a class by redirecting the operator, in closed form.
+
+With class means m_c of the start state z, forgotten f, retained r, and the pooled within-class
+scatter W of z,
+
+    Δ = B (Aᵀ W̄⁻¹ A)⁻¹ Aᵀ W̄⁻¹,   A = [m_f …, m_r …],   B = [s (T - K m_f) …, 0],   K' = K + Δ
+
+disturbs within-class variation least among all Δ that move each forgotten mean a fraction s of the
+way to its target T and leave every retained mean where it was. ROME (arXiv 2202.05262), LEACE
+(arXiv 2306.03819) and S1's notebook edit share this form with other metrics and constraints.
+
+This redirects the operator; it removes no information. The encoder still knows the class, and a
+probe at the start state finds it, as one finds it in a network retrained without the class.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from torchkoopman.koopman.learnt import LearntObservables
+from torchkoopman.koopman.operators import Dense
+from torchkoopman.koopman.regression import koopman_matrix, solve_ridge
+from torchkoopman.koopman.surrogate import Surrogate
+from torchkoopman.unlearning.neutral import neutralised
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from torchkoopman.observe.class_moments import LabelledMoments
+
+Target = Literal["softmix", "nearest", "centroid"]
+
+_REFIT_RIDGE = 1e-7
+"""Relative ridge of the downdate, as in the closed-form fits."""
+_CONDITION_LIMIT = 1e10
+""""Class means worse conditioned than this, in the within-class metric, are one mean."""
+
+
+@dataclass(frozen=True)
+class Edit:
+    """What one call of :func:`unlearn` did."""
+
+    classes: tuple[int, ...]
+    """The classes forgotten."""
+    strength: float
+    """Fraction of the way their means were moved."""
+    target: Target
+    """Where to."""
+    downdated: bool
+    """Whether the operator was refitted without them first."""
+    left: Tensor
+    """Δ = left @ right.T; float64, shape ``(latent, classes)``."""
+    right: Tensor
+    """Float64, shape ``(latent, classes)``."""
+    previous: Surrogate | None
+    """The surrogate before the edit, which :func:`revert` gives back."""
+
+    def card(self) -> dict[str, Any]:
+        """JSON-able description, without the factors: they would undo the edit."""
+        return {
+            "classes": list(self.classes),
+            "strength": self.strength,
+            "target": self.target,
+            "downdated": self.downdated,
+        }
+
+
+def unlearn(
+    surrogate: Surrogate,
+    classes: Iterable[int],
+    *,
+    strength: float = 1.0,
+    target: Target = "softmix",
+    downdate: bool = True,
+    ridge: float = 1e-3,
+    head: nn.Linear | None = None,
+) -> Surrogate:
+    """A surrogate that sends the given classes elsewhere; the one given stays as it is.
+
+    Args:
+        surrogate: fitted with labels, so that it has class-wise statistics.
+        classes: to forget, all in one joint solve. Classes forgotten by earlier edits stay put.
+        strength: fraction s of the way from each forgotten mean's image to its target, 0 to 1.
+            More than 1 would make the class linearly detectable again.
+        target: ``"softmix"``, the retained classes' end means weighted by nearness, which leaves
+            the network unsure as one that never saw the class; ``"nearest"`` retained mean, which
+            leaves it confidently wrong; ``"centroid"`` of the retained means.
+        downdate: first refit the operator without the forgotten classes' statistics.
+        ridge: of the within-class scatter, relative to its mean variance.
+        head: the linear layer that follows the span, output unit c for class c. If given, the
+            decoder is edited too, so that a forgotten class's logit is the mean of the retained
+            ones (its *neutral row*) and can never be the largest; the head stays as it is.
+
+    Returns:
+        A surrogate over the first and last layer with a dense affine operator.
+
+    Raises:
+        ValueError: no class statistics, a class never seen, nothing left to retain, a strength
+            outside [0, 1], more constraints than the latent space has room for, or class means
+            too alike to be told apart.
+    """
+    base = _affine(surrogate)
+    statistics, operator = base.statistics, base.operator
+    assert statistics is not None
+    forgotten, retained = _partition(statistics, classes, base.latent)
+    if not 0 <= strength <= 1:
+        raise ValueError(f"strength={strength} must lie between 0 (no edit) and 1 (all the way).")
+    gone = [c for edit in surrogate.edits for c in edit.classes if c not in forgotten]
+    K = operator.matrix(1.0).detach().double()
+    if downdate:
+        K = K + _refit(statistics, [*gone, *forgotten]) - _refit(statistics, gone)
+    aims = _aims(statistics, K, forgotten, [c for c in retained if c not in gone], target)
+    means = torch.stack([statistics.by_class[c].mean("start") for c in forgotten + retained], 1)
+    left = strength * (aims - K @ means[:, : len(forgotten)])
+    right = _selectors(statistics, means, ridge)[:, : len(forgotten)]
+    base.operator = Dense(base.latent, constant=True).start_from(K + left @ right.T)
+    base.operator.to(K.device).requires_grad_(False)
+    if head is not None:
+        base.coordinates[-1] = neutralised(base.frames()[-1], head, forgotten)
+    edit = Edit(tuple(forgotten), strength, target, downdate, left, right, surrogate)
+    base.edits = (*surrogate.edits, edit)
+    return base
+
+
+def revert(surrogate: Surrogate) -> Surrogate:
+    """The surrogate before its last edit, exactly.
+
+    Raises:
+        ValueError: it was never edited, or it was loaded from a file, which keeps no undo.
+    """
+    if not surrogate.edits:
+        raise ValueError("the surrogate was never edited; there is nothing to revert.")
+    previous: Surrogate | None = surrogate.edits[-1].previous
+    if previous is None:
+        raise ValueError("a saved surrogate keeps no undo; load the file from before the edit.")
+    return previous
+
+
+def _affine(surrogate: Surrogate) -> Surrogate:
+    """A copy over the first and last layer whose latent states have the constant in front."""
+    if surrogate.statistics is None or not surrogate.statistics.classes:
+        raise ValueError(
+            "the surrogate has no class statistics, so it cannot tell classes apart. Fit it with "
+            "labels: `with probe.labels(y): model(x)`, or a loader of (x, y) for tk.fit."
+        )
+    span, frames = surrogate.span, surrogate.frames()
+    K, observables = surrogate.operator.matrix(1.0).detach(), surrogate.observables
+    statistics = surrogate.statistics
+    if isinstance(observables, LearntObservables) and not observables.constant:
+        observables = observables.with_constant()
+        eye = torch.eye(len(K) + 1).to(K)
+        lift = eye[:, 1:], eye[:, 0]
+        K = lift[0] @ K @ lift[0].T + torch.outer(eye[0], eye[0])
+        statistics = statistics.affine({"start": lift, "end": lift})
+    operator = Dense(len(K), constant=True).start_from(K)
+    ends = replace(span, layers=(span.layers[0], span.layers[-1]), times=(0.0, 1.0))
+    kept, observables, operator = copy.deepcopy(([frames[0], frames[-1]], observables, operator))
+    return Surrogate(ends, kept, observables, operator, surrogate.record, statistics)
+
+
+def _partition(
+    statistics: LabelledMoments, classes: Iterable[int], latent: int
+) -> tuple[list[int], list[int]]:
+    """The forgotten and the retained classes, once it is certain that an edit exists."""
+    forgotten, seen = sorted(set(classes)), statistics.classes
+    retained = [c for c in seen if c not in forgotten]
+    unknown = [c for c in forgotten if c not in seen]
+    if not forgotten or unknown:
+        raise ValueError(
+            f"classes={forgotten} to forget: {unknown or 'none'} of them never seen in the fit. "
+            f"It has seen {list(seen)}; give some of those."
+        )
+    if not retained:
+        raise ValueError(f"forgetting {forgotten} leaves no class; the fit has seen {list(seen)}.")
+    if latent < len(seen) + 1:
+        raise ValueError(
+            f"{len(seen)} classes are {len(seen)} constraints, which need a latent space of at "
+            f"least {len(seen) + 1}; this one has {latent}. Fit with a larger latent or more "
+            "observables."
+        )
+    return forgotten, retained
+
+
+def _refit(statistics: LabelledMoments, without: list[int]) -> Tensor:
+    return koopman_matrix(statistics.without(without), _REFIT_RIDGE, constant=True)
+
+
+def _aims(
+    statistics: LabelledMoments,
+    operator: Tensor,
+    forgotten: list[int],
+    retained: list[int],
+    target: Target,
+) -> Tensor:
+    """T for each forgotten class as columns, ``(latent, forgotten)``, in the end state's space."""
+    ends = torch.stack([statistics.by_class[c].mean("end") for c in retained], 1)
+    images = torch.stack([operator @ statistics.by_class[c].mean("start") for c in forgotten], 1)
+    distances = torch.cdist(images.T, ends.T)
+    match target:
+        case "softmix":
+            squares = distances.square()
+            weights = torch.softmax(-squares / squares.median(1, keepdim=True).values, 1)
+        case "nearest":
+            weights = nn.functional.one_hot(distances.argmin(1), len(retained)).double()
+        case "centroid":
+            weights = torch.full_like(distances, 1 / len(retained))
+        case _:
+            raise ValueError(f"target={target!r}; choose 'softmix', 'nearest' or 'centroid'.")
+    return ends @ weights.T
+
+
+def _selectors(statistics: LabelledMoments, means: Tensor, ridge: float) -> Tensor:
+    """``W̄⁻¹ A (Aᵀ W̄⁻¹ A)⁻¹``: column i is 1 on the mean of class i and 0 on the others."""
+    scatters = [statistics.by_class[c] for c in statistics.classes]
+    weighted = [m.cov("start", "start") * (m.count / statistics.count) for m in scatters]
+    within = torch.stack(weighted).sum(0)
+    G = solve_ridge(within, means, ridge)
+    gram = means.T @ G
+    scale = gram.diagonal().rsqrt()
+    condition = torch.linalg.cond(scale[:, None] * gram * scale).item()
+    if not condition < _CONDITION_LIMIT:
+        raise ValueError(
+            f"the class means can hardly be told apart in the latent space (condition "
+            f"{condition:.1e}); an edit would move the retained classes too. Fit with more "
+            "observables or on a layer where the classes are further apart."
+        )
+    return torch.matmul(G, torch.linalg.inv(gram))
