@@ -1,0 +1,105 @@
+"""What of a surrogate goes into an event file: scalars for everybody, tensors for a dashboard."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from tensorboard.compat.proto.summary_pb2 import (
+    DATA_CLASS_TENSOR,
+    Summary,
+    SummaryMetadata,
+)
+from tensorboard.util.tensor_util import make_tensor_proto
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy.typing as npt
+    from torch.utils.tensorboard import SummaryWriter
+
+    from torchkoopman import Spectrum, Surrogate
+
+PLUGIN_NAME = "koopman"
+
+SPECTRUM_COLUMNS = ("real", "imaginary", "residual", "energy")
+"""Columns of the tensor ``<span>/spectrum``: λ over the span, ResDMD residual, share of energy."""
+
+
+def log(writer: SummaryWriter, surrogate: Surrogate, step: int, tag: str = "") -> None:
+    """Log a surrogate at a training step.
+
+    Scalars, under ``koopman/<span>/``: ``spectral_radius``, ``modes_outside`` (the unit circle),
+    ``largest_residual`` (of modes with at least a thousandth of the energy), ``fvu/<layer>`` and
+    ``loss/<term>``. Tensors, of the plugin ``koopman``, under ``<span>/``: ``spectrum``
+    ``(latent, 4)`` in the columns of ``SPECTRUM_COLUMNS``, ``singular_values`` ``(latent,)`` of
+    the operator, and ``fvu`` ``(layers - 1,)`` in the order of depth, NaN where unknown.
+
+    Args:
+        writer: ``torch.utils.tensorboard.SummaryWriter``.
+        surrogate: what a fitter's ``surrogate`` gives.
+        step: the global step of the curve.
+        tag: name of the span; by default ``<first layer>-<last layer>``.
+    """
+    spectrum = surrogate.spectrum()
+    layers = list(surrogate.layers)
+    tag = tag or f"{layers[0]}-{layers[-1]}"
+    for name, value in _scalars(surrogate, spectrum).items():
+        writer.add_scalar(f"koopman/{tag}/{name}", value, step)
+    operator = surrogate.operator.matrix(1.0).detach().cpu().double().numpy()
+    fvu = [surrogate.record.fvu.get(layer, math.nan) for layer in layers[1:]]
+    tensors = {
+        "spectrum": _columns(spectrum),
+        "singular_values": np.linalg.svd(operator, compute_uv=False),
+        "fvu": np.array(fvu),
+    }
+    metadata = {"layers": layers, "times": list(surrogate.span.times), "tag": tag}
+    for name, values in tensors.items():
+        _add_tensor(writer, f"{tag}/{name}", values, metadata, step)
+
+
+def _scalars(surrogate: Surrogate, spectrum: Spectrum) -> Mapping[str, float]:
+    scalars: dict[str, float] = {
+        "spectral_radius": spectrum.radius,
+        "modes_outside": float(spectrum.outside()),
+    }
+    if spectrum.residuals is not None and spectrum.energies is not None:
+        # A mode that the data hardly excite has an arbitrary residual, so it does not count.
+        carried = spectrum.residuals[spectrum.energies >= 1e-3].numpy()
+        finite = carried[np.isfinite(carried)]
+        if finite.size:
+            scalars["largest_residual"] = float(finite.max())
+    scalars |= {f"fvu/{layer}": value for layer, value in surrogate.record.fvu.items()}
+    scalars |= {f"loss/{term}": value for term, value in surrogate.record.losses.items()}
+    return scalars
+
+
+def _columns(spectrum: Spectrum) -> npt.NDArray[np.float64]:
+    values = spectrum.eigenvalues.numpy()
+    unknown = np.full(len(values), np.nan)
+    residuals = unknown if spectrum.residuals is None else spectrum.residuals.numpy()
+    energies = unknown if spectrum.energies is None else spectrum.energies.numpy()
+    return np.stack([values.real, values.imag, residuals, energies], 1)
+
+
+def _add_tensor(
+    writer: SummaryWriter,
+    tag: str,
+    values: npt.NDArray[np.float64],
+    content: dict[str, Any],
+    step: int,
+) -> None:
+    """Write one tensor for the plugin.
+
+    ``SummaryWriter.add_tensor`` would name another plugin and set no data class, without which
+    TensorBoard's loaders drop the data silently.
+    """
+    metadata = SummaryMetadata(data_class=DATA_CLASS_TENSOR)
+    metadata.plugin_data.plugin_name = PLUGIN_NAME
+    metadata.plugin_data.content = json.dumps(content).encode()
+    tensor = make_tensor_proto(values.astype(np.float32))
+    value = Summary.Value(tag=f"{PLUGIN_NAME}/{tag}", metadata=metadata, tensor=tensor)
+    file_writer = writer._get_file_writer()  # type: ignore[no-untyped-call]
+    file_writer.add_summary(Summary(value=[value]), step)
