@@ -9,8 +9,9 @@ INSTALLED := $(VENV)/.installed
 
 # The main job: train, fit, look, swap, forget, export. DATA=yinyang (default) or mnist.
 DATA ?= yinyang
+SEEDS ?= 1
 demo: $(INSTALLED)
-	$(RUN)/python examples/demo.py --data $(DATA)
+	$(RUN)/python examples/demo.py --data $(DATA) --seeds $(SEEDS)
 
 # The whole check: format, lint, types, tests.
 test: $(INSTALLED)

@@ -37,15 +37,23 @@ class ResidualMLP(nn.Module):
 
 
 def train(
-    model: nn.Module, data: Labelled, *, epochs: int, batch: int, rate: float, seed: int = 0
+    model: nn.Module,
+    data: Labelled,
+    *,
+    epochs: int,
+    batch: int,
+    rate: float,
+    momentum: float = 0.9,
+    decay: float = 5e-4,
+    seed: int = 0,
 ) -> nn.Module:
-    """SGD with momentum 0.9 and weight decay 5e-4, as in S1; one-cycle learning rate."""
+    """SGD as in S1, with a one-cycle learning rate."""
     loader = data.loader(batch, seed=seed)
-    optimiser = torch.optim.SGD(
-        model.parameters(), lr=rate, momentum=0.9, weight_decay=5e-4, nesterov=True
-    )
+    optimiser = torch.optim.SGD(model.parameters(), lr=rate, momentum=momentum, weight_decay=decay)
     steps = epochs * len(loader)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=steps)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, rate, total_steps=steps, cycle_momentum=False
+    )
     model.train()
     for _ in range(epochs):
         for x, y in loader:

@@ -11,6 +11,7 @@ from torchkoopman.fitting.edmd import EDMDFitter
 from torchkoopman.fitting.evaluation import Evaluation
 from torchkoopman.fitting.fit import evaluate, fit
 from torchkoopman.fitting.losses import LossWeights
+from torchkoopman.koopman.files import load_surrogate, save_surrogate
 from torchkoopman.koopman.observables import ContextMean, Neighbours, RandomFeatures
 from torchkoopman.koopman.spectrum import Spectrum
 from torchkoopman.koopman.surrogate import Surrogate
@@ -52,4 +53,6 @@ __all__ = [
     # ship
     "export",
     "load",
+    "save_surrogate",
+    "load_surrogate",
 ]

@@ -46,7 +46,7 @@ def fit(
     method: Method | Fitter = "autoencoder",
     held_out: Iterable[Any] | None = None,
     epochs: int = 1,
-    steps: int = 1500,
+    steps: int = 1000,
     layout: str | None = None,
     forward: Forward | None = None,
     progress: bool = True,

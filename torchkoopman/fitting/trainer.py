@@ -35,10 +35,12 @@ class Trainer:
         weights: LossWeights,
         learning_rate: float,
         decay: float,
+        tail: nn.Module | None = None,
     ) -> None:
         self.observables = observables
         self.operator = operator
         self.weights = weights
+        self.tail = tail
         self.learning_rate = learning_rate
         self.done = 0
         self.losses: dict[str, float] = {}
@@ -70,7 +72,7 @@ class Trainer:
     def step(self, paths: Tensor) -> dict[str, Tensor]:
         """One gradient step on paths ``(rows, layers, coordinates)``; returns the loss terms."""
         with torch.enable_grad():
-            losses = koopman_losses(paths, self.observables, self.operator, self.weights)
+            losses = koopman_losses(paths, self.observables, self.operator, self.weights, self.tail)
             loss = total_loss(losses, self.weights)
             for group in self._optimiser.param_groups:
                 group["lr"] = self.learning_rate * self._rate()

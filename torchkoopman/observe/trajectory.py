@@ -27,7 +27,7 @@ class Trajectory:
     labels: Tensor | None = None
     """Class of each sample, integer, shape ``(batch,)``."""
     mask: Tensor | None = None
-    """True where a row counts, shape ``(batch, positions)``; False for padding and rows that are not
+    """True where a row counts, shape ``(batch, positions)``; False for padding and for what is not
     finite."""
     layouts: Mapping[str, Layout] = field(default_factory=dict)
     """Layer → how its output became a state, for the way back."""

@@ -1,0 +1,77 @@
+"""Surrogates on disk: safetensors with a JSON description, no pickled code."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from torchkoopman.koopman.surrogate import Surrogate
+from torchkoopman.observe.class_moments import LabelledMoments
+from torchkoopman.observe.moments import layer_pairs
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_CONFIG = "torchkoopman.surrogate"
+_STATISTICS = "statistics/"
+
+
+def save_surrogate(surrogate: Surrogate, path: str | Path) -> Path:
+    """Write a surrogate with its class statistics; the undo of its edits stays behind.
+
+    Args:
+        surrogate: any; its tensors are written from the CPU.
+        path: ends in ``.safetensors``.
+
+    Raises:
+        ValueError: another suffix.
+    """
+    path = _checked(path)
+    tensors = dict(surrogate.state_dict())
+    if surrogate.statistics is not None:
+        tensors |= {f"{_STATISTICS}{n}": t for n, t in surrogate.statistics.tensors().items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    save_file(plain, path, {_CONFIG: json.dumps(surrogate.config())})
+    return path
+
+
+def load_surrogate(path: str | Path) -> Surrogate:
+    """The surrogate that :func:`save_surrogate` wrote, on the CPU.
+
+    Raises:
+        ValueError: a file that holds no surrogate.
+        FileNotFoundError: no such file.
+    """
+    path = _checked(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}.")
+    with safe_open(path, "pt") as file:
+        config = (file.metadata() or {}).get(_CONFIG)
+        if config is None:
+            raise ValueError(
+                f"{path} holds no surrogate; files of edited models are for load(model, path)."
+            )
+        tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    surrogate = Surrogate.from_config(json.loads(config))
+    moments = {n.removeprefix(_STATISTICS): t for n, t in tensors.items() if _is_moment(n)}
+    surrogate.load_state_dict({n: t for n, t in tensors.items() if not _is_moment(n)})
+    if moments:
+        pairs = layer_pairs(("start", "end"), "ends")
+        surrogate.statistics = LabelledMoments(pairs).load(moments)
+    return surrogate.requires_grad_(False)
+
+
+def _is_moment(name: str) -> bool:
+    return name.startswith(_STATISTICS)
+
+
+def _checked(path: str | Path) -> Path:
+    path = Path(path)
+    if path.suffix != ".safetensors":
+        raise ValueError(f"{path} must end in .safetensors, the one format of surrogates.")
+    return path
