@@ -10,6 +10,7 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, TensorDataset
@@ -114,12 +115,15 @@ def read_idx(path: Path) -> Tensor:
     """
     content = path.read_bytes()
     if path.suffix == ".gz":
-        content = gzip.decompress(content)
+        try:
+            content = gzip.decompress(content)
+        except (OSError, EOFError) as error:
+            raise ValueError(f"{path} is not a whole gzip file: {error}.") from error
     if len(content) < 4 or content[:3] != b"\x00\x00\x08":
         raise ValueError(f"{path} does not start as an idx file of unsigned bytes does (00 00 08).")
     rank = content[3]
     shape = [int.from_bytes(content[4 + 4 * k : 8 + 4 * k], "big") for k in range(rank)]
-    values = torch.frombuffer(bytearray(content[4 + 4 * rank :]), dtype=torch.uint8)
+    values = torch.from_numpy(np.frombuffer(content[4 + 4 * rank :], np.uint8).copy())
     if values.numel() != torch.Size(shape).numel():
         raise ValueError(f"{path} announces shape {shape}, but holds {values.numel()} bytes.")
     return values.view(shape)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sized
-from contextlib import ExitStack, contextmanager
-from dataclasses import replace
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,7 +21,7 @@ from torchkoopman.fitting.evaluation import Evaluation, Evaluator
 from torchkoopman.observe.probes import attach
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from torchkoopman.fitting.closed_form import Fitter
     from torchkoopman.koopman.surrogate import Surrogate
@@ -34,6 +34,8 @@ Forward = Callable[[nn.Module, Any], object]
 
 _ONLINE = 0.4
 """Share of the autoencoder's steps taken while the data stream; the rest follow from replay."""
+_RIVAL_ROWS = 20_000
+"""Rows after which the closed form of 500 features, there for comparison, has converged."""
 _HELD_OUT = 2000
 """At most so many samples are held out of a single pass."""
 
@@ -48,6 +50,7 @@ def fit(
     epochs: int = 1,
     steps: int = 1000,
     layout: str | None = None,
+    positions: int | None = None,
     forward: Forward | None = None,
     progress: bool = True,
     **options: Any,
@@ -62,7 +65,7 @@ def fit(
     Args:
         model: any eager module.
         loader: batches: a tensor, ``(inputs, labels)``, or a mapping of keyword arguments whose
-            ``"labels"`` are the classes.
+            ``"labels"`` are the classes and whose ``"attention_mask"`` says which positions count.
         layers: as for :func:`torchkoopman.attach`.
         method: ``"autoencoder"``, ``"edmd"``, ``"dmd"``, or a fitter of your own making.
         held_out: batches the fit must not see. By default every tenth sample of the loader is held
@@ -71,6 +74,7 @@ def fit(
             pass would show the fit what was held out of the first.
         steps: gradient steps of the autoencoder in all.
         layout: einops pattern of the layers' outputs.
+        positions: take so many random positions of each sample instead of all.
         forward: how to call the model on a batch, if not as above.
         progress: show a bar and print the evaluation.
         **options: of the fitter, such as ``latent=32``.
@@ -93,12 +97,10 @@ def fit(
     baselines = Baselines()
     rival = None if autoencoder is None else EDMDFitter()
     kept = _Holdout(0 if held_out is not None else _HELD_OUT, [fitter, baselines])
-    kept.listeners += [] if rival is None else [rival]
-    with _watching(model, layers, layout) as probe:
-        probe.stream_to(kept)
-        batches = (batch for _ in range(epochs) for batch in loader)
-        for batch in tqdm(batches, "stream", length, disable=not progress):
-            _run(model, batch, probe, forward)
+    kept.listeners += [] if rival is None else [_Limited(rival, _RIVAL_ROWS)]
+    watch = _Watch(model, layers, layout, positions, forward)
+    batches = (batch for _ in range(epochs) for batch in loader)
+    watch.stream(tqdm(batches, "stream", length, disable=not progress), kept)
     if autoencoder is not None:
         autoencoder.train(max(steps - autoencoder.steps, 0), progress=progress)
     surrogate = fitter.surrogate
@@ -107,7 +109,7 @@ def fit(
     for trajectory in kept.held:
         evaluator.update(trajectory)
     if held_out is not None:
-        _stream(evaluator, model, held_out, layers, layout, forward)
+        watch.stream(held_out, evaluator)
     evaluation = evaluator.result()
     surrogate.record = replace(
         surrogate.record, held_out=evaluation.layers, baselines=evaluation.baselines
@@ -123,26 +125,53 @@ def evaluate(
     loader: Iterable[Any],
     *,
     layout: str | None = None,
+    positions: int | None = None,
     forward: Forward | None = None,
 ) -> Evaluation:
     """Layer by layer FVU of a surrogate on data it has not seen; arguments as for :func:`fit`."""
     evaluator = Evaluator(surrogate)
-    _stream(evaluator, model, loader, list(surrogate.layers), layout, forward)
+    watch = _Watch(model, list(surrogate.layers), layout, positions, forward)
+    watch.stream(loader, evaluator)
     return evaluator.result()
 
 
-def _stream(
-    listener: Listener,
-    model: nn.Module,
-    loader: Iterable[Any],
-    layers: Layers,
-    layout: str | None,
-    forward: Forward | None,
-) -> None:
-    with _watching(model, layers, layout) as probe:
-        probe.stream_to(listener)
-        for batch in loader:
-            _run(model, batch, probe, forward)
+@dataclass(frozen=True)
+class _Watch:
+    """How a model is run and which of its layers are watched."""
+
+    model: nn.Module
+    layers: Layers
+    layout: str | None
+    positions: int | None
+    forward: Forward | None
+
+    def stream(self, batches: Iterable[Any], listener: Listener) -> None:
+        """Run the model on the batches in eval mode without gradients; put all modes back."""
+        modes = {module: module.training for module in self.model.modules()}
+        probe = attach(self.model, self.layers, layout=self.layout, positions=self.positions)
+        self.model.eval()
+        try:
+            with torch.no_grad(), probe.stream_to(listener):
+                for batch in batches:
+                    self._run(batch, probe)
+        finally:
+            for module, training in modes.items():
+                module.training = training
+
+    def _run(self, batch: Any, probe: Probe) -> None:
+        """One forward pass, with labels and mask where the batch has them."""
+        args, kwargs, labels = _parts(batch)
+        with ExitStack() as stack:
+            if labels is not None:
+                stack.enter_context(probe.labels(labels))
+            if self.forward is not None:
+                self.forward(self.model, batch)
+                return
+            if isinstance(kwargs.get("attention_mask"), Tensor):
+                stack.enter_context(probe.mask(kwargs["attention_mask"]))
+            device = next((tensor.device for tensor in self.model.parameters()), None)
+            to = partial(_moved, device=device)
+            self.model(*map(to, args), **{name: to(value) for name, value in kwargs.items()})
 
 
 def _instant(rival: EDMDFitter) -> dict[str, Surrogate]:
@@ -151,6 +180,20 @@ def _instant(rival: EDMDFitter) -> dict[str, Surrogate]:
         return {"EDMD": rival.surrogate}
     except ValueError:
         return {}
+
+
+class _Limited:
+    """Passes trajectories on until there were enough rows."""
+
+    def __init__(self, listener: Fitter, rows: int) -> None:
+        self.listener = listener
+        self.rows = rows
+
+    def update(self, trajectory: Trajectory) -> None:
+        """Pass one on, if more are wanted."""
+        if self.rows > 0:
+            self.listener.update(trajectory)
+            self.rows -= trajectory.batch * trajectory.positions
 
 
 class _Holdout:
@@ -194,33 +237,6 @@ def _fitter(method: Method | Fitter, options: dict[str, Any]) -> Fitter:
     return kinds[method](**options)
 
 
-@contextmanager
-def _watching(model: nn.Module, layers: Layers, layout: str | None) -> Iterator[Probe]:
-    """A probe on the model in eval mode without gradients; all modes are put back."""
-    modes = {module: module.training for module in model.modules()}
-    model.eval()
-    try:
-        with torch.no_grad(), attach(model, layers, layout=layout) as probe:
-            yield probe
-    finally:
-        for module, training in modes.items():
-            module.training = training
-
-
-def _run(model: nn.Module, batch: Any, probe: Probe, forward: Forward | None) -> None:
-    """One forward pass, with labels where the batch has them."""
-    args, kwargs, labels = _parts(batch)
-    with ExitStack() as stack:
-        if labels is not None:
-            stack.enter_context(probe.labels(labels))
-        if forward is not None:
-            forward(model, batch)
-            return
-        device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
-        to = partial(_moved, device=device)
-        model(*map(to, args), **{name: to(value) for name, value in kwargs.items()})
-
-
 def _parts(batch: Any) -> tuple[tuple[Any, ...], dict[str, Any], Tensor | None]:
     """Positional and keyword arguments for the model, and the classes if the batch has any."""
     if isinstance(batch, Mapping):
@@ -239,5 +255,5 @@ def _classes(target: Any) -> Tensor | None:
     return None
 
 
-def _moved(value: Any, device: torch.device) -> Any:
+def _moved(value: Any, device: torch.device | None) -> Any:
     return value.to(device) if isinstance(value, Tensor) else value

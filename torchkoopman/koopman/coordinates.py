@@ -106,7 +106,7 @@ class CoordinateOptions:
     def __post_init__(self) -> None:
         if not 0 <= self.whitening <= 1:
             raise ValueError(f"whitening={self.whitening} must lie between 0 (full) and 1 (none).")
-        if self.rank < -1 or (self.rank > 1 and self.rank != int(self.rank)):
+        if not (self.rank in (-1, 0) or 0 < self.rank < 1 or self.rank % 1 == 0 < self.rank):
             raise ValueError(
                 f"rank={self.rank} must be -1 (all), 0 (Gavish–Donoho), a share of the variance "
                 "between 0 and 1, or a number of directions."
@@ -163,7 +163,7 @@ def truncation_rank(variances: Tensor, rank: int | float, rows: int) -> int:
         singular = variances.clamp(min=0).sqrt()[: min(len(variances), rows)]
         # Gavish & Donoho (2014), equation 5: the optimal threshold when the noise is unknown.
         omega = 0.56 * beta**3 - 0.95 * beta**2 + 1.82 * beta + 1.43
-        return max(1, int((singular > omega * singular.median()).sum()))
+        return min(varying, max(1, int((singular > omega * singular.median()).sum())))
     if rank < 1:
         energy = variances.clamp(min=0).cumsum(0) / variances.clamp(min=0).sum()
         return min(varying, int((energy < rank).sum()) + 1)

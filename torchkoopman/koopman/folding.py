@@ -87,7 +87,8 @@ def fold(
 
 
 def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
-    linear = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None).to(weight)
+    with torch.random.fork_rng(devices=[]):
+        linear = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None).to(weight)
     with torch.no_grad():
         linear.weight.copy_(weight)
         if bias is not None:

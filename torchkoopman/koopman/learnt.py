@@ -22,12 +22,13 @@ class SkipMLP(nn.Module):
 
     def __init__(self, inputs: int, hidden: Sequence[int], outputs: int) -> None:
         super().__init__()
-        self.skip = nn.Linear(inputs, outputs)
         widths = [inputs, *hidden]
         layers: list[nn.Module] = []
-        for width, following in pairwise(widths):
-            layers += [nn.Linear(width, following), nn.LeakyReLU()]
-        self.mlp = nn.Sequential(*layers, nn.Linear(widths[-1], outputs))
+        with torch.random.fork_rng(devices=[]):  # the user's random numbers are the user's
+            self.skip = nn.Linear(inputs, outputs)
+            for width, following in pairwise(widths):
+                layers += [nn.Linear(width, following), nn.LeakyReLU()]
+            self.mlp = nn.Sequential(*layers, nn.Linear(widths[-1], outputs))
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator, gain: float = 1.0) -> None:

@@ -131,9 +131,10 @@ class ContextMean(Part):
     def forward(self, state: Tensor, mask: Tensor | None = None) -> Tensor:
         """``(batch, positions, coordinates)`` → the same shape; masked positions do not count."""
         counted = torch.ones_like(state[..., :1]) if mask is None else mask[..., None].to(state)
+        known = state if mask is None else torch.where(mask[..., None], state, 0)
         if self.causal:
-            return (state * counted).cumsum(1) / counted.cumsum(1).clamp(min=1)
-        mean = (state * counted).sum(1, keepdim=True) / counted.sum(1, keepdim=True).clamp(min=1)
+            return known.cumsum(1) / counted.cumsum(1).clamp(min=1)
+        mean = known.sum(1, keepdim=True) / counted.sum(1, keepdim=True).clamp(min=1)
         return mean.expand_as(state)
 
     def config(self) -> dict[str, Any]:

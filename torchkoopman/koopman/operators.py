@@ -154,7 +154,8 @@ class Orthogonal(_Discrete):
 
     def __init__(self, latent: int, steps: int = 1) -> None:
         super().__init__(latent, steps)
-        weight = nn.Linear(latent, latent, bias=False)
+        with torch.random.fork_rng(devices=[]):
+            weight = nn.Linear(latent, latent, bias=False)
         self.rotation = parametrizations.orthogonal(weight, orthogonal_map="cayley")
         with torch.no_grad():
             self.rotation.weight = torch.eye(latent)
@@ -168,7 +169,7 @@ class Orthogonal(_Discrete):
     def start_from(self, step: Tensor) -> Self:
         """Take the polar factor, the nearest orthogonal matrix."""
         U, _, Vh = torch.linalg.svd(step)
-        self.rotation.weight = U @ Vh
+        self.rotation.weight = (U @ Vh).to(self.step())
         return self
 
 
@@ -243,7 +244,10 @@ class BlockDiagonal(Operator):
 
     @torch.no_grad()
     def start_from(self, step: Tensor) -> Self:
-        """Take the decay and frequency nearest to each 2×2 diagonal block of ``step``."""
+        """Take the decay and frequency nearest to each 2×2 diagonal block of ``step``.
+
+        Of an odd latent's last entry the modulus is taken: no real rate gives a negative one.
+        """
         pairs = self.latent // 2
         for k in range(pairs):
             block = step[2 * k : 2 * k + 2, 2 * k : 2 * k + 2]
@@ -274,7 +278,8 @@ def logarithm(matrix: Tensor) -> Tensor:
             well-conditioned eigenvectors.
     """
     values, vectors = torch.linalg.eig(matrix.detach().double())
-    on_cut = (values.real <= 0) & (values.imag.abs() <= 1e-12 * values.abs().max())
+    zero = 1e-12 * values.abs().max()  # the rounding of a zero eigenvalue has any sign
+    on_cut = (values.real <= zero) & (values.imag.abs() <= zero)
     if on_cut.any():
         raise ValueError(
             f"the operator has eigenvalue {values[on_cut][0].real.item():.3g} on the closed "

@@ -38,11 +38,12 @@ def koopman_matrix(moments: Moments, ridge: float, constant: bool) -> Tensor:
     penalised, and K's first row is exactly ``[1, 0, …]``.
     """
     if constant:
-        weight, bias = ridge_map(moments, ridge)
-        weight[:, 0] += bias
-        weight[0] = 0
-        weight[0, 0] = 1
-        return weight
+        # The constant does not vary: the others are regressed on the others, it carries the bias.
+        varying = moments.cov("start", "start")[1:, 1:]
+        weight = solve_ridge(varying, moments.cov("start", "end")[1:, 1:], ridge).T
+        bias = moments.mean("end")[1:] - weight @ moments.mean("start")[1:]
+        affine = torch.cat([bias[:, None], weight], 1)
+        return torch.cat([torch.eye(1, affine.shape[1]).to(affine), affine])
     second = moments.second("start", "start")
     return solve_ridge(second, moments.second("start", "end"), ridge).T
 
@@ -66,7 +67,9 @@ def solve_ridge(symmetric: Tensor, right: Tensor, ridge: float) -> Tensor:
     scale = symmetric.diagonal().mean()
     regularised = symmetric + ridge * scale * torch.eye(len(symmetric)).to(symmetric)
     factor, failed = torch.linalg.cholesky_ex(regularised)
-    if not failed.item():
+    # A pivot is what a variable adds to those before it; rounding alone can keep it above zero.
+    rounding = len(symmetric) * torch.finfo(symmetric.dtype).eps * regularised.diagonal()
+    if not (failed.bool() | (factor.diagonal().square() <= rounding).any()).item():
         return torch.cholesky_solve(right, factor)
     warnings.warn(
         f"{len(symmetric)} observables are linearly dependent at ridge={ridge}; took the "

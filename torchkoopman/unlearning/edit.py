@@ -38,7 +38,7 @@ Target = Literal["softmix", "nearest", "centroid"]
 _REFIT_RIDGE = 1e-7
 """Relative ridge of the downdate, as in the closed-form fits."""
 _CONDITION_LIMIT = 1e10
-""""Class means worse conditioned than this, in the within-class metric, are one mean."""
+"""Class means worse conditioned than this, in the within-class metric, are one mean."""
 
 
 @dataclass(frozen=True)
@@ -111,17 +111,23 @@ def unlearn(
     if not 0 <= strength <= 1:
         raise ValueError(f"strength={strength} must lie between 0 (no edit) and 1 (all the way).")
     gone = [c for edit in surrogate.edits for c in edit.classes if c not in forgotten]
+    left_over = [c for c in retained if c not in gone]
+    if not left_over:
+        raise ValueError(
+            f"forgetting {forgotten} after {gone} leaves no class; the fit has seen "
+            f"{list(statistics.classes)}."
+        )
     K = operator.matrix(1.0).detach().double()
     if downdate:
         K = K + _refit(statistics, [*gone, *forgotten]) - _refit(statistics, gone)
-    aims = _aims(statistics, K, forgotten, [c for c in retained if c not in gone], target)
+    aims = _aims(statistics, K, forgotten, left_over, target)
     means = torch.stack([statistics.by_class[c].mean("start") for c in forgotten + retained], 1)
     left = strength * (aims - K @ means[:, : len(forgotten)])
     right = _selectors(statistics, means, ridge)[:, : len(forgotten)]
-    base.operator = Dense(base.latent, constant=True).start_from(K + left @ right.T)
-    base.operator.to(K.device).requires_grad_(False)
+    operator.start_from(K + left @ right.T).requires_grad_(False)
     if head is not None:
-        base.coordinates[-1] = neutralised(base.frames()[-1], head, forgotten)
+        # All of them anew: an earlier class's logit still holds those of the classes that go now.
+        base.coordinates[-1] = neutralised(base.frames()[-1], head, sorted({*gone, *forgotten}))
     edit = Edit(tuple(forgotten), strength, target, downdate, left, right, surrogate)
     base.edits = (*surrogate.edits, edit)
     return base
@@ -157,7 +163,7 @@ def _affine(surrogate: Surrogate) -> Surrogate:
         lift = eye[:, 1:], eye[:, 0]
         K = lift[0] @ K @ lift[0].T + torch.outer(eye[0], eye[0])
         statistics = statistics.affine({"start": lift, "end": lift})
-    operator = Dense(len(K), constant=True).start_from(K)
+    operator = Dense(len(K), constant=True).to(K).start_from(K)
     ends = replace(span, layers=(span.layers[0], span.layers[-1]), times=(0.0, 1.0))
     kept, observables, operator = copy.deepcopy(([frames[0], frames[-1]], observables, operator))
     return Surrogate(ends, kept, observables, operator, surrogate.record, statistics)
@@ -204,7 +210,8 @@ def _aims(
     match target:
         case "softmix":
             squares = distances.square()
-            weights = torch.softmax(-squares / squares.median(1, keepdim=True).values, 1)
+            scale = squares.median(1, keepdim=True).values.clamp(min=torch.finfo().tiny)
+            weights = torch.softmax(-squares / scale, 1)
         case "nearest":
             weights = nn.functional.one_hot(distances.argmin(1), len(retained)).double()
         case "centroid":

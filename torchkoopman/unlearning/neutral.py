@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from torchkoopman.koopman.coordinates import Coordinates
 
 _MARGIN = 1e-3
-"""What a neutral logit stays below the mean of the retained ones, in units of their deviation over
-the head's bias and rows; it breaks ties against the forgotten class."""
+"""What a neutral logit stays below the mean of the retained ones, in units of the mean length of
+the head's rows; it breaks ties against the forgotten class."""
 
 
 def neutral_head(head: nn.Linear, classes: Sequence[int]) -> nn.Linear:
@@ -26,7 +26,8 @@ def neutral_head(head: nn.Linear, classes: Sequence[int]) -> nn.Linear:
         ValueError: a class the head has no row for, or none left.
     """
     mixing, shift = _mixing(head, classes)
-    image = nn.Linear(head.in_features, head.out_features).to(head.weight)
+    with torch.random.fork_rng(devices=[]):
+        image = nn.Linear(head.in_features, head.out_features).to(head.weight)
     with torch.no_grad():
         image.weight.copy_(mixing @ head.weight.double())
         image.bias.copy_(mixing @ _bias(head) + shift)

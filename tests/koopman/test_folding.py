@@ -1,0 +1,178 @@
+"""A folded surrogate is the surrogate, in the layers' own shapes, and exports."""
+
+import itertools
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+
+from torchkoopman.koopman.coordinates import Coordinates
+from torchkoopman.koopman.learnt import LearntObservables
+from torchkoopman.koopman.observables import (
+    ContextMean,
+    Dictionary,
+    Neighbours,
+    Part,
+    RandomFeatures,
+)
+from torchkoopman.koopman.operators import BlockDiagonal, Dense, Operator, Stable
+from torchkoopman.koopman.surrogate import FitRecord, Span, Surrogate
+from torchkoopman.observe.layouts import Layout
+
+PARTS: dict[str, Callable[[], Part]] = {
+    "random": lambda: RandomFeatures(5),
+    "mean": ContextMean,
+    "causal mean": lambda: ContextMean(causal=True),
+    "neighbours": lambda: Neighbours([-1, 2]),
+}
+
+
+def draw(*shape: int, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+
+def frame_of(size: int, features: int, seed: int) -> Coordinates:
+    """Arbitrary affine coordinates whose way back has an offset of its own."""
+    weight = draw(size, features, seed=seed)
+    inverse = draw(features, size, seed=seed + 1)
+    return Coordinates(weight, draw(features), inverse, draw(features, seed=seed + 2))
+
+
+def assemble(
+    observables: Dictionary | LearntObservables,
+    operator: Operator,
+    widths: tuple[int, ...] = (4, 2, 5),
+    layouts: dict[str, Layout] | None = None,
+) -> Surrogate:
+    """A surrogate in float64 of layers ``a``, ``b``, … with these widths, all of it random."""
+    with torch.no_grad():
+        for k, parameter in enumerate(operator.parameters()):
+            parameter += 0.3 * draw(*parameter.shape, seed=k).float()
+    names = [chr(ord("a") + depth) for depth in range(len(widths))]
+    frames = [frame_of(3, width, depth) for depth, width in enumerate(widths)]
+    span = Span.even(names, layouts=layouts or {})
+    return Surrogate(span, frames, observables, operator, FitRecord("by hand", 1)).double()
+
+
+def dictionary(*parts: str) -> Dictionary:
+    return Dictionary([PARTS[part]() for part in parts]).build(3, torch.Generator().manual_seed(0))
+
+
+def assert_replaces_every_pair(surrogate: Surrogate) -> None:
+    for start, end in itertools.combinations(surrogate.layers, 2):
+        state = draw(2, 6, surrogate.frames()[surrogate.layers.index(start)].features, seed=9)
+        replacement = surrogate.replacement(start, end)
+        torch.testing.assert_close(replacement(state), surrogate.predict(state, start, end))
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.lists(st.sampled_from(list(PARTS)), max_size=4), st.booleans())
+def test_a_replacement_is_the_prediction_for_any_dictionary(
+    parts: list[str], constant: bool
+) -> None:
+    observables = dictionary(*parts)
+    operator = Dense(observables.latent, steps=2, constant=constant)
+    assert_replaces_every_pair(assemble(observables, operator))
+
+
+@pytest.mark.parametrize("constant", [True, False])
+@pytest.mark.parametrize("hidden", [[], [7], [7, 4]])
+@pytest.mark.parametrize("family", [Stable, BlockDiagonal, lambda n: Dense(n, 2, constant=True)])
+def test_a_replacement_is_the_prediction_for_learnt_observables(
+    constant: bool, hidden: list[int], family: Callable[[int], Operator]
+) -> None:
+    observables = LearntObservables(3, 6, hidden, constant)
+    assert_replaces_every_pair(assemble(observables, family(6)))
+
+
+@pytest.mark.parametrize("kind", ["dictionary", "learnt"])
+def test_a_replacement_is_the_prediction_after_an_edit_of_the_way_back(kind: str) -> None:
+    observables = dictionary("random") if kind == "dictionary" else LearntObservables(3, 6, [7])
+    surrogate = assemble(observables, Dense(observables.latent, 2, constant=True))
+    surrogate.coordinates[-1] = surrogate.frames()[-1].after(draw(5, 5), draw(5))
+    assert_replaces_every_pair(surrogate)
+
+
+def test_nothing_is_left_of_coordinates_but_their_images() -> None:
+    """Encoder, one matrix, decoder: no module of the surrogate, no float of its coordinates."""
+    observables = dictionary("random", "mean")
+    surrogate = assemble(observables, Dense(observables.latent, 2, constant=True))
+    core = surrogate.replacement().core
+    assert not any(isinstance(module, Coordinates | Operator) for module in core.modules())
+    assert isinstance(core.decoder, nn.Identity)
+    assert core.linear.weight.shape == (5, 5 + 4 + 4)  # random features, and the 4-d state twice
+
+
+def test_a_replacement_shares_no_tensor_with_its_surrogate() -> None:
+    for observables in (dictionary(*PARTS), LearntObservables(3, 6, [7])):
+        surrogate = assemble(observables, Dense(observables.latent, 2, constant=True))
+        own = {tensor.data_ptr() for tensor in surrogate.state_dict().values()}
+        held = surrogate.replacement().state_dict().values()
+        assert not own & {tensor.data_ptr() for tensor in held}
+
+
+def test_folding_leaves_the_global_generator_alone() -> None:
+    for observables in (dictionary(*PARTS), LearntObservables(3, 6, [7])):
+        surrogate = assemble(observables, Dense(observables.latent, 2, constant=True))
+        state = torch.get_rng_state()
+        surrogate.replacement()
+        assert torch.equal(torch.get_rng_state(), state)
+
+
+IMAGES = Layout.of(torch.zeros(1, 4, 2, 3))
+MAPS = Layout.of(torch.zeros(1, 5, 3, 2))
+TOKENS = Layout.of(torch.zeros(6, 1, 4), "time batch features -> batch time features")
+
+
+def test_layouts_of_images_are_applied_inside_the_replacement() -> None:
+    surrogate = assemble(
+        dictionary(*PARTS), Dense(21, 2, constant=True), layouts={"a": IMAGES, "c": MAPS}
+    )
+    images = draw(2, 4, 2, 3)
+    rows = images.permute(0, 2, 3, 1).reshape(2, 6, 4)
+    expected = surrogate(rows).reshape(2, 3, 2, 5).permute(0, 3, 1, 2)
+    torch.testing.assert_close(surrogate.replacement()(images), expected)
+
+
+def test_layouts_of_tokens_are_applied_inside_the_replacement_at_any_length() -> None:
+    surrogate = assemble(
+        dictionary("causal mean"), Dense(7, 2, constant=True), (4, 2, 4), {"a": TOKENS, "c": TOKENS}
+    )
+    for length in (6, 1, 11):
+        tokens = draw(length, 2, 4)
+        expected = surrogate(tokens.transpose(0, 1)).transpose(0, 1)
+        torch.testing.assert_close(surrogate.replacement()(tokens), expected)
+
+
+def test_a_replacement_computes_in_its_own_precision_and_returns_that_of_its_input() -> None:
+    surrogate = assemble(dictionary("random"), Dense(9, 2, constant=True)).float()
+    state = draw(2, 6, 4)
+    for dtype in (torch.bfloat16, torch.float64):
+        out = surrogate.replacement()(state.to(dtype))
+        assert out.dtype == dtype
+        assert torch.equal(out, surrogate.replacement()(state.to(dtype).float()).to(dtype))
+
+
+def test_gradients_pass_through_a_replacement_to_its_input() -> None:
+    surrogate = assemble(dictionary("random"), Dense(9, 2, constant=True))
+    state = draw(1, 1, 4).requires_grad_()
+    replacement = surrogate.replacement()
+    assert torch.autograd.gradcheck(replacement, (state,))
+
+
+@pytest.mark.parametrize("kind", ["dictionary", "learnt"])
+def test_a_replacement_exports_with_a_batch_of_any_size(kind: str) -> None:
+    observables = dictionary(*PARTS) if kind == "dictionary" else LearntObservables(3, 6, [7])
+    operator = Dense(observables.latent, 2, constant=True)
+    surrogate = assemble(observables, operator, layouts={"a": IMAGES, "c": MAPS}).float()
+    replacement = surrogate.replacement().eval()
+    batch = torch.export.Dim("batch")
+    example = (draw(2, 4, 2, 3).float(),)
+    program = torch.export.export(replacement, example, dynamic_shapes=({0: batch},))
+    for size in (2, 5, 17):
+        images = draw(size, 4, 2, 3).float()
+        torch.testing.assert_close(program.module()(images), replacement(images))

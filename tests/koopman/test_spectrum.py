@@ -1,0 +1,193 @@
+"""Spectra of systems whose spectrum is known, and residuals against a loop over rows."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from torchkoopman.koopman.spectrum import Spectrum, spectrum_of
+from torchkoopman.observe.moments import Moments, layer_pairs
+
+
+def draw(*shape: int, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+
+def turn(angle: float) -> Tensor:
+    cos, sin = math.cos(angle), math.sin(angle)
+    return torch.tensor([[cos, -sin], [sin, cos]], dtype=torch.float64)
+
+
+def pair(start: Tensor, end: Tensor) -> Moments:
+    moments = Moments(layer_pairs(("start", "end"), "ends"))
+    return moments.update({"start": start, "end": end})
+
+
+def residual_of(spectrum: Spectrum, k: int, start: Tensor, end: Tensor) -> float:
+    """√(E|wᴴz' - λ wᴴz|² / E|wᴴz|²), row by row."""
+    w, value = spectrum.functionals[:, k].tolist(), spectrum.eigenvalues[k].item()
+    error = size = 0.0
+    for z, image in zip(start.tolist(), end.tolist(), strict=True):
+        now = sum(a.conjugate() * b for a, b in zip(w, z, strict=True))
+        then = sum(a.conjugate() * b for a, b in zip(w, image, strict=True))
+        error += abs(then - value * now) ** 2
+        size += abs(now) ** 2
+    return math.sqrt(error / size)
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.floats(0.05, 3.0))
+def test_the_spectrum_of_a_rotation_lies_on_the_unit_circle_at_its_frequency(angle: float) -> None:
+    spectrum = spectrum_of(turn(angle))
+    torch.testing.assert_close(spectrum.moduli, torch.ones(2).double())
+    assert sorted(spectrum.frequencies.tolist()) == pytest.approx(
+        [-angle / (2 * math.pi), angle / (2 * math.pi)]
+    )
+    assert spectrum.decays.abs().max() < 1e-12
+    assert spectrum.outside() == 0
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.floats(0.01, 3.0), st.floats(0.05, 3.0))
+def test_the_spectrum_of_a_decay_lies_inside_at_its_rate(decay: float, angle: float) -> None:
+    spectrum = spectrum_of(math.exp(-decay) * turn(angle))
+    assert spectrum.radius == pytest.approx(math.exp(-decay))
+    assert spectrum.decays.tolist() == pytest.approx([decay, decay])
+    assert spectrum.rates.real.tolist() == pytest.approx([-decay, -decay])
+    assert sorted(spectrum.rates.imag.tolist()) == pytest.approx([-angle, angle])
+
+
+def test_growth_lies_outside_and_is_counted() -> None:
+    spectrum = spectrum_of(torch.diag(torch.tensor([1.2, 1 + 1e-9, -3.0, 0.5])))
+    assert spectrum.outside() == 2
+    assert spectrum.outside(tolerance=0.5) == 1
+    assert spectrum.radius == pytest.approx(3)
+    assert spectrum.eigenvalues.real.tolist() == pytest.approx([-3, 1.2, 1, 0.5])
+    assert spectrum.frequencies[0].abs().item() == pytest.approx(0.5)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(1, 8), st.integers(0, 1000))
+def test_modes_and_functionals_are_right_and_left_eigenvectors_of_unit_length(
+    size: int, seed: int
+) -> None:
+    K = draw(size, size, seed=seed)
+    spectrum = spectrum_of(K)
+    values, V, W = spectrum.eigenvalues, spectrum.modes, spectrum.functionals
+    complex_k = K.to(V.dtype)
+    torch.testing.assert_close(complex_k @ V, V * values, rtol=0, atol=1e-8)
+    torch.testing.assert_close(W.mH @ complex_k, values[:, None] * W.mH, rtol=0, atol=1e-8)
+    one = torch.ones(size).double()
+    torch.testing.assert_close(V.norm(dim=0), one)
+    torch.testing.assert_close(W.norm(dim=0), one)
+    assert (spectrum.moduli.diff() <= 1e-12).all()
+
+
+def test_residuals_are_the_error_of_each_eigenfunction_over_the_rows() -> None:
+    start = draw(50, 4) + 1
+    end = (start @ draw(4, 4, seed=1)).sin() + 0.1 * draw(50, 4, seed=2)
+    spectrum = spectrum_of(draw(4, 4, seed=3), pair(start, end))
+    assert spectrum.eigenvalues.imag.abs().max() > 0.1
+    assert spectrum.residuals is not None
+    expected = [residual_of(spectrum, k, start, end) for k in range(4)]
+    assert spectrum.residuals.tolist() == pytest.approx(expected, rel=1e-9)
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(1, 6), st.integers(0, 1000))
+def test_residuals_of_an_exact_linear_system_vanish(size: int, seed: int) -> None:
+    K, start = draw(size, size, seed=seed), draw(50, size, seed=seed + 1)
+    spectrum = spectrum_of(K, pair(start, start @ K.T))
+    assert spectrum.residuals is not None
+    assert spectrum.residuals.max() < 1e-5
+
+
+def test_the_residual_of_a_spurious_eigenvalue_is_its_distance_from_the_true_one() -> None:
+    truth = torch.diag(torch.tensor([0.9, 0.5])).double()
+    start = draw(50, 2)
+    wrong = torch.diag(torch.tensor([0.9, 0.7])).double()
+    spectrum = spectrum_of(wrong, pair(start, start @ truth.T))
+    assert spectrum.residuals is not None
+    assert spectrum.residuals.tolist() == pytest.approx([0, 0.2], abs=1e-7)
+
+
+def test_the_residual_of_what_the_data_never_excite_is_unknown() -> None:
+    start = draw(50, 3)
+    start[:, 1] = 0
+    K = torch.diag(torch.tensor([0.9, 0.7, 0.5])).double()
+    spectrum = spectrum_of(K, pair(start, start @ K.T))
+    assert spectrum.residuals is not None
+    assert spectrum.energies is not None
+    assert spectrum.residuals.isnan().tolist() == [False, True, False]
+    assert spectrum.energies[1] == 0
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(1, 6), st.integers(0, 1000))
+def test_energies_are_shares_that_sum_to_one(size: int, seed: int) -> None:
+    K, start = draw(size, size, seed=seed), draw(50, size, seed=seed + 1)
+    energies = spectrum_of(K, pair(start, start)).energies
+    assert energies is not None
+    assert energies.min() >= 0
+    assert energies.sum().item() == pytest.approx(1)
+
+
+def test_energies_of_orthogonal_modes_are_shares_of_the_second_moment() -> None:
+    K = torch.diag(torch.tensor([0.9, 0.7, 0.5])).double()
+    start = draw(50, 3) * torch.tensor([1.0, 3.0, 2.0]) + 1
+    energies = spectrum_of(K, pair(start, start)).energies
+    assert energies is not None
+    torch.testing.assert_close(energies, start.square().sum(0) / start.square().sum())
+
+
+def test_without_data_there_are_no_residuals_and_no_energies() -> None:
+    for moments in (None, Moments(layer_pairs(("start", "end"), "ends"))):
+        spectrum = spectrum_of(turn(1.0), moments)
+        assert spectrum.residuals is None
+        assert spectrum.energies is None
+        assert len(spectrum.summary().splitlines()) == 4
+
+
+def test_a_summary_prints_every_column_and_the_leading_modes() -> None:
+    K = torch.block_diag(0.9 * turn(math.pi / 2), torch.tensor([[0.5]]).double())
+    start = torch.cat([draw(500, 2), torch.zeros(500, 1)], 1)
+    start[:, 2] = 2
+    spectrum = spectrum_of(K, pair(start, start @ K.T))
+    lines = spectrum.summary(modes=2).splitlines()
+    assert lines[0] == "3 modes, spectral radius 0.9000, 0 outside the unit circle"
+    assert lines[1].split() == ["λ", "(span)", "|λ|", "decay", "turns", "residual", "energy"]
+    assert len({len(line) for line in lines[1:4]}) == 1
+    fields = lines[2].split()
+    assert fields[1] in ("+0.9000i", "-0.9000i")
+    assert fields[2:4] == ["0.9000", f"{-math.log(0.9):+.4f}"]
+    assert fields[4] in ("+0.2500", "-0.2500")
+    assert float(fields[5]) == pytest.approx(0, abs=1e-4)
+    assert fields[6].endswith("%")
+    assert lines[-1] == "… and 1 more"
+    assert str(spectrum) == spectrum.summary()
+    assert "more" not in str(spectrum)
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_a_defective_matrix_has_a_spectrum_all_the_same(size: int) -> None:
+    jordan = 0.5 * torch.eye(size) + torch.diag(torch.ones(size - 1), 1)
+    start = draw(50, size)
+    spectrum = spectrum_of(jordan, pair(start, start @ jordan.double().T))
+    assert spectrum.eigenvalues.tolist() == pytest.approx([0.5] * size, abs=1e-3)
+    assert spectrum.functionals.isfinite().all()
+    assert spectrum.energies is not None
+    assert spectrum.energies.isfinite().all()
+    assert "modes" in spectrum.summary()
+
+
+def test_a_spectrum_neither_keeps_a_graph_nor_changes_the_matrix() -> None:
+    K = turn(1.0).float().requires_grad_()
+    before = K.detach().clone()
+    spectrum = spectrum_of(K)
+    assert not spectrum.eigenvalues.requires_grad
+    assert spectrum.eigenvalues.dtype == torch.complex128
+    assert torch.equal(K.detach(), before)
