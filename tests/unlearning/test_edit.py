@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from torchkoopman.koopman.coordinates import CoordinateOptions, layer_coordinates
+from torchkoopman.koopman.edits import Target
 from torchkoopman.koopman.learnt import LearntObservables
 from torchkoopman.koopman.observables import Dictionary, RandomFeatures
 from torchkoopman.koopman.operators import BlockDiagonal, Dense, Operator, Orthogonal, Stable
@@ -21,7 +22,7 @@ from torchkoopman.koopman.regression import koopman_matrix
 from torchkoopman.koopman.surrogate import FitRecord, Span, Surrogate
 from torchkoopman.observe.class_moments import LabelledMoments
 from torchkoopman.observe.moments import Moments, layer_pairs
-from torchkoopman.unlearning.edit import Target, revert, unlearn
+from torchkoopman.unlearning.edit import revert, unlearn
 
 CLASSES = 4
 RIDGE = 1e-7
@@ -427,3 +428,12 @@ def test_there_is_nothing_to_revert_without_an_edit_or_without_its_undo() -> Non
     edited.edits = (replace(edited.edits[0], previous=None),)
     with pytest.raises(ValueError, match="keeps no undo"):
         revert(edited)
+
+
+def test_earlier_classes_stay_where_they_went_also_when_the_operator_is_downdated() -> None:
+    surrogate = fitted()
+    first = unlearn(surrogate, [0])
+    second = unlearn(first, [1])
+    mean = first.statistics.by_class[0].mean("start")
+    before, after = (each.operator.matrix(1.0).double() @ mean for each in (first, second))
+    torch.testing.assert_close(after, before, rtol=1e-5, atol=1e-5)

@@ -98,7 +98,7 @@ class LearntObservables(nn.Module):
         self.decoder = SkipMLP(learnt, self.hidden[::-1], features)
 
     def initialise(self, generator: torch.Generator) -> None:
-        """Draw the weights from ``generator``; the decoder starts near the encoder's inverse."""
+        """Draw the weights from ``generator``; the decoder's linear path inverts the encoder's."""
         self.encoder.initialise(generator)
         self.decoder.initialise(generator, gain=0.1)
 

@@ -271,7 +271,7 @@ def operator_from_config(config: dict[str, Any]) -> Operator:
 
 
 def logarithm(matrix: Tensor) -> Tensor:
-    """The principal real logarithm of a matrix.
+    """The principal real logarithm of a matrix, without a gradient.
 
     Raises:
         ValueError: an eigenvalue lies on the closed negative real axis, or the matrix has no

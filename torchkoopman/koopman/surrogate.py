@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from torchkoopman.koopman.coordinates import Coordinates
+from torchkoopman.koopman.edits import Edit
 from torchkoopman.koopman.folding import Replacement, fold
 from torchkoopman.koopman.learnt import LearntObservables
 from torchkoopman.koopman.observables import Dictionary
@@ -93,7 +94,7 @@ class Surrogate(nn.Module):
         self.statistics = statistics
         """Moments of the latent states ``"start"`` and ``"end"`` of the span, per class where
         labels were given: what :meth:`spectrum` and ``unlearn`` know of the data."""
-        self.edits: tuple[Any, ...] = ()
+        self.edits: tuple[Edit, ...] = ()
         """What was done to the operator since the fit, last edit last."""
 
     @property
@@ -158,7 +159,8 @@ class Surrogate(nn.Module):
                 "of a path do not fit in one tensor; ask predict() layer by layer."
             )
         latent = self.encode(state, self.layers[0], mask)
-        return torch.stack([self._decode_at(latent, t) for t in times or self.span.times])
+        times = self.span.times if times is None else times
+        return torch.stack([self._decode_at(latent, float(time)) for time in times])
 
     def spectrum(self) -> Spectrum:
         """Eigenvalues of K over the whole span, with modes, rates, residuals and energies."""
@@ -193,6 +195,7 @@ class Surrogate(nn.Module):
             "observables": self.observables.config(),
             "operator": self.operator.config(),
             "record": asdict(self.record),
+            "edits": [edit.card() for edit in self.edits],
         }
 
     def card(self) -> dict[str, Any]:
@@ -214,7 +217,7 @@ class Surrogate(nn.Module):
             "dictionary": Dictionary,
             "learnt": LearntObservables,
         }
-        return cls(
+        surrogate = cls(
             Span(
                 tuple(span["layers"]),
                 tuple(span["times"]),
@@ -229,6 +232,8 @@ class Surrogate(nn.Module):
             operator_from_config(config["operator"]),
             FitRecord(**config["record"]),
         )
+        surrogate.edits = tuple(Edit.from_card(card) for card in config["edits"])
+        return surrogate
 
     def __repr__(self) -> str:
         where = f"{self.layers[0]} → {self.layers[-1]}, {len(self.layers)} layers"

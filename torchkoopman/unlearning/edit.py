@@ -16,12 +16,13 @@ probe at the start state finds it, as one finds it in a network retrained withou
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from torchkoopman.koopman.edits import Edit
 from torchkoopman.koopman.learnt import LearntObservables
 from torchkoopman.koopman.operators import Dense
 from torchkoopman.koopman.regression import koopman_matrix, solve_ridge
@@ -31,43 +32,13 @@ from torchkoopman.unlearning.neutral import neutralised
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from torchkoopman.koopman.edits import Target
     from torchkoopman.observe.class_moments import LabelledMoments
-
-Target = Literal["softmix", "nearest", "centroid"]
 
 _REFIT_RIDGE = 1e-7
 """Relative ridge of the downdate, as in the closed-form fits."""
 _CONDITION_LIMIT = 1e10
 """Class means worse conditioned than this, in the within-class metric, are one mean."""
-
-
-@dataclass(frozen=True)
-class Edit:
-    """What one call of :func:`unlearn` did."""
-
-    classes: tuple[int, ...]
-    """The classes forgotten."""
-    strength: float
-    """Fraction of the way their means were moved."""
-    target: Target
-    """Where to."""
-    downdated: bool
-    """Whether the operator was refitted without them first."""
-    left: Tensor
-    """Δ = left @ right.T; float64, shape ``(latent, classes)``."""
-    right: Tensor
-    """Float64, shape ``(latent, classes)``."""
-    previous: Surrogate | None
-    """The surrogate before the edit, which :func:`revert` gives back."""
-
-    def card(self) -> dict[str, Any]:
-        """JSON-able description, without the factors: they would undo the edit."""
-        return {
-            "classes": list(self.classes),
-            "strength": self.strength,
-            "target": self.target,
-            "downdated": self.downdated,
-        }
 
 
 def unlearn(
@@ -110,24 +81,27 @@ def unlearn(
     forgotten, retained = _partition(statistics, classes, base.latent)
     if not 0 <= strength <= 1:
         raise ValueError(f"strength={strength} must lie between 0 (no edit) and 1 (all the way).")
-    gone = [c for edit in surrogate.edits for c in edit.classes if c not in forgotten]
+    gone = sorted({c for edit in surrogate.edits for c in edit.classes} - {*forgotten})
     left_over = [c for c in retained if c not in gone]
     if not left_over:
         raise ValueError(
             f"forgetting {forgotten} after {gone} leaves no class; the fit has seen "
             f"{list(statistics.classes)}."
         )
-    K = operator.matrix(1.0).detach().double()
+    K = before = operator.matrix(1.0).detach().double()
     if downdate:
-        K = K + _refit(statistics, [*gone, *forgotten]) - _refit(statistics, gone)
+        K = before + _refit(statistics, [*gone, *forgotten]) - _refit(statistics, gone)
     aims = _aims(statistics, K, forgotten, left_over, target)
-    means = torch.stack([statistics.by_class[c].mean("start") for c in forgotten + retained], 1)
-    left = strength * (aims - K @ means[:, : len(forgotten)])
-    right = _selectors(statistics, means, ridge)[:, : len(forgotten)]
+    order = [*forgotten, *gone, *left_over]
+    means = torch.stack([statistics.by_class[c].mean("start") for c in order], 1)
+    moved, kept = means[:, : len(forgotten)], means[:, len(forgotten) : -len(left_over)]
+    # The second block takes back what the downdate does to classes forgotten earlier.
+    left = torch.cat([strength * (aims - K @ moved), (before - K) @ kept], 1)
+    right = _selectors(statistics, means, ridge)[:, : left.shape[1]]
     operator.start_from(K + left @ right.T).requires_grad_(False)
     if head is not None:
         # All of them anew: an earlier class's logit still holds those of the classes that go now.
-        base.coordinates[-1] = neutralised(base.frames()[-1], head, sorted({*gone, *forgotten}))
+        base.coordinates[-1] = neutralised(base.frames()[-1], head, [*forgotten, *gone])
     edit = Edit(tuple(forgotten), strength, target, downdate, left, right, surrogate)
     base.edits = (*surrogate.edits, edit)
     return base
@@ -141,7 +115,7 @@ def revert(surrogate: Surrogate) -> Surrogate:
     """
     if not surrogate.edits:
         raise ValueError("the surrogate was never edited; there is nothing to revert.")
-    previous: Surrogate | None = surrogate.edits[-1].previous
+    previous = surrogate.edits[-1].previous
     if previous is None:
         raise ValueError("a saved surrogate keeps no undo; load the file from before the edit.")
     return previous

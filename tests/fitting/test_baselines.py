@@ -1,0 +1,88 @@
+"""The trivial baselines against the same maps computed from all rows at once."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from torchkoopman.fitting.baselines import Baselines
+from torchkoopman.observe.trajectory import Trajectory
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+
+def rows(count: int = 300, width: int = 6) -> tuple[Tensor, Tensor, Tensor]:
+    scales = torch.linspace(3, 0.5, 6, dtype=torch.float64)
+    start = normal(count, 6) * scales + 5
+    end = start.sin() @ normal(6, width, seed=1) + 2
+    return start, normal(count, 4, seed=2), end
+
+
+def streamed(states: tuple[Tensor, ...], size: int = 70) -> Baselines:
+    baselines = Baselines()
+    for parts in zip(*(state.split(size) for state in states), strict=True):
+        baselines.update(Trajectory.of(*parts))
+    return baselines
+
+
+def least_squares(start: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
+    one = torch.ones(len(start), 1, dtype=start.dtype)
+    solution = torch.linalg.lstsq(torch.cat([start, one], 1), end, driver="gelsd").solution
+    return solution[:-1].T, solution[-1]
+
+
+def test_the_ridge_map_is_least_squares_with_an_intercept() -> None:
+    start, inner, end = rows()
+    weight, bias = streamed((start, inner, end)).maps(latent=3)["ridge map"]
+    for found, expected in zip((weight, bias), least_squares(start, end), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_skip_is_the_identity_where_widths_agree_and_absent_where_they_do_not() -> None:
+    weight, bias = streamed(rows()).maps(latent=3)["skip"]
+    torch.testing.assert_close(weight, torch.eye(6, dtype=torch.float64))
+    torch.testing.assert_close(bias, torch.zeros(6, dtype=torch.float64))
+    assert set(streamed(rows(width=5)).maps(latent=3)) == {"ridge map", "PCA + linear"}
+
+
+@pytest.mark.parametrize("latent", [1, 3])
+def test_pca_and_linear_is_least_squares_on_the_leading_components(latent: int) -> None:
+    start, inner, end = rows()
+    weight, bias = streamed((start, inner, end)).maps(latent)["PCA + linear"]
+    axes = torch.linalg.svd(start - start.mean(0))[2][:latent]
+    expected, offset = least_squares(start @ axes.T, end)
+    torch.testing.assert_close(weight, expected @ axes, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(bias, offset, rtol=1e-4, atol=1e-5)
+    assert torch.linalg.matrix_rank(weight) <= latent
+
+
+def test_pca_of_all_components_is_the_ridge_map() -> None:
+    maps = streamed(rows()).maps(latent=100)
+    for found, expected in zip(maps["PCA + linear"], maps["ridge map"], strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_components_that_do_not_vary_are_not_inverted() -> None:
+    start, inner, end = rows()
+    flat = torch.cat([start, start[:, :2]], 1)
+    for weight, bias in streamed((flat, inner, end)).maps(latent=8).values():
+        assert weight.isfinite().all()
+        assert bias.isfinite().all()
+
+
+def test_masked_rows_do_not_count() -> None:
+    start, _, end = rows()
+    mask = (torch.arange(300) % 3 > 0)[:, None]
+    spoilt = torch.where(mask, start, torch.full_like(start, 1e5))
+    masked = Trajectory({"a": spoilt[:, None], "b": end[:, None]}, mask=mask)
+    weight, bias = Baselines().update(masked).maps(2)["ridge map"]
+    expected = least_squares(start[mask[:, 0]], end[mask[:, 0]])
+    torch.testing.assert_close(weight, expected[0], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(bias, expected[1], rtol=1e-4, atol=1e-5)
+
+
+def test_baselines_without_data_say_so() -> None:
+    with pytest.raises(ValueError, match="no data"):
+        Baselines().maps(3)

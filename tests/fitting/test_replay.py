@@ -1,0 +1,142 @@
+"""The reservoir: bounded, uniform, reproducible, labels beside their rows."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from torchkoopman.fitting.replay import Reservoir
+
+ROW_BYTES = 2 * 3 * 4
+"""Two layers of three float32 coordinates."""
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def paths(start: int, stop: int) -> Tensor:
+    """Row number t holds t everywhere, so that it can be recognised."""
+    return torch.arange(start, stop).float()[:, None, None].expand(-1, 2, 3).contiguous()
+
+
+def kept(reservoir: Reservoir) -> Tensor:
+    return reservoir[:][0][:, 0, 0].long()
+
+
+def test_everything_is_kept_in_order_below_capacity() -> None:
+    reservoir = Reservoir(100 * ROW_BYTES, seeded())
+    for start, stop in ((0, 10), (10, 11), (11, 100)):
+        reservoir.add(paths(start, stop))
+    assert len(reservoir) == reservoir.seen == 100
+    torch.testing.assert_close(kept(reservoir), torch.arange(100))
+
+
+@pytest.mark.parametrize("limit", [ROW_BYTES, 10 * ROW_BYTES - 1, 10 * ROW_BYTES, 1000])
+def test_memory_never_exceeds_its_bound(limit: int) -> None:
+    reservoir = Reservoir(limit, seeded())
+    for start in range(0, 500, 50):
+        reservoir.add(paths(start, start + 50))
+        held = reservoir[:][0]
+        assert held.numel() * held.element_size() <= limit
+    assert len(reservoir) == limit // ROW_BYTES
+    assert reservoir.seen == 500
+
+
+def test_what_is_kept_was_streamed_and_is_kept_once() -> None:
+    reservoir = Reservoir(40 * ROW_BYTES, seeded())
+    for start in range(0, 400, 33):
+        reservoir.add(paths(start, start + 33))
+    rows = kept(reservoir)
+    assert len(rows.unique()) == 40
+    held = reservoir[:][0]
+    assert (held == held[:, :1, :1]).all(), "a row is written whole or not at all"
+    assert ((rows >= 0) & (rows < reservoir.seen)).all()
+
+
+def test_every_row_of_the_stream_is_kept_with_equal_probability() -> None:
+    """2 000 streams of 60 rows into 12 places, in uneven batches: χ² of the inclusion counts."""
+    generator, trials = seeded(1), 2000
+    counts = torch.zeros(60)
+    for _ in range(trials):
+        reservoir = Reservoir(12 * ROW_BYTES, generator)
+        for start, stop in ((0, 7), (7, 30), (30, 31), (31, 60)):
+            reservoir.add(paths(start, stop))
+        counts[kept(reservoir)] += 1
+    share = 12 / 60
+    assert counts.sum() == trials * 12
+    deviation = (counts - trials * share) / (trials * share * (1 - share)) ** 0.5
+    assert deviation.abs().max() < 4
+    # The counts sum to a constant: χ² with 59 degrees of freedom, whose deviation is √118 ≈ 11.
+    chi_square = deviation.square().sum() * 59 / 60
+    assert 59 - 4 * 11 < chi_square < 59 + 4 * 11
+
+
+def test_labels_stay_with_their_rows() -> None:
+    reservoir = Reservoir(25 * ROW_BYTES, seeded())
+    for start in range(0, 300, 20):
+        rows = torch.arange(start, start + 20)
+        reservoir.add(paths(start, start + 20), rows % 7)
+    held, labels = reservoir[:]
+    torch.testing.assert_close(labels, held[:, 0, 0].long() % 7)
+
+
+def test_rows_without_labels_are_marked_minus_one_and_take_places_of_labelled_ones() -> None:
+    reservoir = Reservoir(10 * ROW_BYTES, seeded())
+    reservoir.add(paths(0, 10), torch.arange(10))
+    reservoir.add(paths(10, 200))
+    held, labels = reservoir[:]
+    expected = torch.where(held[:, 0, 0] < 10, held[:, 0, 0], -1.0).long()
+    torch.testing.assert_close(labels, expected)
+    assert (labels == -1).any()
+
+
+def test_a_slice_is_of_what_is_filled() -> None:
+    reservoir = Reservoir(100 * ROW_BYTES, seeded()).add(paths(0, 30))
+    assert [len(reservoir[start : start + 12][0]) for start in range(0, 30, 12)] == [12, 12, 6]
+
+
+def test_samples_are_drawn_uniformly_with_replacement_from_what_is_filled() -> None:
+    reservoir = Reservoir(100 * ROW_BYTES, seeded()).add(paths(0, 20))
+    drawn = reservoir.sample(20_000)
+    assert drawn.shape == (20_000, 2, 3)
+    counts = torch.bincount(drawn[:, 0, 0].long(), minlength=20)
+    assert len(counts) == 20
+    assert ((counts - 1000).abs() < 5 * (1000 * 0.95) ** 0.5).all()
+
+
+def test_the_same_generator_gives_the_same_sample_and_the_global_seed_is_of_no_account() -> None:
+    def run(global_seed: int) -> tuple[Tensor, Tensor]:
+        with torch.random.fork_rng():
+            torch.manual_seed(global_seed)
+            state = torch.get_rng_state()
+            reservoir = Reservoir(15 * ROW_BYTES, seeded(3))
+            for start in range(0, 200, 40):
+                reservoir.add(paths(start, start + 40))
+            drawn = reservoir.sample(9)
+            assert torch.equal(state, torch.get_rng_state())
+        return kept(reservoir), drawn
+
+    for first, second in zip(run(0), run(1), strict=True):
+        torch.testing.assert_close(first, second, rtol=0, atol=0)
+
+
+def test_a_batch_without_rows_changes_nothing() -> None:
+    reservoir = Reservoir(10 * ROW_BYTES, seeded()).add(paths(0, 5))
+    reservoir.add(paths(0, 0))
+    assert len(reservoir) == reservoir.seen == 5
+
+
+def test_a_first_batch_without_rows_is_no_error() -> None:
+    reservoir = Reservoir(10 * ROW_BYTES, seeded()).add(paths(0, 0)).add(paths(0, 5))
+    assert len(reservoir) == reservoir.seen == 5
+
+
+def test_what_is_kept_is_a_copy() -> None:
+    rows = paths(0, 5)
+    reservoir = Reservoir(10 * ROW_BYTES, seeded()).add(rows)
+    rows.zero_()
+    torch.testing.assert_close(kept(reservoir), torch.arange(5))
+
+
+def test_one_path_is_kept_even_if_it_is_larger_than_the_bound() -> None:
+    assert len(Reservoir(1, seeded()).add(paths(0, 5))) == 1

@@ -1,0 +1,213 @@
+"""What ``log`` writes, read back as TensorBoard reads it."""
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
+from tensorboard.compat.proto.summary_pb2 import DATA_CLASS_TENSOR
+from tensorboard.context import RequestContext
+from tensorboard.util.tensor_util import make_ndarray
+from torch import Tensor
+from torch.utils.tensorboard import SummaryWriter
+from torchkoopman_tensorboard import PLUGIN_NAME, log
+from torchkoopman_tensorboard.summary import SPECTRUM_COLUMNS
+
+import torchkoopman as tk
+from torchkoopman.observe.trajectory import Trajectory
+
+ROOT = Path(__file__).parents[2]
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def trajectory(rows: int = 300) -> Trajectory:
+    x = normal(rows, 3)
+    turn = torch.linalg.qr(normal(3, 3, seed=1))[0]
+    states = [x, 0.9 * x @ turn, (x @ turn).sin()]
+    # Names whose alphabetical order is not that of depth.
+    return Trajectory({f"b.{k}": s[:, None] for k, s in zip((9, 10, 2), states, strict=True)})
+
+
+def surrogate(**options: Any) -> tk.Surrogate:
+    return tk.DMDFitter(**options).update(trajectory()).surrogate
+
+
+def written(folder: Path, *fits: tk.Surrogate, tag: str = "") -> Path:
+    with SummaryWriter(str(folder)) as writer:
+        for step, fit in enumerate(fits):
+            log(writer, fit, 10 * step, tag)
+    return folder
+
+
+def accumulator(folder: Path) -> EventAccumulator:
+    events = EventAccumulator(str(folder), size_guidance={"scalars": 0, "tensors": 0})
+    return events.Reload()
+
+
+def provider(folder: Path) -> MultiplexerDataProvider:
+    multiplexer = EventMultiplexer(tensor_size_guidance={PLUGIN_NAME: 1000})
+    multiplexer.AddRunsFromDirectory(str(folder))
+    multiplexer.Reload()
+    return MultiplexerDataProvider(multiplexer, str(folder))
+
+
+def listed(folder: Path) -> dict[str, Any]:
+    """Tag → metadata of the plugin's tensors, as a dashboard gets them."""
+    runs = provider(folder).list_tensors(
+        RequestContext(), experiment_id="", plugin_name=PLUGIN_NAME
+    )
+    (series,) = runs.values()
+    return dict(series)
+
+
+def test_scalars_have_their_names_and_the_surrogates_values(tmp_path: Path) -> None:
+    fit = surrogate()
+    events = accumulator(written(tmp_path, fit))
+    names = ["spectral_radius", "modes_outside", "largest_residual", "fvu/b.10", "fvu/b.2"]
+    assert set(events.Tags()["scalars"]) == {f"koopman/b.9-b.2/{name}" for name in names}
+
+    def value(name: str) -> float:
+        (event,) = events.Scalars(f"koopman/b.9-b.2/{name}")
+        return event.value
+
+    spectrum = fit.spectrum()
+    assert value("spectral_radius") == pytest.approx(spectrum.radius, rel=1e-6)
+    assert value("modes_outside") == spectrum.outside()
+    for layer, expected in fit.record.fvu.items():
+        assert value(f"fvu/{layer}") == pytest.approx(expected, rel=1e-5)
+    assert spectrum.residuals is not None
+    assert spectrum.energies is not None
+    carried = spectrum.residuals[spectrum.energies >= 1e-3]
+    assert value("largest_residual") == pytest.approx(carried.max().item(), rel=1e-5)
+
+
+def test_losses_of_the_autoencoder_are_scalars(tmp_path: Path) -> None:
+    fitter = tk.AutoencoderFitter(5, hidden=(6,), calibration=100, steps_per_update=2)
+    fit = fitter.update(trajectory()).surrogate
+    events = accumulator(written(tmp_path, fit))
+    for term, loss in fit.record.losses.items():
+        (event,) = events.Scalars(f"koopman/b.9-b.2/loss/{term}")
+        assert event.value == pytest.approx(loss, rel=1e-5)
+
+
+def test_the_dashboard_finds_tensors_of_its_plugin_with_a_data_class(tmp_path: Path) -> None:
+    folder = written(tmp_path, surrogate())
+    tags = {f"koopman/b.9-b.2/{name}" for name in ("spectrum", "singular_values", "fvu")}
+    assert set(listed(folder)) == tags
+    events = accumulator(folder)
+    for tag in tags:
+        metadata = events.SummaryMetadata(tag)
+        assert metadata.data_class == DATA_CLASS_TENSOR
+        assert metadata.plugin_data.plugin_name == "koopman"
+
+
+def test_metadata_say_the_layers_in_order_of_depth_and_their_times(tmp_path: Path) -> None:
+    for series in listed(written(tmp_path, surrogate())).values():
+        content = json.loads(series.plugin_content)
+        assert content == {
+            "layers": ["b.9", "b.10", "b.2"],
+            "times": [0.0, 0.5, 1.0],
+            "tag": "b.9-b.2",
+        }
+
+
+def read(folder: Path, name: str, tag: str = "b.9-b.2") -> list[np.ndarray[Any, Any]]:
+    return [
+        make_ndarray(event.tensor_proto)
+        for event in accumulator(folder).Tensors(f"koopman/{tag}/{name}")
+    ]
+
+
+def test_the_spectrum_tensor_holds_eigenvalues_residuals_and_energies(tmp_path: Path) -> None:
+    fit = surrogate()
+    (found,) = read(written(tmp_path, fit), "spectrum")
+    spectrum = fit.spectrum()
+    assert found.shape == (fit.latent, 4)
+    assert found.dtype == np.float32
+    assert SPECTRUM_COLUMNS == ("real", "imaginary", "residual", "energy")
+    columns = [
+        spectrum.eigenvalues.real,
+        spectrum.eigenvalues.imag,
+        spectrum.residuals,
+        spectrum.energies,
+    ]
+    for column, expected in enumerate(columns):
+        assert expected is not None
+        np.testing.assert_allclose(found[:, column], expected.numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_the_singular_values_are_those_of_the_operator_over_the_span(tmp_path: Path) -> None:
+    fit = surrogate()
+    (found,) = read(written(tmp_path, fit), "singular_values")
+    expected = torch.linalg.svdvals(fit.operator.matrix(1.0).double())
+    np.testing.assert_allclose(found, expected.numpy(), rtol=1e-5, atol=1e-6)
+
+
+def test_fvu_is_in_order_of_depth_and_nan_where_unknown(tmp_path: Path) -> None:
+    (found,) = read(written(tmp_path / "step", surrogate()), "fvu")
+    fit = surrogate()
+    np.testing.assert_allclose(found, [fit.record.fvu["b.10"], fit.record.fvu["b.2"]], rtol=1e-5)
+    span = surrogate(dynamics="span")
+    (found,) = read(written(tmp_path / "span", span), "fvu")
+    assert found.shape == (2,)
+    assert math.isnan(found[0])
+    assert found[1] == pytest.approx(span.record.fvu["b.2"], rel=1e-5)
+    names = accumulator(tmp_path / "span").Tags()["scalars"]
+    assert not any(name.endswith("fvu/b.10") for name in names), "no scalar of what is unknown"
+
+
+def test_several_steps_are_one_curve(tmp_path: Path) -> None:
+    fits = [surrogate(ridge=ridge) for ridge in (1e-9, 0.1, 1.0)]
+    folder = written(tmp_path, *fits)
+    events = accumulator(folder).Scalars("koopman/b.9-b.2/spectral_radius")
+    assert [event.step for event in events] == [0, 10, 20]
+    assert [event.value for event in events] == pytest.approx(
+        [fit.spectrum().radius for fit in fits], rel=1e-6
+    )
+    for fit, found in zip(fits, read(folder, "spectrum"), strict=True):
+        np.testing.assert_allclose(found[:, 0], fit.spectrum().eigenvalues.real, atol=1e-6)
+
+
+def test_a_tag_names_the_span(tmp_path: Path) -> None:
+    folder = written(tmp_path, surrogate(), tag="encoder")
+    assert all(tag.startswith("koopman/encoder/") for tag in listed(folder))
+    (fvu,) = read(folder, "fvu", "encoder")
+    assert fvu.shape == (2,)
+
+
+def test_a_surrogate_without_statistics_is_logged_with_unknown_residuals(tmp_path: Path) -> None:
+    fit = surrogate()
+    fit.statistics = None
+    (found,) = read(written(tmp_path, fit), "spectrum")
+    assert np.isnan(found[:, 2:]).all()
+    assert np.isfinite(found[:, :2]).all()
+
+
+def test_the_package_imports_where_torch_and_torchkoopman_cannot() -> None:
+    """TensorBoard's process loads it; torch there costs 170 MB and two seconds."""
+    script = (
+        "import sys\n"
+        "sys.modules['torch'] = sys.modules['torchkoopman'] = None\n"
+        "import torchkoopman_tensorboard\n"
+        "assert torchkoopman_tensorboard.PLUGIN_NAME == 'koopman'\n"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", script],
+        env={"PYTHONPATH": str(ROOT / "integrations")},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr

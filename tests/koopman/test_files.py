@@ -1,0 +1,56 @@
+"""Surrogates come back from their files as they were, but for the undo of edits."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import torchkoopman as tk
+from torchkoopman.datasets import yin_yang
+from torchkoopman.koopman.observables import ContextMean, RandomFeatures
+
+
+def fitted() -> tuple[tk.Surrogate, torch.Tensor]:
+    data = yin_yang(600, 50).train
+    end = torch.tanh(data.inputs @ torch.randn(4, 4, generator=torch.Generator().manual_seed(0)))
+    fitter = tk.EDMDFitter([RandomFeatures(20), ContextMean()], calibration=100)
+    fitter.update(tk.Trajectory.of(data.inputs, end, labels=data.labels))
+    return fitter.surrogate, data.inputs[:, None]
+
+
+def test_a_surrogate_read_from_its_file_predicts_the_same_bits(tmp_path: Path) -> None:
+    surrogate, states = fitted()
+    read = tk.load_surrogate(tk.save_surrogate(surrogate, tmp_path / "deep" / "s.safetensors"))
+    assert torch.equal(read(states), surrogate(states))
+    assert read.record == surrogate.record
+    assert str(read.spectrum()) == str(surrogate.spectrum())
+
+
+def test_a_surrogate_read_from_its_file_forgets_as_the_one_written(tmp_path: Path) -> None:
+    surrogate, states = fitted()
+    read = tk.load_surrogate(tk.save_surrogate(surrogate, tmp_path / "s.safetensors"))
+    expected, found = (tk.unlearn(each, [2])(states) for each in (surrogate, read))
+    assert torch.equal(found, expected)
+
+
+def test_a_file_keeps_the_edits_but_no_undo(tmp_path: Path) -> None:
+    surrogate, states = fitted()
+    edited = tk.unlearn(surrogate, [2], strength=0.5)
+    read = tk.load_surrogate(tk.save_surrogate(edited, tmp_path / "s.safetensors"))
+    assert torch.equal(read(states), edited(states))
+    assert [edit.card() for edit in read.edits] == [edit.card() for edit in edited.edits]
+    with pytest.raises(ValueError, match="no undo"):
+        tk.revert(read)
+    with pytest.raises(ValueError, match=r"after \[2\] leaves no class"):
+        tk.unlearn(read, [0, 1])
+
+
+def test_files_that_hold_no_surrogate_are_refused(tmp_path: Path) -> None:
+    surrogate, _ = fitted()
+    with pytest.raises(ValueError, match=r"must end in \.safetensors"):
+        tk.save_surrogate(surrogate, tmp_path / "s.pt")
+    with pytest.raises(FileNotFoundError, match="no file"):
+        tk.load_surrogate(tmp_path / "absent.safetensors")
+    tk.export(torch.nn.Linear(2, 2), tmp_path / "model.safetensors")
+    with pytest.raises(ValueError, match="holds no surrogate"):
+        tk.load_surrogate(tmp_path / "model.safetensors")

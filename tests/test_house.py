@@ -1,0 +1,202 @@
+"""The house: which room may know which, what is shipped, and that documents and code agree."""
+
+import ast
+import configparser
+import os
+import re
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import torchkoopman as tk
+
+ROOT = Path(__file__).parents[1]
+PACKAGE, INTEGRATIONS = ROOT / "torchkoopman", ROOT / "integrations"
+README = (ROOT / "README.md").read_text()
+LONGEST = 280
+
+ARROWS: dict[str, set[str]] = {
+    "observe": set(),
+    "koopman": {"observe"},
+    "fitting": {"koopman", "observe"},
+    "surgery": {"koopman", "observe"},
+    "unlearning": {"koopman", "observe"},
+    "flows": {"koopman"},
+    "topology": set(),
+    "datasets": set(),
+}
+"""Room → rooms it may import from, besides itself."""
+
+
+def modules(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("*.py"))
+
+
+def imports(path: Path) -> list[tuple[str, str, int]]:
+    """Module, name and line of every import anywhere in a file; name is empty for ``import m``."""
+    found = []
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found += [(alias.name, "", node.lineno) for alias in node.names]
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}:{node.lineno} imports relatively"
+            found += [(node.module or "", alias.name, node.lineno) for alias in node.names]
+    return found
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+INNER = [path for path in modules(PACKAGE) if path != PACKAGE / "__init__.py"]
+
+
+@pytest.mark.parametrize("path", INNER, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_arrows_between_rooms_run_one_way(path: Path) -> None:
+    room = room_of(path)
+    allowed = ARROWS[room] | {room}
+    for module, name, line in imports(path):
+        top, *rest = module.split(".")
+        if top == "torchkoopman_tensorboard":
+            pytest.fail(f"{path.name}:{line} imports an integration")
+        if top == "torchkoopman":
+            target = rest[0] if rest else name
+            assert target in allowed, f"{path.name}:{line}: {room} → {target}"
+
+
+def test_every_room_has_its_arrows() -> None:
+    rooms = {room_of(path) for path in INNER}
+    assert rooms <= set(ARROWS)
+    assert all(targets <= set(ARROWS) for targets in ARROWS.values())
+
+
+def test_the_package_itself_only_gathers_public_names() -> None:
+    tree = ast.parse((PACKAGE / "__init__.py").read_text())
+    gathered = {name for _, name, _ in imports(PACKAGE / "__init__.py")}
+    assert gathered == set(tk.__all__)
+    assert all(isinstance(node, ast.Expr | ast.ImportFrom | ast.Assign) for node in tree.body)
+
+
+@pytest.mark.parametrize("path", modules(INTEGRATIONS), ids=lambda path: path.name)
+def test_integrations_know_public_names_only(path: Path) -> None:
+    for module, name, line in imports(path):
+        if module.split(".")[0] == "torchkoopman":
+            where = f"{path.name}:{line}"
+            assert module == "torchkoopman", f"{where} reaches into {module}"
+            assert not name or name in tk.__all__, f"{where}: {name} is not public"
+
+
+def at_run_time(tree: ast.Module) -> list[ast.AST]:
+    """All nodes but those under ``if TYPE_CHECKING``."""
+    found: list[ast.AST] = []
+    pending: list[ast.AST] = [tree]
+    while pending:
+        node = pending.pop()
+        found.append(node)
+        hidden = isinstance(node, ast.If) and ast.unparse(node.test).endswith("TYPE_CHECKING")
+        children = node.orelse if isinstance(node, ast.If) and hidden else None
+        pending += ast.iter_child_nodes(node) if children is None else children
+    return found
+
+
+@pytest.mark.parametrize(
+    "path", modules(INTEGRATIONS / "torchkoopman_tensorboard"), ids=lambda path: path.name
+)
+def test_tensorboards_process_needs_neither_torch_nor_torchkoopman(path: Path) -> None:
+    for node in at_run_time(ast.parse(path.read_text())):
+        names = []
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        if isinstance(node, ast.ImportFrom):
+            names = [node.module or ""]
+        tops = {name.split(".")[0] for name in names}
+        assert not tops & {"torch", "torchkoopman"}, f"{path.name}: {names}"
+
+
+def shipped() -> configparser.SectionProxy:
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    return config["options"]
+
+
+def test_every_package_folder_is_shipped_and_every_shipped_package_is_there() -> None:
+    listed = set(shipped()["packages"].split())
+    there = {
+        ".".join(folder.relative_to(base).parts)
+        for base, top in ((ROOT, PACKAGE), (INTEGRATIONS, INTEGRATIONS))
+        for folder in (path.parent for path in top.rglob("__init__.py"))
+    }
+    assert listed == there
+    for folder in {path.parent for path in [*modules(PACKAGE), *modules(INTEGRATIONS)]}:
+        assert (folder / "__init__.py").exists(), f"{folder} is no package"
+
+
+def test_every_integration_is_mapped_to_its_folder() -> None:
+    lines = [line.split("=") for line in shipped()["package_dir"].strip().splitlines()]
+    mapped = {name.strip(): folder.strip() for name, folder in lines}
+    folders = {path.parent for path in INTEGRATIONS.glob("*/__init__.py")}
+    assert mapped == {folder.name: str(folder.relative_to(ROOT)) for folder in folders}
+
+
+def test_every_shipped_package_says_that_it_is_typed() -> None:
+    for folder in (PACKAGE, *(path.parent for path in INTEGRATIONS.glob("*/__init__.py"))):
+        assert (folder / "py.typed").exists(), folder
+
+
+@pytest.mark.parametrize("name", tk.__all__)
+def test_every_public_name_exists_and_says_what_it_is(name: str) -> None:
+    thing = getattr(tk, name)
+    text = thing.__doc__
+    assert text, name
+    # A dataclass without a docstring gets its signature as one.
+    assert not text.startswith(f"{name}("), name
+    if isinstance(thing, type):
+        public = [m for m in vars(thing).items() if not m[0].startswith("_")]
+        for member, value in public:
+            if isinstance(value, types.FunctionType | property | classmethod | staticmethod):
+                overrides = any(hasattr(base, member) for base in thing.__mro__[1:])
+                assert value.__doc__ or overrides, f"{name}.{member}"
+
+
+def test_public_names_are_listed_once() -> None:
+    assert len(tk.__all__) == len(set(tk.__all__))
+
+
+@pytest.mark.parametrize(
+    "path",
+    [*modules(PACKAGE), *modules(INTEGRATIONS)],
+    ids=lambda path: str(path.relative_to(ROOT)),
+)
+def test_a_file_fits_in_ones_head_and_says_what_it_is_for(path: Path) -> None:
+    text = path.read_text()
+    assert len(text.splitlines()) <= LONGEST
+    docstring = ast.get_docstring(ast.parse(text))
+    assert docstring, "the first line says what the file is for"
+
+
+def blocks() -> list[str]:
+    """README's Python blocks, in order, without those marked ``# not run``."""
+    found = re.findall(r"^```python[^\n]*\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+    return [block for block in found if not block.lstrip().startswith("# not run")]
+
+
+@pytest.mark.slow
+def test_readme_blocks_run_in_order_in_one_namespace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, (ROOT, INTEGRATIONS))))
+    namespace: dict[str, Any] = {"__name__": "readme"}
+    for number, block in enumerate(blocks()):
+        exec(compile(block, f"README block {number}", "exec"), namespace)
+
+
+def test_readme_has_blocks_to_run() -> None:
+    assert blocks()
+
+
+@pytest.mark.parametrize("name", tk.__all__)
+def test_every_public_name_is_in_the_readme(name: str) -> None:
+    assert re.search(rf"\b{name}\b", README), f"README.md does not mention {name}"
