@@ -6,7 +6,7 @@ from torch import Tensor
 
 from torchkoopman.fitting.replay import Reservoir
 
-ROW_BYTES = 2 * 3 * 4
+ROW_BYTES = 2 * 3 * 4 + 8  # with the label
 """Two layers of three float32 coordinates."""
 
 

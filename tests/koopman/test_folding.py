@@ -19,7 +19,8 @@ from torchkoopman.koopman.observables import (
     RandomFeatures,
 )
 from torchkoopman.koopman.operators import BlockDiagonal, Dense, Operator, Stable
-from torchkoopman.koopman.surrogate import FitRecord, Span, Surrogate
+from torchkoopman.koopman.span import FitRecord, Span
+from torchkoopman.koopman.surrogate import Surrogate
 from torchkoopman.observe.layouts import Layout
 
 PARTS: dict[str, Callable[[], Part]] = {

@@ -21,10 +21,9 @@ from torchkoopman.koopman.operators import (
     Operator,
     Orthogonal,
     Stable,
-    fractional_power,
-    logarithm,
     operator_from_config,
 )
+from torchkoopman.koopman.powers import fractional_power, logarithm
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:

@@ -19,7 +19,8 @@ from torchkoopman.koopman.operators import (
     Orthogonal,
     Stable,
 )
-from torchkoopman.koopman.surrogate import FitRecord, Span, Surrogate
+from torchkoopman.koopman.span import FitRecord, Span
+from torchkoopman.koopman.surrogate import Surrogate
 from torchkoopman.observe.class_moments import LabelledMoments
 from torchkoopman.observe.layouts import Layout
 from torchkoopman.observe.moments import Moments, layer_pairs

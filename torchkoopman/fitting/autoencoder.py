@@ -20,7 +20,8 @@ from torchkoopman.fitting.trainer import Trainer
 from torchkoopman.koopman.coordinates import CoordinateOptions, Coordinates
 from torchkoopman.koopman.learnt import LearntObservables
 from torchkoopman.koopman.operators import FAMILIES, operator_from_config
-from torchkoopman.koopman.surrogate import FitRecord, Span, Surrogate
+from torchkoopman.koopman.span import FitRecord, Span
+from torchkoopman.koopman.surrogate import Surrogate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -53,7 +54,8 @@ class AutoencoderFitter:
         tail: what follows the last layer up to the logits, ``(rows, features)`` to
             ``(rows, classes)``: predictions are then also judged by what the network makes of them
             (``LossWeights.behaviour``). A frozen copy is used. Samples must have one position.
-        steps_per_update: gradient steps for each trajectory that comes.
+        steps_per_update: gradient steps for each trajectory that comes; one half is a step for
+            every other.
         learning_rate: of AdamW; None for 1e-2, less by the root of the hidden width above 128.
         decay: weight decay of encoder and decoder; the operator has none.
         ridge: relative, of the closed form that K starts from and is polished with.
@@ -73,7 +75,7 @@ class AutoencoderFitter:
         weights: LossWeights = LossWeights(),  # noqa: B008, frozen
         tail: nn.Module | None = None,
         batch: int = 128,
-        steps_per_update: int = 8,
+        steps_per_update: float = 8,
         learning_rate: float | None = None,
         decay: float = 1e-4,
         ridge: float = 1e-6,
@@ -104,7 +106,7 @@ class AutoencoderFitter:
         self._latest: Trajectory | None = None
         self._frames: list[Coordinates] = []
         self._trainer: Trainer | None = None
-        self._owed = 0
+        self._owed = 0.0
 
     def update(self, trajectory: Trajectory) -> Self:
         """Take a trajectory into the reservoir and the steps that are due."""
@@ -127,7 +129,7 @@ class AutoencoderFitter:
     def train(self, steps: int, *, progress: bool = False) -> Self:
         """Further steps on the reservoir, the learning rate falling linearly to zero."""
         self._ready().fall(steps)
-        self._owed += steps
+        self._owed = float(steps)
         self._pay(progress)
         return self
 
@@ -136,18 +138,14 @@ class AutoencoderFitter:
         """What was learnt until now: a copy, with moments of the reservoir's latent states.
 
         A dense operator is polished: the closed form on the final latent states takes its place if
-        it predicts the reservoir's states better.
+        it predicts the states of a sample of the reservoir better.
         """
         trainer = self._ready()
         assert self._latest is not None
         observables, operator = trainer.averaged()
         sample, _ = self._reservoir[:_SAMPLE]
         operator = polish(observables, operator, sample, self.weights, self.ridge)
-        span = Span.even(
-            self._latest.layers,
-            layouts=dict(self._latest.layouts),
-            inputs=self._latest.inputs,
-        )
+        span = Span.of(self._latest)
         record = FitRecord("autoencoder", self._reservoir.seen, losses=dict(trainer.losses))
         surrogate = Surrogate(
             span,
@@ -173,8 +171,8 @@ class AutoencoderFitter:
     def _start(self) -> None:
         """Choose coordinates, draw the networks, and start K from the closed form."""
         frames, held = self._calibration.finish()
-        device = next(iter(held[0].states.values())).device
-        self._frames = [frame.to(device) for frame in frames]
+        device = held[0].device
+        self._frames = [frame.float() for frame in frames]
         for trajectory in held:
             self._store(trajectory)
         constant = self._family["family"] == "Dense"
@@ -202,6 +200,7 @@ class AutoencoderFitter:
             )
         return nn.Sequential(_Decoded(self._frames[-1]), self.tail)
 
+    @torch.no_grad()
     def _store(self, trajectory: Trajectory) -> None:
         """Offer a trajectory's rows to the reservoir, in coordinates."""
         paths = [
@@ -215,9 +214,10 @@ class AutoencoderFitter:
         if self._trainer is None:
             return
         losses: dict[str, Tensor] = {}
-        for _ in tqdm(range(self._owed), "train", disable=not progress):
+        due = int(self._owed + 1e-9)  # many small parts of a step must sum to whole ones
+        for _ in tqdm(range(due), "train", disable=not progress):
             losses = self._trainer.step(self._reservoir.sample(self.batch))
-        self._owed = 0
+        self._owed -= due
         if losses:
             self._trainer.losses = {term: value.item() for term, value in losses.items()}
 

@@ -21,12 +21,14 @@ _RIDGE = 1e-7
 class Baselines:
     """Affine maps from the first layer to the last, from moments of the same stream as the fit."""
 
-    def __init__(self) -> None:
+    def __init__(self, delays: int = 0) -> None:
+        self.delays = delays
         self._moments: Moments | None = None
         self._layers: tuple[str, str] = ("", "")
 
     def update(self, trajectory: Trajectory) -> Self:
-        """Take a trajectory's first and last layer into the moments."""
+        """Take a trajectory's first and last state into the moments, stacked as the fit's are."""
+        trajectory = trajectory.delayed(self.delays)
         if self._moments is None:
             self._layers = (trajectory.layers[0], trajectory.layers[-1])
             self._moments = Moments(layer_pairs(self._layers, "ends"))

@@ -33,16 +33,23 @@ class Calibration:
         widest = max(state.shape[-1] for state in trajectory.states.values())
         return held >= (max(2000, 10 * widest) if self.rows is None else self.rows)
 
-    def finish(self) -> tuple[list[Coordinates], list[Trajectory]]:
-        """Coordinates of the layers in float32, and the trajectories held back until now."""
-        held, self.held = self.held, []
-        layers = held[0].layers
+    def finish(
+        self, sample: Trajectory | None = None
+    ) -> tuple[list[Coordinates], list[Trajectory]]:
+        """Coordinates of the layers, on their device, and the trajectories held back until now.
+
+        They come from ``sample``, or else from the trajectories held back, which are let go only
+        if there were rows enough.
+        """
+        known = self.held if sample is None else [sample]
+        layers = known[0].layers
         moments = Moments([*((a, a) for a in layers), *((a, layers[-1]) for a in layers[:-1])])
-        for trajectory in held:
+        for trajectory in known:
             moments.update(trajectory.rows())
-        require_rows(moments.count, max(moments.features(layer) for layer in layers))
+        require_rows(moments.count, max(state.shape[-1] for state in known[0].states.values()))
         frames = layer_coordinates(moments, layers, self.options)
-        return [frame.float() for frame in frames], held
+        held, self.held = self.held, []
+        return [frame.to(known[0].dtype) for frame in frames], held
 
 
 def require_rows(rows: int, unknowns: int, remedy: str = "") -> None:

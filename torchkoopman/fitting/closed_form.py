@@ -6,18 +6,23 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Literal, Protocol, Self
 
+import torch
+import torch.distributed as dist
+
 from torchkoopman.fitting.calibration import require_rows
 from torchkoopman.fitting.quality import unexplained
 from torchkoopman.koopman.operators import Dense
 from torchkoopman.koopman.regression import koopman_matrix, pool
-from torchkoopman.koopman.surrogate import FitRecord, Span, Surrogate
+from torchkoopman.koopman.span import FitRecord, Span
+from torchkoopman.koopman.surrogate import Surrogate
+from torchkoopman.observe.class_moments import LabelledMoments
+from torchkoopman.observe.moments import layer_pairs
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torchkoopman.koopman.coordinates import Coordinates
     from torchkoopman.koopman.observables import Dictionary
-    from torchkoopman.observe.class_moments import LabelledMoments
     from torchkoopman.observe.moments import PairKind
     from torchkoopman.observe.trajectory import Trajectory
 
@@ -46,47 +51,100 @@ class Fitter(Protocol):
 class ClosedForm:
     """A fitter whose operator is a regression on moments of latent states."""
 
-    def __init__(self, dynamics: Dynamics, ridge: float, pairs: PairKind | None) -> None:
+    def __init__(self, dynamics: Dynamics, ridge: float, pairs: PairKind) -> None:
         if dynamics not in ("span", "step"):
             raise ValueError(f"dynamics={dynamics!r} is unknown; choose 'span' or 'step'.")
+        layer_pairs(("first", "last"), pairs)
         self.dynamics = dynamics
         self.ridge = ridge
-        self.pairs: PairKind = pairs or ("ends" if dynamics == "span" else "adjacent")
-        self._moments: LabelledMoments | None = None
+        self.pairs: PairKind = pairs
+        self._span: Span | None = None
+        self._moments = LabelledMoments(())
         self._latest: Trajectory | None = None
+        self._precision = torch.float32
 
     def sync(self) -> Self:
-        """Merge what all processes of ``torch.distributed`` have streamed, in place."""
-        if self._moments is None:
+        """Merge what all processes of ``torch.distributed`` have streamed, in place.
+
+        Shards may be uneven, and a process that saw nothing takes part. Afterwards all processes
+        have the same surrogate, without a quality of its latest batch.
+
+        Raises:
+            ValueError: processes followed different layers, or measured different observables.
+        """
+        if not (dist.is_available() and dist.is_initialized()):
+            return self
+        mine = (self._span, self._precision, self._fingerprint())
+        others = [mine] * dist.get_world_size()
+        dist.all_gather_object(others, mine)
+        if len({fingerprint for _, _, fingerprint in others}) > 1:
+            raise ValueError(
+                "processes measure different observables, so their moments cannot be merged; call "
+                "calibrate(trajectory) with the same trajectory in every process before streaming."
+            )
+        known = [(span, precision) for span, precision, _ in others if span is not None]
+        if not known:
             raise ValueError(NO_DATA)
+        if len({span.layers for span, _ in known}) > 1:
+            raise ValueError(f"processes follow different layers: {[s.layers for s, _ in known]}.")
+        if self._span is None:
+            self._open(known[0][0])
+        self._precision = known[0][1]
         self._moments.sync()
+        self._latest = None
         return self
 
-    def _require(self) -> Trajectory:
-        if self._latest is None:
+    def _open(self, span: Span) -> None:
+        """Begin the moments of a span."""
+        self._span = span
+        self._moments = LabelledMoments(layer_pairs(span.layers, self.pairs))
+
+    def _fingerprint(self) -> str:
+        """Equal for fitters whose moments are of the same functions."""
+        return ""
+
+    def _following(self) -> Span:
+        if self._span is None:
             raise ValueError(NO_DATA)
-        return self._latest
+        return self._span
+
+    def _between(self, start: str, end: str) -> Span:
+        """The span between two of the layers followed, if their moments were kept."""
+        span = self._following()
+        unknown = [layer for layer in (start, end) if layer not in span.layers]
+        if unknown or span.layers.index(start) >= span.layers.index(end):
+            raise ValueError(
+                f"between({start!r}, {end!r}) takes two of the layers {span.layers}, the earlier "
+                "one first."
+            )
+        if (start, end) not in self._moments.pairs:
+            raise ValueError(
+                f"moments between {start!r} and {end!r} were not kept (pairs={self.pairs!r}); make "
+                "the fitter with pairs='all'."
+            )
+        return replace(span, layers=(start, end), times=(0.0, 1.0))
 
     def _solve(
         self,
         method: str,
-        latest: Trajectory,
+        span: Span,
         coordinates: Sequence[Coordinates],
         observables: Dictionary,
         latents: LabelledMoments,
         dynamics: Dynamics,
     ) -> Surrogate:
-        """The surrogate over the layers ``latest`` has, from moments of their latent states."""
-        layers = latest.layers
+        """The surrogate over a span, from moments of its layers' latent states."""
+        layers = span.layers
         statistics = latents.between(layers[0], layers[-1])
         total = latents.total()
         pairs = [(layers[0], layers[-1])] if dynamics == "span" else list(pairwise(layers))
         require_rows(total.count, observables.latent, ", or use fewer observables or a lower rank")
         operator = Dense(observables.latent, 1 if dynamics == "span" else len(layers) - 1, True)
+        operator.to(coordinates[0].weight)
         operator.start_from(koopman_matrix(pool(total, pairs), self.ridge, constant=True))
-        span = Span.even(layers, layouts=dict(latest.layouts), inputs=latest.inputs)
         record = FitRecord(method, total.count)
         surrogate = Surrogate(span, coordinates, observables, operator, record, statistics)
-        surrogate.to(next(iter(latest.states.values())).device).requires_grad_(False)
-        surrogate.record = replace(record, fvu=unexplained(surrogate, latest))
+        surrogate.requires_grad_(False)
+        if self._latest is not None:
+            surrogate.record = replace(record, fvu=unexplained(surrogate, self._latest))
         return surrogate

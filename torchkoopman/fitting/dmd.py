@@ -10,15 +10,13 @@ from torchkoopman.fitting.calibration import same_layers
 from torchkoopman.fitting.closed_form import ClosedForm, Dynamics
 from torchkoopman.koopman.coordinates import CoordinateOptions, Coordinates, layer_coordinates
 from torchkoopman.koopman.observables import Dictionary
-from torchkoopman.observe.class_moments import LabelledMoments
-from torchkoopman.observe.moments import PairKind, layer_pairs
+from torchkoopman.koopman.span import Span
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from torch import Tensor
 
     from torchkoopman.koopman.surrogate import Surrogate
+    from torchkoopman.observe.moments import PairKind
     from torchkoopman.observe.trajectory import Trajectory
 
 
@@ -35,7 +33,8 @@ class DMDFitter(ClosedForm):
             widths allow it. Without it each layer has its own principal axes, aligned on the last.
         delays: stack each layer's state on so many earlier ones (delay DMD, S2). The surrogate then
             starts from stacked states and cannot replace layers by itself.
-        pairs: which layers' cross-moments to keep; ``"all"`` lets :meth:`between` fit any span.
+        pairs: which layers' cross-moments to keep: ``"adjacent"``, with those of each layer with
+            the first and the last, or ``"all"``, which lets :meth:`between` fit any span.
     """
 
     def __init__(
@@ -46,9 +45,11 @@ class DMDFitter(ClosedForm):
         ridge: float = 1e-9,
         shared: bool | None = None,
         delays: int = 0,
-        pairs: PairKind | None = None,
+        pairs: PairKind = "adjacent",
     ) -> None:
         super().__init__(dynamics, ridge, pairs)
+        if pairs == "ends":
+            raise ValueError("pairs='ends' cannot align the layers between; take 'adjacent'.")
         CoordinateOptions(rank)
         self.rank = rank
         self.shared = shared
@@ -56,38 +57,33 @@ class DMDFitter(ClosedForm):
 
     def update(self, trajectory: Trajectory) -> Self:
         """Take a trajectory's rows into the moments."""
-        trajectory = trajectory.delayed(self.delays)
-        if self._moments is None:
-            self._moments = LabelledMoments(layer_pairs(trajectory.layers, self.pairs))
-        else:
-            assert self._latest is not None
-            same_layers(self._latest.layers, trajectory)
-        self._moments.update(trajectory.rows(), trajectory.row_labels())
-        self._latest = trajectory
+        stacked = trajectory.delayed(self.delays)
+        if self._span is None:
+            self._open(Span.of(trajectory, self.delays))
+        same_layers(self._following().layers, stacked)
+        self._moments.update(stacked.rows(), stacked.row_labels())
+        self._latest, self._precision = trajectory, trajectory.dtype
         return self
 
     @property
     def surrogate(self) -> Surrogate:
         """The fit over all layers streamed until now."""
-        return self._fit(self._require().layers, self.dynamics)
+        return self._fit(self._following(), self.dynamics)
 
     def between(self, start: str, end: str) -> Surrogate:
-        """The best linear map from one layer to another, from the same pass; needs their pair."""
-        return self._fit((start, end), "span")
+        """The best linear map from one layer to a later one, from the same pass."""
+        return self._fit(self._between(start, end), "span")
 
-    def _fit(self, layers: Sequence[str], dynamics: Dynamics) -> Surrogate:
-        latest = self._require().only(layers)
-        assert self._moments is not None
+    def _fit(self, span: Span, dynamics: Dynamics) -> Surrogate:
         total = self._moments.total()
-        widths = {total.features(layer) for layer in layers}
+        widths = {total.features(layer) for layer in span.layers}
         shared = len(widths) == 1 if self.shared is None else self.shared
-        options = CoordinateOptions(self.rank, shared=shared)
-        frames = layer_coordinates(total, layers, options)
+        frames = layer_coordinates(total, span.layers, CoordinateOptions(self.rank, shared=shared))
         dictionary = Dictionary().build(frames[0].size)
-        maps = {layer: _augmented(frame) for layer, frame in zip(layers, frames, strict=True)}
+        maps = {layer: _augmented(frame) for layer, frame in zip(span.layers, frames, strict=True)}
         latents = self._moments.affine(maps)
-        coordinates = [frame.float() for frame in frames]
-        return self._solve("dmd", latest, coordinates, dictionary, latents, dynamics)
+        coordinates = [frame.to(self._precision) for frame in frames]
+        return self._solve("dmd", span, coordinates, dictionary, latents, dynamics)
 
 
 def _augmented(frame: Coordinates) -> tuple[Tensor, Tensor]:

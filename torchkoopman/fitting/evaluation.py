@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from torchkoopman.fitting.quality import Unexplained, predictions
+from torchkoopman.fitting.quality import Unexplained, predictions, stacked
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -67,7 +67,7 @@ class Evaluator:
 
     def update(self, trajectory: Trajectory) -> None:
         """Take in one held-out trajectory."""
-        rows = trajectory.rows()
+        rows = stacked(self.surrogate, trajectory).rows()
         for layer, prediction in predictions(self.surrogate, trajectory).items():
             self._layers[layer].update(prediction, rows[layer])
         start, end = rows[self.surrogate.layers[0]], rows[self.surrogate.layers[-1]]
@@ -81,7 +81,10 @@ class Evaluator:
         """What came out."""
         known = {layer: each for layer, each in self._layers.items() if each.rows}
         if not known:
-            raise ValueError("no held-out rows came; there is nothing to report.")
+            raise ValueError(
+                "no held-out rows came, so there is nothing to report: a single pass holds out "
+                "every tenth sample. Give fit() ten samples or more, or held_out=another loader."
+            )
         return Evaluation(
             self.surrogate.record.method,
             next(iter(known.values())).rows,

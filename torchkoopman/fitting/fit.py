@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sized
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from functools import partial
@@ -72,7 +71,7 @@ def fit(
             out, up to 2 000.
         epochs: passes over the loader; more than one needs ``held_out``, for a shuffled second
             pass would show the fit what was held out of the first.
-        steps: gradient steps of the autoencoder in all.
+        steps: gradient steps of the autoencoder in all, two fifths of them while data stream.
         layout: einops pattern of the layers' outputs.
         positions: take so many random positions of each sample instead of all.
         forward: how to call the model on a batch, if not as above.
@@ -89,12 +88,12 @@ def fit(
             "seen in the next. Give held_out=a loader of other data; one pass is usually enough, "
             "since the autoencoder replays."
         )
-    length = epochs * len(loader) if isinstance(loader, Sized) else None
+    length = _length(loader, epochs)
+    if method == "autoencoder" and length is not None:
+        options = {"steps_per_update": _ONLINE * steps / max(1, length), **options}
     fitter = _fitter(method, options)
     autoencoder = fitter if isinstance(fitter, AutoencoderFitter) else None
-    if autoencoder is not None and length and "steps_per_update" not in options:
-        autoencoder.steps_per_update = math.ceil(_ONLINE * steps / length)
-    baselines = Baselines()
+    baselines = Baselines(fitter.delays if isinstance(fitter, DMDFitter) else 0)
     rival = None if autoencoder is None else EDMDFitter()
     kept = _Holdout(0 if held_out is not None else _HELD_OUT, [fitter, baselines])
     kept.listeners += [] if rival is None else [_Limited(rival, _RIVAL_ROWS)]
@@ -102,6 +101,7 @@ def fit(
     batches = (batch for _ in range(epochs) for batch in loader)
     watch.stream(tqdm(batches, "stream", length, disable=not progress), kept)
     if autoencoder is not None:
+        autoencoder.train(0)  # what was due before the calibration ended
         autoencoder.train(max(steps - autoencoder.steps, 0), progress=progress)
     surrogate = fitter.surrogate
     rivals = {} if rival is None else _instant(rival)
@@ -130,7 +130,8 @@ def evaluate(
 ) -> Evaluation:
     """Layer by layer FVU of a surrogate on data it has not seen; arguments as for :func:`fit`."""
     evaluator = Evaluator(surrogate)
-    watch = _Watch(model, list(surrogate.layers), layout, positions, forward)
+    layers = [*surrogate.span.before, *surrogate.layers]
+    watch = _Watch(model, layers, layout, positions, forward)
     watch.stream(loader, evaluator)
     return evaluator.result()
 
@@ -180,6 +181,14 @@ def _instant(rival: EDMDFitter) -> dict[str, Surrogate]:
         return {"EDMD": rival.surrogate}
     except ValueError:
         return {}
+
+
+def _length(loader: Iterable[Any], epochs: int) -> int | None:
+    """Batches in all, where the loader knows; one over an iterable data set does not."""
+    try:
+        return epochs * len(loader)  # type: ignore[arg-type]
+    except TypeError:
+        return None
 
 
 class _Limited:

@@ -47,6 +47,11 @@ class Unexplained:
         return self._error / self._spread
 
 
+def stacked(surrogate: Surrogate, trajectory: Trajectory) -> Trajectory:
+    """The trajectory in the states the surrogate knows: stacked, if it was fitted with delays."""
+    return trajectory.delayed(len(surrogate.span.before))
+
+
 @torch.no_grad()
 def predictions(surrogate: Surrogate, trajectory: Trajectory) -> dict[str, Tensor]:
     """Layer → counted rows predicted from the first layer, ``(rows, features)``.
@@ -55,6 +60,7 @@ def predictions(surrogate: Surrogate, trajectory: Trajectory) -> dict[str, Tenso
     says nothing of them.
     """
     first, *later = surrogate.layers
+    trajectory = stacked(surrogate, trajectory)
     start = trajectory.states[first].to(next(surrogate.parameters()).dtype)
     rows = {}
     for layer in later:
@@ -66,7 +72,7 @@ def predictions(surrogate: Surrogate, trajectory: Trajectory) -> dict[str, Tenso
 
 def unexplained(surrogate: Surrogate, trajectory: Trajectory) -> dict[str, float]:
     """Layer → FVU of its prediction from the first layer on one trajectory."""
-    truth = trajectory.rows()
+    truth = stacked(surrogate, trajectory).rows()
     return {
         layer: Unexplained().update(rows, truth[layer]).value
         for layer, rows in predictions(surrogate, trajectory).items()

@@ -34,6 +34,8 @@ class Reservoir:
 
     def add(self, paths: Tensor, labels: Tensor | None = None) -> Self:
         """Offer paths, ``(rows, layers, coordinates)``, with their classes."""
+        if len(paths) == 0:
+            return self
         if labels is None:
             labels = torch.full((len(paths),), -1, device=paths.device)
         capacity = self._allocate(paths)
@@ -64,14 +66,15 @@ class Reservoir:
             torch.rand(rows, generator=self._generator, dtype=torch.float64) * (order + 1)
         ).long()
         slots = torch.where(order < capacity, order, drawn)
-        inside = slots.clamp(max=capacity)
-        winner = torch.full((capacity + 1,), -1).scatter_reduce(0, inside, order, "amax")
-        return torch.where(winner[inside] == order, slots, capacity)
+        chosen, which = torch.unique(slots, return_inverse=True)
+        winner = torch.full_like(chosen, -1).scatter_reduce(0, which, order, "amax")
+        return torch.where(winner[which] == order, slots, capacity)
 
     def _allocate(self, paths: Tensor) -> int:
         """Make room at the first batch; returns how many rows fit."""
         if self._paths is None:
-            row = paths[0].numel() * paths.element_size()
+            label = torch.iinfo(torch.long).bits // 8
+            row = paths[0].numel() * paths.element_size() + label
             capacity = max(1, self.max_bytes // row)
             self._paths = paths.new_empty(capacity, *paths.shape[1:])
             self._labels = torch.full((capacity,), -1, device=paths.device)

@@ -7,7 +7,7 @@ for any two chosen layers i before j at depth-times t (mathematics as in S1, arX
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
@@ -19,55 +19,14 @@ from torchkoopman.koopman.folding import Replacement, fold
 from torchkoopman.koopman.learnt import LearntObservables
 from torchkoopman.koopman.observables import Dictionary
 from torchkoopman.koopman.operators import Operator, operator_from_config
+from torchkoopman.koopman.span import FitRecord, Span
 from torchkoopman.koopman.spectrum import Spectrum, spectrum_of
-from torchkoopman.observe.layouts import Layout
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torchkoopman.observe.class_moments import LabelledMoments
     from torchkoopman.observe.trajectory import InputSpec
-
-
-@dataclass(frozen=True)
-class Span:
-    """Where a surrogate stands in a model."""
-
-    layers: tuple[str, ...]
-    """Names of the chosen layers, first in depth first."""
-    times: tuple[float, ...]
-    """Depth-time of each layer, ascending from 0 to 1."""
-    layouts: dict[str, Layout] = field(default_factory=dict)
-    """Layer → how its output becomes a state; empty where states were given as they are."""
-    inputs: tuple[InputSpec, ...] = ()
-    """The model's positional tensor arguments, where the probe saw them."""
-
-    @classmethod
-    def even(cls, layers: Sequence[str], **rest: Any) -> Span:
-        """Layers at even depth-times ``t_l = l / L``."""
-        if len(layers) < 2:
-            raise ValueError(f"a span needs at least two layers; it got {list(layers)}.")
-        last = len(layers) - 1
-        return cls(tuple(layers), tuple(depth / last for depth in range(last + 1)), **rest)
-
-
-@dataclass(frozen=True)
-class FitRecord:
-    """How a surrogate came about."""
-
-    method: str
-    """``"dmd"``, ``"edmd"`` or ``"autoencoder"``."""
-    rows: int
-    """Rows the fit has seen."""
-    fvu: dict[str, float] = field(default_factory=dict)
-    """Layer → fraction of variance unexplained when predicted from the first, on the latest batch
-    the fit has seen; for rows it has not seen ask ``torchkoopman.evaluate``."""
-    losses: dict[str, float] = field(default_factory=dict)
-    """Loss term → latest value; empty for closed forms."""
-    held_out: dict[str, float] = field(default_factory=dict)
-    """Layer → FVU on rows the fit has not seen; filled by ``torchkoopman.fit``."""
-    baselines: dict[str, float] = field(default_factory=dict)
-    """Trivial baseline → FVU of the last layer on the same rows."""
 
 
 class Surrogate(nn.Module):
@@ -178,6 +137,11 @@ class Surrogate(nn.Module):
         Coordinates are folded into the encoder and the decoder; layouts are applied inside.
         """
         start, end = self._ends(start, end)
+        if self.span.before:
+            raise ValueError(
+                f"the states of {start!r} are stacked on those of {self.span.before}, which no "
+                "module between two layers can see; fit without delays to replace layers."
+            )
         core = fold(
             self._frame(start),
             self.observables,
@@ -212,21 +176,12 @@ class Surrogate(nn.Module):
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
         """A surrogate of the structure of ``config``; its tensors are still to be loaded."""
-        span = config["span"]
         kinds: dict[str, type[Dictionary] | type[LearntObservables]] = {
             "dictionary": Dictionary,
             "learnt": LearntObservables,
         }
         surrogate = cls(
-            Span(
-                tuple(span["layers"]),
-                tuple(span["times"]),
-                {
-                    layer: Layout(layout["pattern"], tuple((a, n) for a, n in layout["sizes"]))
-                    for layer, layout in span["layouts"].items()
-                },
-                tuple((tuple(shape), dtype) for shape, dtype in span["inputs"]),
-            ),
+            Span.from_config(config["span"]),
             [Coordinates.zeros(size, features) for size, features in config["sizes"]],
             kinds[config["observables"]["kind"]].from_config(config["observables"]),
             operator_from_config(config["operator"]),

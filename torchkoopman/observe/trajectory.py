@@ -74,6 +74,17 @@ class Trajectory:
         return tuple(self.states)
 
     @property
+    def device(self) -> torch.device:
+        """Where the states are."""
+        return next(iter(self.states.values())).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Precision of the states: float64 if one of them has it, float32 otherwise."""
+        double = any(state.dtype == torch.float64 for state in self.states.values())
+        return torch.float64 if double else torch.float32
+
+    @property
     def batch(self) -> int:
         """Number of samples."""
         return next(iter(self.states.values())).shape[0]
@@ -160,5 +171,4 @@ class Trajectory:
         """The mask, or one that counts every row, shape ``(batch, positions)``."""
         if self.mask is not None:
             return self.mask
-        state = next(iter(self.states.values()))
-        return torch.ones(state.shape[:2], dtype=torch.bool, device=state.device)
+        return torch.ones(self.batch, self.positions, dtype=torch.bool, device=self.device)

@@ -1,0 +1,81 @@
+"""Where a surrogate stands in a model, and how it came about."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from torchkoopman.observe.layouts import Layout
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torchkoopman.observe.trajectory import InputSpec, Trajectory
+
+
+@dataclass(frozen=True)
+class Span:
+    """Where a surrogate stands in a model."""
+
+    layers: tuple[str, ...]
+    """Names of the chosen layers, first in depth first."""
+    times: tuple[float, ...]
+    """Depth-time of each layer, ascending from 0 to 1."""
+    layouts: dict[str, Layout] = field(default_factory=dict)
+    """Layer → how its output becomes a state; empty where states were given as they are."""
+    inputs: tuple[InputSpec, ...] = ()
+    """The model's positional tensor arguments, where the probe saw them."""
+    before: tuple[str, ...] = ()
+    """Layers ahead of the first, whose states are only part of stacks (delay coordinates)."""
+
+    @classmethod
+    def of(cls, trajectory: Trajectory, delays: int = 0) -> Span:
+        """The span that a trajectory follows, its states stacked on ``delays`` earlier ones."""
+        return cls.even(
+            trajectory.layers[delays:],
+            layouts={} if delays else dict(trajectory.layouts),
+            inputs=trajectory.inputs,
+            before=trajectory.layers[:delays],
+        )
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Span:
+        """The span that ``dataclasses.asdict`` and JSON made ``config`` of."""
+        layouts = {
+            layer: Layout(layout["pattern"], tuple((axis, size) for axis, size in layout["sizes"]))
+            for layer, layout in config["layouts"].items()
+        }
+        return cls(
+            tuple(config["layers"]),
+            tuple(config["times"]),
+            layouts,
+            tuple((tuple(shape), dtype) for shape, dtype in config["inputs"]),
+            tuple(config["before"]),
+        )
+
+    @classmethod
+    def even(cls, layers: Sequence[str], **rest: Any) -> Span:
+        """Layers at even depth-times ``t_l = l / L``."""
+        if len(layers) < 2:
+            raise ValueError(f"a span needs at least two layers; it got {list(layers)}.")
+        last = len(layers) - 1
+        return cls(tuple(layers), tuple(depth / last for depth in range(last + 1)), **rest)
+
+
+@dataclass(frozen=True)
+class FitRecord:
+    """How a surrogate came about."""
+
+    method: str
+    """``"dmd"``, ``"edmd"`` or ``"autoencoder"``."""
+    rows: int
+    """Rows the fit has seen."""
+    fvu: dict[str, float] = field(default_factory=dict)
+    """Layer → fraction of variance unexplained when predicted from the first, on the latest batch
+    the fit has seen; for rows it has not seen ask ``torchkoopman.evaluate``."""
+    losses: dict[str, float] = field(default_factory=dict)
+    """Loss term → latest value; empty for closed forms."""
+    held_out: dict[str, float] = field(default_factory=dict)
+    """Layer → FVU on rows the fit has not seen; filled by ``torchkoopman.fit``."""
+    baselines: dict[str, float] = field(default_factory=dict)
+    """Trivial baseline → FVU of the last layer on the same rows."""
