@@ -373,3 +373,51 @@ def test_evaluate_without_batches_says_so() -> None:
     surrogate = quiet(network(), loader(), LAYERS, method="dmd")
     with pytest.raises(ValueError, match="no held-out rows"):
         tk.evaluate(surrogate, network(), [])
+
+
+class Tokens(nn.Module):
+    """Embeds tokens and mixes features; what padding holds is garbage."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.mix = nn.Embedding(20, 4), nn.Linear(4, 4)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        return self.mix(self.embed(input_ids))
+
+
+def token_batches() -> list[dict[str, Tensor]]:
+    mask = torch.ones(12, 7, dtype=torch.long)
+    mask[:, 5:] = 0
+    return [
+        {"input_ids": torch.randint(20, (12, 7), generator=seeded(k)), "attention_mask": mask}
+        for k in range(10)
+    ]
+
+
+def seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_an_attention_mask_keeps_padding_out_of_the_fit() -> None:
+    spy = Spy()
+    tk.fit(Tokens(), token_batches(), ["embed", "mix"], method=spy, progress=False)
+    assert sum(len(part.rows()["mix"]) for part in spy.seen) == 108 * 5  # 12 of 120 held out
+
+
+def test_positions_are_sampled_where_asked_for() -> None:
+    spy = Spy()
+    tk.fit(Tokens(), token_batches(), ["embed", "mix"], method=spy, positions=3, progress=False)
+    assert {part.positions for part in spy.seen} == {3}
+
+
+def test_the_closed_form_beside_the_autoencoder_sees_rows_enough_but_not_all(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    module = importlib.import_module("torchkoopman.fitting.fit")
+    monkeypatch.setattr(module, "_RIVAL_ROWS", 100)
+    spies: list[Spy] = []
+    monkeypatch.setattr(module, "EDMDFitter", lambda: spies.append(Spy()) or spies[-1])
+    surrogate = quiet(network(), loader(), LAYERS, steps=5, **QUICK)
+    assert 100 <= len(spies[0].rows()) < 200
+    assert surrogate.record.rows == 540
