@@ -10,8 +10,9 @@ INSTALLED := $(VENV)/.installed
 # The main job: train, fit, look, swap, forget, export. DATA=yinyang (default) or mnist.
 DATA ?= yinyang
 SEEDS ?= 1
+COMPARE ?=
 demo: $(INSTALLED)
-	$(RUN)/python examples/demo.py --data $(DATA) --seeds $(SEEDS)
+	$(RUN)/python examples/demo.py --data $(DATA) --seeds $(SEEDS) $(if $(COMPARE),--compare)
 
 # The whole check: format, lint, types, tests.
 test: $(INSTALLED)

@@ -8,6 +8,7 @@ measured on test data that no fit has seen.
 from __future__ import annotations
 
 import argparse
+import copy
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -62,8 +63,8 @@ TASKS = {
     "mnist": Task(
         data=lambda seed: mnist(),
         network=(784, 784, 4, 10),
-        # Weight decay would switch the blocks off one after the other: skipping them all then costs
-        # 0.3 points, and a surrogate of them proves nothing.
+        # Weight decay switches the blocks off one after the other; skipping them all then costs
+        # next to nothing, and a surrogate of them proves nothing.
         training={"epochs": 5, "batch": 128, "rate": 0.1, "decay": 0.0},
         batch=512,
         classes=tuple("0123456789"),
@@ -101,12 +102,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", choices=TASKS, default="yinyang")
     parser.add_argument("--seeds", type=int, default=1, help="how many, from 0 (default 1)")
+    parser.add_argument("--compare", action="store_true", help="also other ways to follow layers")
     parser.add_argument("--out", type=Path, default=Path("runs"), help="logs and exported models")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     task = TASKS[arguments.data]
     out = arguments.out / arguments.data
-    outcomes = [run(task, seed, out) for seed in range(arguments.seeds)]
+    outcomes = [run(task, seed, out, compare=arguments.compare) for seed in range(arguments.seeds)]
     print(f"\n{arguments.data}: {len(outcomes)} seed(s), one thread, unseen test data")
     print(accuracy_table(outcomes))
     print(class_table(outcomes, task))
@@ -115,7 +117,7 @@ def main() -> None:
     print(f"look: tensorboard --logdir {out}")
 
 
-def run(task: Task, seed: int, out: Path) -> Outcome:
+def run(task: Task, seed: int, out: Path, compare: bool) -> Outcome:
     """One seed: train, fit, swap, forget, export."""
     torch.manual_seed(seed)
     data, outcome = task.data(seed), Outcome()
@@ -132,8 +134,15 @@ def run(task: Task, seed: int, out: Path) -> Outcome:
             model, loader, "blocks.*", method="dmd", dynamics="span", progress=False
         ),
         "EDMD": lambda: tk.fit(model, loader, "blocks.*", method="edmd", progress=False),
-        "autoencoder": lambda: watch(task, model, data, seed, out / f"seed{seed}"),
     }
+    if compare:
+        methods["EDMD, step by step"] = lambda: tk.fit(
+            model, loader, "blocks.*", method="edmd", dynamics="step", progress=False
+        )
+        methods["autoencoder, ends"] = lambda: watch(
+            task, model, data, seed, out / f"seed{seed}-ends", weights=tk.LossWeights(inner=0)
+        )
+    methods["autoencoder"] = lambda: watch(task, model, data, seed, out / f"seed{seed}")
     for name, method in methods.items():
         start = time.perf_counter()
         surrogate = method()
@@ -141,24 +150,33 @@ def run(task: Task, seed: int, out: Path) -> Outcome:
         outcome.fvu[name] = tk.evaluate(surrogate, model, unseen).layers
         swapped[name] = tk.swap(model, surrogate, example_inputs=data.test.inputs[:8])
     outcome.accuracy = {name: accuracy(net, data.test) for name, net in swapped.items()}
-    outcome.classes = {
-        name: class_accuracies(swapped[name], data.test) for name in ("network", "autoencoder")
-    }
     print(f"\n{surrogate.spectrum().summary(6)}", flush=True)
     if surrogate.operator.exact_at(surrogate.time("blocks.1")):
         inner = tk.swap(model, surrogate, "blocks.1", f"blocks.{task.network[2] - 2}")
         outcome.inner = accuracy(inner, data.test)
+    neutral = copy.deepcopy(swapped["autoencoder"])
+    neutral.head = tk.neutral_head(model.head, [task.forget])
     forgetful = tk.swap(model, tk.unlearn(surrogate, [task.forget], head=model.head))
-    outcome.classes["forgetful"] = class_accuracies(forgetful, data.test)
+    stages = {
+        "network": model,
+        "swapped, not edited": swapped["autoencoder"],
+        "neutral row only": neutral,
+        "operator edit only": tk.swap(model, tk.unlearn(surrogate, [task.forget])),
+        "both: the export": forgetful,
+    }
+    outcome.classes = {name: class_accuracies(net, data.test) for name, net in stages.items()}
     for suffix in (".pt2", ".safetensors"):
         tk.export(forgetful, out / f"forgetful-seed{seed}{suffix}")
     return outcome
 
 
-def watch(task: Task, model: nn.Module, data: Split, seed: int, logs: Path) -> tk.Surrogate:
+def watch(
+    task: Task, model: nn.Module, data: Split, seed: int, logs: Path, **options: Any
+) -> tk.Surrogate:
     """The autoencoder, watched in TensorBoard while the data stream."""
+    generator = torch.Generator().manual_seed(seed)
     fitter = tk.AutoencoderFitter(
-        **task.autoencoder, tail=model.head, generator=torch.Generator().manual_seed(seed)
+        **task.autoencoder, tail=model.head, generator=generator, **options
     )
     loader = data.train.loader(task.batch, seed=seed)
     every = max(1, len(loader) // 5)
@@ -178,7 +196,7 @@ def watch(task: Task, model: nn.Module, data: Split, seed: int, logs: Path) -> t
 def accuracy_table(outcomes: list[Outcome]) -> str:
     """Accuracy, its loss against the network, FVU by layer and fitting time of each method."""
     lines = [
-        f"{'blocks replaced by':<18} {'accuracy':>15} {'change':>15} {'seconds':>8}  FVU by layer"
+        f"{'blocks replaced by':<20}{'accuracy':>15} {'change':>15} {'seconds':>8}  FVU by layer"
     ]
     for name in outcomes[0].accuracy:
         values = [100 * each.accuracy[name] for each in outcomes]
@@ -190,26 +208,21 @@ def accuracy_table(outcomes: list[Outcome]) -> str:
             f"{layer.split('.')[1]}: {mean(each.fvu[name][layer] for each in outcomes):.4f}"
             for layer in layers
         )
-        lines.append(f"{name:<18} {spread(values):>15} {spread(drops):>15} {took}  {fvu}")
+        lines.append(f"{name:<20}{spread(values):>15} {spread(drops):>15} {took}  {fvu}")
     if outcomes[0].inner:
         values = [100 * each.inner for each in outcomes]
-        lines.append(f"{'inner blocks only':<18} {spread(values):>15}   (by the same autoencoder)")
+        lines.append(f"{'inner blocks only':<20}{spread(values):>15}   (by the same autoencoder)")
     return "\n".join(lines)
 
 
 def class_table(outcomes: list[Outcome], task: Task) -> str:
     """Accuracy class by class before and after forgetting."""
-    forgotten = task.classes[task.forget]
-    lines = ["", f"{'accuracy by class':<18} " + " ".join(f"{name:>13}" for name in task.classes)]
-    titles = {
-        "network": "network",
-        "autoencoder": "swapped",
-        "forgetful": f"forgot {forgotten!r}",
-    }
-    for name, title in titles.items():
+    head = f"forgetting {task.classes[task.forget]!r}"
+    lines = ["", f"{head:<20}" + " ".join(f"{name:>13}" for name in task.classes)]
+    for name in outcomes[0].classes:
         columns = zip(*(each.classes[name] for each in outcomes), strict=True)
         cells = [spread([100 * value for value in column]) for column in columns]
-        lines.append(f"{title:<18} " + " ".join(f"{cell:>13}" for cell in cells))
+        lines.append(f"{name:<20}" + " ".join(f"{cell:>13}" for cell in cells))
     return "\n".join(lines)
 
 

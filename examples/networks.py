@@ -49,7 +49,9 @@ def train(
 ) -> nn.Module:
     """SGD as in S1, with a one-cycle learning rate."""
     loader = data.loader(batch, seed=seed)
-    optimiser = torch.optim.SGD(model.parameters(), lr=rate, momentum=momentum, weight_decay=decay)
+    optimiser = torch.optim.SGD(
+        model.parameters(), lr=rate, momentum=momentum, weight_decay=decay, foreach=True
+    )
     steps = epochs * len(loader)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, rate, total_steps=steps, cycle_momentum=False

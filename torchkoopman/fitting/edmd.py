@@ -34,7 +34,7 @@ class EDMDFitter(ClosedForm):
         observables: a part or several (``RandomFeatures``, ``ContextMean``, ``Neighbours``).
         rank: principal directions kept of each layer.
         dynamics: ``"span"`` or ``"step"`` as for :class:`DMDFitter`; a step shared by all layers
-            costs accuracy (Yin-Yang: 0.7 points, against none).
+            costs accuracy at the end of the span (``make demo COMPARE=1`` prints how much).
         ridge: relative to the mean variance.
         pairs: which layers' cross-moments to keep; by default those that ``dynamics`` needs, and
             ``"all"`` lets :meth:`between` fit any span.

@@ -22,7 +22,7 @@ _RISE = 100
 """Steps over which the learning rate rises to its highest value."""
 _MEMORY = 0.99
 """Weights are averaged over about 1 / (1 - memory) steps, so that they are good at any time, also
-while the learning rate is high (measured: as good as a rate that has fallen)."""
+while the learning rate is high."""
 
 
 class Trainer:
