@@ -63,6 +63,19 @@ class ClosedForm:
         self._latest: Trajectory | None = None
         self._precision = torch.float32
 
+    @property
+    def surrogate(self) -> Surrogate:
+        """The fit over all layers streamed until now."""
+        return self._fit(self._following(), self.dynamics)
+
+    def between(self, start: str, end: str) -> Surrogate:
+        """The best operator from one layer to a later one, from the same pass.
+
+        Raises:
+            ValueError: layers not followed or in the wrong order, or whose moments were not kept.
+        """
+        return self._fit(self._between(start, end), "span")
+
     def sync(self) -> Self:
         """Merge what all processes of ``torch.distributed`` have streamed, in place.
 
@@ -93,6 +106,10 @@ class ClosedForm:
         self._moments.sync()
         self._latest = None
         return self
+
+    def _fit(self, span: Span, dynamics: Dynamics) -> Surrogate:
+        """The surrogate over a span, from the moments streamed until now."""
+        raise NotImplementedError
 
     def _open(self, span: Span) -> None:
         """Begin the moments of a span."""

@@ -65,15 +65,6 @@ class DMDFitter(ClosedForm):
         self._latest, self._precision = trajectory, trajectory.dtype
         return self
 
-    @property
-    def surrogate(self) -> Surrogate:
-        """The fit over all layers streamed until now."""
-        return self._fit(self._following(), self.dynamics)
-
-    def between(self, start: str, end: str) -> Surrogate:
-        """The best linear map from one layer to a later one, from the same pass."""
-        return self._fit(self._between(start, end), "span")
-
     def _fit(self, span: Span, dynamics: Dynamics) -> Surrogate:
         total = self._moments.total()
         widths = {total.features(layer) for layer in span.layers}

@@ -101,15 +101,6 @@ class EDMDFitter(ClosedForm):
             self._stream(trajectory)
         return self
 
-    @property
-    def surrogate(self) -> Surrogate:
-        """The fit over all layers streamed until now."""
-        return self._fit(self._following(), self.dynamics)
-
-    def between(self, start: str, end: str) -> Surrogate:
-        """The best operator from one layer to a later one, from the same pass."""
-        return self._fit(self._between(start, end), "span")
-
     def _fit(self, span: Span, dynamics: Dynamics) -> Surrogate:
         if not self._frames:
             self.calibrate()
