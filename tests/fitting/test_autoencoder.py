@@ -115,6 +115,18 @@ def test_every_family_keeps_its_guarantee_through_training(family: Family, inner
             torch.testing.assert_close(K @ K.T, K.T @ K, rtol=0, atol=1e-5)
 
 
+def test_a_latent_space_of_the_constant_alone_is_refused() -> None:
+    with pytest.raises(ValueError, match="latent=1 is too small"):
+        tk.AutoencoderFitter(1)
+
+
+def test_without_hidden_layers_the_autoencoder_is_linear() -> None:
+    surrogate = stream(small(hidden=()), polar(600)).surrogate
+    a, b = normal(1, 1, 2, seed=8), normal(1, 1, 2, seed=9)
+    middle = surrogate((a + b) / 2)
+    torch.testing.assert_close(middle, (surrogate(a) + surrogate(b)) / 2, rtol=1e-4, atol=1e-5)
+
+
 def test_an_unknown_family_is_refused_with_the_list() -> None:
     with pytest.raises(ValueError, match=r"'Magic'.*Dense"):
         small(operator="Magic")

@@ -421,3 +421,9 @@ def test_the_closed_form_beside_the_autoencoder_sees_rows_enough_but_not_all(
     surrogate = quiet(network(), loader(), LAYERS, steps=5, **QUICK)
     assert 100 <= len(spies[0].rows()) < 200
     assert surrogate.record.rows == 540
+
+
+@pytest.mark.parametrize("method", ["dmd", "edmd", "autoencoder"])
+def test_one_layer_is_no_span_and_is_refused_by_name(method: Any) -> None:
+    with pytest.raises(ValueError, match=r"\['2'\]. Choose two layers or more"):
+        quiet(network(), loader(), "2", method=method)

@@ -85,6 +85,8 @@ class AutoencoderFitter:
     ) -> None:
         if operator not in FAMILIES:
             raise ValueError(f"operator={operator!r} is unknown; choose one of {list(FAMILIES)}.")
+        if latent < 2:
+            raise ValueError(f"latent={latent} is too small; beside the constant take 1 or more.")
         self.latent = latent
         self.hidden = (2 * latent,) if hidden is None else tuple(hidden)
         self.weights = weights
@@ -92,7 +94,9 @@ class AutoencoderFitter:
         self.batch = batch
         self.steps_per_update = steps_per_update
         # Good at 128 hidden units (Yin-Yang) and at 800 (MNIST); wide layers need smaller steps.
-        self.learning_rate = learning_rate or 1e-2 * min(1.0, (128 / max(self.hidden)) ** 0.5)
+        self.learning_rate = learning_rate or 1e-2 * min(
+            1.0, (128 / max(self.hidden, default=128)) ** 0.5
+        )
         self.decay = decay
         self._family: dict[str, Any] = {"family": operator, "latent": latent}
         if operator == "Dense":

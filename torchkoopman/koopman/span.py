@@ -57,7 +57,10 @@ class Span:
     def even(cls, layers: Sequence[str], **rest: Any) -> Span:
         """Layers at even depth-times ``t_l = l / L``."""
         if len(layers) < 2:
-            raise ValueError(f"a span needs at least two layers; it got {list(layers)}.")
+            raise ValueError(
+                f"a span leads from one layer's output to a later one's; it got {list(layers)}. "
+                "Choose two layers or more."
+            )
         last = len(layers) - 1
         return cls(tuple(layers), tuple(depth / last for depth in range(last + 1)), **rest)
 

@@ -138,10 +138,12 @@ class Trajectory:
         Raises:
             ValueError: ``delays`` is negative or leaves fewer than two layers.
         """
-        if not 0 <= delays <= len(self.states) - 2:
+        if delays == 0:
+            return self
+        if not 0 < delays <= len(self.states) - 2:
             raise ValueError(
                 f"delays={delays} over {len(self.states)} layers leaves no pair of stacked states; "
-                f"it must lie between 0 and {len(self.states) - 2}."
+                f"it must lie between 0 and {max(0, len(self.states) - 2)}."
             )
         states = list(self.states.values())
         stacked = {
@@ -149,7 +151,7 @@ class Trajectory:
             for depth, layer in enumerate(self.states)
             if depth >= delays
         }
-        return replace(self, states=stacked, layouts={} if delays else self.layouts)
+        return replace(self, states=stacked, layouts={})
 
     @staticmethod
     def concatenate(parts: list[Trajectory]) -> Trajectory:
