@@ -1,5 +1,6 @@
 """The online autoencoder on a small nonlinear system: what it learns, and what it promises."""
 
+import weakref
 from typing import Any
 
 import pytest
@@ -387,3 +388,16 @@ def test_dense_start_is_exactly_the_constant_for_every_latent_state() -> None:
     assert isinstance(surrogate.operator, Dense)
     latent = surrogate.operator(surrogate.encode(polar(9)[0][:, None], "0"))
     torch.testing.assert_close(latent[..., 0], torch.ones(9, 1))
+
+
+@pytest.mark.parametrize(
+    "fitter", [tk.DMDFitter(), tk.EDMDFitter(calibration=600), small(steps_per_update=0)]
+)
+def test_of_all_that_streams_only_the_latest_trajectory_is_kept(fitter: Any) -> None:
+    seen = []
+    for seed in range(12):
+        trajectory = Trajectory.of(*polar(100, seed=seed))
+        seen.append(weakref.ref(next(iter(trajectory.states.values()))))
+        fitter.update(trajectory)
+        del trajectory
+    assert [ref() is None for ref in seen] == [True] * 11 + [False]

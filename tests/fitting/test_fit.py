@@ -427,3 +427,12 @@ def test_the_closed_form_beside_the_autoencoder_sees_rows_enough_but_not_all(
 def test_one_layer_is_no_span_and_is_refused_by_name(method: Any) -> None:
     with pytest.raises(ValueError, match=r"\['2'\]. Choose two layers or more"):
         quiet(network(), loader(), "2", method=method)
+
+
+def test_the_report_says_why_there_is_no_closed_form_beside_the_autoencoder(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    options = {**QUICK, "calibration": 50}
+    tk.fit(network(), loader(100, 50), LAYERS, steps=5, **options)
+    printed = capsys.readouterr().out
+    assert "no EDMD beside it: 90 rows were streamed, but the fit has" in printed

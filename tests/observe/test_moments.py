@@ -1,5 +1,7 @@
 """Streaming moments against the batch formulas they stand for."""
 
+import weakref
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -87,6 +89,16 @@ def test_memory_is_flat_from_ten_thousand_to_a_million_rows() -> None:
     assert moments.nbytes == small == 8 * (5 + 3 + 25 + 15 + 9)
 
 
+def test_no_batch_outlives_its_update() -> None:
+    moments, seen = LabelledMoments(PAIRS), []
+    for seed in range(5):
+        batch = draw(100, seed)
+        seen += [weakref.ref(value) for value in batch.values()]
+        moments.update(batch, torch.arange(100) % 3)
+        del batch
+    assert [ref() for ref in seen] == [None] * 10
+
+
 def test_moments_of_affine_images_are_affine_images_of_moments() -> None:
     values = draw(300)
     weight, bias = torch.randn(4, 5, dtype=torch.float64), torch.randn(4, dtype=torch.float64)
@@ -125,6 +137,15 @@ def test_unlabelled_rows_count_overall_only() -> None:
     )
     assert classes.count == classes.total().count == 20
     assert classes.by_class[0].count == classes.without([0]).count == 10
+
+
+def test_rows_with_a_negative_label_are_rows_without_one() -> None:
+    values = draw(90)
+    labels = torch.arange(90) % 3 - 1
+    classes = LabelledMoments(PAIRS).update(values, labels)
+    assert classes.classes == (0, 1)
+    assert classes.unlabelled.count == 30
+    assert_equal(classes.total(), stream(values, [90]), 1e-11)
 
 
 @pytest.mark.parametrize("labelled", [False, True])

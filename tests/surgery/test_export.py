@@ -4,7 +4,6 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
@@ -43,9 +42,7 @@ class Surrogate(nn.Module):
 
 @pytest.fixture(autouse=True)
 def _surrogate_module(monkeypatch: pytest.MonkeyPatch) -> None:
-    module = ModuleType("surrogate")
-    module.Surrogate = Surrogate
-    monkeypatch.setitem(sys.modules, "torchkoopman.koopman.surrogate", module)
+    monkeypatch.setattr("torchkoopman.surgery.export.Surrogate", Surrogate)
 
 
 class Net(nn.Module):

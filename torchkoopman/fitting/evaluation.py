@@ -27,6 +27,8 @@ class Evaluation:
     """Layer → FVU of its prediction from the first layer."""
     baselines: dict[str, float]
     """Baseline → FVU of the last layer."""
+    notes: tuple[str, ...] = ()
+    """What is missing, and why."""
 
     @property
     def fvu(self) -> float:
@@ -47,6 +49,7 @@ class Evaluation:
             lines.append(f"  by layer: {inner}")
         if self.beaten_by():
             lines.append(f"  the {self.method} does not beat: {', '.join(self.beaten_by())}")
+        lines += [f"  {note}" for note in self.notes]
         return "\n".join(lines)
 
 
@@ -58,10 +61,12 @@ class Evaluator:
         surrogate: Surrogate,
         maps: Mapping[str, Affine] | None = None,
         rivals: Mapping[str, Surrogate] | None = None,
+        notes: tuple[str, ...] = (),
     ) -> None:
         self.surrogate = surrogate
         self._maps = dict(maps or {})
         self._rivals = dict(rivals or {})
+        self._notes = notes
         self._layers = {layer: Unexplained() for layer in surrogate.layers[1:]}
         self._baselines = {name: Unexplained() for name in (*self._maps, *self._rivals)}
 
@@ -90,4 +95,5 @@ class Evaluator:
             next(iter(known.values())).rows,
             {layer: each.value for layer, each in known.items()},
             {name: each.value for name, each in self._baselines.items()},
+            self._notes,
         )

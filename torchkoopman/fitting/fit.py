@@ -104,8 +104,8 @@ def fit(
         autoencoder.train(0)  # what was due before the calibration ended
         autoencoder.train(max(steps - autoencoder.steps, 0), progress=progress)
     surrogate = fitter.surrogate
-    rivals = {} if rival is None else _instant(rival)
-    evaluator = Evaluator(surrogate, baselines.maps(surrogate.latent), rivals)
+    rivals, notes = ({}, ()) if rival is None else _instant(rival)
+    evaluator = Evaluator(surrogate, baselines.maps(surrogate.latent), rivals, notes)
     for trajectory in kept.held:
         evaluator.update(trajectory)
     if held_out is not None:
@@ -175,12 +175,12 @@ class _Watch:
             self.model(*map(to, args), **{name: to(value) for name, value in kwargs.items()})
 
 
-def _instant(rival: EDMDFitter) -> dict[str, Surrogate]:
-    """The closed form to compare with, unless there were too few rows for one."""
+def _instant(rival: EDMDFitter) -> tuple[dict[str, Surrogate], tuple[str, ...]]:
+    """The closed form to compare with, or why there is none: too few rows for its observables."""
     try:
-        return {"EDMD": rival.surrogate}
-    except ValueError:
-        return {}
+        return {"EDMD": rival.surrogate}, ()
+    except ValueError as error:
+        return {}, (f"no EDMD beside it: {error}",)
 
 
 def _length(loader: Iterable[Any], epochs: int) -> int | None:
@@ -213,7 +213,6 @@ class _Holdout:
         self.listeners = listeners
         self.held: list[Trajectory] = []
         self._seen = 0
-        self._kept = 0
 
     def update(self, trajectory: Trajectory) -> None:
         """Split one trajectory's samples."""

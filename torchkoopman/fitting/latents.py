@@ -37,9 +37,7 @@ def span_moments(observables: LearntObservables, paths: Tensor, labels: Tensor) 
     moments = LabelledMoments(layer_pairs(("start", "end"), "ends"))
     for part, classes in zip(torch.split(paths, _CHUNK), torch.split(labels, _CHUNK), strict=True):
         start, end = observables.encode(part[:, [0, -1]]).unbind(1)
-        known = classes >= 0
-        moments.update({"start": start[known], "end": end[known]}, classes[known])
-        moments.update({"start": start[~known], "end": end[~known]})
+        moments.update({"start": start, "end": end}, classes)
     return moments
 
 

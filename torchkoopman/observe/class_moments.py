@@ -39,13 +39,20 @@ class LabelledMoments:
         return self.unlabelled.nbytes + sum(moments.nbytes for moments in self.by_class.values())
 
     def update(self, values: Mapping[str, Tensor], labels: Tensor | None = None) -> Self:
-        """Take in one batch; ``labels`` are integers of shape ``(rows,)``."""
+        """Take in one batch.
+
+        Args:
+            values: variable → rows, ``(rows, features)``.
+            labels: class of each row, integers of shape ``(rows,)``; negative where unknown.
+        """
         if labels is None:
             self.unlabelled.update(values)
             return self
         for label in torch.unique(labels).tolist():
             chosen = labels == label
-            moments = self.by_class.setdefault(int(label), Moments(self.pairs))
+            moments = self.unlabelled
+            if label >= 0:
+                moments = self.by_class.setdefault(int(label), Moments(self.pairs))
             moments.update({name: value[chosen] for name, value in values.items()})
         return self
 

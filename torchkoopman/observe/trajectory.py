@@ -25,7 +25,7 @@ class Trajectory:
     """Layer → state of shape ``(batch, positions, features)``, first layer first. Features may
     differ between layers, batch and positions may not."""
     labels: Tensor | None = None
-    """Class of each sample, integer, shape ``(batch,)``."""
+    """Class of each sample, integer, shape ``(batch,)``; negative where unknown."""
     mask: Tensor | None = None
     """True where a row counts, shape ``(batch, positions)``; False for padding and for what is not
     finite."""

@@ -18,6 +18,7 @@ from safetensors.torch import load_model, save_model
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from torchkoopman.koopman.surrogate import Surrogate
 from torchkoopman.surgery.record import RECORDS, SwapRecord, swaps, tensors, version
 from torchkoopman.surgery.swap import swap
 
@@ -89,8 +90,6 @@ def load(model: nn.Module, path: str | Path) -> nn.Module:
             the file does not know.
         RuntimeError: the tensors do not fit the architecture.
     """
-    from torchkoopman.koopman.surrogate import Surrogate
-
     records = _read_card(Path(path))
     edited = copy.deepcopy(model)
     for record in records:

@@ -6,7 +6,8 @@ scatter W of z,
     Δ = B (Aᵀ W̄⁻¹ A)⁻¹ Aᵀ W̄⁻¹,   A = [m_f …, m_r …],   B = [s (T - K m_f) …, 0],   K' = K + Δ
 
 disturbs within-class variation least among all Δ that move each forgotten mean a fraction s of the
-way to its target T and leave every retained mean where it was. ROME (arXiv 2202.05262), LEACE
+way to its target T and leave every retained mean where K sends it; K is the operator as fitted, or
+refitted without the forgotten classes (the downdate). ROME (arXiv 2202.05262), LEACE
 (arXiv 2306.03819) and S1's notebook edit share this form with other metrics and constraints.
 
 This redirects the operator; it removes no information. The encoder still knows the class, and a
