@@ -121,6 +121,12 @@ def test_a_latent_space_of_the_constant_alone_is_refused() -> None:
         tk.AutoencoderFitter(1)
 
 
+@pytest.mark.parametrize("wrong", [{"batch": 0}, {"steps_per_update": -1}])
+def test_counts_that_cannot_be_are_refused(wrong: dict[str, int]) -> None:
+    with pytest.raises(ValueError, match="1 or more"):
+        tk.AutoencoderFitter(8, **wrong)
+
+
 def test_without_hidden_layers_the_autoencoder_is_linear() -> None:
     surrogate = stream(small(hidden=()), polar(600)).surrogate
     a, b = normal(1, 1, 2, seed=8), normal(1, 1, 2, seed=9)

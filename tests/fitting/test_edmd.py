@@ -331,3 +331,9 @@ def test_a_network_with_relu_in_place_streams_through_hooks() -> None:
     x = normal(300, 4, seed=5)
     start = model[0](x).detach().clone()
     assert fvu(fitter.surrogate, [start, model(x).detach()]) < 0.1
+
+
+@pytest.mark.parametrize("wrong", ["tanh", tk.RandomFeatures, [tk.ContextMean(), 3]])
+def test_observables_of_another_kind_are_refused_with_the_list(wrong: object) -> None:
+    with pytest.raises(TypeError, match=r"RandomFeatures, ContextMean, Neighbours.*got"):
+        tk.EDMDFitter(wrong)  # type: ignore[arg-type]

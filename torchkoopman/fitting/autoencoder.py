@@ -87,6 +87,10 @@ class AutoencoderFitter:
             raise ValueError(f"operator={operator!r} is unknown; choose one of {list(FAMILIES)}.")
         if latent < 2:
             raise ValueError(f"latent={latent} is too small; beside the constant take 1 or more.")
+        if batch < 1 or steps_per_update < 0:
+            raise ValueError(
+                f"batch={batch} must be 1 or more, steps_per_update={steps_per_update} 0 or more."
+            )
         self.latent = latent
         self.hidden = (2 * latent,) if hidden is None else tuple(hidden)
         self.weights = weights

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torchkoopman.fitting.calibration import Calibration, same_layers
 from torchkoopman.fitting.closed_form import NO_DATA, ClosedForm, Dynamics
 from torchkoopman.koopman.coordinates import CoordinateOptions, Coordinates
-from torchkoopman.koopman.observables import Dictionary, Part, RandomFeatures
+from torchkoopman.koopman.observables import Dictionary, Part, RandomFeatures, as_parts
 from torchkoopman.koopman.span import Span
 
 if TYPE_CHECKING:
@@ -55,8 +55,7 @@ class EDMDFitter(ClosedForm):
     ) -> None:
         kept: PairKind = "ends" if dynamics == "span" else "adjacent"
         super().__init__(dynamics, ridge, pairs or kept)
-        parts = RandomFeatures() if observables is None else observables
-        self._parts = [parts] if isinstance(parts, Part) else list(parts)
+        self._parts = as_parts(RandomFeatures() if observables is None else observables)
         self._generator = torch.Generator().manual_seed(0) if generator is None else generator
         self._calibration = Calibration(CoordinateOptions(rank), calibration)
         self._frames: list[Coordinates] = []

@@ -181,6 +181,25 @@ PARTS: dict[str, type[Part]] = {
 }
 
 
+def as_parts(observables: Part | Sequence[Part]) -> list[Part]:
+    """One part or several, as a list.
+
+    Raises:
+        TypeError: something else came.
+    """
+    parts: list[Any] = [observables]
+    if isinstance(observables, list | tuple):
+        parts = list(observables)
+    for part in parts:
+        if not isinstance(part, Part):
+            given = f"the class {part.__name__}" if isinstance(part, type) else repr(part)
+            raise TypeError(
+                f"observables are made of {', '.join(PARTS)}, one or a list of them; got {given}. "
+                "Give an instance, such as RandomFeatures(500)."
+            )
+    return parts
+
+
 class Dictionary(nn.Module):
     """``ψ(c) = [1, c, parts(c) …]``; the state is read off as the second entry.
 
