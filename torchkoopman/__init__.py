@@ -17,8 +17,8 @@ from torchkoopman.koopman.spectrum import Spectrum
 from torchkoopman.koopman.surrogate import Surrogate
 from torchkoopman.observe.probes import Probe, attach
 from torchkoopman.observe.trajectory import Trajectory
-from torchkoopman.surgery.cut import DirtyCut
 from torchkoopman.surgery.export import export, load
+from torchkoopman.surgery.region import DirtyCut
 from torchkoopman.surgery.swap import swap, swap_back, swaps
 from torchkoopman.unlearning.edit import revert, unlearn
 from torchkoopman.unlearning.neutral import neutral_head

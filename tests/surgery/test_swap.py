@@ -11,7 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, fx, nn
 
-from torchkoopman.surgery.cut import DirtyCut, find_cut
+from torchkoopman.surgery.cut import find_cut
+from torchkoopman.surgery.region import DirtyCut
 from torchkoopman.surgery.swap import SwapRecord, swap, swap_back, swaps
 
 if TYPE_CHECKING:
@@ -380,7 +381,7 @@ def test_the_replay_finds_what_the_graph_does_not_show() -> None:
     model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), shared, nn.Tanh(), shared)
     find_cut(model, "0", "3")
     with pytest.raises(RuntimeError, match="something crosses that the graph does not show"):
-        swap(model, nn.Identity(), "0", "3", example_inputs=rows())
+        swap(model, nn.Identity(), "0", "3", "fx", example_inputs=rows())
 
 
 class Optional(nn.Module):
@@ -398,7 +399,7 @@ def test_an_optional_argument_counts_as_given_and_the_replay_says_so() -> None:
     edited = swap(model, nn.Identity(), "a", "b", example_inputs=(rows(), scale))
     assert torch.equal(edited(rows(), scale), model.a(rows()) * 2)
     with pytest.raises(RuntimeError, match="takes every argument as given"):
-        swap(model, nn.Identity(), "a", "b", example_inputs=rows())
+        swap(model, nn.Identity(), "a", "b", "fx", example_inputs=rows())
 
 
 class Recurrent(nn.Module):
@@ -416,9 +417,12 @@ class Pair(Linear):
         self.layers = ("a", "rnn")
 
 
-def test_a_surrogate_cannot_stand_for_a_layer_that_returns_a_tuple() -> None:
-    with pytest.raises(TypeError, match="'rnn' returns a tuple"):
-        swap(Recurrent(), Pair(), example_inputs=rows())
+@pytest.mark.parametrize("how", ["fx", "export", "eager"])
+def test_the_module_stands_for_the_state_in_a_layers_tuple(how: str) -> None:
+    model, surrogate = Recurrent(), Pair()
+    edited = swap(model, surrogate, how=how, example_inputs=rows())
+    assert torch.allclose(edited(rows(1)), surrogate.fc(model.a(rows(1))), atol=1e-6)
+    assert torch.equal(swap_back(edited)(rows(1)), model(rows(1)))
 
 
 def test_random_numbers_outside_are_not_drawn() -> None:
@@ -430,7 +434,7 @@ def test_random_numbers_outside_are_not_drawn() -> None:
 @pytest.mark.parametrize(
     ("given", "error", "message"),
     [
-        ({"how": "onnx"}, ValueError, "how='onnx'; there are auto, fx"),
+        ({"how": "onnx"}, ValueError, "how='onnx'; there are 'auto', fx, export, eager"),
         ({"start": "head"}, ValueError, "not fitted on layer 'head'; its layers are 'blocks.0'"),
         ({"surrogate": nn.Identity()}, ValueError, "between which layers it stands"),
         ({"surrogate": "blocks"}, TypeError, "it got a str"),

@@ -28,9 +28,11 @@ class Folded(nn.Module):
         self.linear = linear
         self.decoder = decoder
 
-    def forward(self, state: Tensor) -> Tensor:
-        """State of the start layer to state of the end layer."""
-        out: Tensor = self.decoder(self.linear(self.encoder(state)))
+    def forward(self, state: Tensor, mask: Tensor | None = None) -> Tensor:
+        """State of the start layer to state of the end layer; ``mask`` as for observables."""
+        looks = isinstance(self.encoder, Encoding)
+        latent = self.encoder(state, mask) if looks else self.encoder(state)
+        out: Tensor = self.decoder(self.linear(latent))
         return out
 
 
@@ -41,15 +43,17 @@ class Encoding(nn.Module):
         super().__init__()
         self.dictionary = dictionary
 
-    def forward(self, state: Tensor) -> Tensor:
+    def forward(self, state: Tensor, mask: Tensor | None = None) -> Tensor:
         """``(batch, positions, features)`` → ``(batch, positions, latent - 1)``."""
-        return self.dictionary.encode(state)[..., 1:]
+        return self.dictionary.encode(state, mask)[..., 1:]
 
 
 class Replacement(nn.Module):
     """A folded surrogate between the output tensors of two layers.
 
-    It computes in its own precision and returns that of its input.
+    It computes in its own precision and returns that of its input. ``takes_mask`` is true if its
+    observables look along the positions: it should then be told which positions count, and given
+    all positions that came before.
     """
 
     def __init__(self, core: Folded, start: Layout | None, end: Layout | None) -> None:
@@ -57,11 +61,16 @@ class Replacement(nn.Module):
         self.core = core
         self.start = start
         self.end = end
+        self.takes_mask = isinstance(core.encoder, Encoding) and core.encoder.dictionary.contextual
 
-    def forward(self, output: Tensor) -> Tensor:
-        """Output of the start layer to output of the end layer, in their own shapes."""
+    def forward(self, output: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Output of the start layer to output of the end layer, in their own shapes.
+
+        ``mask`` has 1 or True where a position counts, shape ``(batch, positions)``.
+        """
         state = output if self.start is None else self.start.to_state(output)
-        end = self.core(state.to(self.core.linear.weight.dtype)).to(output.dtype)
+        known = None if mask is None else mask.to(state.device) != 0
+        end = self.core(state.to(self.core.linear.weight.dtype), known).to(output.dtype)
         return end if self.end is None else self.end.to_output(end)
 
 

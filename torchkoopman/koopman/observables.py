@@ -50,6 +50,8 @@ class Part(nn.Module):
     """
 
     affine_in_state = True
+    contextual = False
+    """Whether the functions of one position depend on others."""
 
     def width(self, features: int) -> int:
         """Number of functions for states of ``features`` coordinates."""
@@ -120,6 +122,8 @@ class RandomFeatures(Part):
 class ContextMean(Part):
     """The mean state over the sample's positions; with ``causal`` over those up to each one."""
 
+    contextual = True
+
     def __init__(self, causal: bool = False) -> None:
         super().__init__()
         self.causal = causal
@@ -148,6 +152,8 @@ class Neighbours(Part):
     Offset -1 is the position before. Beyond the ends, and where a neighbour is masked, a position
     stands for its own neighbour. Negative offsets alone are causal.
     """
+
+    contextual = True
 
     def __init__(self, offsets: Sequence[int] = (-1, 1)) -> None:
         super().__init__()
@@ -217,6 +223,11 @@ class Dictionary(nn.Module):
         for part in self._parts():
             part.build(features, generator)
         return self._sized(features)
+
+    @property
+    def contextual(self) -> bool:
+        """Whether a position's functions depend on other positions."""
+        return any(part.contextual for part in self._parts())
 
     def encode(self, coordinates: Tensor, mask: Tensor | None = None) -> Tensor:
         """``(batch, positions, features)`` → ``(batch, positions, latent)``."""

@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import fx, nn
+from torch._ops import HigherOrderOperator, OpOverload
 
-from torchkoopman.surgery.trace import SpanTracer, content_nodes, reads_shape, undisturbed
+from torchkoopman.surgery.reads import content_nodes, reads_shape
+from torchkoopman.surgery.trace import SpanTracer, undisturbed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -55,10 +57,19 @@ class MemoryEdge:
 
 
 class Flow:
-    """Who depends on whom in a graph, by data and through memory."""
+    """Who depends on whom in a graph, by data and through memory.
 
-    def __init__(self, graph: fx.Graph, root: nn.Module) -> None:
+    Args:
+        graph: a traced or exported graph.
+        root: what its targets are attributes of.
+        side_inputs: names of placeholders and values that say where, not what.
+    """
+
+    def __init__(
+        self, graph: fx.Graph, root: nn.Module, side_inputs: frozenset[str] = frozenset()
+    ) -> None:
         self.nodes = list(graph.nodes)
+        self.side_inputs = side_inputs
         self.order = {node: index for index, node in enumerate(self.nodes)}
         self.opaque: list[str] = []
         """Modules and functions whose effects could not be found out."""
@@ -75,7 +86,7 @@ class Flow:
         for node, dependencies in self.before.items():
             for dependency in dependencies:
                 self.after[dependency].add(node)
-        self.content = content_nodes(self.nodes, self.before)
+        self.content = content_nodes(self.nodes, self.before, side_inputs)
         """Nodes whose value depends on the content of the model's inputs, not only on shapes."""
 
     def descendants(self, node: fx.Node) -> set[fx.Node]:
@@ -131,6 +142,8 @@ class Flow:
 
 def effect_of(node: fx.Node, root: nn.Module) -> Effect:
     """What a node does to the memory of its arguments."""
+    if node.target == "_guards_fn":  # torch.export's checks of the input sizes
+        return Effect()
     if node.op == "call_module":
         return _module_effect(root.get_submodule(str(node.target)))
     if node.op == "call_method":
@@ -138,6 +151,10 @@ def effect_of(node: fx.Node, root: nn.Module) -> Effect:
     if node.op != "call_function" or reads_shape(node):
         return Effect()
     function: Any = node.target
+    if isinstance(function, OpOverload):
+        return _schema_effect(function)
+    if isinstance(function, HigherOrderOperator):
+        return OPAQUE
     name = getattr(function, "__name__", "")
     home = str(getattr(function, "__module__", None) or "torch")
     if home == "_operator":
@@ -168,15 +185,27 @@ def _torch_effect(name: str) -> Effect | None:
     packet = getattr(torch.ops.aten, name, None)
     if packet is None:
         return WRITES_FIRST if name.endswith("_") and not name.endswith("__") else None
+    effects = [_schema_effect(getattr(packet, overload)) for overload in packet.overloads()]
+    return Effect(
+        frozenset().union(*(effect.writes for effect in effects)),
+        frozenset().union(*(effect.shares for effect in effects)),
+    )
+
+
+@functools.cache
+def _schema_effect(operator: OpOverload) -> Effect:
+    """The effect that one operator's schema declares."""
+    if "dropout" in operator._schema.name:  # returns its input in eval mode
+        return SHARES_FIRST
     writes: set[int | str] = set()
     shares: set[int | str] = set()
-    for overload in packet.overloads():
-        for place, argument in enumerate(getattr(packet, overload)._schema.arguments):
-            if argument.alias_info is not None:
-                places = {argument.name} if argument.kwarg_only else {place, argument.name}
-                shares |= places
-                if argument.alias_info.is_write:
-                    writes |= places
+    for place, argument in enumerate(operator._schema.arguments):
+        if argument.alias_info is not None:
+            name = str(argument.name)
+            places: set[int | str] = {name} if argument.kwarg_only else {place, name}
+            shares |= places
+            if argument.alias_info.is_write:
+                writes |= places
     return Effect(frozenset(writes), frozenset(shares))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
@@ -15,7 +16,9 @@ if TYPE_CHECKING:
     from torchkoopman.observe.trajectory import InputSpec
 
 RECORDS, ORIGINAL = "torchkoopman", "torchkoopman.original"
-"""Keys of ``GraphModule.meta``."""
+"""Keys of an edited model's memory."""
+MEMORY = "_torchkoopman"
+"""Attribute that is the memory of a model that is no graph; a graph's is its ``meta``."""
 
 
 @runtime_checkable
@@ -51,7 +54,13 @@ class SwapRecord:
     module: str
     """Name of the submodule in the edited model."""
     how: str
-    """The backend: ``"fx"``."""
+    """The way: ``"fx"``, ``"export"`` or ``"eager"``."""
+    why: str
+    """Why not one of the ways before it; empty for the first."""
+    layers: tuple[str, ...]
+    """The layers that were replaced."""
+    notes: tuple[str, ...]
+    """What to know of the edited model."""
     surrogate: str
     """Class of what was given to ``swap``."""
     card: dict[str, Any] | None
@@ -68,9 +77,10 @@ class SwapRecord:
     """Version of torchkoopman."""
 
     def __str__(self) -> str:
+        notes = "".join(f"; {note}" for note in self.notes)
         return (
-            f"{self.module}: {self.surrogate} from {self.start!r} to {self.end!r}, "
-            f"{self.removed:,} numbers out, {self.added:,} in"
+            f"{self.module}: {self.surrogate} from {self.start!r} to {self.end!r} by {self.how}, "
+            f"{self.removed:,} numbers out, {self.added:,} in{notes}"
         )
 
 
@@ -89,6 +99,13 @@ class Original:
 
 class SwappedModule(fx.GraphModule):
     """A graph module whose records survive pickling; torch.fx itself drops ``meta`` there."""
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> SwappedModule:
+        with warnings.catch_warnings():  # torch's own, about copying the structure of its inputs
+            warnings.simplefilter("ignore", FutureWarning)
+            copied: Any = super().__deepcopy__(memo)
+        assert isinstance(copied, SwappedModule)
+        return copied
 
     def __reduce__(self) -> tuple[Any, ...]:
         rebuild, arguments = super().__reduce__()
@@ -124,9 +141,18 @@ def swapped_module(
     return edited
 
 
+def memory(model: nn.Module) -> dict[str, Any]:
+    """Where a model keeps its records; copied and pickled with it."""
+    if isinstance(model, fx.GraphModule):
+        return model.meta
+    held: dict[str, Any] = vars(model).setdefault(MEMORY, {})
+    return held
+
+
 def swaps(model: nn.Module) -> tuple[SwapRecord, ...]:
     """What was swapped in a model, first swap first; empty for a model without swaps."""
-    records: tuple[SwapRecord, ...] = getattr(model, "meta", {}).get(RECORDS, ())
+    held = model.meta if isinstance(model, fx.GraphModule) else vars(model).get(MEMORY, {})
+    records: tuple[SwapRecord, ...] = held.get(RECORDS, ())
     return records
 
 

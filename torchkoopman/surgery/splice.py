@@ -1,119 +1,114 @@
-"""Splicing: a module is put in place of a clean cut, and the wiring is proven by a replay."""
+"""Splicing: a module is put in place of a clean cut in a graph."""
 
 from __future__ import annotations
 
 import copy
-import re
-from typing import TYPE_CHECKING, Any
-
-import torch
-from torch import Tensor, fx, nn
-from torch.utils import _pytree as pytree
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from torchkoopman.surgery.cut import Cut, cut_graph
-from torchkoopman.surgery.record import SwappedModule, swapped_module
-from torchkoopman.surgery.trace import named_module, split_call
+from torchkoopman.surgery.ends import LABEL
+from torchkoopman.surgery.exported import export_span
+from torchkoopman.surgery.inputs import MASK
+from torchkoopman.surgery.plan import Plan, Spliced, free_name
+from torchkoopman.surgery.record import swapped_module
+from torchkoopman.surgery.recording import prove
+from torchkoopman.surgery.trace import trace_span
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from torch import fx
+
+    from torchkoopman.surgery.ends import Traced
 
 
-def splice(
-    root: nn.Module, graph: fx.Graph, cut: Cut, module: nn.Module
-) -> tuple[SwappedModule, str]:
-    """Put ``module`` in place of a cut's region.
-
-    Args:
-        root: the module that was traced; it gets ``module`` as a submodule.
-        graph: its graph, which is edited.
-        cut: what goes.
-        module: from the output of the cut's start to that of its end.
-
-    Returns:
-        The edited model, on the submodules of ``root`` that it still calls, and ``module``'s name.
-    """
-    nodes = {node.name: node for node in graph.nodes}
-    first, last = (nodes[name] for name in cut.nodes)
-    plain = "koopman_" + re.sub(r"\W+", "_", f"{cut.start}_to_{cut.end}")
-    names = (plain, *(f"{plain}_{count}" for count in range(2, 1000)))
-    name = next(name for name in names if not hasattr(root, name))
-    root.add_module(name, module)
-    with graph.inserting_after(first):  # right here: nobody has written into the first output yet
-        new = graph.call_module(name, (first,))
-    last.replace_all_uses_with(new)
-    for node in reversed([nodes[name] for name in cut.region]):
-        graph.erase_node(node)
-    for node in reversed([nodes[name] for name in cut.side_inputs]):
-        if not node.users and node.op != "placeholder":
-            graph.erase_node(node)
-    graph.lint()
-    return swapped_module(root, graph, type(root).__name__), name
-
-
-@torch.no_grad()
-def replay(model: nn.Module, cut: Cut, example_inputs: Tensor | Sequence[Any]) -> Any:
-    """Run the edited wiring in eval mode, with the recorded output of ``cut.end`` for the module.
-
-    It must return what the model returns, bit by bit: so wiring and a poor module are not confused.
-
-    Args:
-        model: the model before the swap; copied.
-        cut: the cut, which is made again on a copy.
-        example_inputs: the model's positional arguments, or its one tensor.
-
-    Returns:
-        The recorded output.
+def by_tracing(plan: Plan) -> Spliced:
+    """Cut in the graph that torch.fx traces; see :func:`trace_span` and :class:`DirtyCut`.
 
     Raises:
-        RuntimeError: the edited model fails, or returns something else.
+        RuntimeError: the model cannot be traced, or a replay of the example finds a difference.
     """
-    arguments = (example_inputs,) if isinstance(example_inputs, Tensor) else tuple(example_inputs)
-    devices = [value.device for value in arguments if isinstance(value, Tensor) and value.is_cuda]
-    reference, root = copy.deepcopy(model).eval(), copy.deepcopy(model).eval()
-    name, call = split_call(cut.end)
-    seen: list[Any] = []
-    hook = named_module(reference, name).register_forward_hook(
-        lambda module, inputs, output: seen.append(_cloned(output))
-    )
-    with torch.random.fork_rng(devices):
-        expected = pytree.tree_leaves(reference(*_cloned(arguments)))
-    hook.remove()
-    output = seen[call or 0]
-    edited, _ = splice(root, *cut_graph(root, cut.start, cut.end), _Recorded(output))
-    try:
-        with torch.random.fork_rng(devices):
-            found = pytree.tree_leaves(edited(*_cloned(arguments)))
-    except Exception as error:  # runs the user's code
-        raise RuntimeError(
-            f"the model swapped from {cut.start!r} to {cut.end!r} fails on the example inputs: "
-            f"{type(error).__name__}: {error} A graph takes every argument as given, also an "
-            "optional one: pass all that its forward can take, or set the default in a wrapper."
-        ) from error
-    if len(found) != len(expected) or not all(map(_equal, found, expected)):
-        raise RuntimeError(
-            f"swapping from {cut.start!r} to {cut.end!r} changes the model even with the recorded "
-            f"output of {cut.end!r} in place, so something crosses that the graph does not show: a "
-            "layer that writes into its input or keeps a state, a hook, a context manager, or "
-            f"randomness in eval mode. Not looked into: {', '.join(cut.opaque) or 'nothing'}. "
-            "Choose a span without it."
-        )
-    return output
+    spliced, cut = _traced(plan)
+    if plan.recording is not None:
+        evaluated = replace(plan.oracle, model=copy.deepcopy(plan.model).eval())
+        prove(_traced(evaluated)[0].model, plan.recording, (plan.start, plan.end), _unseen(cut))
+    return spliced
 
 
-class _Recorded(nn.Module):
-    """Returns a recorded value, whatever comes in."""
+def by_exporting(plan: Plan) -> Spliced:
+    """Cut in the graph that torch.export records; see :func:`export_span` and :class:`DirtyCut`.
 
-    def __init__(self, value: Any) -> None:
-        super().__init__()
-        self.value = value
+    Raises:
+        RuntimeError: there are no example inputs, torch.export cannot take the model, or a replay
+            finds a difference.
+    """
+    recording = plan.recording
+    if recording is None:
+        raise RuntimeError("torch.export runs the model: give example_inputs.")
+    traced = export_span(plan.model, recording.example, plan.start, plan.end, recording.places)
+    cut = cut_graph(traced, plan.start, plan.end, plan.side_inputs, plan.keep_escapes)
+    spliced = _splice(plan, traced, cut)
+    edited = spliced.model
+    edited.set_submodule(spliced.module, plan.oracle.module)
+    prove(edited, recording, (plan.start, plan.end), _unseen(cut))
+    edited.set_submodule(spliced.module, plan.module)
+    modes = {name: module.training for name, module in plan.model.named_modules()}
+    for name, module in edited.named_modules():
+        module.training = modes.get(name, plan.model.training)
+    spliced.notes.append("an exported graph computes as in eval mode, whatever its mode")
+    return spliced
 
-    def forward(self, output: Any) -> Any:
-        return _cloned(self.value)
+
+def _traced(plan: Plan) -> tuple[Spliced, Cut]:
+    places = plan.recording.places if plan.recording else None
+    traced = trace_span(copy.deepcopy(plan.model), plan.start, plan.end, places)
+    cut = cut_graph(traced, plan.start, plan.end, plan.side_inputs, plan.keep_escapes)
+    return _splice(plan, traced, cut), cut
 
 
-def _equal(value: Any, other: Any) -> bool:
-    return torch.equal(value, other) if isinstance(value, Tensor) else bool(value == other)
+def _splice(plan: Plan, traced: Traced, cut: Cut) -> Spliced:
+    """Edit the graph: the module after the first end, the region out."""
+    graph, root = traced.graph, traced.root
+    nodes = {node.name: node for node in graph.nodes}
+    name = free_name(root, plan.start, plan.end)
+    root.add_module(name, plan.module)
+    masks = [n for n in graph.nodes if n.op == "placeholder" and n.target == MASK]
+    masked = getattr(plan.module, "takes_mask", False)
+    notes = _notes(graph, cut, [MASK] if masked else [])
+    if masked and not masks:
+        notes.append(f"the model has no argument {MASK!r}: the module counts every position")
+    with graph.inserting_after(traced.first):  # right here: nobody has written into it yet
+        new = graph.call_module(name, (traced.first, *(masks if masked else ())))
+    new.meta.update({LABEL: traced.last.meta[LABEL]} if LABEL in traced.last.meta else {})
+    traced.last.replace_all_uses_with(new)
+    entering = {value for key in cut.region for value in nodes[key].all_input_nodes}
+    for key in reversed(cut.region):
+        graph.erase_node(nodes[key])
+    _prune(graph, entering - {nodes[key] for key in cut.region} - {traced.first})
+    graph.lint()
+    edited = swapped_module(root, graph, type(plan.model).__name__)
+    return Spliced(edited, name, cut.layers, notes)
 
 
-def _cloned(value: Any) -> Any:
-    return pytree.tree_map_only(Tensor, torch.clone, value)
+def _prune(graph: fx.Graph, nodes: set[fx.Node]) -> None:
+    """Remove what nobody uses any more, such as the masks that only the replaced layers read."""
+    waiting = list(nodes)
+    while waiting:
+        node = waiting.pop()
+        if not (node.users or node.op == "placeholder" or node.is_impure()):
+            waiting += node.all_input_nodes
+            graph.erase_node(node)
+
+
+def _notes(graph: fx.Graph, cut: Cut, seen: list[str]) -> list[str]:
+    """Which arguments of the model the replaced layers read besides their input, and what stays."""
+    reached = {node for node in graph.nodes if node.name in cut.side_inputs}
+    for node in reversed(graph.nodes):
+        reached.update(node.all_input_nodes if node in reached else ())
+    names = [str(n.target) for n in graph.nodes if n.op == "placeholder" and n in reached]
+    unseen = [name for name in names if name not in seen and name in cut.arguments]
+    notes = [f"the module does not see {', '.join(unseen)}"] if unseen else []
+    return notes + [f"kept, since it escapes: {each}" for each in cut.kept]
+
+
+def _unseen(cut: Cut) -> str:
+    return ", ".join(cut.opaque)

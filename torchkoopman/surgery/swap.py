@@ -1,8 +1,6 @@
 """Swap: a span of a model's layers becomes one module, and back.
 
-The surgery is done on a torch.fx graph of a copy. What a graph cannot carry is left behind: the
-model's class with its other methods and attributes, hooks on the model itself and on the modules
-opened for the cut. ``swap_back`` has them.
+All surgery is done on a copy; there are several ways, and one report (:class:`SwapRecord`).
 """
 
 from __future__ import annotations
@@ -12,28 +10,37 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from torchkoopman.surgery.cut import cut_graph
+from torchkoopman.surgery.cut import check_ends
+from torchkoopman.surgery.eager import by_replacing
+from torchkoopman.surgery.ends import labelled
+from torchkoopman.surgery.inputs import Example, ExampleInputs
+from torchkoopman.surgery.plan import Plan, Spliced
 from torchkoopman.surgery.record import (
     ORIGINAL,
     RECORDS,
     Original,
     SurrogateLike,
-    SwappedModule,
     SwapRecord,
     as_json,
+    memory,
     swaps,
     tensors,
     version,
 )
-from torchkoopman.surgery.splice import replay, splice
+from torchkoopman.surgery.recording import record
+from torchkoopman.surgery.splice import by_exporting, by_tracing
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
 __all__ = ["SurrogateLike", "SwapRecord", "swap", "swap_back", "swaps"]
 
-HOW = ("auto", "fx")
-"""The backends there are; ``"auto"`` takes the first that fits."""
+WAYS: dict[str, Callable[[Plan], Spliced]] = {
+    "fx": by_tracing,
+    "export": by_exporting,
+    "eager": by_replacing,
+}
+"""How a model can be edited, in the order in which ``how="auto"`` tries."""
 
 
 def swap(
@@ -42,18 +49,26 @@ def swap(
     start: str | None = None,
     end: str | None = None,
     how: str = "auto",
-    example_inputs: Tensor | Sequence[Any] | None = None,
-) -> SwappedModule:
+    example_inputs: ExampleInputs | None = None,
+    *,
+    side_inputs: Sequence[str] | None = None,
+    keep_escapes: bool = False,
+) -> nn.Module:
     """A copy of ``model`` in which one module stands between the outputs of two layers.
 
     The module takes the output of the layer ``start``, and what it gives is used as the output of
     ``end``. The layers after ``start``, up to and with ``end``, are gone, also from the state_dict.
-    The cut is proven clean on the graph first (see ``find_cut``).
+    Where a layer returns a tuple or a dataclass, the module stands for the state in it (see
+    ``tk.attach``). The cut is proven clean first, or refused.
 
-    The graph holds the branches that the modules around the two layers took in the model's training
-    mode at the time of the swap: there ``F.dropout(x, training=self.training)`` stays on or off and
-    optional arguments count as given. Swap in the mode in which the result will be used. Modules
-    that contain neither layer are kept whole and keep their own behaviour.
+    There are three ways. ``"fx"`` traces the model with torch.fx; the result is a graph module in
+    which everything but the modules around the two layers keeps its name and its training mode. It
+    holds the branches that these took at the time of the swap: swap in the mode in which the
+    result will be used. ``"export"`` takes the program that torch.export records, where tracing
+    fails; it computes as in eval mode. Both leave the model's class behind, with its other methods,
+    and ``swap_back`` has it. ``"eager"`` keeps the class, so that ``generate()`` and training code
+    go on working: the replaced layers are exchanged for stand-ins of their own signature. It needs
+    a span of whole layers, each fed by the one before.
 
     Args:
         model: the model; it is not changed. It may have been swapped before.
@@ -62,48 +77,99 @@ def swap(
         start: a name of ``model.named_modules()``, ``name#k`` for its k-th call, from 0. For a
             surrogate one of its layers, by default the first.
         end: likewise; by default the surrogate's last layer.
-        how: ``"fx"``, or ``"auto"`` for the first backend that fits.
-        example_inputs: the model's positional arguments, or its one tensor. With them the wiring is
-            replayed in eval mode: with the recorded output of ``end`` in place of the module, the
-            edited model must return what the model returns, bit by bit.
+        how: ``"fx"``, ``"export"``, ``"eager"``, or ``"auto"`` for the first of them that can;
+            ``swaps(edited)[-1]`` says which and why.
+        example_inputs: the model's one tensor, its positional arguments, or a mapping of keyword
+            arguments; export and eager need them. With them the wiring is replayed in eval mode:
+            with the recorded output of ``end`` in place of the module, the edited model must return
+            what the model returns, bit by bit.
+        side_inputs: arguments of the model, or values that a refusal named, which may enter the
+            span besides the output of ``start``, for they say where, not what. By default those
+            with "mask" or "position" in their name.
+        keep_escapes: do not refuse when values inside the span are used outside; their computation
+            stays. Eager then keeps all layers running and saves nothing.
 
     Raises:
         DirtyCut: a value crosses the border of the span; it is named, with the nearest clean cut.
-        ValueError: unknown layers or backend, ends in the wrong order, no ends for a plain module.
-        TypeError: not modules.
-        RuntimeError: the model cannot be traced, or the replay found a difference.
+        ValueError: unknown layers or way, ends in the wrong order, no ends for a plain module.
+        TypeError: not modules, or a layer whose output holds no state.
+        RuntimeError: no way fits; the reason of each is given.
     """
-    if how not in HOW:
-        raise ValueError(f"swap() has no backend how={how!r}; there are {', '.join(HOW)}.")
+    if how not in ("auto", *WAYS):
+        raise ValueError(f"swap() has no way how={how!r}; there are 'auto', {', '.join(WAYS)}.")
     if not isinstance(model, nn.Module):
         raise TypeError(f"swap() edits an nn.Module; it got a {type(model).__name__}.")
-    start, end = _ends(surrogate, start, end)
-    original, root = copy.deepcopy(model), copy.deepcopy(model)
-    graph, cut = cut_graph(root, start, end)
+    start, end = (_present(model, layer) for layer in _ends(surrogate, start, end))
+    check_ends(start, end)
     fitted = surrogate if isinstance(surrogate, SurrogateLike) else None
     module = _replacement(surrogate, start, end).train(model.training)
-    for tensor in list(tensors(root).values())[:1]:
+    for tensor in list(tensors(model).values())[:1]:
         module.to(tensor.device)
-    edited, name = splice(root, graph, cut, module)
+    recording = None
     if example_inputs is not None:
-        _check_tensor(replay(original, cut, example_inputs), end, fitted)
-    kept = tensors(edited)
-    record = SwapRecord(
-        start=start,
-        end=end,
-        module=name,
-        how="fx",
+        recording = record(model, Example.of(example_inputs), (start, end))
+        _check_tensor(recording.state(end), end, fitted)
+    plan = Plan(model, module, start, end, recording, side_inputs, keep_escapes)
+    spliced, how, why = _first_way(plan, tuple(WAYS) if how == "auto" else (how,))
+    return _remembered(spliced, plan, _record(spliced, plan, surrogate, how, why))
+
+
+def _first_way(plan: Plan, ways: tuple[str, ...]) -> tuple[Spliced, str, str]:
+    """The first way that can, and why not one before it."""
+    failures: dict[str, RuntimeError] = {}
+    for way in ways:
+        try:
+            spliced = WAYS[way](plan)
+        except RuntimeError as error:
+            failures[way] = error
+        else:
+            return spliced, way, "; ".join(f"{name}: {e}" for name, e in failures.items())
+    if len(failures) == 1:
+        raise next(iter(failures.values()))
+    reasons = "".join(f"\n  {way}: {error}" for way, error in failures.items())
+    raise RuntimeError(
+        f"no way to swap from {plan.start!r} to {plan.end!r}:{reasons}\nhow='eager' with "
+        "keep_escapes=True replaces the output alone: right values, and nothing saved."
+    )
+
+
+def _record(
+    spliced: Spliced, plan: Plan, surrogate: SurrogateLike | nn.Module, how: str, why: str
+) -> SwapRecord:
+    fitted = surrogate if isinstance(surrogate, SurrogateLike) else None
+    return SwapRecord(
+        start=plan.start,
+        end=plan.end,
+        module=spliced.module,
+        how=how,
+        why=why,
+        layers=spliced.layers,
+        notes=tuple(spliced.notes),
         surrogate=type(surrogate).__name__,
         card=as_json(fitted.card()) if fitted else None,
         config=as_json(fitted.config()) if fitted else None,
         inputs=fitted.inputs if fitted else (),
-        removed=sum(t.numel() for key, t in tensors(root).items() if key not in kept),
-        added=sum(tensor.numel() for tensor in tensors(module).values()),
+        removed=_gone(plan.model, spliced.model),
+        added=sum(tensor.numel() for tensor in tensors(plan.module).values()),
         version=version(),
     )
-    edited.meta[RECORDS] = (*swaps(model), record)
-    edited.meta[ORIGINAL] = Original(original)
-    return edited
+
+
+def _gone(model: nn.Module, edited: nn.Module) -> int:
+    """Elements of the tensors of a model that have no name in the edited one, each counted once."""
+    kept = dict(edited.state_dict(keep_vars=True))
+    staying = {
+        id(value) for name, value in model.state_dict(keep_vars=True).items() if name in kept
+    }
+    return sum(tensor.numel() for key, tensor in tensors(model).items() if key not in staying)
+
+
+def _remembered(spliced: Spliced, plan: Plan, record: SwapRecord) -> nn.Module:
+    """The edited model with its records and the way back."""
+    held = memory(spliced.model)
+    held[RECORDS] = (*swaps(plan.model), record)
+    held[ORIGINAL] = Original(copy.deepcopy(plan.model))
+    return spliced.model
 
 
 def swap_back(edited: nn.Module) -> nn.Module:
@@ -120,7 +186,7 @@ def swap_back(edited: nn.Module) -> nn.Module:
     records = swaps(edited)
     if not records:
         raise ValueError(f"nothing was swapped in this {type(edited).__name__}; swaps() is empty.")
-    held: Original = getattr(edited, "meta", {}).get(ORIGINAL, Original())
+    held: Original = memory(edited).get(ORIGINAL, Original())
     if held.model is None:
         raise RuntimeError(
             f"the layers that {records[-1].module!r} replaced are not in this model: it was read "
@@ -140,6 +206,15 @@ def swap_back(edited: nn.Module) -> nn.Module:
     for name, module in restored.named_modules():
         module.training = modes.get(name, edited.training if turned else module.training)
     return restored
+
+
+def _present(model: nn.Module, layer: str) -> str:
+    """A layer's name, or that of the module that an earlier swap put in its place in a graph."""
+    if labelled(model) is not None:
+        return layer
+    here = {name for name, _ in model.named_modules(remove_duplicate=False)}
+    moved = {record.end: record.module for record in swaps(model)}
+    return moved[layer] if layer not in here and moved.get(layer) in here else layer
 
 
 def _ends(

@@ -6,56 +6,27 @@ need not be traceable, its name stays the user's, and a later swap still finds i
 
 from __future__ import annotations
 
-import builtins
 import contextlib
 import copy
-import difflib
 import operator
 from typing import TYPE_CHECKING, Any
 
 from torch import fx, nn
 
+from torchkoopman.surgery.ends import (
+    Traced,
+    labelled,
+    labelled_node,
+    named_module,
+    output_node,
+    which_call,
+)
+from torchkoopman.surgery.reads import content_nodes
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
-# fmt: off
-SHAPE_ATTRIBUTES = frozenset({
-    "shape", "ndim", "dtype", "device", "layout", "itemsize", "nbytes", "is_cuda", "requires_grad",
-})
-SHAPE_READS = frozenset({
-    "size", "dim", "ndimension", "numel", "nelement", "stride", "element_size", "len", "isinstance",
-    "is_floating_point", "is_complex", "is_tensor", "is_contiguous", "get_device",
-    "zeros_like", "ones_like", "empty_like", "full_like", "rand_like", "randn_like",
-    "new_zeros", "new_ones", "new_empty", "new_full",
-})
-"""Functions and methods whose result does not depend on the values in a tensor."""
-# fmt: on
-
-
-def reads_shape(node: fx.Node) -> bool:
-    """Whether a node reads of its tensors only what all tensors of their shape have in common."""
-    if node.op == "call_method":
-        return node.target in SHAPE_READS
-    if node.op != "call_function":
-        return False
-    if node.target is builtins.getattr:
-        return node.args[1] in SHAPE_ATTRIBUTES
-    return getattr(node.target, "__name__", "") in SHAPE_READS
-
-
-def content_nodes(
-    nodes: Iterable[fx.Node], before: dict[fx.Node, set[fx.Node]] | None = None
-) -> set[fx.Node]:
-    """The nodes whose value depends on the content of a placeholder; ``nodes`` in graph order."""
-    content: set[fx.Node] = set()
-    for node in nodes:
-        dependencies = before[node] if before is not None else node.all_input_nodes
-        if node.op == "placeholder" or (
-            not reads_shape(node) and not content.isdisjoint(dependencies)
-        ):
-            content.add(node)
-    return content
-
+    from torchkoopman.surgery.structure import Place
 
 IN_PLACE: dict[str, tuple[str, Callable[[Any, Any], Any]]] = {
     "__iadd__": ("add_", operator.add),
@@ -106,8 +77,8 @@ class SpanTracer(fx.Tracer):
         super().__init__()
         self.opened = opened
         self.watched = watched
-        self.outputs: dict[nn.Module, list[fx.Node | None]] = {}
-        """Watched module → the node of each call's output; None for one that is not one value."""
+        self.outputs: dict[nn.Module, list[Any]] = {}
+        """Watched module → what each call returned, with proxies for its values."""
         self.failed: str | None = None
         """The deepest module in which the trace stopped."""
 
@@ -131,8 +102,7 @@ class SpanTracer(fx.Tracer):
             self.failed = self.failed or self.path_of_module(m)
             raise
         if m in self.watched:
-            node = result.node if isinstance(result, fx.Proxy) else None
-            self.outputs.setdefault(m, []).append(node)
+            self.outputs.setdefault(m, []).append(result)
         return result
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
@@ -140,20 +110,28 @@ class SpanTracer(fx.Tracer):
         return SpanProxy(node, self)
 
 
-def trace_span(root: nn.Module, start: str, end: str) -> tuple[fx.Graph, fx.Node, fx.Node]:
-    """The graph of ``root`` and the nodes of the outputs of the layers ``start`` and ``end``.
+def trace_span(
+    root: nn.Module, start: str, end: str, places: Mapping[str, Place] | None = None
+) -> Traced:
+    """The graph of ``root`` with the nodes of the outputs of the layers ``start`` and ``end``.
 
     Constant tensors found in ``root``'s forward become attributes of ``root``, as torch.fx does it.
+    A graph that torch.export made for an earlier swap is taken as it is.
 
     Args:
         root: the model; traced in its current training mode.
         start: a name of ``root.named_modules()``, or ``name#k`` for its k-th call, from 0.
         end: likewise.
+        places: where in the two layers' outputs their states are; found out where not given.
 
     Raises:
         ValueError: no such layer, one that is never called, or called several times and no ``#k``.
         RuntimeError: the model cannot be traced.
     """
+    known = labelled(root)
+    if known is not None:
+        graph, nodes = known
+        return Traced(root, graph, labelled_node(nodes, start), labelled_node(nodes, end))
     ends = frozenset(named_module(root, name) for name in (start, end))
     opened = frozenset(module for module in root.modules() if _contains(module, ends))
     tracer = SpanTracer(opened, ends)
@@ -172,7 +150,11 @@ def trace_span(root: nn.Module, start: str, end: str) -> tuple[fx.Graph, fx.Node
             "are opened: move the branching or the unsupported call into a submodule of its own, "
             "mark a function with torch.fx.wrap, or swap inside a submodule that can be traced."
         ) from error
-    return graph, _output(root, tracer, start), _output(root, tracer, end)
+    first_node, last_node = (
+        output_node(graph, _result(root, tracer, layer), (places or {}).get(layer), layer)
+        for layer in (start, end)
+    )
+    return Traced(root, graph, first_node, last_node)
 
 
 @contextlib.contextmanager
@@ -194,57 +176,7 @@ def _contains(module: nn.Module, ends: frozenset[nn.Module]) -> bool:
     return any(child in ends for child in module.modules() if child is not module)
 
 
-def split_call(layer: str) -> tuple[str, int | None]:
-    """``"name#k"`` → ``("name", k)``; a bare name has ``None``."""
-    name, mark, call = layer.partition("#")
-    if mark and not call.isdecimal():
-        raise ValueError(
-            f"layer {layer!r}: what follows '#' is {call!r}, not the number of a call."
-        )
-    return name, int(call) if mark else None
-
-
-def named_module(root: nn.Module, layer: str) -> nn.Module:
-    """The module a layer's name stands for; all its names are accepted, also of a shared module."""
-    name, _ = split_call(layer)
-    modules: dict[str, nn.Module] = dict(root.named_modules(remove_duplicate=False))
-    modules.pop("", None)
-    if name not in modules:
-        near = difflib.get_close_matches(name, modules, n=3, cutoff=0.3) or list(modules)[:3]
-        raise ValueError(
-            f"{type(root).__name__} has no layer {name!r}; nearest: "
-            f"{', '.join(map(repr, near)) or 'none'}. Layers are those of model.named_modules()."
-        )
-    return modules[name]
-
-
-def _output(root: nn.Module, tracer: SpanTracer, layer: str) -> fx.Node:
-    """The node of the chosen call's output."""
-    name, call = split_call(layer)
+def _result(root: nn.Module, tracer: SpanTracer, layer: str) -> Any:
+    """What the chosen call returned."""
     outputs = tracer.outputs.get(named_module(root, layer), [])
-    if not outputs:
-        raise ValueError(
-            f"layer {name!r} is never called in {type(root).__name__}'s forward: its weights may "
-            "be used without calling it, or an earlier swap opened it. Choose one that is called."
-        )
-    calls = ", ".join(repr(f"{name}#{index}") for index in range(len(outputs)))
-    if call is None and len(outputs) > 1:
-        raise ValueError(f"layer {name!r} is called {len(outputs)} times; choose one of {calls}.")
-    if (call or 0) >= len(outputs):
-        raise ValueError(f"layer {layer!r}: {name!r} is called {len(outputs)} times only: {calls}.")
-    node = outputs[call or 0]
-    if node is None:
-        raise ValueError(
-            f"layer {layer!r} does not return one value, and a module can only stand for one: "
-            "choose a layer inside it or after it."
-        )
-    return node
-
-
-def call_names(graph_nodes: Iterable[fx.Node]) -> Iterator[tuple[fx.Node, str]]:
-    """Every module call of a graph with the name that selects it, in order of execution."""
-    nodes = [node for node in graph_nodes if node.op == "call_module"]
-    targets = [str(node.target) for node in nodes]
-    for index, (node, target) in enumerate(zip(nodes, targets, strict=True)):
-        call = targets[:index].count(target)
-        yield node, f"{target}#{call}" if targets.count(target) > 1 else target
+    return outputs[which_call(root, layer, len(outputs))]

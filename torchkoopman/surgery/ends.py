@@ -1,0 +1,161 @@
+"""Ends: the two layers of a span by name, and the nodes of a graph that hold their outputs."""
+
+from __future__ import annotations
+
+import builtins
+import difflib
+import operator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from torch import fx, nn
+
+from torchkoopman.surgery.structure import Step, read
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from torchkoopman.surgery.structure import Place
+
+LABEL = "torchkoopman.layers"
+"""Key of ``Node.meta`` in a graph without module calls: the layers whose output the node holds."""
+
+
+@dataclass(frozen=True)
+class Traced:
+    """A model as a graph, with the nodes of two layers' outputs."""
+
+    root: nn.Module
+    """What the graph's targets are attributes of."""
+    graph: fx.Graph
+    first: fx.Node
+    last: fx.Node
+
+
+def split_call(layer: str) -> tuple[str, int | None]:
+    """``"name#k"`` → ``("name", k)``; a bare name has ``None``."""
+    name, mark, call = layer.partition("#")
+    if mark and not call.isdecimal():
+        raise ValueError(
+            f"layer {layer!r}: what follows '#' is {call!r}, not the number of a call."
+        )
+    return name, int(call) if mark else None
+
+
+def named_module(root: nn.Module, layer: str) -> nn.Module:
+    """The module a layer's name stands for; all its names are accepted, also of a shared module."""
+    name, _ = split_call(layer)
+    modules: dict[str, nn.Module] = dict(root.named_modules(remove_duplicate=False))
+    modules.pop("", None)
+    if name not in modules:
+        raise ValueError(
+            f"{type(root).__name__} has no layer {name!r}; nearest: {_nearest(name, modules)}. "
+            "Layers are those of model.named_modules()."
+        )
+    return modules[name]
+
+
+def which_call(root: nn.Module, layer: str, count: int) -> int:
+    """The number of the call that a layer's name means, of ``count`` calls in a forward pass."""
+    name, call = split_call(layer)
+    if not count:
+        raise ValueError(
+            f"layer {name!r} is never called in {type(root).__name__}'s forward: its weights may "
+            "be used without calling it, or an earlier swap opened it. Choose one that is called."
+        )
+    calls = ", ".join(repr(f"{name}#{index}") for index in range(count))
+    if call is None and count > 1:
+        raise ValueError(f"layer {name!r} is called {count} times; choose one of {calls}.")
+    if (call or 0) >= count:
+        raise ValueError(f"layer {layer!r}: {name!r} is called {count} times only: {calls}.")
+    return call or 0
+
+
+def output_node(graph: fx.Graph, result: Any, place: Place | None, layer: str) -> fx.Node:
+    """The node of a layer's state, from what its call returned while it was traced.
+
+    Args:
+        graph: the graph; it gets a node for the state where none was needed before.
+        result: a proxy, or a container of proxies.
+        place: where the state is; None for the output itself, or the first of several values.
+        layer: for errors.
+    """
+    if place is None:
+        several = isinstance(result, tuple | list) and result
+        place = (Step(0),) if several else ()
+    steps = list(place)
+    while steps and not isinstance(result, fx.Proxy):
+        result = read(result, (steps.pop(0),))
+    if not isinstance(result, fx.Proxy):
+        raise ValueError(
+            f"layer {layer!r} does not return one value, and a module can only stand for one: "
+            "choose a layer inside it or after it, or give example_inputs, from which the place of "
+            "its state is found."
+        )
+    node = result.node
+    for step in steps:
+        node = _item(graph, node, step)
+    return node
+
+
+def labelled(root: nn.Module) -> tuple[fx.Graph, dict[str, fx.Node]] | None:
+    """The graph of a model that torch.export made, and its layers' outputs; None for any other."""
+    if not isinstance(root, fx.GraphModule):
+        return None
+    nodes = {name: node for node, name in _labels(root.graph.nodes)}
+    return (root.graph, nodes) if nodes else None
+
+
+def labelled_node(nodes: dict[str, fx.Node], layer: str) -> fx.Node:
+    """The node of a layer's output in a graph that names them."""
+    if layer not in nodes:
+        raise ValueError(
+            f"the exported graph has no output of a layer {layer!r}: the layer may be called "
+            "several times, return nothing new, or be inside a span that was swapped; nearest: "
+            f"{_nearest(layer, nodes)}."
+        )
+    return nodes[layer]
+
+
+def call_names(graph_nodes: Iterable[fx.Node]) -> Iterator[tuple[fx.Node, str]]:
+    """Every layer's output in a graph with the name that selects it, in order of execution."""
+    graph_nodes = list(graph_nodes)
+    yield from _labels(graph_nodes)
+    nodes = [node for node in graph_nodes if node.op == "call_module"]
+    targets = [str(node.target) for node in nodes]
+    for index, (node, target) in enumerate(zip(nodes, targets, strict=True)):
+        call = targets[:index].count(target)
+        yield node, f"{target}#{call}" if targets.count(target) > 1 else target
+
+
+def _labels(nodes: Iterable[fx.Node]) -> Iterator[tuple[fx.Node, str]]:
+    for node in nodes:
+        for name in node.meta.get(LABEL, ()):
+            yield node, name
+
+
+def _item(graph: fx.Graph, node: fx.Node, step: Step) -> fx.Node:
+    """The one node of an entry of a container, right after the container."""
+    function = builtins.getattr if step.field else operator.getitem
+    reads = [user for user in node.users if (_is_field(user), *user.args[1:2]) in step.spellings]
+    if not reads:
+        with graph.inserting_after(node):
+            return graph.call_function(function, (node, step.key))
+    first, *others = sorted(reads)
+    node.append(first)
+    for user in others:
+        user.replace_all_uses_with(first)
+        graph.erase_node(user)
+    return first
+
+
+def _is_field(user: fx.Node) -> bool | None:
+    """Whether a node reads an attribute; None if it reads neither that nor an item."""
+    kinds = {builtins.getattr: True, operator.getitem: False}
+    return kinds.get(user.target) if callable(user.target) else None
+
+
+def _nearest(name: str, names: Iterable[str]) -> str:
+    names = list(names)
+    near = difflib.get_close_matches(name, names, n=3, cutoff=0.3) or names[:3]
+    return ", ".join(map(repr, near)) or "none"

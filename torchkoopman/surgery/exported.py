@@ -1,0 +1,114 @@
+"""Exported graphs: where torch.fx cannot trace a model, torch.export runs it and keeps the program.
+
+The graph is one of ATen operations in evaluation mode, without the model's modules; where each
+layer's output is in it is noted while the model runs.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections import Counter
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from torchkoopman.surgery.ends import LABEL, Traced, labelled, labelled_node, split_call
+from torchkoopman.surgery.structure import filled, read
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torchkoopman.surgery.inputs import Example
+    from torchkoopman.surgery.structure import Place
+
+
+@torch.library.custom_op("torchkoopman::output_of", mutates_args=())
+def _output_of(value: Tensor, name: str) -> Tensor:
+    """Marks a layer's output in a graph; it is taken out again."""
+    return value.clone()
+
+
+@_output_of.register_fake
+def _(value: Tensor, name: str) -> Tensor:
+    return torch.empty_like(value)
+
+
+def export_span(
+    model: nn.Module, example: Example, start: str, end: str, places: Mapping[str, Place]
+) -> Traced:
+    """The program of ``model`` as torch.export sees it, with the nodes of two layers' outputs.
+
+    All sizes of the inputs that need not be fixed stay free. The model is not changed.
+
+    Args:
+        model: any module that torch.export can take; it is run in eval mode.
+        example: its inputs.
+        start: a name of ``model.named_modules()``, or ``name#k``.
+        end: likewise.
+        places: where in the two layers' outputs their states are.
+
+    Raises:
+        RuntimeError: torch.export cannot take it.
+    """
+    model = copy.deepcopy(model).eval()
+    for module in model.modules():  # a hook that keeps activations would keep traces of them
+        module._forward_hooks.clear()
+    calls: Counter[str] = Counter()
+    for name, module in model.named_modules():
+        place = next((places[each] for each in places if split_call(each)[0] == name), ())
+        if name:
+            module.register_forward_hook(partial(_mark, calls, name, place))
+    root = _exported(model, example, calls).module()
+    assert isinstance(root, fx.GraphModule)
+    _note_outputs(root.graph, calls)
+    root.recompile()
+    graph, nodes = labelled(root) or (root.graph, {})
+    return Traced(root, graph, labelled_node(nodes, start), labelled_node(nodes, end))
+
+
+def _mark(
+    calls: Counter[str], name: str, place: Place, module: nn.Module, args: Any, output: Any
+) -> Any:
+    """A forward hook: the layer's state goes through the marking operation."""
+    state = read(output, place) if place else output
+    if not isinstance(state, Tensor):
+        return None
+    calls[name] += 1
+    return filled(output, place, _output_of(state, f"{name}#{calls[name] - 1}"))
+
+
+def _exported(
+    model: nn.Module, example: Example, calls: Counter[str]
+) -> torch.export.ExportedProgram:
+    """The program with free sizes, or, where these cannot be, with the sizes of the example."""
+    failed: Exception | None = None
+    for call in (example.with_a_batch().copied(), example.copied()):
+        calls.clear()
+        shapes: Any = torch.export.ShapesCollection()  # type: ignore[no-untyped-call]
+        for tensor in call.tensors if failed is None else ():
+            shapes[tensor] = (torch.export.Dim.AUTO,) * tensor.ndim
+        try:
+            with torch.no_grad(), warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # about its own internals
+                return torch.export.export(model, call.args, call.kwargs, dynamic_shapes=shapes)
+        except Exception as error:  # it has many error classes and runs the user's code
+            failed = failed or error
+    first = (str(failed).strip().splitlines() or [""])[0]
+    raise RuntimeError(
+        f"torch.export cannot take this {type(model).__name__}: {type(failed).__name__}: {first}"
+    ) from failed
+
+
+def _note_outputs(graph: fx.Graph, calls: Counter[str]) -> None:
+    """Labels in place of the marking operations."""
+    for node in list(graph.nodes):
+        if node.target is torch.ops.torchkoopman.output_of.default:
+            source, layer = node.args
+            name, _ = split_call(layer)
+            names = (layer,) if calls[name] > 1 else (layer, name)
+            source.meta[LABEL] = (*source.meta.get(LABEL, ()), *names)
+            node.replace_all_uses_with(source)
+            graph.erase_node(node)

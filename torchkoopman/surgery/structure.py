@@ -1,0 +1,111 @@
+"""Structure: where in whatever a layer returns its state is, and the same structure around another.
+
+Layers return tensors, tuples, dataclasses or mappings of them (``ModelOutput`` is both). A module
+that stands for a span gives a tensor only; the rest of the model goes on receiving the structure.
+"""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from torchkoopman.observe.outputs import choose_tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step into a container."""
+
+    key: int | str
+    """Index, key or field."""
+    field: bool = False
+    """Whether it is read as an attribute rather than as an item."""
+    spellings: frozenset[tuple[bool, int | str]] = frozenset()
+    """All ``(field, key)`` that lead to the same place."""
+
+
+Place = tuple[Step, ...]
+"""The way from an output to one value in it; empty for the output itself."""
+
+
+def state_place(output: object, layer: str) -> Place:
+    """Where the state is in a layer's output, by the rule of :func:`choose_tensor`.
+
+    Raises:
+        TypeError: the output holds no state, or several tensors that could be it.
+    """
+    if not _steps(output):
+        return ()
+    chosen = choose_tensor(output, None, layer)
+    return next(place for place, leaf in leaves(output) if leaf is chosen)
+
+
+def leaves(value: object, place: Place = ()) -> Iterator[tuple[Place, object]]:
+    """Everything that is no container, with its place, in order."""
+    steps = _steps(value)
+    if not steps:
+        yield place, value
+    for step in steps:
+        yield from leaves(_into(value, step), (*place, step))
+
+
+def read(output: Any, place: Place) -> Any:
+    """The value at a place."""
+    for step in place:
+        output = _into(output, step)
+    return output
+
+
+def filled(template: Any, place: Place, value: Any) -> Any:
+    """A copy of ``template`` with ``value`` at a place; everything else is shared."""
+    if not place:
+        return value
+    step, *rest = place
+    inner = filled(_into(template, step), tuple(rest), value)
+    if isinstance(template, tuple | list):
+        items = [inner if index == step.key else item for index, item in enumerate(template)]
+        named = hasattr(template, "_fields")
+        return type(template)(*items) if named else type(template)(items)
+    result = copy.copy(template)
+    if step.field:
+        object.__setattr__(result, str(step.key), inner)  # also where the dataclass is frozen
+    else:
+        result[step.key] = inner
+    return result
+
+
+def _steps(value: object) -> list[Step]:
+    """All steps into a container."""
+    keys: list[Any] = _fields(value)
+    field = not isinstance(value, Mapping | tuple | list)
+    if isinstance(value, Mapping):
+        keys = list(value)
+    elif isinstance(value, tuple | list):
+        keys = list(range(len(value)))
+    return [Step(key, field, _spellings(value, index, key)) for index, key in enumerate(keys)]
+
+
+def _spellings(value: object, index: int, key: int | str) -> frozenset[tuple[bool, int | str]]:
+    """How a program may name one entry: a ModelOutput's by key, by field, or by index."""
+    if isinstance(value, tuple) and hasattr(value, "_fields"):
+        return frozenset({(False, index), (True, str(value._fields[index]))})
+    fields = _fields(value)
+    if isinstance(value, Mapping) and key in fields:
+        return frozenset({(False, key), (True, key), (False, index)})
+    return frozenset({(key in fields, key)})
+
+
+def _fields(value: Any) -> list[str]:
+    """The fields of a dataclass's instance; none of anything else."""
+    instance = dataclasses.is_dataclass(value) and not isinstance(value, type)
+    return [entry.name for entry in dataclasses.fields(value)] if instance else []
+
+
+def _into(value: Any, step: Step) -> Any:
+    return getattr(value, str(step.key)) if step.field else value[step.key]
