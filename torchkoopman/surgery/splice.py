@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from torchkoopman.surgery.cut import Cut, cut_graph
+from torchkoopman.surgery.effects import effect_of
 from torchkoopman.surgery.ends import LABEL
 from torchkoopman.surgery.exported import export_span
 from torchkoopman.surgery.inputs import MASK
@@ -83,20 +84,21 @@ def _splice(plan: Plan, traced: Traced, cut: Cut) -> Spliced:
     entering = {value for key in cut.region for value in nodes[key].all_input_nodes}
     for key in reversed(cut.region):
         graph.erase_node(nodes[key])
-    _prune(graph, entering - {nodes[key] for key in cut.region} - {traced.first})
+    _prune(traced, entering - {nodes[key] for key in cut.region} - {traced.first})
     graph.lint()
     edited = swapped_module(root, graph, type(plan.model).__name__)
     return Spliced(edited, name, cut.layers, notes)
 
 
-def _prune(graph: fx.Graph, nodes: set[fx.Node]) -> None:
+def _prune(traced: Traced, nodes: set[fx.Node]) -> None:
     """Remove what nobody uses any more, such as the masks that only the replaced layers read."""
     waiting = list(nodes)
     while waiting:
         node = waiting.pop()
-        if not (node.users or node.op == "placeholder" or node.is_impure()):
+        effect = effect_of(node, traced.root)
+        if effect.known and not (node.users or effect.writes or node.op == "placeholder"):
             waiting += node.all_input_nodes
-            graph.erase_node(node)
+            traced.graph.erase_node(node)
 
 
 def _notes(graph: fx.Graph, cut: Cut, seen: list[str]) -> list[str]:
