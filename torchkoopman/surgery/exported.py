@@ -97,8 +97,10 @@ def _exported(
         except Exception as error:  # it has many error classes and runs the user's code
             failed = failed or error
     first = (str(failed).strip().splitlines() or [""])[0]
+    cache = " A model returns no key-value cache with use_cache=False." if "Cache" in first else ""
     raise RuntimeError(
         f"torch.export cannot take this {type(model).__name__}: {type(failed).__name__}: {first}"
+        f"{cache}"
     ) from failed
 
 
