@@ -42,6 +42,8 @@ def by_replacing(plan: Plan) -> Spliced:
     recording = plan.recording
     if recording is None:
         raise RuntimeError("eager surgery watches one run of the model: give example_inputs.")
+    edit = _override if plan.keep_escapes else _exchange
+    spliced = edit(plan)
     share = _unseen_share(plan, recording)
     if share is not None and share > TOLERANCE:
         raise DirtyCut(
@@ -52,8 +54,6 @@ def by_replacing(plan: Plan) -> Spliced:
             "how='fx' or 'export' names the value.",
             (Crossing("enters", "unknown", plan.start, (plan.end,)),),
         )
-    edit = _override if plan.keep_escapes else _exchange
-    spliced = edit(plan)
     prove(edit(plan.oracle).model, recording, (plan.start, plan.end))
     if share is None:
         spliced.notes.append(
