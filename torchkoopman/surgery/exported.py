@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from torchkoopman.surgery.ends import LABEL, Traced, labelled, labelled_node, split_call
-from torchkoopman.surgery.structure import filled, read
+from torchkoopman.surgery.structure import filled, read, state_place
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -58,7 +58,7 @@ def export_span(
         module._forward_hooks.clear()
     calls: Counter[str] = Counter()
     for name, module in model.named_modules():
-        place = next((places[each] for each in places if split_call(each)[0] == name), ())
+        place = next((places[each] for each in places if split_call(each)[0] == name), None)
         if name:
             module.register_forward_hook(partial(_mark, calls, name, place))
     root = _exported(model, example, calls).module()
@@ -70,10 +70,15 @@ def export_span(
 
 
 def _mark(
-    calls: Counter[str], name: str, place: Place, module: nn.Module, args: Any, output: Any
+    calls: Counter[str], name: str, place: Place | None, module: nn.Module, args: Any, output: Any
 ) -> Any:
     """A forward hook: the layer's state goes through the marking operation."""
-    state = read(output, place) if place else output
+    if place is None:
+        try:
+            place = state_place(output, name)
+        except TypeError:  # no state, or several tensors that could be it
+            return None
+    state = read(output, place)
     if not isinstance(state, Tensor):
         return None
     calls[name] += 1

@@ -108,6 +108,11 @@ class SwappedModule(fx.GraphModule):
         return copied
 
     def __reduce__(self) -> tuple[Any, ...]:
+        if hasattr(self, "_guards_fn"):
+            raise TypeError(
+                f"this {type(self).__name__} is a program of torch.export, whose checks of input "
+                "sizes cannot be pickled: save it with tk.export, as .pt2 or .safetensors."
+            )
         rebuild, arguments = super().__reduce__()
         return _restore, (rebuild, arguments, type(self).__name__, swaps(self))
 

@@ -55,6 +55,8 @@ class Region:
             if node not in self.alive and flow.before[node] & self.inner:
                 self.inner.add(node)
         self.nodes = self.inner | {last}
+        self.layers = {layer_of(node) for node in self.nodes}
+        """Innermost modules in which the span is computed."""
 
     def crossings(self) -> Iterator[Crossing]:
         """Every value that crosses, with all its users."""
@@ -73,7 +75,16 @@ class Region:
                     yield "escapes", value, node
                 outside = value not in self.nodes and value is not self.first
                 if node in self.nodes and outside and value in self.flow.content:
-                    yield "enters", value, node
+                    yield "enters", self._origin(value), node
+
+    def _origin(self, value: fx.Node) -> fx.Node:
+        """Where a value comes from that is only reshaped, say, in the layers of the span."""
+        while layer_of(value) in self.layers:
+            sources = [node for node in value.all_input_nodes if node in self.flow.content]
+            if len(sources) != 1 or sources[0] is self.first:
+                break
+            (value,) = sources
+        return value
 
     def _written(self) -> Iterator[tuple[str, fx.Node, fx.Node]]:
         """Values that a reader would find written to no longer, or find written to only now."""
