@@ -185,7 +185,7 @@ def _cut(region: Region, start: str, end: str, escaping: tuple[Crossing, ...]) -
         end=end,
         nodes=(region.first.name, region.last.name),
         region=tuple(node.name for node in nodes),
-        layers=tuple(_layers(flow, set(nodes))),
+        layers=tuple(_layers(flow, set(nodes), region.private)),
         side_inputs=tuple(n.name for n in flow.nodes if n in entering - region.nodes),
         opaque=tuple(dict.fromkeys(flow.opaque)),
         arguments=tuple(sorted(flow.side_inputs)),
@@ -206,9 +206,9 @@ def _way_out(crossings: tuple[Crossing, ...]) -> str:
     return ""
 
 
-def _layers(flow: Flow, region: set[fx.Node]) -> Iterator[str]:
+def _layers(flow: Flow, region: set[fx.Node], private: set[fx.Node]) -> Iterator[str]:
     """The layers that go: module calls, or in an exported graph the outermost modules within."""
-    staying = {path for node in flow.content - region for path in _paths(node)}
+    staying = {path for node in flow.content - region - private for path in _paths(node)}
     found: dict[str, None] = {}
     for node in (node for node in flow.nodes if node in region):
         if node.op == "call_module":

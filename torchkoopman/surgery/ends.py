@@ -94,7 +94,7 @@ def output_node(graph: fx.Graph, result: Any, place: Place | None, layer: str) -
         )
     node = result.node
     for step in steps:
-        node = _item(graph, node, step)
+        node = _item(graph, node, step, layer)
     return node
 
 
@@ -134,9 +134,15 @@ def _labels(nodes: Iterable[fx.Node]) -> Iterator[tuple[fx.Node, str]]:
             yield node, name
 
 
-def _item(graph: fx.Graph, node: fx.Node, step: Step) -> fx.Node:
+def _item(graph: fx.Graph, node: fx.Node, step: Step, layer: str) -> fx.Node:
     """The one node of an entry of a container, right after the container."""
     function = builtins.getattr if step.field else operator.getitem
+    whole = [user.name for user in node.users if _is_field(user) is None]
+    if whole:
+        raise RuntimeError(
+            f"a graph cannot hold the state of layer {layer!r} apart: its whole output, of which "
+            f"the state is an entry, is handed on to {', '.join(map(repr, whole))}."
+        )
     reads = [user for user in node.users if (_is_field(user), *user.args[1:2]) in step.spellings]
     if not reads:
         with graph.inserting_after(node):

@@ -41,7 +41,8 @@ def export_span(
 ) -> Traced:
     """The program of ``model`` as torch.export sees it, with the nodes of two layers' outputs.
 
-    All sizes of the inputs that need not be fixed stay free. The model is not changed.
+    All sizes of the inputs that need not be fixed stay free, but for the sizes of images, whose
+    divisibility torch.export can spend minutes on. The model is not changed.
 
     Args:
         model: any module that torch.export can take; it is run in eval mode.
@@ -94,7 +95,8 @@ def _exported(
         calls.clear()
         shapes: Any = torch.export.ShapesCollection()  # type: ignore[no-untyped-call]
         for tensor in call.tensors if failed is None else ():
-            shapes[tensor] = (torch.export.Dim.AUTO,) * tensor.ndim
+            free = 1 if tensor.ndim > 3 and tensor.is_floating_point() else tensor.ndim
+            shapes[tensor] = dict.fromkeys(range(free), torch.export.Dim.AUTO)
         try:
             with torch.no_grad(), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # about its own internals

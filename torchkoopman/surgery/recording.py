@@ -15,7 +15,7 @@ from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 from torchkoopman.surgery.ends import labelled, labelled_node, named_module, which_call
-from torchkoopman.surgery.structure import read, state_place
+from torchkoopman.surgery.structure import leaves, read, state_place
 
 if TYPE_CHECKING:
     from torchkoopman.surgery.inputs import Example
@@ -112,7 +112,7 @@ def prove(edited: nn.Module, recording: Recording, span: tuple[str, str], unseen
             f"{type(error).__name__}: {error} A graph takes every argument as given, also an "
             "optional one: pass all that its forward can take, or set the default in a wrapper."
         ) from error
-    found, expected = pytree.tree_leaves(result), pytree.tree_leaves(recording.result)
+    found, expected = ([leaf for _, leaf in leaves(each)] for each in (result, recording.result))
     if len(found) != len(expected) or not all(map(_equal, found, expected)):
         raise RuntimeError(
             f"swapping from {start!r} to {end!r} changes the model even with the recorded "

@@ -55,8 +55,19 @@ class Region:
             if node not in self.alive and flow.before[node] & self.inner:
                 self.inner.add(node)
         self.nodes = self.inner | {last}
-        self.layers = {layer_of(node) for node in self.nodes}
-        """Innermost modules in which the span is computed."""
+        self.private = self._private()
+        """What is computed outside of the span for its sake alone."""
+
+    def _private(self) -> set[fx.Node]:
+        found: set[fx.Node] = set()
+        writers = {writer for writer, _ in self.flow.writes}
+        for node in reversed(self.flow.nodes):
+            readers = self.flow.after[node]
+            computed = node.op not in {"placeholder", "get_attr"} and node not in writers
+            outside = node not in self.nodes and node is not self.first
+            if computed and outside and readers and readers <= self.nodes | found:
+                found.add(node)
+        return found
 
     def crossings(self) -> Iterator[Crossing]:
         """Every value that crosses, with all its users."""
@@ -75,16 +86,15 @@ class Region:
                     yield "escapes", value, node
                 outside = value not in self.nodes and value is not self.first
                 if node in self.nodes and outside and value in self.flow.content:
-                    yield "enters", self._origin(value), node
+                    for origin in self._origins(value) - {self.first}:
+                        yield "enters", origin, node
 
-    def _origin(self, value: fx.Node) -> fx.Node:
-        """Where a value comes from that is only reshaped, say, in the layers of the span."""
-        while layer_of(value) in self.layers:
-            sources = [node for node in value.all_input_nodes if node in self.flow.content]
-            if len(sources) != 1 or sources[0] is self.first:
-                break
-            (value,) = sources
-        return value
+    def _origins(self, value: fx.Node) -> set[fx.Node]:
+        """Where a value comes from that nothing but the span uses, a key projection, say."""
+        if value not in self.private:
+            return {value}
+        sources = [node for node in value.all_input_nodes if node in self.flow.content]
+        return set().union(*(self._origins(node) for node in sources))
 
     def _written(self) -> Iterator[tuple[str, fx.Node, fx.Node]]:
         """Values that a reader would find written to no longer, or find written to only now."""

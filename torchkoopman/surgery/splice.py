@@ -6,6 +6,8 @@ import copy
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import torch
+
 from torchkoopman.surgery.cut import Cut, cut_graph
 from torchkoopman.surgery.effects import effect_of
 from torchkoopman.surgery.ends import LABEL
@@ -20,6 +22,10 @@ if TYPE_CHECKING:
     from torch import fx
 
     from torchkoopman.surgery.ends import Traced
+
+
+CHECK = torch.ops.aten._assert_tensor_metadata.default
+"""What torch.export puts in beside a conversion; it goes with the value it looks at."""
 
 
 def by_tracing(plan: Plan) -> Spliced:
@@ -96,8 +102,12 @@ def _prune(traced: Traced, nodes: set[fx.Node]) -> None:
     while waiting:
         node = waiting.pop()
         effect = effect_of(node, traced.root)
-        if effect.known and not (node.users or effect.writes or node.op == "placeholder"):
-            waiting += node.all_input_nodes
+        if not effect.known or effect.writes or node.op == "placeholder":
+            continue
+        if all(user.target is CHECK for user in node.users):
+            for user in list(node.users):
+                traced.graph.erase_node(user)
+            waiting += [each for each in node.all_input_nodes if each not in waiting]
             traced.graph.erase_node(node)
 
 
