@@ -5,7 +5,7 @@ VENV := .venv
 RUN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 
-.PHONY: demo test clean
+.PHONY: demo zoo speed scaling test clean
 
 # The main job: train, fit, look, swap, forget, export. DATA=yinyang (default) or mnist.
 DATA ?= yinyang
@@ -13,6 +13,18 @@ SEEDS ?= 1
 COMPARE ?=
 demo: $(INSTALLED)
 	$(RUN)/python examples/demo.py --data $(DATA) --seeds $(SEEDS) $(if $(COMPARE),--compare)
+
+# Swaps in the architectures people have: one row a family, or its reason to refuse.
+zoo: $(INSTALLED)
+	$(RUN)/python examples/zoo.py
+
+# The speed-up of a swapped network against what its operations promise, as ratios of one run.
+speed: $(INSTALLED)
+	$(RUN)/python examples/speed.py
+
+# A trajectory inside one layer, and its replacement (S2). DATA and SEEDS as for the demo.
+scaling: $(INSTALLED)
+	$(RUN)/python examples/scaling.py --data $(DATA) --seeds $(SEEDS)
 
 # The whole check: format, lint, types, tests.
 test: $(INSTALLED)

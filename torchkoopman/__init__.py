@@ -11,14 +11,17 @@ from torchkoopman.fitting.edmd import EDMDFitter
 from torchkoopman.fitting.evaluation import Evaluation
 from torchkoopman.fitting.fit import evaluate, fit
 from torchkoopman.fitting.losses import LossWeights
+from torchkoopman.fitting.ranking import SpanRanking, rank_spans
 from torchkoopman.koopman.files import load_surrogate, save_surrogate
-from torchkoopman.koopman.observables import ContextMean, Neighbours, RandomFeatures
+from torchkoopman.koopman.parts import ContextMean, Neighbours, RandomFeatures
 from torchkoopman.koopman.spectrum import Spectrum
 from torchkoopman.koopman.surrogate import Surrogate
 from torchkoopman.observe.probes import Probe, attach
 from torchkoopman.observe.trajectory import Trajectory
-from torchkoopman.surgery.export import export, load
+from torchkoopman.surgery.export import export, load, read_card
+from torchkoopman.surgery.path_training import ScalingRecipe
 from torchkoopman.surgery.region import DirtyCut
+from torchkoopman.surgery.scaling import Scaling, scale_layer
 from torchkoopman.surgery.swap import swap, swap_back, swaps
 from torchkoopman.unlearning.edit import revert, unlearn
 from torchkoopman.unlearning.neutral import neutral_head
@@ -42,6 +45,8 @@ __all__ = [
     # look
     "Surrogate",
     "Spectrum",
+    "rank_spans",
+    "SpanRanking",
     # operate
     "swap",
     "swap_back",
@@ -50,9 +55,13 @@ __all__ = [
     "unlearn",
     "revert",
     "neutral_head",
+    "scale_layer",
+    "Scaling",
+    "ScalingRecipe",
     # ship
     "export",
     "load",
+    "read_card",
     "save_surrogate",
     "load_surrogate",
 ]

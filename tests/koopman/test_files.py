@@ -7,7 +7,7 @@ import torch
 
 import torchkoopman as tk
 from torchkoopman.datasets import yin_yang
-from torchkoopman.koopman.observables import ContextMean, RandomFeatures
+from torchkoopman.koopman.parts import ContextMean, RandomFeatures
 
 
 def fitted() -> tuple[tk.Surrogate, torch.Tensor]:

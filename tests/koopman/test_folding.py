@@ -11,14 +11,9 @@ from torch import Tensor, nn
 
 from torchkoopman.koopman.coordinates import Coordinates
 from torchkoopman.koopman.learnt import LearntObservables
-from torchkoopman.koopman.observables import (
-    ContextMean,
-    Dictionary,
-    Neighbours,
-    Part,
-    RandomFeatures,
-)
+from torchkoopman.koopman.observables import Dictionary
 from torchkoopman.koopman.operators import BlockDiagonal, Dense, Operator, Stable
+from torchkoopman.koopman.parts import ContextMean, Neighbours, Part, RandomFeatures
 from torchkoopman.koopman.span import FitRecord, Span
 from torchkoopman.koopman.surrogate import Surrogate
 from torchkoopman.observe.layouts import Layout

@@ -9,14 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from torchkoopman.koopman.observables import (
-    ContextMean,
-    Dictionary,
-    Neighbours,
-    Observables,
-    Part,
-    RandomFeatures,
-)
+from torchkoopman.koopman.observables import Dictionary, Observables
+from torchkoopman.koopman.parts import ContextMean, Neighbours, Part, RandomFeatures
 
 Make = Callable[[], Part]
 

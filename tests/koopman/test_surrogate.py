@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from torchkoopman.koopman.coordinates import CoordinateOptions, layer_coordinates
 from torchkoopman.koopman.learnt import LearntObservables
-from torchkoopman.koopman.observables import ContextMean, Dictionary, Neighbours, RandomFeatures
+from torchkoopman.koopman.observables import Dictionary
 from torchkoopman.koopman.operators import (
     BlockDiagonal,
     Dense,
@@ -19,6 +19,7 @@ from torchkoopman.koopman.operators import (
     Orthogonal,
     Stable,
 )
+from torchkoopman.koopman.parts import ContextMean, Neighbours, RandomFeatures
 from torchkoopman.koopman.span import FitRecord, Span
 from torchkoopman.koopman.surrogate import Surrogate
 from torchkoopman.observe.class_moments import LabelledMoments

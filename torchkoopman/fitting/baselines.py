@@ -12,7 +12,7 @@ from torchkoopman.koopman.regression import ridge_map
 from torchkoopman.observe.moments import Moments, layer_pairs
 
 if TYPE_CHECKING:
-    from torchkoopman.koopman.observables import Affine
+    from torchkoopman.koopman.parts import Affine
     from torchkoopman.observe.trajectory import Trajectory
 
 _RIDGE = 1e-7

@@ -12,7 +12,8 @@ import torch.distributed as dist
 from torchkoopman.fitting.calibration import Calibration, same_layers
 from torchkoopman.fitting.closed_form import NO_DATA, ClosedForm, Dynamics
 from torchkoopman.koopman.coordinates import CoordinateOptions, Coordinates
-from torchkoopman.koopman.observables import Dictionary, Part, RandomFeatures, as_parts
+from torchkoopman.koopman.observables import Dictionary
+from torchkoopman.koopman.parts import Part, RandomFeatures, as_parts
 from torchkoopman.koopman.span import Span
 
 if TYPE_CHECKING:

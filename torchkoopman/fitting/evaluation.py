@@ -10,7 +10,7 @@ from torchkoopman.fitting.quality import Unexplained, predictions, stacked
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from torchkoopman.koopman.observables import Affine
+    from torchkoopman.koopman.parts import Affine
     from torchkoopman.koopman.surrogate import Surrogate
     from torchkoopman.observe.trajectory import Trajectory
 

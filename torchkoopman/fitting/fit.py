@@ -2,14 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from torchkoopman.fitting.autoencoder import AutoencoderFitter
@@ -17,19 +13,20 @@ from torchkoopman.fitting.baselines import Baselines
 from torchkoopman.fitting.dmd import DMDFitter
 from torchkoopman.fitting.edmd import EDMDFitter
 from torchkoopman.fitting.evaluation import Evaluation, Evaluator
-from torchkoopman.observe.probes import attach
+from torchkoopman.observe.watch import Watch, batches_in
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
+
+    from torch import nn
 
     from torchkoopman.fitting.closed_form import Fitter
     from torchkoopman.koopman.surrogate import Surrogate
-    from torchkoopman.observe.probes import Listener, Probe
     from torchkoopman.observe.selection import Layers
     from torchkoopman.observe.trajectory import Trajectory
+    from torchkoopman.observe.watch import Forward
 
 Method = Literal["autoencoder", "edmd", "dmd"]
-Forward = Callable[[nn.Module, Any], object]
 
 _ONLINE = 0.4
 """Share of the autoencoder's steps taken while the data stream; the rest follow from replay."""
@@ -88,7 +85,7 @@ def fit(
             "seen in the next. Give held_out=a loader of other data; one pass is usually enough, "
             "since the autoencoder replays."
         )
-    length = _length(loader, epochs)
+    length = batches_in(loader, epochs)
     if method == "autoencoder" and length is not None:
         options = {"steps_per_update": _ONLINE * steps / max(1, length), **options}
     fitter = _fitter(method, options)
@@ -97,7 +94,7 @@ def fit(
     rival = None if autoencoder is None else EDMDFitter()
     kept = _Holdout(0 if held_out is not None else _HELD_OUT, [fitter, baselines])
     kept.listeners += [] if rival is None else [_Limited(rival, _RIVAL_ROWS)]
-    watch = _Watch(model, layers, layout, positions, forward)
+    watch = Watch(model, layers, layout, positions, forward)
     batches = (batch for _ in range(epochs) for batch in loader)
     watch.stream(tqdm(batches, "stream", length, disable=not progress), kept)
     if autoencoder is not None:
@@ -131,48 +128,9 @@ def evaluate(
     """Layer by layer FVU of a surrogate on data it has not seen; arguments as for :func:`fit`."""
     evaluator = Evaluator(surrogate)
     layers = [*surrogate.span.before, *surrogate.layers]
-    watch = _Watch(model, layers, layout, positions, forward)
+    watch = Watch(model, layers, layout, positions, forward)
     watch.stream(loader, evaluator)
     return evaluator.result()
-
-
-@dataclass(frozen=True)
-class _Watch:
-    """How a model is run and which of its layers are watched."""
-
-    model: nn.Module
-    layers: Layers
-    layout: str | None
-    positions: int | None
-    forward: Forward | None
-
-    def stream(self, batches: Iterable[Any], listener: Listener) -> None:
-        """Run the model on the batches in eval mode without gradients; put all modes back."""
-        modes = {module: module.training for module in self.model.modules()}
-        probe = attach(self.model, self.layers, layout=self.layout, positions=self.positions)
-        self.model.eval()
-        try:
-            with torch.no_grad(), probe.stream_to(listener):
-                for batch in batches:
-                    self._run(batch, probe)
-        finally:
-            for module, training in modes.items():
-                module.training = training
-
-    def _run(self, batch: Any, probe: Probe) -> None:
-        """One forward pass, with labels and mask where the batch has them."""
-        args, kwargs, labels = _parts(batch)
-        with ExitStack() as stack:
-            if labels is not None:
-                stack.enter_context(probe.labels(labels))
-            if self.forward is not None:
-                self.forward(self.model, batch)
-                return
-            if isinstance(kwargs.get("attention_mask"), Tensor):
-                stack.enter_context(probe.mask(kwargs["attention_mask"]))
-            device = next((tensor.device for tensor in self.model.parameters()), None)
-            to = partial(_moved, device=device)
-            self.model(*map(to, args), **{name: to(value) for name, value in kwargs.items()})
 
 
 def _instant(rival: EDMDFitter) -> tuple[dict[str, Surrogate], tuple[str, ...]]:
@@ -181,14 +139,6 @@ def _instant(rival: EDMDFitter) -> tuple[dict[str, Surrogate], tuple[str, ...]]:
         return {"EDMD": rival.surrogate}, ()
     except ValueError as error:
         return {}, (f"no EDMD beside it: {error}",)
-
-
-def _length(loader: Iterable[Any], epochs: int) -> int | None:
-    """Batches in all, where the loader knows; one over an iterable data set does not."""
-    try:
-        return epochs * len(loader)  # type: ignore[arg-type]
-    except TypeError:
-        return None
 
 
 class _Limited:
@@ -243,25 +193,3 @@ def _fitter(method: Method | Fitter, options: dict[str, Any]) -> Fitter:
     if method not in kinds:
         raise ValueError(f"method={method!r} is unknown; choose one of {list(kinds)}.")
     return kinds[method](**options)
-
-
-def _parts(batch: Any) -> tuple[tuple[Any, ...], dict[str, Any], Tensor | None]:
-    """Positional and keyword arguments for the model, and the classes if the batch has any."""
-    if isinstance(batch, Mapping):
-        kwargs = dict(batch)
-        return (), kwargs, _classes(kwargs.pop("labels", None))
-    if isinstance(batch, list | tuple):
-        *inputs, last = batch
-        return (tuple(inputs), {}, _classes(last)) if inputs else ((last,), {}, None)
-    return (batch,), {}, None
-
-
-def _classes(target: Any) -> Tensor | None:
-    """The target if it is one integer per sample; regression targets are no classes."""
-    if isinstance(target, Tensor) and target.ndim == 1 and not target.is_floating_point():
-        return target
-    return None
-
-
-def _moved(value: Any, device: torch.device | None) -> Any:
-    return value.to(device) if isinstance(value, Tensor) else value

@@ -32,7 +32,7 @@ class Folded(nn.Module):
         """State of the start layer to state of the end layer; ``mask`` as for observables."""
         looks = isinstance(self.encoder, Encoding)
         latent = self.encoder(state, mask) if looks else self.encoder(state)
-        out: Tensor = self.decoder(self.linear(latent))
+        out: Tensor = self.decoder(_mapped(self.linear, latent))
         return out
 
 
@@ -45,7 +45,12 @@ class Encoding(nn.Module):
 
     def forward(self, state: Tensor, mask: Tensor | None = None) -> Tensor:
         """``(batch, positions, features)`` → ``(batch, positions, latent - 1)``."""
-        return self.dictionary.encode(state, mask)[..., 1:]
+        parts = [part(state, mask) for part in self.dictionary.parts]
+        if not parts:
+            return state
+        if _features_first(state):
+            return torch.cat([each.mT for each in (state, *parts)], 1).mT
+        return torch.cat([state, *parts], -1)
 
 
 class Replacement(nn.Module):
@@ -70,7 +75,9 @@ class Replacement(nn.Module):
         """
         state = output if self.start is None else self.start.to_state(output)
         known = None if mask is None else mask.to(state.device) != 0
-        end = self.core(state.to(self.core.linear.weight.dtype), known).to(output.dtype)
+        given, own = output.dtype, self.core.linear.weight.dtype
+        end = self.core(state if own == given else state.to(own), known)
+        end = end if own == given else end.to(given)
         return end if self.end is None else self.end.to_output(end)
 
 
@@ -93,6 +100,20 @@ def fold(
     bias = operator[1:, 0] if observables.constant else None
     linear = _linear(operator[skip:, skip:], bias)
     return Folded(observables.encoder.before(inner), linear, observables.decoder.after(outer))
+
+
+def _features_first(state: Tensor) -> bool:
+    """Whether each feature's positions lie together in memory, as an image's pixels do."""
+    return state.stride(-2) == 1 != state.stride(-1)
+
+
+def _mapped(linear: nn.Linear, state: Tensor) -> Tensor:
+    """``linear(state)``, which would first copy an image's state into another order."""
+    if linear.bias is None or not _features_first(state):
+        out: Tensor = linear(state)
+        return out
+    weight = linear.weight.expand(state.shape[0], -1, -1)
+    return torch.baddbmm(linear.bias[:, None], weight, state.mT).mT
 
 
 def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, fx, nn
 
+from torchkoopman.observe.costs import unfused
 from torchkoopman.surgery.ends import LABEL, Traced, labelled, labelled_node, split_call
 from torchkoopman.surgery.structure import filled, read, state_place
 
@@ -98,7 +99,7 @@ def _exported(
             free = 1 if tensor.ndim > 3 and tensor.is_floating_point() else tensor.ndim
             shapes[tensor] = dict.fromkeys(range(free), torch.export.Dim.AUTO)
         try:
-            with torch.no_grad(), warnings.catch_warnings():
+            with torch.no_grad(), unfused(), warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # about its own internals
                 return torch.export.export(model, call.args, call.kwargs, dynamic_shapes=shapes)
         except Exception as error:  # it has many error classes and runs the user's code

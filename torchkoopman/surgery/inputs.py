@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from torchkoopman.observe.costs import unfused
+
 ExampleInputs = Tensor | Sequence[Any] | Mapping[str, Any]
 """A model's one tensor, its positional arguments, or its keyword arguments by name."""
 
@@ -95,7 +97,7 @@ class Example:
         """The model's output on copies of the inputs, without gradients or traces in global RNG."""
         call = self.copied()
         devices = [tensor.device for tensor in self.tensors if tensor.is_cuda]
-        with torch.no_grad(), torch.random.fork_rng(devices):
+        with torch.no_grad(), torch.random.fork_rng(devices), unfused():
             return model(*call.args, **call.kwargs)
 
 

@@ -61,6 +61,10 @@ class SwapRecord:
     """The layers that were replaced."""
     notes: tuple[str, ...]
     """What to know of the edited model."""
+    side_inputs: tuple[str, ...] | None
+    """What was allowed to enter the span; None for the default."""
+    keep_escapes: bool
+    """Whether values might escape from it."""
     surrogate: str
     """Class of what was given to ``swap``."""
     card: dict[str, Any] | None

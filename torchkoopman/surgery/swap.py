@@ -145,6 +145,8 @@ def _record(
         why=why,
         layers=spliced.layers,
         notes=tuple(spliced.notes),
+        side_inputs=None if plan.side_inputs is None else tuple(plan.side_inputs),
+        keep_escapes=plan.keep_escapes,
         surrogate=type(surrogate).__name__,
         card=as_json(fitted.card()) if fitted else None,
         config=as_json(fitted.config()) if fitted else None,
