@@ -128,7 +128,7 @@ def normed() -> nn.Module:
 ROWS, TWO, SEQUENCE, IMAGE = normal((8,)), normal((8,), (8,)), normal((6, 8)), normal((3, 16, 16))
 SPAN = "blocks.0", "blocks.2"
 CALLS = "blocks.0#0", "blocks.0#2"
-GRAPHS, EAGER = ("fx", "export"), ("eager",)
+GRAPHS, NO_FX, EAGER = WAYS[:2], WAYS[1:], WAYS[2:]
 
 HANDWRITTEN = [
     Family("ResNet, downsampling", networks.resnet, IMAGE, *SPAN),
@@ -150,7 +150,7 @@ HANDWRITTEN = [
     Family("LSTM", lambda: networks.Recurrent(nn.LSTM), SEQUENCE, *SPAN),
     Family("GRU", lambda: networks.Recurrent(nn.GRU), SEQUENCE, *SPAN),
     Family(
-        "nn.TransformerEncoder", networks.encoder, SEQUENCE, "1.layers.0", "1.layers.2", ways=EAGER
+        "nn.TransformerEncoder", networks.encoder, SEQUENCE, "1.layers.0", "1.layers.2", ways=NO_FX
     ),
     Family("MLP-Mixer", blocks(networks.Mixer), SEQUENCE, *SPAN),
     Family("mixture of experts", blocks(networks.Experts), ROWS, *SPAN),
@@ -180,7 +180,7 @@ def hugging(
         return made(made.config_class(**{**base, **more}))
 
     start, end = (f"{layers}.{item}".replace(".#", "#") for item in span)
-    ways = WAYS[1:2] if "#" in start else WAYS[1:]  # eager replaces modules, not single calls
+    ways = WAYS[1:2] if "#" in start else NO_FX  # eager replaces modules, not single calls
     return Family(name, build, inputs, start, end, refuses, ways=ways, needs="transformers")
 
 

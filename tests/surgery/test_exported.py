@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+import torchkoopman as tk
 from torchkoopman.surgery.region import DirtyCut
 from torchkoopman.surgery.swap import swap, swap_back, swaps
 
@@ -71,6 +72,15 @@ def test_the_module_stands_between_the_two_layers_states() -> None:
     assert record.layers == ("layers.1", "layers.2", "layers.3")
     for ids in (tokens(1), tokens(2, samples=7, length=9), tokens(3, samples=2)):
         torch.testing.assert_close(edited(ids)["logits"], by_hand(model, middle, 0, 3, ids))
+
+
+@torch.no_grad()
+def test_hooks_that_change_what_a_layer_returns_are_part_of_the_program() -> None:
+    model = Encoder().eval()
+    model.layers[0].register_forward_hook(lambda module, args, out: (out[0] * 2, out[1]))
+    edited = swap(model, nn.Identity(), "layers.0", "layers.4", "export", tokens())
+    state = model.layers[0](model.embed(tokens(1)), torch.ones_like(tokens(1)))[0]
+    torch.testing.assert_close(edited(tokens(1))["last"], state)
 
 
 @torch.no_grad()
@@ -166,11 +176,12 @@ def test_copies_compute_the_same_and_a_pickle_says_what_to_do() -> None:
         pickle.dumps(edited)
 
 
-def test_hooks_see_no_traces_and_examples_are_left_alone() -> None:
-    model, seen, given = Encoder(), list[Tensor](), tokens()
-    model.layers[1].register_forward_hook(lambda module, args, output: seen.append(output[0]))
-    swap(model, nn.Linear(4, 4), "layers.0", "layers.3", "export", given)
-    assert all(type(value) is Tensor for value in seen)
+def test_probes_see_nothing_of_it_and_examples_are_left_alone() -> None:
+    model, seen, given = Encoder(), list[tk.Trajectory](), tokens()
+    with tk.attach(model, ["layers.0", "layers.3"], output="0") as probe:
+        probe.stream_to(seen.append)
+        swap(model, nn.Linear(4, 4), "layers.0", "layers.3", "export", given)
+    assert seen == []
     assert vars(given) == {}
     assert torch.equal(given, tokens())
 

@@ -43,7 +43,9 @@ def export_span(
     """The program of ``model`` as torch.export sees it, with the nodes of two layers' outputs.
 
     All sizes of the inputs that need not be fixed stay free, but for the sizes of images, whose
-    divisibility torch.export can spend minutes on. The model is not changed.
+    divisibility torch.export can spend minutes on. The model is not changed. Hooks on it run along
+    and are part of the program, since libraries build on them; one that keeps activations would
+    keep torch.export's stand-ins for tensors, so take such hooks off first.
 
     Args:
         model: any module that torch.export can take; it is run in eval mode.
@@ -56,8 +58,6 @@ def export_span(
         RuntimeError: torch.export cannot take it.
     """
     model = copy.deepcopy(model).eval()
-    for module in model.modules():  # a hook that keeps activations would keep traces of them
-        module._forward_hooks.clear()
     calls: Counter[str] = Counter()
     for name, module in model.named_modules():
         place = next((places[each] for each in places if split_call(each)[0] == name), None)

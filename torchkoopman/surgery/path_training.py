@@ -24,8 +24,8 @@ _RIDGE = 1e-4
 class ScalingRecipe:
     """How square layers before a layer are trained; :meth:`s2` is how S2's authors do it.
 
-    All terms are divided by the variance of the layer's output, so that weights mean the same at
-    any scale.
+    The sum is divided by the variance of the layer's output, so that ``function`` and ``linear``
+    mean the same at any scale.
     """
 
     function: float = 1.0
