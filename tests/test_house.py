@@ -22,6 +22,7 @@ ARROWS: dict[str, set[str]] = {
     "koopman": {"observe"},
     "fitting": {"koopman", "observe"},
     "surgery": {"koopman", "observe"},
+    "shipping": {"surgery", "koopman", "observe"},
     "unlearning": {"koopman", "observe"},
     "flows": {"koopman"},
     "topology": set(),

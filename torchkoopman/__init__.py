@@ -18,7 +18,7 @@ from torchkoopman.koopman.spectrum import Spectrum
 from torchkoopman.koopman.surrogate import Surrogate
 from torchkoopman.observe.probes import Probe, attach
 from torchkoopman.observe.trajectory import Trajectory
-from torchkoopman.surgery.export import export, load, read_card
+from torchkoopman.shipping.export import export, load, read_card
 from torchkoopman.surgery.path_training import ScalingRecipe
 from torchkoopman.surgery.region import DirtyCut
 from torchkoopman.surgery.scaling import Scaling, scale_layer

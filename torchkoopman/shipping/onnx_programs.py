@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from torchkoopman.surgery.axes import by_tensor
-from torchkoopman.surgery.card import CARD
-from torchkoopman.surgery.parity import in_short, leaves
-from torchkoopman.surgery.programs import check_output
+from torchkoopman.shipping.axes import by_tensor
+from torchkoopman.shipping.card import CARD
+from torchkoopman.shipping.parity import in_short, leaves
+from torchkoopman.shipping.programs import check_output
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from torchkoopman.shipping.programs import Program
     from torchkoopman.surgery.inputs import Example
-    from torchkoopman.surgery.programs import Program
 
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
 """Packages of the extra ``onnx``: to build, to translate, and to check."""

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import BertConfig, BertModel, GPT2Config, GPT2Model
 
 from torchkoopman.observe.probes import attach
-from torchkoopman.surgery.export import export, load, read_card
+from torchkoopman.shipping.export import export, load, read_card
 from torchkoopman.surgery.record import SurrogateLike
 from torchkoopman.surgery.swap import swap, swap_back, swaps
 
@@ -46,7 +46,7 @@ class Surrogate(nn.Module):
 
 @pytest.fixture(autouse=True)
 def _surrogate_module(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("torchkoopman.surgery.files.Surrogate", Surrogate)
+    monkeypatch.setattr("torchkoopman.shipping.files.Surrogate", Surrogate)
 
 
 class Net(nn.Module):

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from torchkoopman.surgery.axes import BATCH, resized
+from torchkoopman.shipping.axes import BATCH, resized
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from torchkoopman.surgery.axes import FreeAxis
+    from torchkoopman.shipping.axes import FreeAxis
     from torchkoopman.surgery.inputs import Example
 
 TOLERANCE = 1e-5

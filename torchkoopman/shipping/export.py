@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from torchkoopman.surgery.card import SUFFIXES, card_of, read_card
-from torchkoopman.surgery.files import load, save_weights
-from torchkoopman.surgery.onnx_programs import check_installed, save_onnx
-from torchkoopman.surgery.programs import capture, save_program
+from torchkoopman.shipping.card import SUFFIXES, card_of, read_card
+from torchkoopman.shipping.files import load, save_weights
+from torchkoopman.shipping.onnx_programs import check_installed, save_onnx
+from torchkoopman.shipping.programs import capture, save_program
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from torchkoopman.surgery.axes import Axes
+    from torchkoopman.shipping.axes import Axes
     from torchkoopman.surgery.inputs import ExampleInputs
 
 __all__ = ["export", "load", "read_card"]

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 from safetensors.torch import load_model, save_model
 
 from torchkoopman.koopman.surrogate import Surrogate
-from torchkoopman.surgery.card import CARD, read_card
-from torchkoopman.surgery.programs import seen_inputs
+from torchkoopman.shipping.card import CARD, read_card
+from torchkoopman.shipping.programs import seen_inputs
 from torchkoopman.surgery.record import ORIGINAL, RECORDS, SwapRecord, memory
 from torchkoopman.surgery.swap import swap
 

@@ -15,16 +15,16 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from torchkoopman.surgery.axes import (
+from torchkoopman.shipping.axes import (
     argument_names,
     by_argument,
     free_axes,
     named_parameters,
     without_ones,
 )
-from torchkoopman.surgery.card import CARD_FILE
+from torchkoopman.shipping.card import CARD_FILE
+from torchkoopman.shipping.parity import Trials, in_short, leaves, plain, values, way_out
 from torchkoopman.surgery.inputs import Example
-from torchkoopman.surgery.parity import Trials, in_short, leaves, plain, values, way_out
 from torchkoopman.surgery.record import swaps, tensors
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from torchkoopman.observe.trajectory import InputSpec
-    from torchkoopman.surgery.axes import Axes, FreeAxis
+    from torchkoopman.shipping.axes import Axes, FreeAxis
     from torchkoopman.surgery.inputs import ExampleInputs
 
 VIOLATED = "Constraints violated"

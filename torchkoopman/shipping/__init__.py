@@ -1,0 +1,1 @@
+"""Shipping: an edited model leaves the house as a file."""
