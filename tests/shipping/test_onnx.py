@@ -19,8 +19,8 @@ from torchkoopman.fitting.autoencoder import AutoencoderFitter
 from torchkoopman.fitting.edmd import EDMDFitter
 from torchkoopman.koopman.parts import RandomFeatures
 from torchkoopman.observe.probes import attach
+from torchkoopman.shipping import onnx_programs
 from torchkoopman.shipping.export import export, read_card
-from torchkoopman.surgery import onnx_programs
 from torchkoopman.surgery.swap import swap
 from torchkoopman.unlearning.edit import unlearn
 

@@ -79,8 +79,9 @@ def find_chain(
     search = _Search(calls, last, places[end])
     links = search.chain(first, places[start])
     if links is None:
+        furthest = search.furthest or first
         raise NoChain(
-            f"the output of {search.furthest.name!r} is given to no layer on the way to {end!r} as "
+            f"the output of {furthest.name!r} is given to no layer on the way to {end!r} as "
             "it is: the model computes something outside of its modules there, such as a sum, or "
             "writes in place"
         )
@@ -148,7 +149,7 @@ class _Search:
 
     def __init__(self, calls: list[Call], last: Call, place: Place) -> None:
         self.calls, self.last, self.place = calls, last, place
-        self.furthest = calls[0]
+        self.furthest: Call | None = None
         """The latest layer that was reached."""
         self.found: dict[tuple[int, Place], tuple[Link, ...] | None] = {}
 
@@ -156,7 +157,8 @@ class _Search:
         """The links after a call whose state is at ``place`` of its output."""
         key = (fed_by.began, place)
         if key not in self.found:
-            self.furthest = max(self.furthest, fed_by, key=lambda call: call.ended)
+            if self.furthest is None or fed_by.ended > self.furthest.ended:
+                self.furthest = fed_by
             chains = self._chains(fed_by, read(fed_by.output, place))
             ended = fed_by is self.last
             self.found[key] = () if ended else min(chains, key=len, default=None)

@@ -48,8 +48,8 @@ def by_replacing(plan: Plan) -> Spliced:
     if share is not None and share > TOLERANCE:
         raise DirtyCut(
             f"a module between the outputs of {plan.start!r} and {plan.end!r} cannot be exact: "
-            f"{share:.0%} of the variance of the last output's change from one input to another "
-            "remain when the first output is held fast, so something else enters the span. Name "
+            f"of the last output's change from one input to another a share of {share:.2g} remains "
+            "when the first output is held fast, so something else enters the span. Name "
             "arguments of the model that may enter in side_inputs, or choose another span; "
             "how='fx' or 'export' names the value.",
             (Crossing("enters", "unknown", plan.start, (plan.end,)),),

@@ -6,7 +6,9 @@ layer's output is in it is noted while the model runs.
 
 from __future__ import annotations
 
+import contextlib
 import copy
+import io
 import warnings
 from collections import Counter
 from functools import partial
@@ -20,7 +22,7 @@ from torchkoopman.surgery.ends import LABEL, Traced, labelled, labelled_node, sp
 from torchkoopman.surgery.structure import filled, read, state_place
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from torchkoopman.surgery.inputs import Example
     from torchkoopman.surgery.structure import Place
@@ -99,8 +101,7 @@ def _exported(
             free = 1 if tensor.ndim > 3 and tensor.is_floating_point() else tensor.ndim
             shapes[tensor] = dict.fromkeys(range(free), torch.export.Dim.AUTO)
         try:
-            with torch.no_grad(), unfused(), warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # about its own internals
+            with torch.no_grad(), unfused(), _quiet():
                 return torch.export.export(model, call.args, call.kwargs, dynamic_shapes=shapes)
         except Exception as error:  # it has many error classes and runs the user's code
             failed = failed or error
@@ -110,6 +111,14 @@ def _exported(
         f"torch.export cannot take this {type(model).__name__}: {type(failed).__name__}: {first}"
         f"{cache}"
     ) from failed
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Without torch.export's warnings about its internals and the half-made graph it prints."""
+    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _note_outputs(graph: fx.Graph, calls: Counter[str]) -> None:

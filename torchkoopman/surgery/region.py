@@ -27,7 +27,8 @@ class Crossing:
     """Who uses the value across the border, as ``node (layer)``."""
 
     def __str__(self) -> str:
-        return f"{self.value!r} (from {self.layer!r}) {self.kind}: used by {', '.join(self.users)}"
+        source = repr(self.layer) if self.layer else "the model's own forward"
+        return f"{self.value!r} (from {source}) {self.kind}: used by {', '.join(self.users)}"
 
 
 class DirtyCut(ValueError):  # noqa: N818 (named for what it says: the cut is dirty)
@@ -124,4 +125,7 @@ def layer_of(node: fx.Node) -> str:
 
 
 def _user(node: fx.Node) -> str:
-    return "the model's output" if node.op == "output" else f"{node.name!r} (in {layer_of(node)!r})"
+    if node.op == "output":
+        return "the model's output"
+    layer = layer_of(node)
+    return f"{node.name!r} (in {layer!r})" if layer else f"{node.name!r} (in the model's forward)"
