@@ -36,7 +36,7 @@ def choose_tensor(output: object, choice: OutputChoice | None, layer: str) -> Te
 
 def tensors_in(output: object) -> dict[str, Tensor]:
     """Path → tensor, for every tensor in nested tuples, lists, mappings and dataclasses."""
-    return {path: leaf for path, leaf in _leaves(output) if isinstance(leaf, Tensor)}
+    return {path: leaf for path, leaf in leaves(output) if isinstance(leaf, Tensor)}
 
 
 def _choose(output: object, choice: OutputChoice | None, layer: str) -> Tensor:
@@ -61,15 +61,15 @@ def _choose(output: object, choice: OutputChoice | None, layer: str) -> Tensor:
 
 
 def _by_rule(output: object, layer: str) -> Tensor:
-    leaves = dict(_leaves(output))
-    if any(isinstance(leaf, PackedSequence) for leaf in leaves.values()):
+    found = dict(leaves(output))
+    if any(isinstance(leaf, PackedSequence) for leaf in found.values()):
         raise TypeError(
             f"layer {layer!r} gave a PackedSequence, whose rows are not (batch, positions). Unpack "
             "it with output=lambda output: pad_packed_sequence(output[0], batch_first=True)[0], "
             f'and give the padding to probe.mask(...); or choose a tensor with output="path". '
             f"{_structure(output)}"
         )
-    tensors = [leaf for leaf in leaves.values() if isinstance(leaf, Tensor)]
+    tensors = [leaf for leaf in found.values() if isinstance(leaf, Tensor)]
     real = [tensor for tensor in tensors if tensor.is_floating_point() and tensor.ndim >= 2]
     if len(real) == 1:
         return real[0]
@@ -82,7 +82,7 @@ def _by_rule(output: object, layer: str) -> Tensor:
     )
 
 
-def _leaves(output: object, path: str = "") -> Iterator[tuple[str, object]]:
+def leaves(output: object, path: str = "") -> Iterator[tuple[str, object]]:
     """Every ``(path, leaf)``; a PackedSequence is a leaf, though it is a tuple too."""
     items: Iterator[tuple[object, object]]
     if isinstance(output, PackedSequence):
@@ -99,12 +99,12 @@ def _leaves(output: object, path: str = "") -> Iterator[tuple[str, object]]:
         yield path, output
         return
     for key, value in items:
-        yield from _leaves(value, f"{path}.{key}" if path else str(key))
+        yield from leaves(value, f"{path}.{key}" if path else str(key))
 
 
 def _structure(output: object) -> str:
     """What there is to choose from, one path per line."""
-    lines = [f"  {path or '(itself)'}: {_describe(leaf)}" for path, leaf in _leaves(output)]
+    lines = [f"  {path or '(itself)'}: {_describe(leaf)}" for path, leaf in leaves(output)]
     return "Its output holds:\n" + "\n".join(lines)
 
 

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from torchkoopman.observe.outputs import leaves
 from torchkoopman.shipping.axes import by_tensor
 from torchkoopman.shipping.card import CARD
-from torchkoopman.shipping.parity import in_short, leaves
+from torchkoopman.shipping.parity import in_short
 from torchkoopman.shipping.programs import check_output
 
 if TYPE_CHECKING:

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from torchkoopman.observe.outputs import leaves
 from torchkoopman.shipping.axes import BATCH, resized
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from torchkoopman.shipping.axes import FreeAxis
     from torchkoopman.surgery.inputs import Example
@@ -41,16 +42,6 @@ def plain(output: Any) -> Any:
         fields = [entry.name for entry in dataclasses.fields(output)]
         return {name: plain(getattr(output, name)) for name in fields}
     return output
-
-
-def leaves(output: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Every ``(path, value)`` of a plain output, in torch's order; ``""`` is the output itself."""
-    if not isinstance(output, dict | tuple | list):
-        yield path, output
-        return
-    items = output.items() if isinstance(output, dict) else enumerate(output)
-    for key, value in items:
-        yield from leaves(value, f"{path}.{key}" if path else str(key))
 
 
 def values(output: Any) -> list[Tensor]:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from torchkoopman.observe.outputs import leaves
 from torchkoopman.shipping.axes import (
     argument_names,
     by_argument,
@@ -23,7 +24,7 @@ from torchkoopman.shipping.axes import (
     without_ones,
 )
 from torchkoopman.shipping.card import CARD_FILE
-from torchkoopman.shipping.parity import Trials, in_short, leaves, plain, values, way_out
+from torchkoopman.shipping.parity import Trials, in_short, plain, values, way_out
 from torchkoopman.surgery.inputs import Example
 from torchkoopman.surgery.record import swaps, tensors
 

@@ -7,27 +7,25 @@ replaces the one layer, since all its states but the last are computed from the 
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from torchkoopman.koopman.folding import fold
-from torchkoopman.observe.probes import attach
 from torchkoopman.observe.trajectory import Trajectory
+from torchkoopman.observe.watch import Watch
 from torchkoopman.surgery.ends import named_module
 from torchkoopman.surgery.path_training import ScalingRecipe, train_steps
 from torchkoopman.surgery.scaled import PathReplacement, ScaledLayer, SquareStep
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from torchkoopman.koopman.surrogate import Surrogate
-
-Forward = Callable[[nn.Module, Any], object]
-"""How to call a model on a batch."""
+    from torchkoopman.observe.watch import Forward
 
 _LAYOUT = "batch ... features -> batch (...) features"
 
@@ -194,12 +192,12 @@ def _passing(
     """
     names = (f"{layer}.states.0", f"{layer}.states.1")
     seen: list[Trajectory] = []
-    with attach(model, names, layout=_LAYOUT) as probe:
-        probe.stream_to(seen.append)
-        for batch in loader:
-            _run(model, batch, forward)
-            if sum(each.batch * each.positions for each in seen) >= rows:
-                break
+
+    def enough() -> bool:
+        return sum(each.batch * each.positions for each in seen) >= rows
+
+    batches = takewhile(lambda batch: not enough(), loader)
+    Watch(model, names, _LAYOUT, forward=forward).stream(batches, seen.append)
     if not seen:
         raise ValueError("the loader gave no samples, so there is nothing to learn a path from.")
     if seen[0].layers != names:
@@ -227,21 +225,3 @@ def _passing(
             "Choose another layer."
         )
     return inputs, outputs
-
-
-def _run(model: nn.Module, batch: Any, forward: Forward | None) -> None:
-    """One forward pass on a batch as loaders give it."""
-    if forward is not None:
-        forward(model, batch)
-        return
-    device = next((tensor.device for tensor in model.parameters()), None)
-
-    def moved(value: Any) -> Any:
-        return value.to(device) if isinstance(value, Tensor) else value
-
-    if isinstance(batch, Mapping):
-        model(**{name: moved(value) for name, value in batch.items() if name != "labels"})
-    elif isinstance(batch, list | tuple):
-        model(*map(moved, batch[:-1] if len(batch) > 1 else batch))
-    else:
-        model(moved(batch))
