@@ -6,6 +6,7 @@ import contextlib
 import copy
 import functools
 import inspect
+import io
 import json
 import warnings
 from dataclasses import dataclass, replace
@@ -224,9 +225,10 @@ def _exported_with(
 def _quiet() -> Iterator[None]:
     """No remarks of torch on its own copying, nor on what recurrent modules do with their weights.
 
-    If that mattered, the program would differ from the model.
+    If that mattered, the program would differ from the model. A half-made graph is not printed
+    either: the error says why there is no whole one.
     """
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), contextlib.redirect_stderr(io.StringIO()):
         warnings.filterwarnings("ignore", r"`isinstance\(treespec, LeafSpec\)`", FutureWarning)
         warnings.filterwarnings("ignore", "The tensor attributes .* were assigned", UserWarning)
         yield
