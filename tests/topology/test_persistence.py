@@ -1,0 +1,207 @@
+"""Persistence: components against scipy's spanning trees, loops of shapes whose loops are known."""
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.sparse.csgraph import minimum_spanning_tree
+from scipy.spatial.distance import pdist, squareform
+from torch import Tensor
+
+from torchkoopman.topology import distances, persistence
+from torchkoopman.topology.distances import farthest_points, scale
+from torchkoopman.topology.persistence import deaths, diagram, memory_needed
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+
+def circle(points: int = 40, centre: float = 0.0) -> Tensor:
+    angle = torch.arange(points, dtype=torch.float64) * (2 * math.pi / points)
+    return torch.stack([angle.cos() + centre, angle.sin()], 1)
+
+
+def alive(pairs: Tensor, epsilon: float) -> int:
+    return int(((pairs[:, 0] <= epsilon) & (epsilon < pairs[:, 1])).sum())
+
+
+def rotation(features: int, seed: int = 3) -> Tensor:
+    return torch.linalg.qr(normal(features, features, seed=seed)).Q
+
+
+@pytest.fixture
+def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Blocks of 7 rows, so that a small cloud has many of them and the last is short."""
+    monkeypatch.setattr(distances, "BLOCK", 7)
+    monkeypatch.setattr(persistence, "BLOCK", 7)
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(2, 60), st.integers(1, 5), st.integers(0, 1000), st.booleans())
+def test_deaths_are_the_edges_of_scipys_minimum_spanning_tree(
+    points: int, features: int, seed: int, ties: bool
+) -> None:
+    cloud = normal(points, features, seed=seed)
+    cloud = (2 * cloud).round() if ties else cloud
+    cloud += 1e-3 * normal(1, features, seed=seed + 1)
+    # scipy reads a zero as no edge, so duplicates are compared as distances plus one.
+    tree = minimum_spanning_tree(squareform(pdist(cloud.numpy()) + 1))
+    expected = np.sort(tree.data) - 1
+    np.testing.assert_allclose(deaths(cloud).numpy(), expected, rtol=1e-6, atol=1e-9)
+
+
+@pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize("points", [6, 7, 8, 30])
+def test_blocks_do_not_change_distances_trees_or_scales(points: int) -> None:
+    cloud = normal(points, 3)
+    whole = squareform(pdist(cloud.numpy()))
+    found = distances.squared_distances(cloud).sqrt().numpy()
+    np.testing.assert_allclose(found, whole, rtol=1e-6)
+    tree = np.sort(minimum_spanning_tree(whole).data)
+    np.testing.assert_allclose(deaths(cloud).numpy(), tree, rtol=1e-12)
+    np.fill_diagonal(whole, np.inf)
+    nearest = distances.neighbour_distances(cloud).numpy()
+    np.testing.assert_allclose(nearest, whole.min(1), rtol=1e-12)
+
+
+def test_short_edges_far_from_the_origin_keep_their_digits() -> None:
+    """In float32 the squares of these distances would drown in those of the coordinates."""
+    line = torch.cumsum(torch.arange(1, 30, dtype=torch.float64), 0)[:, None] * 1e-6
+    cloud = torch.cat([line, line + 3.0]) * torch.ones(1, 4, dtype=torch.float64) + 1000
+    gaps = 2 * torch.arange(2, 30, dtype=torch.float64) * 1e-6
+    expected = torch.cat([gaps, gaps, 2 * (3 + line[:1] - line[-1:])[0]]).sort().values
+    torch.testing.assert_close(deaths(cloud), expected, rtol=1e-6, atol=0)
+
+
+def test_duplicates_merge_at_zero() -> None:
+    cloud = normal(20, 3).float().repeat(3, 1)
+    found = deaths(cloud)
+    assert (found[:40] == 0).all()
+    assert (found[40:] > 0).all()
+    torch.testing.assert_close(found[40:], deaths(cloud[:20]))
+    assert scale(cloud) == 0.0
+
+
+def test_one_point_is_one_component_that_never_dies() -> None:
+    assert deaths(normal(1, 3)).shape == (0,)
+    assert diagram(normal(1, 3)).tolist() == [[0.0, math.inf]]
+
+
+@pytest.mark.parametrize("clusters", [1, 2, 5])
+def test_separated_clusters_are_so_many_components(clusters: int) -> None:
+    cloud = torch.cat([0.1 * normal(30, 4, seed=k) + 10 * k for k in range(clusters)])
+    pairs = diagram(cloud)
+    assert alive(pairs, 2.0) == clusters
+    assert alive(pairs, 0.0) == len(cloud)
+    assert alive(pairs, 1e6) == 1
+
+
+def test_a_circle_has_one_loop_and_a_figure_eight_two() -> None:
+    """A loop of 40 points fills when three of them, 13, 13 and 14 apart, can be joined."""
+    pairs = diagram(circle(), 1)
+    assert pairs.shape == (1, 2)
+    assert pairs[0, 0].item() == pytest.approx(2 * math.sin(math.pi / 40), rel=1e-6)
+    assert pairs[0, 1].item() == pytest.approx(2 * math.sin(14 * math.pi / 40), rel=1e-6)
+    eight = diagram(torch.cat([circle(), circle(centre=2.0)[torch.arange(40) != 20]]), 1)
+    assert [alive(eight, epsilon) for epsilon in (0.1, 0.3, 1.0, 3.0)] == [0, 2, 2, 0]
+
+
+def test_a_sphere_has_a_void_and_no_loop() -> None:
+    cloud = torch.nn.functional.normalize(normal(90, 3), dim=1)
+    assert alive(diagram(cloud, 2), 1.2) == 1
+    assert alive(diagram(cloud, 1), 1.2) == 0
+
+
+def test_a_cloud_too_small_for_loops_has_none() -> None:
+    assert diagram(normal(3, 2), 1).shape == (0, 2)
+
+
+@pytest.mark.parametrize("dimension", [0, 1])
+def test_isometries_leave_diagrams_unchanged_and_scaling_scales_them(dimension: int) -> None:
+    cloud = normal(60, 4)
+    pairs = diagram(cloud, dimension)
+    assert len(pairs) > 5
+    moved = diagram(cloud @ rotation(4) + 5, dimension)
+    torch.testing.assert_close(moved, pairs, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(diagram(3 * cloud, dimension), 3 * pairs, rtol=1e-5, atol=1e-6)
+    order = torch.randperm(60, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(diagram(cloud[order], dimension), pairs, rtol=1e-6, atol=1e-7)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_lower_precision_gives_the_diagram_of_the_same_numbers_in_float64(
+    dtype: torch.dtype,
+) -> None:
+    cloud = normal(30, 3).to(dtype)
+    torch.testing.assert_close(deaths(cloud), deaths(cloud.double()))
+
+
+def test_scales_are_quantiles_of_the_distances_half_way_to_the_next() -> None:
+    cloud = normal(41, 3)
+    whole = squareform(pdist(cloud.numpy()))
+    np.fill_diagonal(whole, np.inf)
+    nearest = np.sort(whole.min(1))
+    pairs = np.sort(pdist(cloud.numpy()))
+
+    def above(values: Any, at: int) -> float:
+        larger = values[values > values[at] * (1 + 1e-9)]  # mutual neighbours have one distance
+        return float((values[at] + larger[0]) / 2)
+
+    assert scale(cloud) == pytest.approx(above(nearest, 20))
+    assert scale(cloud, 0.0) == pytest.approx(above(nearest, 0))
+    assert scale(cloud, 1.0) == pytest.approx(nearest[-1])
+    assert scale(cloud, 0.25, "pairs") == pytest.approx(above(pairs, round(0.25 * 819)), rel=1e-6)
+    assert scale(2 * cloud, 0.3) == pytest.approx(2 * scale(cloud, 0.3))
+
+
+def test_farthest_points_cover_the_corners_of_a_square_first() -> None:
+    corners = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
+    cloud = torch.cat([corners[:1], 0.5 + 0.1 * normal(20, 2).float(), corners[1:]])
+    assert set(farthest_points(cloud, 4).tolist()) == {0, 21, 22, 23}
+    assert farthest_points(cloud, 99).unique().shape == (24,)
+
+
+def test_clouds_that_could_take_too_much_memory_are_refused_before_allocation() -> None:
+    huge = torch.zeros(1, 1).expand(10_000_000, 3)  # stored as a single number
+    with pytest.raises(ValueError, match=r"H0 of 10000000 points .* Take \d+ points or fewer"):
+        deaths(huge)
+    with pytest.raises(ValueError, match=r"H1 of 10000000 points .* Take \d+ landmarks or fewer"):
+        diagram(huge, 1)
+
+
+@pytest.mark.parametrize("dimension", [0, 1, 2])
+def test_the_advice_of_a_refusal_is_the_most_that_fits(dimension: int) -> None:
+    budget = 50 * 2**20
+    with pytest.raises(ValueError, match="or fewer") as refusal:
+        persistence.require_memory(100_000, 20, dimension, budget)
+    advised = int(str(refusal.value).split("Take ")[1].split()[0])
+    assert memory_needed(advised, 20, dimension) <= budget
+    assert memory_needed(advised + 1, 20, dimension) > budget
+    persistence.require_memory(advised, 20, dimension, budget)
+
+
+def test_what_is_no_cloud_is_refused() -> None:
+    spoilt = normal(5, 2)
+    spoilt[1, 0] = torch.nan
+    with pytest.raises(ValueError, match="1 of 5 points are not finite"):
+        deaths(spoilt)
+    with pytest.raises(ValueError, match=r"\(points, features\).*\(5,\)"):
+        deaths(normal(5))
+    with pytest.raises(ValueError, match=r"the shape is \(0, 2\)"):
+        deaths(normal(0, 2))
+    with pytest.raises(TypeError, match="int64"):
+        deaths(torch.arange(6).reshape(3, 2))
+    with pytest.raises(ValueError, match="dimension=-1"):
+        diagram(normal(5, 2), -1)
+    with pytest.raises(ValueError, match="two points or more"):
+        scale(normal(1, 2))
+    with pytest.raises(ValueError, match=r"quantile=1\.5"):
+        scale(normal(5, 2), 1.5)
+    with pytest.raises(ValueError, match="choose 'neighbours' or 'pairs'"):
+        scale(normal(5, 2), rule="median")  # type: ignore[arg-type]

@@ -1,0 +1,142 @@
+"""Distances between the points of one cloud, block by block, and the scale they set.
+
+Squared distances are ``|a|² + |b|² - 2 a·b`` of centred points. The cancellation in it costs half
+the digits of a short distance, so blocks are computed in float64, at half the work of a float32
+matrix of all pairs, since only blocks above the diagonal are.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+Rule = Literal["neighbours", "pairs"]
+"""Whose distances set a scale: those of nearest neighbours, or of all pairs."""
+
+BLOCK = 1024
+"""Rows of a block; a pair of blocks takes some 30 MB at a thousand features."""
+
+
+def require_cloud(points: Tensor, what: str = "points") -> None:
+    """Refuse what is no cloud of finite points ``(points, features)``."""
+    if points.ndim != 2 or len(points) == 0:
+        raise ValueError(
+            f"{what} must be (points, features) with one point or more; the shape is "
+            f"{tuple(points.shape)}."
+        )
+    if points.is_complex() or not points.is_floating_point():
+        raise TypeError(f"{what} must be real and floating; the dtype is {points.dtype}.")
+    bad = sum(int((~part.isfinite().all(1)).sum()) for part in torch.split(points, BLOCK))
+    if bad:
+        raise ValueError(
+            f"{bad} of {len(points)} {what} are not finite, and have no distance to the others. "
+            "Leave them out, or find out where they come from."
+        )
+
+
+def blocks(points: Tensor) -> Iterator[tuple[slice, slice, Tensor]]:
+    """Squared distances between rows and columns, float64, on and above the diagonal of blocks."""
+    sums = [part.double().sum(0) for part in torch.split(points, BLOCK)]
+    mean = torch.stack(sums).sum(0) / len(points)
+    starts = range(0, len(points), BLOCK)
+    for start in starts:
+        rows = slice(start, min(start + BLOCK, len(points)))
+        a = points[rows].double() - mean
+        for other in starts[start // BLOCK :]:
+            columns = slice(other, min(other + BLOCK, len(points)))
+            b = a if other == start else points[columns].double() - mean
+            squares = torch.addmm(b.square().sum(1), a, b.T, alpha=-2)
+            squares += a.square().sum(1)[:, None]
+            squares.clamp_(min=0)
+            if other == start:
+                squares.fill_diagonal_(0)
+            yield rows, columns, squares
+
+
+def squared_distances(points: Tensor) -> Tensor:
+    """All squared distances, symmetric, float32, ``(points, points)``."""
+    matrix = points.new_empty(len(points), len(points), dtype=torch.float32)
+    for rows, columns, squares in blocks(points):
+        single = squares.float()
+        matrix[rows, columns] = single
+        if rows != columns:
+            matrix[columns, rows] = single.T.contiguous()  # transposing in place is slower
+    return matrix
+
+
+def lengths(points: Tensor, start: Tensor, end: Tensor) -> Tensor:
+    """Distances between the points of two lists of row numbers, from their differences, float64."""
+    parts = zip(torch.split(start, BLOCK), torch.split(end, BLOCK), strict=True)
+    return torch.cat([(points[a].double() - points[b].double()).norm(dim=1) for a, b in parts])
+
+
+def neighbour_distances(points: Tensor) -> Tensor:
+    """Distance of each point to the nearest other one, float64, ``(points,)``."""
+    nearest = points.new_full((len(points),), torch.inf, dtype=torch.float64)
+    which = torch.zeros(len(points), dtype=torch.long, device=points.device)
+    for rows, columns, squares in blocks(points):
+        if rows == columns:
+            squares.fill_diagonal_(torch.inf)
+        for side, other, axis in ((rows, columns, 1), (columns, rows, 0)):
+            least, index = squares.min(axis)
+            nearer = least < nearest[side]
+            nearest[side] = torch.where(nearer, least, nearest[side])
+            which[side] = torch.where(nearer, index + other.start, which[side])
+    return lengths(points, torch.arange(len(points), device=points.device), which)
+
+
+def scale(points: Tensor, quantile: float = 0.5, rule: Rule = "neighbours") -> float:
+    """The one rule for ε: a quantile of the cloud's nearest-neighbour or pairwise distances.
+
+    Half way from the quantile to the next larger distance: merging scales are themselves distances
+    between points, and an ε equal to one would leave a count to rounding.
+
+    Args:
+        points: ``(points, features)``, two or more.
+        quantile: from 0 to 1.
+        rule: ``"neighbours"``, where structure begins, or ``"pairs"``, the size of the whole.
+
+    Raises:
+        ValueError: fewer than two points, values that are not finite, a quantile outside [0, 1],
+            an unknown rule.
+    """
+    require_cloud(points)
+    if len(points) < 2:
+        raise ValueError("a scale needs a distance, and so two points or more; it got one.")
+    if not 0 <= quantile <= 1:
+        raise ValueError(f"quantile={quantile} must lie between 0 and 1.")
+    if rule == "neighbours":
+        distances = neighbour_distances(points)
+    elif rule == "pairs":
+        above = [
+            (squares[squares.new_ones(squares.shape).triu(1) > 0] if rows == columns else squares)
+            .flatten()
+            .float()
+            for rows, columns, squares in blocks(points)
+        ]
+        distances = torch.cat(above).sqrt_()
+    else:
+        raise ValueError(f"rule={rule!r} is unknown; choose 'neighbours' or 'pairs'.")
+    found = distances.kthvalue(1 + round(quantile * (len(distances) - 1))).values
+    larger = distances[distances > found]
+    return ((found + larger.min()) / 2 if len(larger) else found).item()
+
+
+def farthest_points(points: Tensor, count: int) -> Tensor:
+    """Row numbers of ``count`` landmarks: the first point, then always the one farthest from them.
+
+    Maxmin landmarks, as in de Silva & Carlsson 2004, "Topological estimation using witness
+    complexes". They cover a shape with few points, outliers first.
+    """
+    chosen = torch.zeros(min(count, len(points)), dtype=torch.long, device=points.device)
+    gap = points.new_full((len(points),), torch.inf, dtype=torch.float64)
+    for number in range(1, len(chosen)):
+        latest = points[chosen[number - 1]]
+        gap = torch.minimum(gap, (points - latest).double().norm(dim=1))
+        chosen[number] = gap.argmax()
+    return chosen

@@ -1,0 +1,182 @@
+"""``tk.topology_of``: the shape of each layer's cloud beside the surrogate's, on one ε rule."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor
+
+from torchkoopman.observe.watch import Watch
+from torchkoopman.topology.betti import betti_curve, subsamples
+from torchkoopman.topology.clouds import Clouds
+from torchkoopman.topology.distances import farthest_points, require_cloud, scale
+from torchkoopman.topology.persistence import MAX_BYTES, deaths, require_memory
+from torchkoopman.topology.report import LayerTopology, Topology
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from torch import nn
+
+    from torchkoopman.koopman.surrogate import Surrogate
+    from torchkoopman.observe.watch import Forward
+    from torchkoopman.topology.betti import BettiCurve
+    from torchkoopman.topology.clouds import Kind, Space
+    from torchkoopman.topology.distances import Rule
+
+Choice = Literal["random", "maxmin"]
+"""How landmarks are chosen: the first of the shuffled rows, the same in both clouds, or those that
+cover each cloud best."""
+
+_KINDS: dict[Kind, str] = {
+    "network": "points of the network at layer {!r}",
+    "surrogate": "points of the surrogate at layer {!r}",
+    "between": "points of the surrogate at time {}",
+}
+
+
+def topology_of(
+    surrogate: Surrogate,
+    model: nn.Module,
+    loader: Iterable[Any],
+    *,
+    points: int = 1000,
+    dimensions: Sequence[int] = (0, 1),
+    landmarks: int = 300,
+    choice: Choice = "random",
+    scales: int = 64,
+    bootstrap: int = 20,
+    rule: Rule = "neighbours",
+    quantile: float = 0.5,
+    times: Sequence[float] = (),
+    space: Space = "states",
+    normalise: bool = False,
+    generator: torch.Generator | None = None,
+    layout: str | None = None,
+    positions: int | None = None,
+    forward: Forward | None = None,
+    max_bytes: int = MAX_BYTES,
+) -> Topology:
+    """Betti curves of the network's layers and of the surrogate at the layers' depth-times.
+
+    S1 (arXiv 2505.12809) compares β0 of both at two different ε, chosen so that they
+    agree. Here one ε, from one rule on the network's first layer, serves both systems and all
+    layers; and whole curves over ε are compared, on scales set by the network's own layer alone.
+    The surrogate's cloud at a layer is what it predicts there from the first layer, and at the
+    first what decoding leaves of its encoding. Both clouds hold the same rows.
+
+    The model runs in eval mode without gradients and is given back as it was. Layers between the
+    steps of an operator fitted across the span are left out.
+
+    Args:
+        surrogate: of the layers to look at.
+        model: the network it was fitted on.
+        loader: batches as for :func:`torchkoopman.fit`; all are run, an even sample of rows stays.
+        points: rows in each cloud for components, β0. H0 of n points takes 4 n² bytes.
+        dimensions: of the holes; components, 0, always take part.
+        landmarks: rows for loops and up, which cost far more, up to n³ bytes.
+        choice: of landmarks.
+        scales: at which curves are listed.
+        bootstrap: subsamples for the band of each curve, the same rows for all; 0 for none.
+        rule: what sets the common ε: distances to nearest neighbours, or between all pairs.
+        quantile: of those distances; the median by default.
+        times: more depth-times for the surrogate's β0, between layers, as for
+            :meth:`Surrogate.trajectory`.
+        space: ``"states"``, or ``"latent"``: encoded states beside propagated ones.
+        normalise: divide each cloud by its RMS distance from its mean, so that shapes are compared
+            and not sizes.
+        generator: of the sample and the subsamples; None for one seeded with 0.
+        layout: einops pattern of the layers' outputs.
+        positions: take so many random positions of each sample instead of all.
+        forward: how to call the model on a batch.
+        max_bytes: refuse at the start what could need more memory.
+
+    Raises:
+        ValueError: too much memory, fewer than two rows in the loader, states that are not finite,
+            an unknown rule, choice or space, or times at which K(t) does not exist.
+        ImportError: loops without gudhi.
+    """
+    _require_known("space", space, ("states", "latent"))
+    _require_known("choice", choice, ("random", "maxmin"))
+    _require_known("rule", rule, ("neighbours", "pairs"))
+    if min(points, landmarks, scales) < 2:
+        raise ValueError(
+            f"points={points}, landmarks={landmarks} and scales={scales} must be two or more each."
+        )
+    generator = torch.Generator().manual_seed(0) if generator is None else generator
+    widths = [frame.features for frame in surrogate.frames()]
+    features = surrogate.latent if space == "latent" else max(widths)
+    most = {d: min(points, landmarks) if d else points for d in sorted({0, *dimensions})}
+    for dimension, rows in most.items():
+        require_memory(rows, features, dimension, max_bytes)
+    clouds = Clouds(surrogate, points, space, [float(time) for time in times], generator)
+    watch = Watch(model, [*surrogate.span.before, *surrogate.layers], layout, positions, forward)
+    watch.stream(loader, clouds)
+    network = _prepared(clouds, "network", normalise)
+    predicted = _prepared(clouds, "surrogate", normalise)
+    first = network[surrogate.layers[0]]
+    draws = {d: subsamples(min(rows, len(first)), bootstrap, generator) for d, rows in most.items()}
+    compare = _Comparison(draws, landmarks, choice, scales, max_bytes)
+    epsilon = scale(first, quantile, rule)
+    path = tuple(
+        (time, 1 + int((deaths(cloud, max_bytes=max_bytes) > epsilon).sum()))
+        for time, cloud in _prepared(clouds, "between", normalise).items()
+    )
+    layers = tuple(
+        LayerTopology(layer, surrogate.time(layer), compare(network[layer], predicted[layer]))
+        for layer in clouds.layers
+    )
+    return Topology(len(first), epsilon, rule, quantile, space, normalise, layers, path)
+
+
+def _require_known(name: str, value: str, known: tuple[str, str]) -> None:
+    """Refuse a word that is not one of two."""
+    if value not in known:
+        raise ValueError(f"{name}={value!r} is unknown; choose {known[0]!r} or {known[1]!r}.")
+
+
+@dataclass(frozen=True)
+class _Comparison:
+    """How two clouds of one layer become curves on the same scales."""
+
+    draws: dict[int, list[Tensor]]
+    landmarks: int
+    choice: Choice
+    scales: int
+    max_bytes: int
+
+    def __call__(self, own: Tensor, other: Tensor) -> dict[int, tuple[BettiCurve, BettiCurve]]:
+        """Dimension → the network's and the surrogate's curve."""
+        curves = {}
+        for dimension, draws in self.draws.items():
+            a, b = (self._landmarks(cloud) if dimension else cloud for cloud in (own, other))
+            options: dict[str, Any] = {"subsamples": draws, "max_bytes": self.max_bytes}
+            network = betti_curve(a, dimension, scales=self.scales, **options)
+            surrogate = betti_curve(b, dimension, scales=network.scales, **options)
+            curves[dimension] = network, surrogate
+        return curves
+
+    def _landmarks(self, cloud: Tensor) -> Tensor:
+        """The rows that stand for a cloud where all of them would cost too much."""
+        if self.choice == "random":
+            return cloud[: self.landmarks]
+        return cloud[farthest_points(cloud, self.landmarks)]
+
+
+def _prepared(clouds: Clouds, kind: Kind, normalise: bool) -> dict[Any, Tensor]:
+    """Clouds of one kind: refused by name if not finite, brought to one size if asked."""
+    found = clouds.of(kind)
+    if kind == "network" and len(next(iter(found.values()), ())) < 2:
+        raise ValueError(
+            "the loader gave fewer than two counted rows, and a cloud needs two or more. A "
+            "generator may have been used up by an earlier pass."
+        )
+    for where, cloud in found.items():
+        require_cloud(cloud, _KINDS[kind].format(where))
+        if normalise:
+            centred = cloud.double() - cloud.double().mean(0)
+            size = centred.square().sum(1).mean().sqrt()
+            found[where] = centred / torch.where(size > 0, size, 1.0)
+    return found

@@ -1,0 +1,109 @@
+"""The result of ``tk.topology_of``: curves of both systems layer by layer, one printable value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from torchkoopman.topology.betti import BettiCurve
+    from torchkoopman.topology.clouds import Space
+    from torchkoopman.topology.distances import Rule
+
+
+@dataclass(frozen=True)
+class LayerTopology:
+    """One layer's cloud and the surrogate's at the same depth-time."""
+
+    layer: str
+    time: float
+    """Depth-time."""
+    curves: Mapping[int, tuple[BettiCurve, BettiCurve]]
+    """Dimension → the network's curve and the surrogate's, on the same scales."""
+
+    def relative(self, dimension: int = 0) -> float:
+        """L1 distance between the curves over the area of the network's."""
+        network, surrogate = self.curves[dimension]
+        return network.relative(surrogate)
+
+    def components(self, epsilon: float) -> tuple[int, int]:
+        """β0 at ε, of the network and of the surrogate."""
+        network, surrogate = self.curves[0]
+        return network.at(epsilon), surrogate.at(epsilon)
+
+
+@dataclass(frozen=True)
+class Topology:
+    """Betti numbers and curves of a network's layers and of its surrogate; print it."""
+
+    rows: int
+    """Points in each cloud, the same rows in all."""
+    epsilon: float
+    """The common ε of the β0 columns: one rule, on the network's first layer, for all."""
+    rule: Rule
+    """Whose distances set ε."""
+    quantile: float
+    """Which of them."""
+    space: Space
+    """Where clouds were compared."""
+    normalised: bool
+    """Whether each cloud was divided by its RMS distance from its mean."""
+    layers: tuple[LayerTopology, ...]
+    """First layer first."""
+    path: tuple[tuple[float, int], ...] = ()
+    """Depth-times asked for and the surrogate's β0 at ε there."""
+
+    @property
+    def network(self) -> list[int]:
+        """β0 of the network at ε, layer by layer."""
+        return [each.components(self.epsilon)[0] for each in self.layers]
+
+    @property
+    def surrogate(self) -> list[int]:
+        """β0 of the surrogate at ε, from time to time: the layers' times and those asked for."""
+        own = ((each.time, each.components(self.epsilon)[1]) for each in self.layers)
+        return [count for _, count in sorted({**dict(self.path), **dict(own)}.items())]
+
+    def simplifies(self) -> tuple[bool, bool]:
+        """Whether β0 at ε never rises with depth, and ends lower: of the network, the surrogate."""
+        return _falls(self.network), _falls(self.surrogate)
+
+    def __str__(self) -> str:
+        dimensions = list(self.layers[0].curves)
+        width = max(5, *(len(each.layer) for each in self.layers))
+        unit = "RMS radii" if self.normalised else f"units of the {self.space}"
+        lines = [
+            f"{self.rows} points, ε = {self.epsilon:.4g} {unit}: {self.quantile:.0%} quantile of "
+            f"{'neighbour' if self.rule == 'neighbours' else 'pairwise'} distances in the first "
+            "layer",
+            f"{'layer':{width}} {'time':>6} {'β0 network':>11} {'β0 surrogate':>13}"
+            + "".join(f" {f'β{d} rel. L1':>12}" for d in dimensions),
+        ]
+        for each in self.layers:
+            network, surrogate = each.components(self.epsilon)
+            distances = "".join(f" {each.relative(d):12.4f}" for d in dimensions)
+            lines.append(
+                f"{each.layer:{width}} {each.time:6.3f} {network:11d} {surrogate:13d}{distances}"
+            )
+        lines += [f"{'':{width}} {time:6.3f} {'':11} {count:13d}" for time, count in self.path]
+        lines.append(
+            f"β0 at ε with depth: network {_described(self.network)}; "
+            f"surrogate {_described(self.surrogate)}"
+        )
+        return "\n".join(lines)
+
+
+def _falls(counts: Sequence[int]) -> bool:
+    """Never up, and down in the end."""
+    return all(later <= before for before, later in pairwise(counts)) and counts[-1] < counts[0]
+
+
+def _described(counts: Sequence[int]) -> str:
+    """What a sequence of counts does."""
+    if _falls(counts):
+        return f"falls monotonically, {counts[0]} → {counts[-1]}"
+    rise = max(later - before for before, later in pairwise(counts))
+    return f"does not fall monotonically, {counts[0]} → {counts[-1]}, largest rise {rise}"
