@@ -13,13 +13,14 @@ from torchkoopman.koopman.coordinates import Coordinates
 from torchkoopman.koopman.learnt import LearntObservables
 from torchkoopman.koopman.observables import Dictionary
 from torchkoopman.koopman.operators import BlockDiagonal, Dense, Operator, Stable
-from torchkoopman.koopman.parts import ContextMean, Neighbours, Part, RandomFeatures
+from torchkoopman.koopman.parts import ContextMean, Monomials, Neighbours, Part, RandomFeatures
 from torchkoopman.koopman.span import FitRecord, Span
 from torchkoopman.koopman.surrogate import Surrogate
 from torchkoopman.observe.layouts import Layout
 
 PARTS: dict[str, Callable[[], Part]] = {
     "random": lambda: RandomFeatures(5),
+    "monomials": lambda: Monomials(2),
     "mean": ContextMean,
     "causal mean": lambda: ContextMean(causal=True),
     "neighbours": lambda: Neighbours([-1, 2]),
@@ -126,7 +127,9 @@ TOKENS = Layout.of(torch.zeros(6, 1, 4), "time batch features -> batch time feat
 
 def test_layouts_of_images_are_applied_inside_the_replacement() -> None:
     surrogate = assemble(
-        dictionary(*PARTS), Dense(21, 2, constant=True), layouts={"a": IMAGES, "c": MAPS}
+        dictionary(*PARTS),
+        Dense(dictionary(*PARTS).latent, 2, constant=True),
+        layouts={"a": IMAGES, "c": MAPS},
     )
     images = draw(2, 4, 2, 3)
     rows = images.permute(0, 2, 3, 1).reshape(2, 6, 4)

@@ -10,12 +10,13 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from torchkoopman.koopman.observables import Dictionary, Observables
-from torchkoopman.koopman.parts import ContextMean, Neighbours, Part, RandomFeatures
+from torchkoopman.koopman.parts import ContextMean, Monomials, Neighbours, Part, RandomFeatures
 
 Make = Callable[[], Part]
 
 PARTS: dict[str, Make] = {
     "random": lambda: RandomFeatures(7, 0.5),
+    "monomials": lambda: Monomials(2),
     "mean": ContextMean,
     "causal mean": lambda: ContextMean(causal=True),
     "neighbours": Neighbours,

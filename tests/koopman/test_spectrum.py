@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from torchkoopman.koopman.spectrum import Spectrum, spectrum_of
+from torchkoopman.koopman.spectrum import Spectrum, matrix_of, spectrum_of
 from torchkoopman.observe.moments import Moments, layer_pairs
 
 
@@ -158,7 +158,10 @@ def test_a_summary_prints_every_column_and_the_leading_modes() -> None:
     start[:, 2] = 2
     spectrum = spectrum_of(K, pair(start, start @ K.T))
     lines = spectrum.summary(modes=2).splitlines()
-    assert lines[0] == "3 modes, spectral radius 0.9000, 0 outside the unit circle"
+    assert lines[0] == (
+        "3 modes, spectral radius 0.9000, 0 outside the unit circle, "
+        "3 trusted (residual ≤ 0.1 |λ|; others: ?)"
+    )
     assert lines[1].split() == ["λ", "(span)", "|λ|", "decay", "turns", "residual", "energy"]
     assert len({len(line) for line in lines[1:4]}) == 1
     fields = lines[2].split()
@@ -191,3 +194,61 @@ def test_a_spectrum_neither_keeps_a_graph_nor_changes_the_matrix() -> None:
     assert not spectrum.eigenvalues.requires_grad
     assert spectrum.eigenvalues.dtype == torch.complex128
     assert torch.equal(K.detach(), before)
+
+
+def test_trusted_modes_are_those_whose_law_holds_relative_to_their_modulus() -> None:
+    """0.9 is true; 0.7 should be 0.5; 0.001 should be 0.002, an absolute error of next to nothing;
+    the last is never excited."""
+    truth = torch.diag(torch.tensor([0.9, 0.5, 0.002, 0.3])).double()
+    start = draw(50, 4)
+    start[:, 3] = 0
+    wrong = torch.diag(torch.tensor([0.9, 0.7, 0.001, 0.3])).double()
+    spectrum = spectrum_of(wrong, pair(start, start @ truth.T))
+    assert spectrum.eigenvalues.real.tolist() == pytest.approx([0.9, 0.7, 0.3, 0.001])
+    assert spectrum.trusted().tolist() == [True, False, False, False]
+    assert spectrum.trusted(0.3).tolist() == [True, True, False, False]
+    assert spectrum.trusted(1.01).tolist() == [True, True, False, True]
+    assert spectrum.trusted(energy=0.9).tolist() == [False] * 4
+    lines = spectrum.summary().splitlines()
+    assert "1 trusted" in lines[0]
+    assert [line.endswith("?") for line in lines[2:]] == [False, True, True, True]
+
+
+def test_trust_without_data_or_with_negative_thresholds_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"without data.*surrogate\.spectrum\(\)"):
+        spectrum_of(turn(1.0)).trusted()
+    start = draw(50, 2)
+    spectrum = spectrum_of(turn(1.0), pair(start, start))
+    with pytest.raises(ValueError, match=r"tolerance=-1, energy=1e-09"):
+        spectrum.trusted(-1)
+
+
+def test_what_is_no_finite_real_square_matrix_is_refused_by_name() -> None:
+    with pytest.raises(
+        ValueError, match=r"operator has shape \(2, 3\); expected \(latent, latent\)"
+    ):
+        spectrum_of(draw(2, 3))
+    with pytest.raises(ValueError, match="operator has 1 of 4 entries that are not finite"):
+        spectrum_of(torch.tensor([[1.0, 0.0], [math.nan, 1.0]]))
+    with pytest.raises(TypeError, match="complex64"):
+        spectrum_of(torch.eye(2) * 1j)
+    with pytest.raises(TypeError, match="the first must be a Surrogate or a matrix; got list"):
+        matrix_of([[1.0]], "the first")  # type: ignore[arg-type]
+
+
+def test_kept_modes_are_the_chosen_ones_with_what_belongs_to_each() -> None:
+    K, start = draw(4, 4), draw(50, 4, seed=1)
+    spectrum = spectrum_of(K, pair(start, (start @ K.T).sin()))
+    chosen = spectrum.moduli > spectrum.moduli.median()
+    part = spectrum.keep(chosen)
+    assert torch.equal(part.eigenvalues, spectrum.eigenvalues[chosen])
+    torch.testing.assert_close(K.to(part.modes.dtype) @ part.modes, part.modes * part.eigenvalues)
+    assert part.residuals is not None
+    assert part.energies is not None
+    assert part.energies.sum() < 1
+    assert torch.equal(part.trusted(0.5), spectrum.trusted(0.5)[chosen])
+    nothing = spectrum_of(K).keep(torch.zeros(4, dtype=torch.bool))
+    assert nothing.radius == 0
+    assert nothing.summary().startswith("0 modes, spectral radius 0.0000")
+    with pytest.raises(ValueError, match=r"shape \(2,\) and torch\.int64; expected .* 4 modes"):
+        spectrum.keep(torch.tensor([0, 1]))

@@ -32,7 +32,8 @@ class EDMDFitter(ClosedForm):
     autoencoder: milliseconds, one pass, no training.
 
     Args:
-        observables: a part or several (``RandomFeatures``, ``ContextMean``, ``Neighbours``).
+        observables: a part or several (``RandomFeatures``, ``Monomials``, ``ContextMean``,
+            ``Neighbours``).
         rank: principal directions kept of each layer.
         dynamics: ``"span"`` or ``"step"`` as for :class:`DMDFitter`; a step shared by all layers
             costs accuracy at the end of the span (``make demo COMPARE=1`` prints how much).

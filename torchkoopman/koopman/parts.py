@@ -5,6 +5,8 @@ Parts see states of shape ``(batch, positions, coordinates)`` and may look along
 
 from __future__ import annotations
 
+from itertools import chain, combinations_with_replacement
+from math import comb
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
@@ -12,6 +14,9 @@ from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+_MOST_MONOMIALS = 10_000
+"""A dictionary of more functions than this has moments of most of a gigabyte."""
 
 Affine = tuple[Tensor, Tensor]
 """``(weight, bias)`` of ``x ↦ weight @ x + bias``."""
@@ -94,6 +99,80 @@ class RandomFeatures(Part):
         return {"count": self.count, "scale": self.scale}
 
 
+class Monomials(Part):
+    """Products of two and more coordinates, up to ``degree`` of them, each product once.
+
+    With the constant and the coordinates, which every dictionary has, these are all polynomials of
+    that degree: closed under polynomial maps whose compositions stop growing, and the dictionary of
+    textbook examples. Their number grows as ``coordinates ** degree``: give a ``rank``.
+    """
+
+    affine_in_state = False
+    weight: Tensor
+    bias: Tensor
+    factors: Tensor
+
+    def __init__(self, degree: int = 2) -> None:
+        super().__init__()
+        if degree < 2:
+            raise ValueError(f"Monomials needs degree ≥ 2 (1 is the state itself); got {degree}.")
+        self.degree = degree
+
+    def width(self, features: int) -> int:
+        """All products of 2 to ``degree`` coordinates; folded ones count those before folding."""
+        own = len(self.weight) if "weight" in self._buffers else features
+        return comb(own + self.degree, self.degree) - own - 1
+
+    def build(self, features: int, generator: torch.Generator | None) -> Self:
+        """List the products.
+
+        Raises:
+            ValueError: there are more than 10 000.
+        """
+        return self._of(torch.eye(features), torch.zeros(features))
+
+    def folded(self, inner: Affine) -> Part:
+        """Monomials of ``weight @ x + bias``, as functions of ``x``."""
+        weight, bias = (value.double() for value in inner)
+        own = self.weight.double()
+        return Monomials(self.degree)._of(
+            (own @ weight).to(self.weight), (own @ bias + self.bias).to(self.bias)
+        )
+
+    def forward(self, state: Tensor, mask: Tensor | None = None) -> Tensor:
+        """``(batch, positions, coordinates)`` → ``(batch, positions, products)``."""
+        own = nn.functional.linear(state, self.weight, self.bias)
+        # The first entry is 1, so that shorter products have as many factors as the longest.
+        known = torch.cat([torch.ones_like(own[..., :1]), own], -1)
+        product = known[..., self.factors[0]]
+        for factor in self.factors[1:]:
+            product = product * known[..., factor]
+        return product
+
+    def config(self) -> dict[str, Any]:
+        """The degree."""
+        return {"degree": self.degree}
+
+    def _of(self, weight: Tensor, bias: Tensor) -> Self:
+        """Monomials of ``weight @ c + bias``."""
+        self.register_buffer("weight", weight)
+        self.register_buffer("bias", bias)
+        count = self.width(len(weight))
+        if count > _MOST_MONOMIALS:
+            raise ValueError(
+                f"Monomials(degree={self.degree}) of {len(weight)} coordinates are {count} "
+                f"functions, more than {_MOST_MONOMIALS}; fit with a lower rank or degree."
+            )
+        products = chain.from_iterable(
+            combinations_with_replacement(range(1, len(weight) + 1), order)
+            for order in range(2, self.degree + 1)
+        )
+        padded = [(*product, *[0] * (self.degree - len(product))) for product in products]
+        factors = torch.tensor(padded, device=weight.device).T.contiguous()
+        self.register_buffer("factors", factors, persistent=False)
+        return self
+
+
 class ContextMean(Part):
     """The mean state over the sample's positions; with ``causal`` over those up to each one."""
 
@@ -158,7 +237,7 @@ class Neighbours(Part):
 
 
 PARTS: dict[str, type[Part]] = {
-    part.__name__: part for part in (RandomFeatures, ContextMean, Neighbours)
+    part.__name__: part for part in (RandomFeatures, Monomials, ContextMean, Neighbours)
 }
 
 

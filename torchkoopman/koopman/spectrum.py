@@ -8,14 +8,18 @@ Townsend 2024), from second moments alone.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
+    from torchkoopman.koopman.surrogate import Surrogate
     from torchkoopman.observe.moments import Moments
+
+_BELIEVED = 0.1
+"""Default of :meth:`Spectrum.trusted`: the law accounts for 99 % of its prediction's square."""
 
 
 @dataclass(frozen=True)
@@ -59,21 +63,75 @@ class Spectrum:
 
     @property
     def radius(self) -> float:
-        """Spectral radius, the largest |λ|."""
-        return self.moduli.max().item()
+        """Spectral radius, the largest |λ|; 0 if no mode was kept."""
+        return max(self.moduli.tolist(), default=0.0)
 
     def outside(self, tolerance: float = 1e-6) -> int:
         """Number of modes outside the unit circle by more than ``tolerance``."""
         return int((self.moduli > 1 + tolerance).sum())
 
+    def trusted(self, tolerance: float = _BELIEVED, energy: float = 1e-9) -> Tensor:
+        """Which modes the data bear out: bool, shape ``(latent,)``.
+
+        A mode is trusted if its residual is at most ``tolerance · |λ|`` and it carries at least the
+        share ``energy`` of the latent states. Relative to |λ|, since whatever shrinks to nearly
+        nothing obeys φ(end) ≈ λ φ(start) for any small λ. Spurious eigenvalues, of a dictionary
+        that is not closed under the dynamics or of noise, have large residuals (Colbrook & Townsend
+        2024). A true one may have too, where the layers themselves are noisy; and with few rows per
+        observable a fit agrees with its noise.
+
+        Raises:
+            ValueError: the spectrum was made without data, or a negative threshold.
+        """
+        if self.residuals is None or self.energies is None:
+            raise ValueError(
+                "this spectrum was made without data, so there are no residuals to judge its "
+                "modes by; take surrogate.spectrum() of a surrogate that was fitted, or give "
+                "spectrum_of() the moments of the latent states."
+            )
+        if tolerance < 0 or energy < 0:
+            raise ValueError(f"tolerance={tolerance}, energy={energy} must not be negative.")
+        lawful = self.residuals <= tolerance * self.moduli
+        return lawful & (self.energies >= energy)
+
+    def keep(self, chosen: Tensor) -> Spectrum:
+        """The spectrum of the chosen modes alone, such as ``spectrum.keep(spectrum.trusted())``.
+
+        Energies stay shares of the whole. ``chosen`` is bool, shape ``(latent,)``.
+
+        Raises:
+            ValueError: it is of another shape or dtype.
+        """
+        if chosen.dtype != torch.bool or chosen.shape != self.eigenvalues.shape:
+            raise ValueError(
+                f"chosen has shape {tuple(chosen.shape)} and {chosen.dtype}; expected one bool for "
+                f"each of {len(self.eigenvalues)} modes."
+            )
+        chosen = chosen.cpu()
+        return replace(
+            self,
+            eigenvalues=self.eigenvalues[chosen],
+            modes=self.modes[:, chosen],
+            functionals=self.functionals[:, chosen],
+            residuals=None if self.residuals is None else self.residuals[chosen],
+            energies=None if self.energies is None else self.energies[chosen],
+        )
+
     def summary(self, modes: int = 10) -> str:
-        """A table of the leading modes: λ, |λ|, ω, frequency, decay, residual, energy."""
+        """A table of the leading modes: λ, |λ|, decay, turns, residual, energy.
+
+        A ``?`` ends the line of a mode that is not :meth:`trusted`.
+        """
         head = (
             f"{len(self.eigenvalues)} modes, spectral radius {self.radius:.4f}, "
             f"{self.outside()} outside the unit circle"
         )
+        trusted = torch.ones_like(self.moduli, dtype=torch.bool)
+        if self.residuals is not None:
+            trusted = self.trusted()
+            head += f", {int(trusted.sum())} trusted (residual ≤ {_BELIEVED} |λ|; others: ?)"
         lines = [head, f"{'λ (span)':>19} {'|λ|':>7} {'decay':>8} {'turns':>8} {'residual':>9}"]
-        lines[1] += f" {'energy':>7}"
+        lines[1] += f" {'energy':>7}  "
         for k in range(min(modes, len(self.eigenvalues))):
             value = self.eigenvalues[k]
             number = f"{value.real:+.4f} {value.imag:+.4f}i"
@@ -82,6 +140,7 @@ class Spectrum:
             lines.append(
                 f"{number:>19} {self.moduli[k]:7.4f} {self.decays[k]:+8.4f} "
                 f"{self.frequencies[k]:+8.4f} {residual:>9} {energy:>7}"
+                f"{'  ' if trusted[k] else ' ?'}"
             )
         if len(self.eigenvalues) > modes:
             lines.append(f"… and {len(self.eigenvalues) - modes} more")
@@ -98,8 +157,11 @@ def spectrum_of(matrix: Tensor, moments: Moments | None = None) -> Spectrum:
     Args:
         matrix: the operator; it acts on columns, ``z_end ≈ K z_start``.
         moments: of the latent states ``"start"`` and ``"end"``, for residuals and energies.
+
+    Raises:
+        ValueError: the matrix is not square or not finite.
     """
-    K = matrix.detach().cpu().double()
+    K = matrix_of(matrix)
     values, modes = torch.linalg.eig(K)
     order = torch.argsort(values.abs(), descending=True, stable=True)
     values, modes = values[order], modes[:, order]
@@ -115,6 +177,29 @@ def spectrum_of(matrix: Tensor, moments: Moments | None = None) -> Spectrum:
         _residuals(values, functionals, moments),
         _energies(modes, moments),
     )
+
+
+def matrix_of(operator: Surrogate | Tensor, name: str = "operator") -> Tensor:
+    """K over the span as float64 on the CPU, from a surrogate or a matrix; ``name`` is for errors.
+
+    Raises:
+        TypeError: something else came, or a complex matrix.
+        ValueError: the matrix is empty, not square or not finite.
+    """
+    if not isinstance(operator, Tensor) and not hasattr(operator, "operator"):
+        raise TypeError(f"{name} must be a Surrogate or a matrix; got {type(operator).__name__}.")
+    matrix = operator if isinstance(operator, Tensor) else operator.operator.matrix(1.0)
+    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not len(matrix):
+        raise ValueError(f"{name} has shape {tuple(matrix.shape)}; expected (latent, latent).")
+    if matrix.is_complex():
+        raise TypeError(f"{name} is {matrix.dtype}; operators on layer states are real.")
+    if not matrix.isfinite().all():
+        bad = int((~matrix.isfinite()).sum())
+        raise ValueError(
+            f"{name} has {bad} of {matrix.numel()} entries that are not finite, so it has no "
+            "spectrum; see where the fit diverged."
+        )
+    return matrix.detach().cpu().double()
 
 
 def _residuals(values: Tensor, functionals: Tensor, moments: Moments) -> Tensor:

@@ -19,12 +19,14 @@ from torchkoopman.koopman.folding import Replacement, fold
 from torchkoopman.koopman.learnt import LearntObservables
 from torchkoopman.koopman.observables import Dictionary
 from torchkoopman.koopman.operators import Operator, operator_from_config
+from torchkoopman.koopman.pseudospectrum import Pseudospectrum, pseudospectrum_of
 from torchkoopman.koopman.span import FitRecord, Span
 from torchkoopman.koopman.spectrum import Spectrum, spectrum_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from torchkoopman.koopman.pseudospectrum import Kind
     from torchkoopman.observe.class_moments import LabelledMoments
     from torchkoopman.observe.trajectory import InputSpec
 
@@ -125,6 +127,26 @@ class Surrogate(nn.Module):
         """Eigenvalues of K over the whole span, with modes, rates, residuals and energies."""
         total = None if self.statistics is None else self.statistics.total()
         return spectrum_of(self.operator.matrix(1.0), total)
+
+    def pseudospectrum(
+        self,
+        kind: Kind = "residual",
+        *,
+        real: Tensor | None = None,
+        imag: Tensor | None = None,
+        points: int = 61,
+        rank: int = 100,
+    ) -> Pseudospectrum:
+        """Where over the complex plane K over the span almost has an eigenvalue.
+
+        ``"residual"`` asks the data of the fit, ``"matrix"`` the operator alone; for the arguments
+        see :func:`pseudospectrum_of`. Seconds at the default 61 × 61 points and 100 directions.
+        """
+        total = None if self.statistics is None else self.statistics.total()
+        K = self.operator.matrix(1.0)
+        return pseudospectrum_of(
+            K, total, kind=kind, real=real, imag=imag, points=points, rank=rank
+        )
 
     def time(self, layer: str) -> float:
         """Depth-time of a layer."""

@@ -1,0 +1,278 @@
+"""Distances of operators: zero for similar ones, symmetric, above bounds, below their null."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from torchkoopman.koopman.alignment import alignment_starts, ascend, random_orthogonal
+from torchkoopman.koopman.coordinates import Coordinates
+from torchkoopman.koopman.observables import Dictionary
+from torchkoopman.koopman.operators import Dense
+from torchkoopman.koopman.similarity import (
+    compare,
+    similarity_bound,
+    similarity_distance,
+    spectral_distance,
+)
+from torchkoopman.koopman.span import FitRecord, Span
+from torchkoopman.koopman.surrogate import Surrogate
+from torchkoopman.observe.class_moments import LabelledMoments
+from torchkoopman.observe.moments import layer_pairs
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def draw(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=seeded(seed), dtype=torch.float64)
+
+
+def turn(angle: float) -> Tensor:
+    cos, sin = math.cos(angle), math.sin(angle)
+    return torch.tensor([[cos, -sin], [sin, cos]], dtype=torch.float64)
+
+
+def turned(matrix: Tensor, seed: int) -> Tensor:
+    C = random_orthogonal(len(matrix), 1, seeded(seed))[0]
+    return C @ matrix @ C.T
+
+
+@settings(deadline=None, max_examples=10)
+@given(st.integers(1, 12), st.integers(0, 1000))
+def test_orthogonally_similar_matrices_have_distance_zero(size: int, seed: int) -> None:
+    A = draw(size, size, seed=seed)
+    B = turned(A, seed + 1)
+    distance, C, _ = similarity_distance(A, B, starts=1)
+    assert distance < 1e-6 * A.norm()
+    torch.testing.assert_close(C @ B @ C.T, A, rtol=0, atol=1e-6)
+    assert spectral_distance(A, B) < 1e-6
+
+
+@pytest.mark.parametrize("kind", ["orthogonal", "symmetric", "normal"])
+def test_normal_matrices_turned_have_distance_zero(kind: str) -> None:
+    A = {
+        "orthogonal": torch.linalg.qr(draw(6, 6)).Q,
+        "symmetric": draw(6, 6) + draw(6, 6).T,
+        "normal": torch.block_diag(0.9 * turn(0.4), 0.9 * turn(1.4), 0.2 * turn(2.0)),
+    }[kind]
+    assert similarity_distance(A, turned(A, 5))[0] < 1e-6
+
+
+@settings(deadline=None, max_examples=8)
+@given(st.integers(1, 5), st.integers(1, 5), st.integers(0, 1000))
+def test_distances_are_symmetric(first: int, second: int, seed: int) -> None:
+    A, B = draw(first, first, seed=seed), draw(second, second, seed=seed + 1)
+    there, C, _ = similarity_distance(A, B, starts=4)
+    back, D, _ = similarity_distance(B, A, starts=4)
+    assert there == pytest.approx(back)
+    torch.testing.assert_close(C, D.T)
+    assert spectral_distance(A, B) == pytest.approx(spectral_distance(B, A))
+    assert similarity_bound(A, B) == pytest.approx(similarity_bound(B, A))
+
+
+@settings(deadline=None, max_examples=10)
+@given(st.integers(1, 4), st.integers(0, 1000))
+def test_the_triangle_holds_of_spectra_and_along_the_rotations_found(size: int, seed: int) -> None:
+    """The minimum is a metric; of what a search finds, the composed rotation bounds the third."""
+    A, B, D = (draw(size, size, seed=seed + k) for k in range(3))
+    ab, C1, _ = similarity_distance(A, B)
+    bd, C2, _ = similarity_distance(B, D)
+    C = C1 @ C2
+    assert (A - C @ D @ C.T).norm() <= ab + bd + 1e-9
+    assert similarity_distance(A, D)[0] <= ab + bd + 1e-6
+    assert spectral_distance(A, D) <= spectral_distance(A, B) + spectral_distance(B, D) + 1e-9
+
+
+@settings(deadline=None, max_examples=10)
+@given(st.integers(1, 6), st.integers(1, 6), st.integers(0, 1000))
+def test_no_rotation_comes_below_the_bound(first: int, second: int, seed: int) -> None:
+    A, B = draw(first, first, seed=seed), draw(second, second, seed=seed + 1)
+    bound = similarity_bound(A, B)
+    assert similarity_distance(A, B, starts=3)[0] >= bound - 1e-9
+    size = max(first, second)
+    padded = [torch.nn.functional.pad(M, (0, size - len(M)) * 2) for M in (A, B)]
+    for C in random_orthogonal(size, 20, seeded(seed)):
+        assert (padded[0] - C @ padded[1] @ C.T).norm() >= bound - 1e-9
+
+
+@settings(deadline=None, max_examples=8)
+@given(st.integers(1, 6), st.integers(0, 1000))
+def test_for_symmetric_matrices_both_distances_and_the_bound_are_one(size: int, seed: int) -> None:
+    """Hoffman & Wielandt: sorted eigenvalues are the optimal assignment, and C attains it."""
+    A, B = (M + M.T for M in (draw(size, size, seed=seed), draw(size, size, seed=seed + 1)))
+    expected = (torch.linalg.eigvalsh(A) - torch.linalg.eigvalsh(B)).norm().item()
+    assert spectral_distance(A, B) == pytest.approx(expected, abs=1e-9)
+    assert similarity_distance(A, B)[0] == pytest.approx(expected, abs=1e-6)
+    assert similarity_bound(A, B) == pytest.approx(expected, abs=1e-9)
+
+
+def test_for_normal_matrices_the_spectral_distance_is_a_lower_bound() -> None:
+    for seed in range(5):
+        a, b, c, d = draw(4, seed=seed).tolist()
+        A = turned(torch.block_diag(a * turn(b), c * turn(d)), seed)
+        B = turned(torch.block_diag(d * turn(a), b * turn(c)), seed + 1)
+        bound = similarity_bound(A, B)
+        assert bound >= spectral_distance(A, B) - 1e-9
+        assert similarity_distance(A, B)[0] >= bound - 1e-9
+
+
+def test_for_others_it_is_none() -> None:
+    """A nilpotent block and its perturbation: eigenvalues move by ε^(1/4), the matrix by ε."""
+    A = torch.diag(torch.ones(3).double(), 1)
+    B = A.clone()
+    B[3, 0] = 1e-4
+    assert spectral_distance(A, B) == pytest.approx(2 * 1e-4**0.25, rel=1e-3)
+    assert similarity_distance(A, B)[0] <= 1e-4 + 1e-9
+    assert similarity_bound(A, B) <= 1e-4 + 1e-9
+
+
+def test_the_search_finds_the_best_of_all_rotations_of_the_plane() -> None:
+    """In two dimensions all rotations and reflections can be tried."""
+    for seed in range(5):
+        A, B = draw(2, 2, seed=seed), draw(2, 2, seed=seed + 100)
+        flip = torch.diag(torch.tensor([1.0, -1.0])).double()
+        all_of_them = (
+            turn(2 * math.pi * k / 2000) @ F
+            for k, F in itertools.product(range(2000), (flip, flip @ flip))
+        )
+        least = min((A - C @ B @ C.T).norm().item() for C in all_of_them)
+        assert similarity_distance(A, B)[0] == pytest.approx(least, abs=1e-4)
+
+
+def test_the_search_climbs_and_stays_orthogonal() -> None:
+    A, B = draw(6, 6), draw(6, 6, seed=1)
+    starts = random_orthogonal(6, 5, seeded(2))
+    gains = [torch.linalg.matrix_norm(A - C @ B @ C.mT) for C in (starts, ascend(A, B, starts, 5))]
+    assert (gains[1] < gains[0]).all()
+    C = ascend(A, B, starts, 500)
+    torch.testing.assert_close(C @ C.mT, torch.eye(6).double().expand(5, 6, 6))
+    # At a maximum the gradient is symmetric in C's own frame: no turn of C gains anything.
+    inner = (A @ C @ B.T + A.T @ C @ B) @ C.mT
+    torch.testing.assert_close(inner, inner.mT, rtol=0, atol=1e-3)
+
+
+def test_alignment_starts_are_orthogonal_and_exact_for_similar_matrices() -> None:
+    A = draw(7, 7)
+    starts = alignment_starts(A, turned(A, 3))
+    torch.testing.assert_close(starts @ starts.mT, torch.eye(7).double().expand(4, 7, 7))
+    distances = torch.linalg.matrix_norm(A - starts @ turned(A, 3) @ starts.mT)
+    assert (distances[1:] < 1e-6).all()
+    assert distances[0] > 1
+
+
+def test_the_spectral_distance_is_the_least_over_all_assignments() -> None:
+    A, B = draw(4, 4), draw(4, 4, seed=1)
+    first, second = (torch.linalg.eigvals(M).tolist() for M in (A, B))
+    expected = min(
+        sum(abs(a - b) ** 2 for a, b in zip(first, order, strict=True))
+        for order in itertools.permutations(second)
+    )
+    assert spectral_distance(A, B) == pytest.approx(math.sqrt(expected))
+
+
+def test_a_missing_direction_counts_as_one_that_vanishes() -> None:
+    A = torch.diag(torch.tensor([0.9, 0.5])).double()
+    assert spectral_distance(A, torch.tensor([[0.9]])) == pytest.approx(0.5)
+    assert similarity_distance(A, torch.tensor([[0.9]]).double())[0] == pytest.approx(0.5)
+    padded = torch.diag(torch.tensor([0.5, 0.0, 0.9, 0.0])).double()
+    assert compare(A, padded, draws=1).similarity == pytest.approx(0, abs=1e-9)
+
+
+def test_the_angle_is_that_of_the_matrices_and_blind_to_scale() -> None:
+    A, B = draw(4, 4), draw(4, 4, seed=1)
+    found = compare(A, B, draws=0)
+    image = found.rotation @ B @ found.rotation.T
+    cosine = (A * image).sum() / (A.norm() * B.norm())
+    assert found.angle == pytest.approx(math.acos(cosine.item()))
+    assert compare(A, 3 * A, draws=0).angle == pytest.approx(0, abs=1e-5)
+    assert math.isnan(compare(A, 0 * A, draws=0).angle)
+
+
+def test_similar_operators_are_below_the_null_and_unrelated_ones_are_not() -> None:
+    K = torch.block_diag(0.9 * turn(0.5), 0.8 * turn(1.5), 0.7 * turn(2.5))
+    alike = compare(K, turned(K, 1) + 0.01 * draw(6, 6))
+    assert alike.below_null == 1
+    assert alike.relative < 0.05
+    other = compare(draw(6, 6), draw(6, 6, seed=1), draws=12, starts=4)
+    assert other.below_null < 0.5
+    assert other.lower_bound <= other.similarity <= math.sqrt(2) * other.scale
+
+
+def test_null_pairs_keep_the_singular_values_alone() -> None:
+    """Of two rotations every null pair is a pair of random orthogonal matrices."""
+    found = compare(turn(0.3), turn(2.0), draws=6)
+    assert found.null_similarity.shape == (6,)
+    assert (found.null_similarity <= math.sqrt(2) * found.scale).all()
+    assert found.null_similarity.std() > 0
+    scaled = compare(3 * turn(0.3), 3 * turn(2.0), draws=6)
+    torch.testing.assert_close(scaled.null_similarity, 3 * found.null_similarity)
+
+
+def test_the_generator_decides_and_the_global_one_is_left_alone() -> None:
+    A, B = draw(5, 5), draw(5, 5, seed=1)
+    state = torch.get_rng_state()
+    first, again = (compare(A, B, draws=2, starts=2, generator=seeded(4)) for _ in range(2))
+    other = compare(A, B, draws=2, starts=2, generator=seeded(5))
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(first.null_similarity, again.null_similarity)
+    assert not torch.equal(first.null_similarity, other.null_similarity)
+
+
+def surrogate_of(step: Tensor, basis: Tensor, rows: Tensor, fitted: bool = True) -> Surrogate:
+    """The system z ↦ step z, its latent states seen in another basis."""
+    start, K = rows @ basis.T, basis @ step @ torch.linalg.inv(basis)
+    frame = Coordinates(torch.eye(3), torch.zeros(3), torch.eye(3))
+    dictionary = Dictionary().build(3)
+    statistics = LabelledMoments(layer_pairs(("start", "end"), "ends"))
+    statistics.update({"start": start, "end": start @ K.T})
+    operator = Dense(4).double().start_from(K)
+    span, record = Span(("a", "b"), (0.0, 1.0)), FitRecord("dmd", len(rows))
+    kept = statistics if fitted else None
+    return Surrogate(span, [frame, frame], dictionary, operator, record, kept)
+
+
+def test_surrogates_are_compared_whatever_the_basis_of_their_latent_space() -> None:
+    step, rows = draw(4, 4) / 2, draw(500, 4)
+    here = surrogate_of(step, torch.eye(4).double(), rows)
+    there = surrogate_of(step, draw(4, 4, seed=7), rows)
+    matrices = [surrogate.operator.matrix(1.0) for surrogate in (here, there)]
+    assert compare(*matrices, draws=0).relative > 0.1
+    found = compare(here, there, draws=3)
+    assert found.relative < 1e-6
+    assert found.sizes == (4, 4)
+    assert compare(here, there, rank=2, draws=0).sizes == (2, 2)
+    # Whitened by moments that are the identity up to sampling, the operator is what it was.
+    assert compare(here, step, draws=0).relative < 0.1
+
+
+def test_a_summary_has_both_distances_beside_their_nulls() -> None:
+    lines = str(compare(draw(3, 3), draw(4, 4, seed=1), draws=4)).splitlines()
+    assert lines[0].startswith("operators of size 3 and 4, scale ")
+    assert lines[2].startswith("similarity")
+    assert lines[3].startswith("eigenvalues")
+    assert len({len(line) for line in lines[1:4]}) == 1
+    assert lines[4].startswith("similarity is at least")
+    alone = compare(draw(3, 3), draw(4, 4, seed=1), draws=0)
+    assert "none drawn" in alone.summary()
+    assert math.isnan(alone.below_null)
+
+
+def test_mistakes_are_named() -> None:
+    K = torch.eye(2)
+    with pytest.raises(ValueError, match=r"second has shape \(2, 3\); expected"):
+        compare(K, torch.zeros(2, 3))
+    with pytest.raises(ValueError, match="rank=0 must be at least 1"):
+        compare(K, K, rank=0)
+    with pytest.raises(ValueError, match="first has 4 of 4 entries that are not finite"):
+        compare(K * math.nan, K)
+    with pytest.raises(TypeError, match="second must be a Surrogate or a matrix; got NoneType"):
+        compare(K, None)  # type: ignore[arg-type]
+    bare = surrogate_of(draw(4, 4), torch.eye(4).double(), draw(50, 4), fitted=False)
+    with pytest.raises(ValueError, match=r"first surrogate has no statistics.*matrix\(1\.0\)"):
+        compare(bare, bare)

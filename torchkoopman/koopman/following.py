@@ -1,0 +1,232 @@
+"""Modes followed through training: which eigenvalue of one spectrum became which of the next.
+
+Consecutive spectra are matched by optimal assignment of eigenvalues and modes together, so that two
+eigenvalues that cross keep their identity. Modes are born and die where a latent space changes size
+or an eigenvalue leaps further than a gate.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING
+
+import torch
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torchkoopman.koopman.spectrum import Spectrum
+
+Match = tuple[int, int]
+
+_TICKS = 2.0**30
+"""Costs are compared in these parts of 1."""
+
+
+@dataclass(frozen=True)
+class ModeTracks:
+    """Eigenvalues over a sequence of spectra, one column per mode that was followed."""
+
+    steps: tuple[float, ...]
+    """When each spectrum was taken, such as training steps; ascending."""
+    eigenvalues: Tensor
+    """λ of each track at each step; complex128, shape ``(steps, tracks)``, NaN where absent. Tracks
+    in order of birth, at one birth the largest modulus first."""
+    indices: Tensor
+    """Where each mode is in its step's spectrum; integer, shape ``(steps, tracks)``, -1 where
+    absent."""
+
+    @property
+    def births(self) -> Tensor:
+        """Position in ``steps`` of each track's first spectrum; shape ``(tracks,)``."""
+        return (self.indices >= 0).int().argmax(0)
+
+    @property
+    def deaths(self) -> Tensor:
+        """Position in ``steps`` of the first spectrum without it, ``len(steps)`` for survivors."""
+        return self.births + (self.indices >= 0).sum(0)
+
+    @property
+    def travelled(self) -> Tensor:
+        """Length of each track's path in the complex plane; shape ``(tracks,)``."""
+        return self._moves().nansum(0)
+
+    @property
+    def drift(self) -> Tensor:
+        """Mean distance the living modes moved between consecutive spectra; shape ``(steps - 1,)``.
+
+        NaN where no mode lived on. It tends to 0 where the dynamics settles.
+        """
+        return self._moves().nanmean(1)
+
+    def summary(self, tracks: int = 10) -> str:
+        """A table of the tracks that live longest: life, first and last λ, path length."""
+        count = self.indices.shape[1]
+        survive = int((self.deaths == len(self.steps)).sum())
+        whole = int(((self.births == 0) & (self.deaths == len(self.steps))).sum())
+        last = f"{self.drift[-1]:.4f}" if len(self.steps) > 1 else "unknown"
+        lines = [
+            f"{count} modes over {len(self.steps)} spectra: {whole} throughout, "
+            f"{int((self.births > 0).sum())} born, {count - survive} died; latest drift {last}",
+            f"{'born':>8} {'last seen':>9} {'λ at birth':>19} {'λ last':>19} {'travelled':>9}",
+        ]
+        lives = self.deaths - self.births
+        for track in lives.argsort(descending=True, stable=True)[:tracks].tolist():
+            first, last_seen = int(self.births[track]), int(self.deaths[track]) - 1
+            values = (self.eigenvalues[step, track] for step in (first, last_seen))
+            numbers = [f"{value.real:+.4f} {value.imag:+.4f}i" for value in values]
+            lines.append(
+                f"{self.steps[first]:>8g} {self.steps[last_seen]:>9g} {numbers[0]:>19} "
+                f"{numbers[1]:>19} {self.travelled[track]:9.4f}"
+            )
+        if count > tracks:
+            lines.append(f"… and {count - tracks} more")
+        return "\n".join(lines)
+
+    def __str__(self) -> str:
+        return self.summary()
+
+    def _moves(self) -> Tensor:
+        """|λ(k + 1) - λ(k)|, shape ``(steps - 1, tracks)``, NaN where it did not live on."""
+        return self.eigenvalues.diff(dim=0).abs()
+
+
+def follow(
+    spectra: Sequence[Spectrum],
+    steps: Sequence[float] | None = None,
+    *,
+    weight: float = 0.5,
+    gate: float = 0.25,
+) -> ModeTracks:
+    """Follow modes through spectra taken during training.
+
+    A mode i of one spectrum and j of the next cost ``|λ_i - λ_j| + weight·(1 - |v_iᴴ v_j|)``, and
+    the assignment of least total cost is taken. Complex eigenvalues move as pairs: what was
+    conjugate stays conjugate, unless the pair meets on the real axis and parts. Where two latent
+    spaces differ in size, directions cannot be compared and eigenvalues alone decide. An
+    autoencoder's latent space turns as it trains, which the overlap sees as modes that turn.
+
+    Args:
+        spectra: at least one, in order.
+        steps: when each was taken; 0, 1, 2, … by default.
+        weight: what it costs a mode to become orthogonal to itself, in units of the complex plane.
+            With 0.5, modes decide between eigenvalues less than a half apart.
+        gate: no mode moves further than this between two spectra: its track ends and another
+            begins. A quarter of the unit circle's radius by default.
+
+    Raises:
+        ValueError: no spectra, as many steps as spectra are not given or do not ascend, eigenvalues
+            that are not finite or not in conjugate pairs, or a negative weight or gate.
+    """
+    when = tuple(float(step) for step in (range(len(spectra)) if steps is None else steps))
+    _check(spectra, when, weight, gate)
+    tracks: list[dict[int, int]] = []  # position in spectra → index in that spectrum
+    living = _begin(tracks, spectra[0], 0, set())
+    for step, (before, after) in enumerate(pairwise(spectra), 1):
+        matches = _match(before, after, weight, gate)
+        survivors = {j: living[i] for i, j in matches}
+        for index, track in survivors.items():
+            tracks[track][step] = index
+        living = survivors | _begin(tracks, after, step, set(survivors))
+    indices = torch.full((len(spectra), len(tracks)), -1)
+    values = torch.full(indices.shape, complex(math.nan, math.nan), dtype=torch.complex128)
+    for column, places in enumerate(tracks):
+        for step, index in places.items():
+            indices[step, column] = index
+            values[step, column] = spectra[step].eigenvalues[index]
+    return ModeTracks(when, values, indices)
+
+
+def _begin(
+    tracks: list[dict[int, int]], spectrum: Spectrum, step: int, known: set[int]
+) -> dict[int, int]:
+    """Open a track for each mode that has none; index in the spectrum → track."""
+    new = [index for index in _by_value(spectrum) if index not in known]
+    opened = {index: len(tracks) + place for place, index in enumerate(new)}
+    tracks.extend({step: index} for index in new)
+    return opened
+
+
+def _by_value(spectrum: Spectrum) -> list[int]:
+    """Largest modulus first, and of equal ones by value: a spectrum's own order means nothing."""
+    values = spectrum.eigenvalues.tolist()
+    return sorted(
+        range(len(values)), key=lambda k: (-abs(values[k]), -values[k].real, -values[k].imag)
+    )
+
+
+def _match(before: Spectrum, after: Spectrum, weight: float, gate: float) -> list[Match]:
+    """Pairs (index before, index after) of least cost, closed under conjugation."""
+    distance = (before.eigenvalues[:, None] - after.eigenvalues).abs()
+    cost = distance.clone()
+    if len(before.modes) == len(after.modes):
+        cost += weight * (1 - (before.modes.mH @ after.modes).abs().clamp(max=1))
+    # No match costs what the worst allowed one does, so that a leap is never worth a detour.
+    cost[distance > gate] = gate + weight
+    # Conjugates tie. In binary fractions sums are exact, so that rounding does not break the tie.
+    cost = (cost * _TICKS).round() / _TICKS
+    allowed = distance <= gate
+    found: list[Match] = []
+    partners = [_conjugates(spectrum) for spectrum in (before, after)]
+    reals = [[k for k, other in pairs.items() if other == k] for pairs in partners]
+    uppers = [
+        [k for k in pairs if spectrum.eigenvalues[k].imag > 0]
+        for spectrum, pairs in zip((before, after), partners, strict=True)
+    ]
+    for i, j in _assign(cost, allowed, uppers[0], uppers[1]):
+        found += [(i, j), (partners[0][i], partners[1][j])]
+    found += _assign(cost, allowed, reals[0], reals[1])
+    # What is left may have changed kind: two real eigenvalues met and became a pair, or parted.
+    rest = [
+        [k for k in pairs if k not in {match[side] for match in found}]
+        for side, pairs in enumerate(partners)
+    ]
+    return found + _assign(cost, allowed, rest[0], rest[1])
+
+
+def _assign(cost: Tensor, allowed: Tensor, rows: list[int], columns: list[int]) -> list[Match]:
+    """The allowed part of the optimal assignment of some rows to some columns."""
+    part = cost[rows][:, columns].numpy()
+    chosen = zip(*linear_sum_assignment(part), strict=True)
+    pairs = [(rows[i], columns[j]) for i, j in chosen]
+    return [(i, j) for i, j in pairs if allowed[i, j]]
+
+
+def _conjugates(spectrum: Spectrum) -> dict[int, int]:
+    """Index of each eigenvalue → index of its conjugate; a real one is its own."""
+    values = spectrum.eigenvalues
+    upper = (values.imag > 0).nonzero().flatten().tolist()
+    lower = (values.imag < 0).nonzero().flatten().tolist()
+    partners = {k: k for k in (values.imag == 0).nonzero().flatten().tolist()}
+    cost = (values[upper].conj()[:, None] - values[lower]).abs()
+    cost += 1 - (spectrum.modes[:, upper].mT @ spectrum.modes[:, lower]).abs().clamp(max=1)
+    for i, j in zip(*linear_sum_assignment(cost.numpy()), strict=True):
+        partners |= {upper[i]: lower[j], lower[j]: upper[i]}
+    return {k: partners[k] for k in _by_value(spectrum)}
+
+
+def _check(
+    spectra: Sequence[Spectrum], steps: tuple[float, ...], weight: float, gate: float
+) -> None:
+    if not len(spectra):
+        raise ValueError("follow() needs at least one spectrum; got none.")
+    if len(steps) != len(spectra):
+        raise ValueError(f"{len(steps)} steps were given for {len(spectra)} spectra.")
+    if any(later <= earlier for earlier, later in pairwise(steps)):
+        raise ValueError(f"steps must ascend; got {steps}.")
+    if not (weight >= 0 and gate >= 0):
+        raise ValueError(f"weight={weight} and gate={gate} must not be negative.")
+    for step, spectrum in zip(steps, spectra, strict=True):
+        values = spectrum.eigenvalues
+        if not values.isfinite().all():
+            raise ValueError(f"the spectrum of step {step:g} has eigenvalues that are not finite.")
+        above, below = int((values.imag > 0).sum()), int((values.imag < 0).sum())
+        if above != below:
+            raise ValueError(
+                f"the spectrum of step {step:g} has {above} eigenvalues above the real axis and "
+                f"{below} below; those of a real operator come in conjugate pairs."
+            )

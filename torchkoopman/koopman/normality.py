@@ -1,0 +1,147 @@
+"""Non-normality: how far an operator's powers are from what its eigenvalues promise.
+
+A normal matrix (K Kᵀ = Kᵀ K) is its spectrum: ‖K^t‖ is the spectral radius to the power t. Others
+grow first, and their eigenvalues move under small perturbations (Trefethen & Embree, Spectra and
+Pseudospectra, 2005). All norms are those of the latent space as it is: they depend on its
+coordinates, which eigenvalues do not.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from torchkoopman.koopman.pseudospectrum import pseudospectrum_of
+from torchkoopman.koopman.spectrum import matrix_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from torchkoopman.koopman.surrogate import Surrogate
+
+_ANGLES = 48
+"""Directions in which the numerical range is measured; the radius is then exact to 0.05 %."""
+
+
+@dataclass(frozen=True)
+class NonNormality:
+    """What a matrix does that its eigenvalues do not say."""
+
+    departure: float
+    """Henrici's √(‖K‖_F² - Σ|λ|²) / ‖K‖_F: 0 for a normal matrix, 1 for a nilpotent one. Rounding
+    alone gives about 1e-8."""
+    eigenvector_condition: float
+    """σ_max / σ_min of the unit eigenvectors: 1 for a normal matrix; a perturbation of norm ε moves
+    eigenvalues by at most this times ε (Bauer & Fike). Infinite or very large if defective."""
+    spectral_radius: float
+    """Largest |λ|."""
+    numerical_radius: float
+    """Largest |vᴴ K v| over unit v; between ‖K‖/2 and ‖K‖, and never below the spectral radius."""
+    numerical_abscissa: float
+    """Largest eigenvalue of (K + Kᵀ)/2: the largest Re vᴴ K v."""
+    growth: Tensor
+    """‖K^t‖ (spectral norm) for t = 0, 1, …, in spans; float64, shape ``(times,)``."""
+    kreiss: float
+    """Lower bound, from the pseudospectrum on a grid, of max over all t of ‖K^t‖ / radius^t."""
+
+    @property
+    def norm(self) -> float:
+        """‖K‖, the most that one span stretches a latent state."""
+        return self.growth[1].item()
+
+    @property
+    def peak(self) -> tuple[int, float]:
+        """The t of largest ‖K^t‖ among those computed, and that norm."""
+        time = int(self.growth.argmax())
+        return time, self.growth[time].item()
+
+    @property
+    def excess(self) -> float:
+        """Largest ‖K^t‖ / radius^t among the times computed: 1 for a normal matrix.
+
+        Transient growth beyond the eigenvalues; infinite for a nilpotent matrix.
+        """
+        times = torch.arange(len(self.growth)).to(self.growth)
+        ratios = self.growth / self.spectral_radius**times
+        # Once the powers of a nilpotent matrix vanish, the ratio is 0 / 0 and says nothing.
+        return float(ratios[~ratios.isnan()].max())
+
+    def summary(self) -> str:
+        """Each quantity with what it would be if the operator were normal."""
+        time, peak = self.peak
+        rows = [
+            ("Henrici departure", self.departure, "0"),
+            ("eigenvector condition", self.eigenvector_condition, "1"),
+            ("norm", self.norm, f"{self.spectral_radius:.4g}"),
+            ("numerical radius", self.numerical_radius, f"{self.spectral_radius:.4g}"),
+            ("numerical abscissa", self.numerical_abscissa, "largest Re λ"),
+            ("excess growth", self.excess, "1"),
+            ("Kreiss lower bound", self.kreiss, "at most 1"),
+        ]
+        lines = [f"{'':22} {'value':>10}  if normal"]
+        lines += [f"{name:22} {value:10.4g}  {normal}" for name, value, normal in rows]
+        lines.append(f"largest ‖K^t‖ = {peak:.4g} at t = {time} of {len(self.growth) - 1} spans")
+        return "\n".join(lines)
+
+    def __str__(self) -> str:
+        return self.summary()
+
+
+@torch.no_grad()
+def non_normality(
+    operator: Surrogate | Tensor, *, horizon: int = 20, points: int = 31, rank: int = 100
+) -> NonNormality:
+    """How far an operator over a span is from normal.
+
+    Args:
+        operator: a surrogate, whose K over the whole span is taken, or a matrix.
+        horizon: powers K^t up to this t.
+        points: per axis, of the grid for the Kreiss bound.
+        rank: of the pseudospectrum's invariant subspace; see :func:`pseudospectrum_of`.
+
+    Raises:
+        TypeError: neither a surrogate nor a real matrix.
+        ValueError: a matrix that is not square or not finite, or ``horizon`` below 1.
+    """
+    if horizon < 1:
+        raise ValueError(f"horizon={horizon} must be at least one span.")
+    K = matrix_of(operator)
+    values, vectors = torch.linalg.eig(K)
+    radius, size = values.abs().max().item(), K.square().sum().item()
+    excess = max(0.0, size - values.abs().square().sum().item())
+    powers = [torch.eye(len(K)).to(K)]
+    for _ in range(horizon):
+        powers.append(powers[-1] @ K)
+    return NonNormality(
+        departure=math.sqrt(excess / size) if size else 0.0,
+        eigenvector_condition=torch.linalg.cond(vectors).item(),
+        spectral_radius=radius,
+        numerical_radius=_numerical_radius(K, values),
+        numerical_abscissa=torch.linalg.eigvalsh((K + K.T) / 2)[-1].item(),
+        growth=torch.stack([torch.linalg.matrix_norm(power, 2) for power in powers]),
+        kreiss=_kreiss(K, radius, points, rank),
+    )
+
+
+def _numerical_radius(matrix: Tensor, values: Tensor) -> float:
+    """Max over θ of λ_max((e^{iθ}K + e^{-iθ}Kᵀ)/2); for real K half the circle is enough."""
+    angles = torch.linspace(0, math.pi, _ANGLES).to(matrix)
+    # The leading eigenvalue's own direction, so that the result is never below its modulus.
+    angles = torch.cat([angles, -values[values.abs().argmax()].angle()[None]])
+    turned = torch.polar(torch.ones_like(angles), angles)
+    forms = ((turn * matrix + (turn * matrix).mH) / 2 for turn in turned)
+    return max(float(torch.linalg.eigvalsh(form)[-1]) for form in forms)
+
+
+def _kreiss(matrix: Tensor, radius: float, points: int, rank: int) -> float:
+    """The Kreiss bound on a grid that reaches half again beyond the spectral radius."""
+    if not radius:
+        return math.inf if matrix.any() else 1.0
+    extent = 1.5 * radius
+    x = torch.linspace(-extent, extent, points).to(matrix)
+    y = torch.linspace(0, extent, points).to(matrix)
+    grid = pseudospectrum_of(matrix, kind="matrix", real=x, imag=y, rank=rank)
+    return grid.kreiss(radius)

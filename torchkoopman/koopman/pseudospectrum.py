@@ -1,0 +1,208 @@
+"""Pseudospectra: where in the complex plane an operator almost has an eigenvalue.
+
+Two kinds, both as a function of z:
+
+    "residual"   res(z) = min_w √(E|wᴴ z_end - z wᴴ z_start|² / E|wᴴ z_start|²)
+    "matrix"     σ_min(K - z I)
+
+The first asks the data: is there *any* function in the dictionary that nearly obeys φ(end) =
+z φ(start)? It is the residual pseudospectrum of ResDMD (Colbrook & Townsend, Rigorous data-driven
+computation of spectral properties of Koopman operators, CPAM 2024), from streamed moments alone.
+The second asks the matrix how far an eigenvalue can move under a perturbation of norm ε (Trefethen
+& Embree, Spectra and Pseudospectra, 2005); it knows nothing of the data, and a spurious eigenvalue
+has σ_min = 0 like a true one.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor
+
+from torchkoopman.koopman.resolvents import EXCITED, of_data, of_matrix
+from torchkoopman.koopman.spectrum import matrix_of
+
+if TYPE_CHECKING:
+    from torchkoopman.observe.moments import Moments
+
+Kind = Literal["residual", "matrix"]
+
+_CHUNK = 2**22
+"""Matrix entries worked on at a time: 64 MB of complex128."""
+
+
+@dataclass(frozen=True)
+class Pseudospectrum:
+    """How nearly each point of a grid of the complex plane is an eigenvalue."""
+
+    real: Tensor
+    """Real parts of the grid's columns, float64, ascending."""
+    imag: Tensor
+    """Imaginary parts of the grid's rows, float64, ascending."""
+    residuals: Tensor
+    """res(z) or σ_min(K - z I), float64, shape ``(imag, real)``. Values below about 1e-7 are
+    rounding of the moments (``"residual"``: the smallest are roots of differences)."""
+    kind: Kind
+    """``"residual"``, of the data, or ``"matrix"``, of the operator alone."""
+    kept: int
+    """Directions the minimum runs over; with fewer than ``latent`` it is an upper bound."""
+    latent: int
+    """Size of the operator."""
+
+    @property
+    def resolution(self) -> float:
+        """Largest distance of a point within the grid to its nearest grid point.
+
+        Both kinds are 1-Lipschitz in z, so no value between grid points is off by more.
+        """
+        return math.hypot(self.real.diff().max().item(), self.imag.diff().max().item()) / 2
+
+    def at(self, z: complex) -> float:
+        """The value at the grid point nearest to ``z``.
+
+        Raises:
+            ValueError: z lies outside the grid.
+        """
+        z = complex(z)
+        spans = [(axis[0].item(), axis[-1].item()) for axis in (self.real, self.imag)]
+        inside = all(
+            low <= part <= high for (low, high), part in zip(spans, (z.real, z.imag), strict=True)
+        )
+        if not inside:
+            (left, right), (bottom, top) = spans
+            raise ValueError(
+                f"z={z} lies outside the grid, real parts {left:.3g} to {right:.3g} and imaginary "
+                f"parts {bottom:.3g} to {top:.3g}; compute the pseudospectrum on a larger grid."
+            )
+        column = (self.real - z.real).abs().argmin()
+        row = (self.imag - z.imag).abs().argmin()
+        return self.residuals[row, column].item()
+
+    def contains(self, z: complex, epsilon: float) -> bool:
+        """Whether the grid point nearest to ``z`` is in the ε-pseudospectrum."""
+        return self.at(z) <= _positive(epsilon)
+
+    def region(self, epsilon: float) -> Tensor:
+        """The ε-pseudospectrum on the grid: bool, shape ``(imag, real)``."""
+        return self.residuals <= _positive(epsilon)
+
+    def radius(self, epsilon: float) -> float:
+        """Pseudospectral radius on the grid, the largest |z| with a value of at most ε.
+
+        NaN where no grid point has one; a lower bound where the region touches the grid's edge.
+        """
+        moduli = self._moduli()[self.region(epsilon)]
+        return moduli.max().item() if len(moduli) else math.nan
+
+    def kreiss(self, radius: float = 1.0) -> float:
+        """Lower bound of ``max_t ‖K^t‖ / radius^t`` from the grid, for the kind ``"matrix"``.
+
+        ``max (|z| - radius) / σ_min(K - z I)`` over the grid points outside the circle (the Kreiss
+        constant of K / radius, Trefethen & Embree §14); 0 if there are none.
+
+        Raises:
+            ValueError: the kind is ``"residual"``.
+        """
+        if self.kind != "matrix":
+            raise ValueError(
+                "the Kreiss bound is about the matrix's powers and needs kind='matrix'; this "
+                f"pseudospectrum is of kind={self.kind!r}."
+            )
+        beyond = self._moduli() - radius
+        return (beyond / self.residuals)[beyond > 0].amax().item() if (beyond > 0).any() else 0.0
+
+    def summary(self) -> str:
+        """What was computed, and area and radius of the ε-pseudospectrum for a few ε."""
+        rows, columns = self.residuals.shape
+        lines = [
+            f"{self.kind} pseudospectrum on {columns} × {rows} points, resolution "
+            f"{self.resolution:.3g}; {self.kept} of {self.latent} directions",
+            f"{'ε':>7} {'area':>8} {'radius':>8}",
+        ]
+        cell = self.real.diff().mean().item() * self.imag.diff().mean().item()
+        for epsilon in (0.3, 0.1, 0.03, 0.01):
+            region = self.region(epsilon)
+            edge = torch.cat([region[0], region[-1], region[:, 0], region[:, -1]]).any()
+            area = int(region.sum()) * cell
+            note = " reaches the grid's edge" if edge else ""
+            lines.append(f"{epsilon:7.2f} {area:8.4f} {self.radius(epsilon):8.4f}{note}")
+        return "\n".join(lines)
+
+    def __str__(self) -> str:
+        return self.summary()
+
+    def _moduli(self) -> Tensor:
+        return torch.complex(self.real.expand_as(self.residuals), self.imag[:, None]).abs()
+
+
+@torch.no_grad()
+def pseudospectrum_of(
+    matrix: Tensor,
+    moments: Moments | None = None,
+    *,
+    kind: Kind = "residual",
+    real: Tensor | None = None,
+    imag: Tensor | None = None,
+    points: int = 61,
+    rank: int = 100,
+    tolerance: float = EXCITED,
+) -> Pseudospectrum:
+    """The pseudospectrum of an operator over a span.
+
+    Args:
+        matrix: K, shape ``(latent, latent)``. The kind ``"residual"`` only takes its size: the
+            data are asked, not the fit.
+        moments: of the latent states ``"start"`` and ``"end"``; needed for ``"residual"``.
+        kind: ``"residual"`` or ``"matrix"``.
+        real: real parts of the grid, ascending; by default ``points`` that cover, with a tenth to
+            spare, the unit disk and the eigenvalues: of K, or for ``"residual"`` of the regression
+            in the kept directions, without those of directions that hardly vary.
+        imag: imaginary parts likewise. Values at z and z̄ agree and are computed once.
+        points: per axis of the default grid; odd, so that the real axis is on it.
+        rank: directions at most. For ``"residual"`` those in which the latent states at the start
+            are largest; for ``"matrix"`` the invariant subspace of the eigenvalues of largest
+            modulus. Restricting can only raise the values; costs grow with its cube.
+        tolerance: directions with a smaller share of the largest second moment are dropped.
+
+    Raises:
+        ValueError: an unknown kind, no moments, moments of another size, no direction excited, or
+            a grid that is not ascending.
+    """
+    K = matrix_of(matrix)
+    if rank < 1:
+        raise ValueError(f"rank={rank} must be at least 1.")
+    if kind == "residual":
+        smallest, values = of_data(len(K), moments, rank, tolerance)
+    elif kind == "matrix":
+        smallest, values = of_matrix(K, rank)
+    else:
+        raise ValueError(f"kind={kind!r} is unknown; choose 'residual' or 'matrix'.")
+    extent = 1.1 * max(1.0, values.abs().max().item())
+    default = torch.linspace(-extent, extent, points, dtype=torch.float64)
+    x, y = _axis(real, default, "real"), _axis(imag, default, "imag")
+    # Equal heights above and below the axis may differ by rounding, and are one computation.
+    heights, place = torch.unique(y.abs().round(decimals=12), return_inverse=True)
+    z = torch.complex(x.expand(len(heights), -1), heights[:, None].expand(-1, len(x))).flatten()
+    parts = torch.split(z, max(1, _CHUNK // len(values) ** 2))
+    found = torch.cat([smallest(part) for part in parts]).view(len(heights), -1)
+    return Pseudospectrum(x, y, found[place], kind, len(values), len(K))
+
+
+def _axis(given: Tensor | None, default: Tensor, name: str) -> Tensor:
+    """One axis of the grid, checked."""
+    axis = default if given is None else given.detach().cpu().double()
+    if axis.ndim != 1 or len(axis) < 2 or not (axis.isfinite().all() and (axis.diff() > 0).all()):
+        raise ValueError(
+            f"the grid's {name} axis must be at least two ascending finite numbers; got "
+            f"{'points=' + str(len(default)) if given is None else given.tolist()}."
+        )
+    return axis
+
+
+def _positive(epsilon: float) -> float:
+    if not epsilon > 0:
+        raise ValueError(f"epsilon={epsilon} must be positive.")
+    return epsilon
