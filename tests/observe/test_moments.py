@@ -78,6 +78,72 @@ def test_small_modes_survive_large_ones() -> None:
     torch.testing.assert_close(moments.cov("x", "x"), expected, rtol=1e-10, atol=1e-9)
 
 
+def test_symmetric_covariances_wider_than_a_block_are_whole() -> None:
+    x = draw(700)["x"] @ torch.randn(5, 300, dtype=torch.float64)
+    moments = Moments([("x", "x")])
+    for part in x.split(150):
+        moments.update({"x": part})
+    cov = moments.cov("x", "x")
+    assert torch.equal(cov.triu(1)[:100, 200:], cov.T.triu(1)[:100, 200:])
+    expected = x.T.cov(correction=0)
+    assert (cov - expected).norm() <= 1e-12 * expected.norm()
+
+
+@pytest.mark.parametrize("offset", [0.0, 100.0])
+@pytest.mark.parametrize(("rows", "width"), [(64, 200), (4096, 200), (1024, 6)])
+def test_float32_products_err_by_at_most_1e_7_of_the_largest_variance(
+    rows: int, width: int, offset: float
+) -> None:
+    """The claim behind ``precision=``: variances over eight decades along oblique directions."""
+    generator = torch.Generator().manual_seed(1)
+    basis = torch.linalg.qr(torch.randn(width, width, generator=generator)).Q
+    amplitudes = torch.logspace(0, -4, width)
+    fast, exact = (Moments([("x", "x")], precision=p) for p in (torch.float32, torch.float64))
+    for _ in range(4096 // rows):
+        x = torch.randn(rows, width, generator=generator) * amplitudes @ basis.T + offset
+        fast.update({"x": x})
+        exact.update({"x": x})
+    torch.testing.assert_close(fast.mean("x"), exact.mean("x"), rtol=1e-12, atol=0)
+    truth = exact.cov("x", "x")
+    error = torch.linalg.matrix_norm(fast.cov("x", "x") - truth, 2)
+    assert 0 < error <= 1e-7 * torch.linalg.matrix_norm(truth, 2)
+
+
+def test_float32_products_keep_features_of_any_scale() -> None:
+    x = torch.randn(2000, 6, generator=torch.Generator().manual_seed(0))
+    x = x * torch.logspace(0, -10, 6)
+    fast, exact = (Moments([("x", "x")], precision=p) for p in (torch.float32, torch.float64))
+    scale = exact.update({"x": x}).cov("x", "x").diagonal().sqrt()
+    error = (fast.update({"x": x}).cov("x", "x") - exact.cov("x", "x")).abs()
+    assert (error <= 5e-7 * torch.outer(scale, scale)).all()
+
+
+def test_float32_products_are_not_rounded_further_and_the_setting_comes_back() -> None:
+    backend = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
+    before = backend.fp32_precision
+    seen: list[str] = []
+
+    class Watching(torch.overrides.TorchFunctionMode):
+        def __torch_function__(self, func, types, args=(), kwargs=None):  # type: ignore[no-untyped-def]
+            if getattr(func, "__name__", "") in ("matmul", "__matmul__", "mm"):
+                seen.append(backend.fp32_precision)
+            return func(*args, **(kwargs or {}))
+
+    backend.fp32_precision = "bf16"
+    try:
+        with Watching():
+            Moments([("x", "x")], precision=torch.float32).update({"x": torch.randn(9, 3)})
+        assert seen == ["ieee"]
+        assert backend.fp32_precision == "bf16"
+    finally:
+        backend.fp32_precision = before
+
+
+def test_products_in_another_precision_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"float16 is unknown; choose torch.float64 or float32"):
+        Moments(PAIRS, precision=torch.float16)
+
+
 def test_memory_is_flat_from_ten_thousand_to_a_million_rows() -> None:
     moments = Moments(PAIRS)
     batch = draw(10_000)

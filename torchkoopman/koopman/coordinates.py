@@ -128,14 +128,15 @@ def layer_coordinates(
     """
     if options.shared:
         mean, cov = _pooled(moments, layers)
-        size = truncation_rank(_eigh(cov, layers[0])[0], options.rank, moments.count)
-        shared = _principal(mean, cov, size, options.whitening, layers[0])
+        spectrum = _eigh(cov, layers[0])
+        size = truncation_rank(spectrum[0], options.rank, moments.count)
+        shared = _principal(mean, spectrum, size, options.whitening)
         return [copy.deepcopy(shared) for _ in layers]
-    spectra = {layer: _eigh(moments.cov(layer, layer), layer)[0] for layer in layers}
-    wanted = max(truncation_rank(s, options.rank, moments.count) for s in spectra.values())
-    size = min(wanted, *(truncation_rank(s, -1, moments.count) for s in spectra.values()))
+    spectra = {layer: _eigh(moments.cov(layer, layer), layer) for layer in layers}
+    wanted = max(truncation_rank(s, options.rank, moments.count) for s, _ in spectra.values())
+    size = min(wanted, *(truncation_rank(s, -1, moments.count) for s, _ in spectra.values()))
     frames = [
-        _principal(moments.mean(layer), moments.cov(layer, layer), size, options.whitening, layer)
+        _principal(moments.mean(layer), spectra[layer], size, options.whitening)
         for layer in layers
     ]
     if not options.align:
@@ -199,14 +200,15 @@ def _eigh(cov: Tensor, layer: str) -> tuple[Tensor, Tensor]:
     return values.flip(0), vectors.flip(1)
 
 
-def _principal(mean: Tensor, cov: Tensor, size: int, whitening: float, layer: str) -> Coordinates:
+def _principal(
+    mean: Tensor, spectrum: tuple[Tensor, Tensor], size: int, whitening: float
+) -> Coordinates:
     """Centred, projected, whitened and scaled coordinates; their mean square over features is 1.
 
     S1 divides by the Frobenius norm of the whole data matrix, which depends on the number of
     samples; the root mean square does not.
     """
-    variances, vectors = _eigh(cov, layer)
-    variances, axes = variances[:size], vectors[:, :size]
+    variances, axes = spectrum[0][:size], spectrum[1][:, :size]
     spread = whitening + (1 - whitening) * (variances / variances.mean()).rsqrt()
     spread = spread / (spread.square() * variances).mean().sqrt()
     return Coordinates((axes * spread).T, mean, axes / spread)

@@ -133,6 +133,15 @@ class LowRank(_Discrete):
         """M, shape ``(latent, latent)``."""
         return self.left @ self.right.T
 
+    def forward(self, latent: Tensor, time: float = 1.0) -> Tensor:
+        """``K(time)`` applied to ``(…, latent)``; for whole steps without forming M."""
+        count = time * self.steps
+        if not self.exact_at(time) or count < 0:
+            return super().forward(latent, time)
+        for _ in range(round(count)):
+            latent = latent @ self.right @ self.left.T
+        return latent
+
     @torch.no_grad()
     def start_from(self, step: Tensor) -> Self:
         """Take the nearest matrix of this rank (Eckart–Young)."""
