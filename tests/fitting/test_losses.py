@@ -79,6 +79,21 @@ def test_reconstruction_state_and_latent_terms_are_loops_over_all_pairs_of_layer
     torch.testing.assert_close(losses["latent"], slow["latent"])
 
 
+@pytest.mark.parametrize("share", [1, 3, ROWS, 2 * ROWS])
+def test_inner_layers_may_take_part_on_a_share_of_the_rows(share: int) -> None:
+    x, learnt, operator = paths(), observables(), dense()
+    losses = koopman_losses(x, learnt, operator, tk.LossWeights(inner=0.3), inner_rows=share)
+    ends = transcription(x, learnt, operator, 0.0)
+    part = x[:share]
+    others = {
+        term: transcription(part, learnt, operator, 1.0)[term]
+        - transcription(part, learnt, operator, 0.0)[term]
+        for term in ends
+    }
+    for term, name in (("rec", "reconstruction"), ("state", "state"), ("latent", "latent")):
+        torch.testing.assert_close(losses[name], ends[term] + 0.3 * others[term])
+
+
 @pytest.mark.parametrize("family", sorted(FAMILIES))
 def test_every_family_is_taken_at_the_layers_depth_times(family: str) -> None:
     operator = member(family)

@@ -55,6 +55,7 @@ def koopman_losses(
     operator: Operator,
     weights: LossWeights,
     tail: nn.Module | None = None,
+    inner_rows: int | None = None,
 ) -> dict[str, Tensor]:
     """The terms of the loss, unweighted but for ``inner``, which acts within them.
 
@@ -64,32 +65,36 @@ def koopman_losses(
         operator: K(t).
         weights: the isometry is not computed at weight zero.
         tail: from coordinates of the last layer, ``(rows, coordinates)``, to logits.
+        inner_rows: inner layers and all pairs but (first, last) are taken on so many of the rows;
+            None for all. Their number grows with the square of the depth, so a share of a random
+            batch makes a step many times cheaper and changes no mean.
     """
     if weights.inner == 0:
         paths = paths[:, [0, -1]]
-    targets = paths.transpose(0, 1).contiguous()
-    latents = observables.encode(targets)
-    depth = len(targets)
-    predicted, starts = [], latents
-    for _ in range(depth - 1):
-        starts = operator(starts[:-1], 1 / (depth - 1))
-        predicted.append(starts)
-    ahead = torch.cat(predicted)
-    decoded = observables.decode(torch.cat([latents, ahead]))
-    # Predictions over one step of time come first, that of the last layer from the first last.
-    ends = torch.cat([targets[step:] for step in range(1, depth)])
-    aims = torch.cat([latents[step:] for step in range(1, depth)])
-    pairs = targets.new_tensor([weights.inner] * (len(ends) - 1) + [1.0])
-    layers = targets.new_tensor([0.5, *[weights.inner] * (depth - 2), 0.5])
+    rows, steps = len(paths), paths.shape[1] - 1
+    share = rows if inner_rows is None else min(inner_rows, rows)
+    first, last = paths[:, 0], paths[:, -1]
+    middle = paths[:share, 1:-1].transpose(0, 1).flatten(0, 1)
+    states = torch.cat([first, last, middle])
+    latents = observables.encode(states)
+    start, end, between = torch.split(latents, [rows, rows, len(middle)])
+    reached, inner = _walk(operator, start, between, share, steps)
+    decoded = observables.decode(torch.cat([latents, reached, inner]))
+    again, arrived, passed = torch.split(decoded, [len(latents), rows, len(inner)])
+    errors = {
+        "reconstruction": (again[: 2 * rows] - states[: 2 * rows], again[2 * rows :] - middle),
+        "state": (arrived - last, passed - _aims(middle, last, share, steps)),
+        "latent": (reached - end, inner - _aims(between, end, share, steps)),
+    }
     losses = {
-        "reconstruction": _mean_square(decoded[:depth] - targets) @ layers,
-        "state": _mean_square(decoded[depth:] - ends) @ pairs,
-        "latent": _mean_square(ahead - aims) @ pairs,
+        term: ends.square().mean() + weights.inner * _layer_means(others, share)
+        for term, (ends, others) in errors.items()
     }
     if tail is not None and weights.behaviour:
-        losses["behaviour"] = _divergence(tail(targets[-1]), tail(decoded[-1]))
+        losses["behaviour"] = _divergence(tail(last), tail(arrived))
     if weights.isometry:
-        losses["isometry"] = _isometry(targets[[0, -1], :_LANDMARKS], latents[[0, -1], :_LANDMARKS])
+        near = torch.stack([first, last])[:, :_LANDMARKS]
+        losses["isometry"] = _isometry(near, torch.stack([start, end])[:, :_LANDMARKS])
     return losses
 
 
@@ -98,9 +103,39 @@ def total_loss(losses: dict[str, Tensor], weights: LossWeights) -> Tensor:
     return torch.stack([getattr(weights, term) * loss for term, loss in losses.items()]).sum()
 
 
-def _mean_square(error: Tensor) -> Tensor:
-    """Mean over rows and features, ``(pairs, rows, features)`` to ``(pairs,)``."""
-    return error.square().mean((1, 2))
+def _walk(
+    operator: Operator, start: Tensor, between: Tensor, share: int, steps: int
+) -> tuple[Tensor, Tensor]:
+    """Lead latent states through depth, step by step.
+
+    Args:
+        operator: K(t), of which a step is ``1 / steps``.
+        start: of the first layer, ``(rows, latent)``.
+        between: of the inner layers, ``share`` rows each, one layer after the other.
+        share: rows of each other pair.
+        steps: layers less one.
+
+    Returns:
+        What ``start`` becomes at the last layer; and all other predictions, ``share`` rows each:
+        those of one step first, and among these that of the earliest layer first.
+    """
+    moving, others = torch.cat([start, between]), [start[:0]]
+    for _ in range(steps - 1):
+        moving = operator(moving, 1 / steps)
+        others += [moving[:share], moving[len(start) :]]
+        moving = moving[:-share]  # the latest layer has arrived
+    return operator(moving, 1 / steps), torch.cat(others)
+
+
+def _aims(between: Tensor, end: Tensor, share: int, steps: int) -> Tensor:
+    """What the other predictions of :func:`_walk` should have been, in their order."""
+    later = [torch.cat([between[step * share :], end[:share]]) for step in range(steps - 1)]
+    return torch.cat([end[:0], *later])
+
+
+def _layer_means(errors: Tensor, rows: int) -> Tensor:
+    """Sum over layers or pairs, ``rows`` each, of the mean square over rows and features."""
+    return errors.square().sum() / (max(1, rows) * errors.shape[-1])
 
 
 def _divergence(logits: Tensor, predicted: Tensor) -> Tensor:

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 _RISE = 100
 """Steps over which the learning rate rises to its highest value."""
+_INNER = 4
+"""Inner layers take part on one row in so many: the first and last layer need the precision."""
 _MEMORY = 0.99
 """Weights are averaged over about 1 / (1 - memory) steps, so that they are good at any time, also
 while the learning rate is high."""
@@ -72,7 +74,10 @@ class Trainer:
     def step(self, paths: Tensor) -> dict[str, Tensor]:
         """One gradient step on paths ``(rows, layers, coordinates)``; returns the loss terms."""
         with torch.enable_grad():
-            losses = koopman_losses(paths, self.observables, self.operator, self.weights, self.tail)
+            inner_rows = max(1, len(paths) // _INNER)
+            losses = koopman_losses(
+                paths, self.observables, self.operator, self.weights, self.tail, inner_rows
+            )
             loss = total_loss(losses, self.weights)
             for group in self._optimiser.param_groups:
                 group["lr"] = self.learning_rate * self._rate()
