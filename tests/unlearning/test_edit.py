@@ -24,7 +24,7 @@ from torchkoopman.koopman.span import FitRecord, Span
 from torchkoopman.koopman.surrogate import Surrogate
 from torchkoopman.observe.class_moments import LabelledMoments
 from torchkoopman.observe.moments import Moments, layer_pairs
-from torchkoopman.unlearning.edit import revert, unlearn
+from torchkoopman.unlearning.edit import _REFIT_RIDGE, revert, unlearn
 
 CLASSES = 4
 RIDGE = 1e-7
@@ -223,7 +223,9 @@ def test_forgetting_a_class_twice_that_is_where_it_should_be_changes_nothing() -
 
 
 @pytest.mark.parametrize("classes", [[2], [0, 3]])
-def test_a_downdated_operator_is_that_of_a_fit_without_the_class(classes: list[int]) -> None:
+def test_a_downdate_takes_away_what_a_fit_with_the_class_has_beyond_one_without(
+    classes: list[int],
+) -> None:
     surrogate = fitted()
     start, end, labels = data()
     kept = ~torch.isin(labels, torch.tensor(classes))
@@ -232,7 +234,10 @@ def test_a_downdated_operator_is_that_of_a_fit_without_the_class(classes: list[i
         "end": surrogate.encode(end[kept][:, None], "z")[:, 0],
     }
     alone = Moments(layer_pairs(("start", "end"), "ends")).update(rows)
-    refit = koopman_matrix(alone, RIDGE, constant=True)
+    assert surrogate.statistics is not None
+    total = surrogate.statistics.total()
+    refits = [koopman_matrix(each, _REFIT_RIDGE, constant=True) for each in (alone, total)]
+    refit = matrix(surrogate) + refits[0] - refits[1]
     downdated = unlearn(surrogate, classes, strength=0.0)
     torch.testing.assert_close(matrix(downdated), refit, rtol=0, atol=1e-8)
     reference = copy.deepcopy(surrogate)
@@ -305,8 +310,20 @@ def test_an_edited_surrogate_spans_the_ends_and_replaces_as_it_predicts() -> Non
 def test_the_card_of_an_edit_names_it_and_holds_no_undo() -> None:
     edited = unlearn(unlearn(fitted(), [1]), [0, 3], strength=0.5, target="nearest")
     assert json.loads(json.dumps(edited.card()["edits"])) == [
-        {"classes": [1], "strength": 1.0, "target": "softmix", "downdated": True},
-        {"classes": [0, 3], "strength": 0.5, "target": "nearest", "downdated": True},
+        {
+            "classes": [1],
+            "strength": 1.0,
+            "target": "softmix",
+            "downdated": True,
+            "method": "redirect",
+        },
+        {
+            "classes": [0, 3],
+            "strength": 0.5,
+            "target": "nearest",
+            "downdated": True,
+            "method": "redirect",
+        },
     ]
 
 

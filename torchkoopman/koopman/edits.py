@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from torchkoopman.koopman.surrogate import Surrogate
 
 Target = Literal["softmix", "nearest", "centroid"]
+Method = Literal["redirect", "retarget", "erase"]
 
 
 @dataclass(frozen=True)
@@ -29,12 +30,16 @@ class Edit:
     """Where to."""
     downdated: bool
     """Whether the operator was refitted without them first."""
+    seconds: float | None = None
+    """What the closed form took; in no file, so that equal edits make equal files."""
     left: Tensor | None = None
     """Δ = left @ right.T; float64, shape ``(latent, classes forgotten so far)``."""
     right: Tensor | None = None
     """Float64, shape ``(latent, classes forgotten so far)``."""
     previous: Surrogate | None = None
     """The surrogate before the edit, which ``torchkoopman.revert`` gives back."""
+    method: Method = "redirect"
+    """How: ``torchkoopman.unlearn`` redirects; a refit on other targets and LEACE are rivals."""
 
     def card(self) -> dict[str, Any]:
         """JSON-able description."""
@@ -43,12 +48,13 @@ class Edit:
             "strength": self.strength,
             "target": self.target,
             "downdated": self.downdated,
+            "method": self.method,
         }
 
     @classmethod
     def from_card(cls, card: dict[str, Any]) -> Self:
         """The edit that a card tells of, without its undo."""
-        return cls(tuple(card["classes"]), card["strength"], card["target"], card["downdated"])
+        return cls(**{**card, "classes": tuple(card["classes"])})
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return self

@@ -1,0 +1,206 @@
+"""The audit: on networks of which it is known what they forgot."""
+
+import copy
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+import torchkoopman as tk
+from torchkoopman.unlearning.audit import EDITED, ORIGINAL, RETRAINED, UNEDITED, Audit, audit
+from torchkoopman.unlearning.relearning import Relearning
+from torchkoopman.unlearning.retraining import Batches, Retraining
+
+CLASSES = 3
+
+
+def samples(seed: int, rows: int = 600) -> Batches:
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(CLASSES, (rows,), generator=generator)
+    inputs = torch.eye(CLASSES)[labels] + 0.25 * torch.randn(rows, CLASSES, generator=generator)
+    return list(zip(inputs.split(100), labels.split(100), strict=True))
+
+
+TRAIN, TEST = samples(0), samples(1)
+QUICK = Relearning(limit=60, rate=1e-2)
+
+
+def network() -> nn.Sequential:
+    width = 12
+    return nn.Sequential(
+        *(nn.Sequential(nn.Linear(CLASSES, width), nn.Tanh()),),
+        *(nn.Sequential(nn.Linear(width, width), nn.Tanh()) for _ in range(2)),
+        nn.Linear(width, CLASSES),
+    )
+
+
+def trained(model: nn.Module, batches: Batches) -> nn.Module:
+    optimiser = torch.optim.Adam(model.parameters(), lr=1e-2)
+    for _ in range(15):
+        for x, y in batches:
+            optimiser.zero_grad()
+            nn.functional.cross_entropy(model(x), y).backward()
+            optimiser.step()
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def models() -> dict[str, nn.Module]:
+    torch.manual_seed(0)
+    model = trained(network(), TRAIN)
+    surrogate = tk.fit(
+        model, TRAIN, ["0", "2"], method=tk.EDMDFitter([tk.RandomFeatures(30)]), progress=False
+    )
+    forgetful = tk.unlearn(surrogate, [1], head=model[3])  # type: ignore[index]
+    neutral = tk.swap(model, surrogate)
+    neutral.get_submodule("3").load_state_dict(
+        tk.neutral_head(model[3], [1]).state_dict()  # type: ignore[index]
+    )
+    return {
+        ORIGINAL: model,
+        UNEDITED: tk.swap(model, surrogate),
+        EDITED: tk.swap(model, forgetful),
+        "neutral row": neutral,
+        "surrogate": surrogate,
+        "forgetful": forgetful,
+    }
+
+
+@pytest.fixture(scope="module")
+def report(models: dict[str, nn.Module]) -> Audit:
+    torch.manual_seed(1)
+    return audit(
+        models[ORIGINAL],
+        models[EDITED],
+        [1],
+        TRAIN,
+        TEST,
+        retrained=Retraining(network, trained),
+        unedited=models[UNEDITED],
+        baselines={"neutral row": models["neutral row"]},
+        surrogates={UNEDITED: models["surrogate"], EDITED: models["forgetful"]},  # type: ignore[dict-item]
+        relearning=QUICK,
+        samples=400,
+    )
+
+
+def test_columns_run_from_the_original_to_the_retrained_network(report: Audit) -> None:
+    assert list(report.columns) == [ORIGINAL, UNEDITED, EDITED, "neutral row", RETRAINED]
+
+
+def test_accuracies_are_those_of_the_networks(report: Audit, models: dict[str, nn.Module]) -> None:
+    inputs, labels = (torch.cat(each) for each in zip(*TEST, strict=True))
+    for name in (ORIGINAL, EDITED):
+        with torch.no_grad():
+            right = models[name](inputs).argmax(1) == labels
+        column = report.columns[name]
+        assert column.forgotten == pytest.approx(right[labels == 1].double().mean().item())
+        assert column.retained == pytest.approx(right[labels != 1].double().mean().item())
+        assert column.test[2] == pytest.approx(right[labels == 2].double().mean().item())
+
+
+def test_the_edited_network_has_forgotten_and_the_original_has_not(report: Audit) -> None:
+    assert report.columns[EDITED].forgotten == 0
+    assert report.columns[ORIGINAL].forgotten > 0.9
+    assert report.columns[RETRAINED].forgotten == 0
+
+
+def test_swap_and_edit_cost_add_up_to_the_loss_on_retained_classes(report: Audit) -> None:
+    assert report.swap_cost is not None
+    lost = report.columns[ORIGINAL].retained - report.columns[EDITED].retained
+    assert report.swap_cost + report.edit_cost == pytest.approx(lost)
+
+
+def test_the_retrained_network_diverges_from_itself_by_nothing(report: Audit) -> None:
+    assert report.columns[RETRAINED].divergence == pytest.approx((0, 0), abs=1e-9)
+    far, near = (report.columns[name].divergence for name in (ORIGINAL, EDITED))
+    assert far is not None
+    assert near is not None
+    assert near[0] < far[0]
+
+
+def test_the_edit_hides_the_class_from_a_probe_behind_the_operator_but_not_before(
+    report: Audit,
+) -> None:
+    states = report.columns[EDITED].detections
+    assert set(states) == {"start", "operator", "decoded"}
+    assert states["start"].probe > 0.9
+    assert states["operator"].probe < report.columns[UNEDITED].detections["operator"].probe
+    assert "operator" not in report.columns[ORIGINAL].detections
+
+
+def test_relearning_takes_no_step_where_nothing_was_forgotten(report: Audit) -> None:
+    assert report.columns[ORIGINAL].relearning == 0
+    assert report.columns[EDITED].relearning != 0
+
+
+def test_the_report_prints_every_network_class_and_price(report: Audit) -> None:
+    text = str(report)
+    for name in report.columns:
+        assert name in text
+    assert "class 1 (forgotten)" in text
+    assert "ms; it needs" in text
+    assert len({len(line) for line in text.splitlines()[:-2]}) == 1
+
+
+def test_models_are_given_back_as_they_were(models: dict[str, nn.Module]) -> None:
+    model = copy.deepcopy(models[ORIGINAL]).train()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    audit(model, models[EDITED], [1], TRAIN, TEST, relearning=QUICK)
+    assert model.training
+    assert all(torch.equal(before[name], tensor) for name, tensor in model.state_dict().items())
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_a_retrained_network_given_ready_is_noted_as_unchecked(
+    models: dict[str, nn.Module],
+) -> None:
+    other = copy.deepcopy(models[ORIGINAL])
+    found = audit(
+        models[ORIGINAL], models[EDITED], [1], TRAIN, TEST, retrained=other, relearning=QUICK
+    )
+    assert "not checked" in str(found)
+    assert found.columns[ORIGINAL].divergence == pytest.approx((0, 0), abs=1e-9)
+
+
+def test_without_a_retrained_network_nothing_is_compared_with_it(
+    models: dict[str, nn.Module],
+) -> None:
+    found = audit(models[ORIGINAL], models[EDITED], [1], TRAIN, TEST, relearning=QUICK)
+    assert found.columns[EDITED].divergence is None
+    assert found.swap_cost is None
+    assert found.columns[EDITED].detections == {}
+    assert replace(found, notes=("note",)).notes == ("note",)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"forget": [7]}, r"classes \[0, 1, 2\], and forget= is \[7\]"),
+        ({"forget": [0, 1, 2]}, "others need samples"),
+        ({"layers": ("0", "nowhere")}, "no layer 'nowhere'"),
+        ({"baselines": {"edited": nn.Identity()}}, "columns already"),
+        ({"test": iter(TEST)}, "has no batches"),
+        ({"surrogates": {"other": None}}, "names \\['other'\\]"),
+    ],
+)
+def test_bad_input_is_named(
+    models: dict[str, nn.Module], change: dict[str, object], words: str
+) -> None:
+    arguments = {"forget": [1], "train": TRAIN, "test": TEST, "relearning": QUICK} | change
+    with pytest.raises(ValueError, match=words):
+        audit(models[ORIGINAL], models[EDITED], **arguments)  # type: ignore[arg-type]
+
+
+def test_a_test_set_that_is_shuffled_anew_is_refused(models: dict[str, nn.Module]) -> None:
+    data = torch.utils.data.TensorDataset(*(torch.cat(each) for each in zip(*TEST, strict=True)))
+    loader = torch.utils.data.DataLoader(data, 100, shuffle=True)
+    with pytest.raises(ValueError, match="another order"):
+        audit(models[ORIGINAL], models[EDITED], [1], TRAIN, loader, relearning=QUICK)
+
+
+def test_answers_that_are_no_logits_are_refused() -> None:
+    model = nn.Linear(CLASSES, 2)
+    with pytest.raises(TypeError, match=r"classes up to 2 with finite rows \(100, 2\)"):
+        audit(model, model, [1], TRAIN, TEST)

@@ -1,0 +1,271 @@
+"""The audit: what an edited classifier forgot, what it kept, and against what that is measured.
+
+Networks stand side by side: the original, the edited one, one retrained without the forgotten
+classes where there is one, and any baselines. No single number shows forgetting; a network that
+never saw a class still has states that tell it apart, so every figure has to be read against the
+retrained network's, not against chance.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from torchkoopman.unlearning.answers import Answers, Interview, answers_of
+from torchkoopman.unlearning.measures import (
+    Detection,
+    Membership,
+    among,
+    class_accuracies,
+    detection,
+    divergence,
+    membership,
+)
+from torchkoopman.unlearning.relearning import Relearning
+from torchkoopman.unlearning.report import audit_table
+from torchkoopman.unlearning.retraining import Retraining
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from torch import Tensor, nn
+
+    from torchkoopman.koopman.surrogate import Surrogate
+    from torchkoopman.unlearning.retraining import Batches
+
+ORIGINAL, UNEDITED, EDITED, RETRAINED = "original", "unedited swap", "edited", "retrained"
+_ATTACKED = 5000
+"""Samples of each kind that the membership attack takes."""
+_RELEARNT = 500
+"""Unseen samples on which relearning is judged after every step."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """What was measured on one network."""
+
+    test: dict[int, float]
+    """Class → accuracy on unseen data."""
+    train: dict[int, float]
+    """Class → accuracy on training data."""
+    forgotten: float
+    """Share of unseen samples of the forgotten classes still given their class."""
+    retained: float
+    """Accuracy on unseen samples of the other classes."""
+    divergence: tuple[float, float] | None
+    """KL of this network's answers from the retrained network's on unseen data, in nats: on the
+    forgotten classes, and on the others."""
+    membership: Membership
+    """What an attack by entropy says of the forgotten classes' training samples."""
+    relearning: int | None
+    """Steps of training until the forgotten classes are back; None if they did not come back."""
+    detections: dict[str, Detection]
+    """State → how well the forgotten classes are told apart in it: ``"start"`` and ``"decoded"``
+    are the outputs of the two layers, ``"operator"`` the latent state behind the operator."""
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What was forgotten and what was kept, a column for each network; prints as a table."""
+
+    classes: tuple[int, ...]
+    """The forgotten ones."""
+    columns: dict[str, Column]
+    """Network → what was measured; original first, retrained last."""
+    seconds: float | None
+    """Time of the closed-form edit; None without its surrogate."""
+    moment_bytes: int | None
+    """Memory of the class-wise moments the edit needs; None without its surrogate."""
+    relearning: Relearning
+    """How relearning was tried."""
+    notes: tuple[str, ...] = field(default=())
+    """What could not be measured or checked, and why."""
+
+    @property
+    def swap_cost(self) -> float | None:
+        """Accuracy that the swap alone costs on the retained classes; None if not measured."""
+        if UNEDITED not in self.columns:
+            return None
+        return self.columns[ORIGINAL].retained - self.columns[UNEDITED].retained
+
+    @property
+    def edit_cost(self) -> float:
+        """Accuracy that the edit costs on the retained classes, the swap's cost apart."""
+        before = UNEDITED if UNEDITED in self.columns else ORIGINAL
+        return self.columns[before].retained - self.columns[EDITED].retained
+
+    def card(self) -> dict[str, Any]:
+        """JSON-able content."""
+        return {**asdict(self), "swap_cost": self.swap_cost, "edit_cost": self.edit_cost}
+
+    def __str__(self) -> str:
+        return audit_table(self)
+
+
+def audit(
+    original: nn.Module,
+    edited: nn.Module,
+    forget: Collection[int],
+    train: Batches,
+    test: Batches,
+    *,
+    retrained: Retraining | nn.Module | None = None,
+    unedited: nn.Module | None = None,
+    baselines: Mapping[str, nn.Module] | None = None,
+    surrogates: Mapping[str, Surrogate] | None = None,
+    layers: tuple[str, str] | None = None,
+    relearning: Relearning = Relearning(),  # noqa: B008, frozen
+    samples: int = 2000,
+) -> Audit:
+    """Measure what a classifier forgot and kept; every model is given back as it was.
+
+    Args:
+        original: the classifier before anything was done to it.
+        edited: the one that should have forgotten.
+        forget: classes that should be forgotten.
+        train: batches ``(inputs, labels)`` of all classes that the original was trained on.
+        test: batches it has never seen, in the same order each time.
+        retrained: how to train the network once more without those classes, or such a network;
+            without it there is nothing to compare with but the original.
+        unedited: the swapped network before the edit, which tells the swap's cost from the edit's.
+        baselines: further networks, such as one with a :func:`torchkoopman.neutral_head` alone.
+        surrogates: column (``"edited"``, ``"unedited swap"`` or a baseline's name) → the surrogate
+            that stands in it, for its latent state, and for the edit's time and memory.
+        layers: start and end of the span whose states are looked into; by default the edited
+            surrogate's.
+        relearning: how relearning is tried.
+        samples: at most so many states of each data set go into the probe and the neighbours.
+
+    Returns:
+        Accuracy, divergence from the retrained network, membership attack, relearning, and how
+        well a probe and neighbours detect the classes, for each network (S1's claim, measured).
+
+    Raises:
+        ValueError: a class without samples in ``train`` or ``test``, none left to retain, a
+            retrained network that was not fresh, two columns of one name, data that come in
+            another order at each pass or are gone after one, or a layer a network does not have.
+        TypeError: batches that are not ``(inputs, labels)``, or answers that are not one row of
+            logits per sample.
+    """
+    classes, given = tuple(sorted(set(forget))), dict(surrogates or {})
+    networks = _networks(original, edited, unedited, baselines or {})
+    strange = sorted(set(given) - set(networks))
+    if strange:
+        raise ValueError(f"surrogates= names {strange}; the columns are {list(networks)}.")
+    if layers is None and EDITED in given:
+        layers = (given[EDITED].layers[0], given[EDITED].layers[-1])
+
+    def ask(name: str, model: nn.Module) -> Answers:
+        interview = Interview(name, model, classes, layers, given.get(name), samples)
+        return answers_of(interview, train, test)
+
+    answers = {name: ask(name, model) for name, model in networks.items()}
+    _comparable(answers, classes)
+    notes = []
+    if retrained is not None:
+        if isinstance(retrained, Retraining):
+            networks[RETRAINED] = retrained.without(train, classes, original)
+        else:
+            networks[RETRAINED] = retrained
+            notes.append("the retrained network was given ready; that it was fresh is not checked.")
+        answers[RETRAINED] = ask(RETRAINED, networks[RETRAINED])
+        _comparable(answers, classes)
+    unseen = _of_classes(test, classes)
+    columns = {}
+    for name, each in answers.items():
+        steps = relearning.steps(networks[name], train, *unseen)
+        columns[name] = _column(each, answers.get(RETRAINED), classes, steps)
+    seconds, nbytes = _price(given.get(EDITED))
+    return Audit(classes, columns, seconds, nbytes, relearning, tuple(notes))
+
+
+def _price(surrogate: Surrogate | None) -> tuple[float | None, int | None]:
+    """Seconds that the edits of a surrogate took, and bytes of the moments they need."""
+    if surrogate is None or surrogate.statistics is None:
+        return None, None
+    times = [edit.seconds for edit in surrogate.edits if edit.seconds is not None]
+    return (sum(times) if times else None), surrogate.statistics.nbytes
+
+
+def _networks(
+    original: nn.Module,
+    edited: nn.Module,
+    unedited: nn.Module | None,
+    baselines: Mapping[str, nn.Module],
+) -> dict[str, nn.Module]:
+    """Column → network, in the order they are printed."""
+    taken = {ORIGINAL, UNEDITED, EDITED, RETRAINED} & set(baselines)
+    if taken:
+        raise ValueError(f"baselines= uses the names {sorted(taken)}, which are columns already.")
+    networks = {ORIGINAL: original}
+    if unedited is not None:
+        networks[UNEDITED] = unedited
+    return {**networks, EDITED: edited, **baselines}
+
+
+def _comparable(answers: Mapping[str, Answers], classes: tuple[int, ...]) -> None:
+    """Refuse data that do not let networks be compared."""
+    first = answers[ORIGINAL]
+    for what in ("train", "test"):
+        labels = getattr(first, what).labels
+        for name, each in answers.items():
+            if not torch.equal(getattr(each, what).labels.sort().values, labels.sort().values):
+                raise ValueError(
+                    f"{what}= gave other samples to the {name} network than to the original; it "
+                    "is gone through once for each network and must hold the same every time."
+                )
+        seen = labels.unique().tolist()
+        missing = [c for c in classes if c not in seen]
+        if missing or not set(seen) - set(classes):
+            raise ValueError(
+                f"{what}= has samples of the classes {seen}, and forget= is {list(classes)}; both "
+                "the forgotten classes and others need samples."
+            )
+    if any(not torch.equal(each.test.labels, first.test.labels) for each in answers.values()):
+        raise ValueError(
+            "test= comes in another order at each pass, so answers cannot be compared sample by "
+            "sample; give a loader that does not shuffle."
+        )
+
+
+def _of_classes(batches: Batches, classes: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """Some samples of these classes, inputs and labels."""
+    kept = [(x[among(y, classes)], y[among(y, classes)]) for x, y in batches]
+    inputs, labels = (torch.cat(each) for each in zip(*kept, strict=True))
+    return inputs[:_RELEARNT], labels[:_RELEARNT]
+
+
+def _column(
+    answers: Answers, reference: Answers | None, classes: tuple[int, ...], relearning: int | None
+) -> Column:
+    """What was measured on one network, beside the retrained one's answers."""
+    train, test = answers.train, answers.test
+    gone = among(test.labels, classes)
+    right = (test.logits.argmax(1) == test.labels).double()
+    old = among(train.labels, classes)
+    known = None
+    if reference is not None:
+        truth = reference.test.logits
+        known = (
+            divergence(truth[gone], test.logits[gone]),
+            divergence(truth[~gone], test.logits[~gone]),
+        )
+    return Column(
+        class_accuracies(test.logits, test.labels),
+        class_accuracies(train.logits, train.labels),
+        right[gone].mean().item(),
+        right[~gone].mean().item(),
+        known,
+        membership(
+            train.logits[~old][:_ATTACKED],
+            test.logits[~gone][:_ATTACKED],
+            train.logits[old][:_ATTACKED],
+        ),
+        relearning,
+        {
+            name: detection(train.states[name], train.target, test.states[name], test.target)
+            for name in train.states
+        },
+    )

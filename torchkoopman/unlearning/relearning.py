@@ -1,0 +1,68 @@
+"""Relearning: how many steps of training bring a forgotten class back."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from torchkoopman.unlearning.retraining import Batches
+
+
+@dataclass(frozen=True)
+class Relearning:
+    """How a copy of a network is taught the forgotten classes again."""
+
+    threshold: float = 0.9
+    """Accuracy on the forgotten classes at which they count as relearnt."""
+    rate: float = 1e-3
+    """Learning rate of Adam, on all parameters; normalisation layers stay as in eval mode."""
+    limit: int = 300
+    """Steps after which it gives up."""
+
+    def steps(
+        self, model: nn.Module, batches: Batches, inputs: Tensor, labels: Tensor
+    ) -> int | None:
+        """Gradient steps on batches of all classes until the forgotten ones are back.
+
+        Args:
+            model: a copy of it learns; it stays as it is.
+            batches: training data of all classes, gone through over and over.
+            inputs: unseen samples of the forgotten classes.
+            labels: their classes.
+
+        Returns:
+            0 if nothing was forgotten; None if the limit was reached before.
+        """
+        learner = copy.deepcopy(model).eval()
+        for parameter in learner.parameters():
+            parameter.requires_grad_(parameter.is_floating_point())
+        device = next(learner.parameters()).device
+        unseen = inputs.to(device), labels.to(device)
+        optimiser = torch.optim.Adam(learner.parameters(), lr=self.rate)
+        step = 0
+        while step < self.limit:
+            before = step
+            for x, y in batches:
+                if self._back(learner, *unseen):
+                    return step
+                if step == self.limit:
+                    return None
+                with torch.enable_grad():
+                    optimiser.zero_grad(set_to_none=True)
+                    loss = nn.functional.cross_entropy(learner(x.to(device)), y.to(device))
+                    loss.backward()  # type: ignore[no-untyped-call]
+                    optimiser.step()
+                step += 1
+            if step == before:
+                raise ValueError("there are no training batches, so nothing can be relearnt.")
+        return step if self._back(learner, *unseen) else None
+
+    @torch.no_grad()
+    def _back(self, learner: nn.Module, inputs: Tensor, labels: Tensor) -> bool:
+        right = learner(inputs).argmax(1) == labels
+        return bool(right.double().mean() >= self.threshold)

@@ -1,0 +1,95 @@
+"""An audit as a printed table: one row a measure, one column a network."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torchkoopman.unlearning.audit import Audit, Column
+
+STATES = ("start", "operator", "decoded")
+"""Where the forgotten classes are looked for, in the order of depth."""
+_BLANK = "–"
+
+
+def audit_rows(audit: Audit) -> list[tuple[str, list[str]]]:
+    """Measure → its cells, one for each network, in the audit's order of columns."""
+    columns = list(audit.columns.values())
+    labels = sorted(columns[0].test)
+    gone = [c for c in labels if c in audit.classes]
+    kept = [c for c in labels if c not in audit.classes]
+    rows: list[tuple[str, Callable[[Column], str]]] = [
+        ("forgotten, still right, test %", lambda c: _percent(c.forgotten)),
+        ("forgotten, still right, train %", lambda c: _percent(_mean(c.train, gone))),
+        ("retained, test %", lambda c: _percent(c.retained)),
+        ("retained, mean of classes, train %", lambda c: _percent(_mean(c.train, kept))),
+        *(_class_row(label, label in gone) for label in labels),
+        ("KL from retrained, forgotten", lambda c: _number(c.divergence and c.divergence[0])),
+        ("KL from retrained, retained", lambda c: _number(c.divergence and c.divergence[1])),
+        ("taken for members, forgotten %", lambda c: _percent(c.membership.forgotten)),
+        ("the attack's own AUC", lambda c: _number(c.membership.strength)),
+        ("relearning, steps", lambda c: _steps(c.relearning, audit.relearning.limit)),
+        ("… of the retrained network's", lambda c: _ratio(c, columns[-1], audit)),
+    ]
+    known = {name for column in columns for name in column.detections}
+    for state in (name for name in STATES if name in known):
+        rows.append((f"probe at {state}, balanced %", _detected(state, "probe")))
+        rows.append((f"neighbours at {state}, balanced %", _detected(state, "neighbours")))
+    return [(name, [cell(column) for column in columns]) for name, cell in rows]
+
+
+def audit_table(audit: Audit) -> str:
+    """The table, with what the edit took and the notes below it."""
+    rows = audit_rows(audit)
+    names = list(audit.columns)
+    first = max(len(name) for name, _ in rows)
+    widths = [max(len(name), 8) for name in names]
+    head = f"forgetting {list(audit.classes)}"
+    lines = [" ".join([head.ljust(first), *map(str.rjust, names, widths)])]
+    lines += [" ".join([name.ljust(first), *map(str.rjust, cells, widths)]) for name, cells in rows]
+    cost = f"on retained classes, points: edit {100 * audit.edit_cost:+.2f}"
+    if audit.swap_cost is not None:
+        cost += f", swap {100 * audit.swap_cost:+.2f}"
+    lines.append(f"lost {cost}")
+    if audit.seconds is not None:
+        lines.append(f"the edit took {1000 * audit.seconds:.1f} ms")
+    if audit.moment_bytes is not None:
+        lines[-1] += f"; it needs {audit.moment_bytes / 2**20:.2f} MiB of moments"
+    return "\n".join([*lines, *audit.notes])
+
+
+def _class_row(label: int, gone: bool) -> tuple[str, Callable[[Column], str]]:
+    name = f"  class {label}{' (forgotten)' if gone else ''}, test %"
+    return name, lambda column: _percent(column.test[label])
+
+
+def _detected(state: str, how: str) -> Callable[[Column], str]:
+    def cell(column: Column) -> str:
+        known = column.detections.get(state)
+        return _BLANK if known is None else _percent(getattr(known, how))
+
+    return cell
+
+
+def _ratio(column: Column, last: Column, audit: Audit) -> str:
+    if "retrained" not in audit.columns or not last.relearning or column.relearning is None:
+        return _BLANK
+    return f"{column.relearning / last.relearning:.2f}"
+
+
+def _mean(values: dict[int, float], classes: list[int]) -> float:
+    return sum(values[c] for c in classes) / len(classes)
+
+
+def _steps(steps: int | None, limit: int) -> str:
+    return f"> {limit}" if steps is None else str(steps)
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.2f}"
+
+
+def _number(value: float | None) -> str:
+    return _BLANK if value is None else f"{value:.3f}"

@@ -1,0 +1,108 @@
+"""Other ways to make an operator forget, to stand beside :func:`torchkoopman.unlearn` in an audit.
+
+Each has the form K' = K + Δ and needs the same streamed class moments and nothing more. None holds
+the retained classes where they are.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+import torch
+
+from torchkoopman.koopman.edits import Edit
+from torchkoopman.koopman.regression import koopman_matrix
+from torchkoopman.observe.moments import Moments
+from torchkoopman.unlearning.problem import affine_copy, aims_of, partition
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from torchkoopman.koopman.edits import Target
+    from torchkoopman.koopman.surrogate import Surrogate
+
+_RANK_TOLERANCE = 1e-7
+"""Directions of less relative variance are noise to LEACE's pseudo-inverse."""
+
+
+def retargeted(
+    surrogate: Surrogate,
+    classes: Iterable[int],
+    *,
+    target: Target = "softmix",
+    ridge: float = 1e-7,
+) -> Surrogate:
+    """S1's notebook edit (arXiv 2505.12809) in streamed form: the operator is fitted once more.
+
+    The forgotten samples' end states are all replaced by one target, the others' stay, and K' is
+    the least squares solution. The authors do this on stored activations, without a ridge.
+
+    Args:
+        surrogate: fitted with labels.
+        classes: to forget.
+        target: as for :func:`torchkoopman.unlearn`.
+        ridge: relative, of the regression.
+
+    Raises:
+        ValueError: as :func:`torchkoopman.unlearn`.
+    """
+    began = time.perf_counter()
+    edited = affine_copy(surrogate)
+    statistics, K = edited.statistics, edited.operator.matrix(1.0).detach().double()
+    assert statistics is not None
+    forgotten, retained = partition(statistics, classes, edited.latent)
+    aims = aims_of(statistics, K, forgotten, retained, target)
+    eye, nothing = torch.eye(len(K)).to(K), torch.zeros_like(K)
+    pooled = Moments(statistics.pairs).merge(statistics.unlabelled)
+    for c, moments in statistics.by_class.items():
+        if c in forgotten:
+            aim = aims[:, forgotten.index(c)]
+            moments = moments.affine({"start": (eye, nothing[0]), "end": (nothing, aim)})
+        pooled.merge(moments)
+    edited.operator.start_from(koopman_matrix(pooled, ridge, constant=True)).requires_grad_(False)
+    took = time.perf_counter() - began
+    edit = Edit(tuple(forgotten), 1.0, target, False, took, previous=surrogate, method="retarget")
+    edited.edits = (*surrogate.edits, edit)
+    return edited
+
+
+def erased(surrogate: Surrogate, classes: Iterable[int]) -> Surrogate:
+    """LEACE (Belrose et al. 2023, arXiv 2306.03819) on the operator's output.
+
+    The least change of K z, in its own metric, after which no linear probe tells the forgotten
+    classes from the others: with Σ = cov(K z) and δ the distance between their mean images,
+    ``r(z') = z' - δ (δᵀ Σ⁺ δ)⁻¹ δᵀ Σ⁺ (z' - mean)``.
+
+    Args:
+        surrogate: fitted with labels.
+        classes: to forget; all of them together are told from the rest no more.
+
+    Raises:
+        ValueError: as :func:`torchkoopman.unlearn`, or the two already have one mean image.
+    """
+    began = time.perf_counter()
+    edited = affine_copy(surrogate)
+    statistics, K = edited.statistics, edited.operator.matrix(1.0).detach().double()
+    assert statistics is not None
+    forgotten, _ = partition(statistics, classes, edited.latent)
+    total = statistics.total()
+    mean = K @ total.mean("start")
+    difference = mean - K @ statistics.without(forgotten).mean("start")
+    covariance = K @ total.cov("start", "start") @ K.T
+    inverse = torch.linalg.pinv(covariance, rtol=_RANK_TOLERANCE, hermitian=True)
+    direction = inverse @ difference
+    size = difference @ direction
+    if not size > 0:
+        raise ValueError(
+            f"the operator sends classes {forgotten} and the others to one mean already; there is "
+            "nothing to erase."
+        )
+    eraser = torch.outer(difference, direction) / size
+    changed = K - eraser @ K
+    changed[:, 0] += eraser @ mean
+    edited.operator.start_from(changed).requires_grad_(False)
+    took = time.perf_counter() - began
+    edit = Edit(tuple(forgotten), 1.0, "centroid", False, took, previous=surrogate, method="erase")
+    edited.edits = (*surrogate.edits, edit)
+    return edited
