@@ -16,69 +16,20 @@ from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
 import torch
-from networks import ResidualMLP, accuracy, class_accuracies, train
+from networks import accuracy, class_accuracies
+from s1 import TASKS, Task, watch
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 from torchkoopman_tensorboard import log
 
 import torchkoopman as tk
-from torchkoopman.datasets import YIN_YANG_CLASSES, Split, mnist, yin_yang
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from networks import ResidualMLP
 
-@dataclass(frozen=True)
-class Task:
-    """A data set, S1's network for it, and how its blocks are fitted."""
-
-    data: Callable[[int], Split]
-    """Seed → train and test part."""
-    network: tuple[int, int, int, int]
-    """Inputs, width, blocks, classes."""
-    training: dict[str, Any]
-    """Arguments of ``networks.train``."""
-    batch: int
-    """Samples of a streamed batch."""
-    classes: tuple[str, ...]
-    forget: int
-    """Class to forget."""
-    autoencoder: dict[str, Any]
-    """Arguments of ``tk.AutoencoderFitter``."""
-    steps: int
-    """Gradient steps after the stream has ended."""
-
-
-TASKS = {
-    "yinyang": Task(
-        data=lambda seed: yin_yang(seed=seed),
-        network=(4, 10, 5, 3),
-        training={"epochs": 1000, "batch": 500, "rate": 0.03},
-        batch=500,
-        classes=YIN_YANG_CLASSES,
-        forget=2,
-        autoencoder={"latent": 64, "steps_per_update": 40},
-        steps=600,
-    ),
-    "mnist": Task(
-        data=lambda seed: mnist(),
-        network=(784, 784, 4, 10),
-        # Weight decay switches the blocks off one after the other; skipping them all then costs
-        # next to nothing, and a surrogate of them proves nothing.
-        training={"epochs": 5, "batch": 128, "rate": 0.1, "decay": 0.0},
-        batch=512,
-        classes=tuple("0123456789"),
-        forget=4,
-        autoencoder={
-            "latent": 300,
-            "hidden": (800,),
-            "rank": 300,
-            "batch": 256,
-            "steps_per_update": 1,
-        },
-        steps=400,
-    ),
-}
+    from torchkoopman.datasets import Labelled
 
 
 @dataclass
@@ -119,15 +70,13 @@ def main() -> None:
 
 def run(task: Task, seed: int, out: Path, compare: bool) -> Outcome:
     """One seed: train, fit, swap, forget, export."""
-    torch.manual_seed(seed)
     data, outcome = task.data(seed), Outcome()
-    loader, unseen = data.train.loader(task.batch, seed=seed), data.test.loader(1000)
+    loader, unseen = task.stream(data.train, seed), data.test.loader(1000)
     print(f"seed {seed}: training the network", flush=True)
-    model = train(ResidualMLP(*task.network), data.train, **task.training, seed=seed)
-    first, last = "blocks.0", f"blocks.{task.network[2] - 1}"
+    model = task.trained(data.train, seed)
     swapped: dict[str, nn.Module] = {
         "network": model,
-        "skip the blocks": tk.swap(model, nn.Identity(), first, last),
+        "skip the blocks": tk.swap(model, nn.Identity(), *task.span),
     }
     methods: dict[str, Callable[[], tk.Surrogate]] = {
         "ridge map": lambda: tk.fit(
@@ -139,10 +88,10 @@ def run(task: Task, seed: int, out: Path, compare: bool) -> Outcome:
         methods["EDMD, step by step"] = lambda: tk.fit(
             model, loader, "blocks.*", method="edmd", dynamics="step", progress=False
         )
-        methods["autoencoder, ends"] = lambda: watch(
-            task, model, data, seed, out / f"seed{seed}-ends", weights=tk.LossWeights(inner=0)
+        methods["autoencoder, ends"] = lambda: logged(
+            task, model, data.train, seed, out / f"seed{seed}-ends", weights=tk.LossWeights(inner=0)
         )
-    methods["autoencoder"] = lambda: watch(task, model, data, seed, out / f"seed{seed}")
+    methods["autoencoder"] = lambda: logged(task, model, data.train, seed, out / f"seed{seed}")
     for name, method in methods.items():
         start = time.perf_counter()
         surrogate = method()
@@ -170,25 +119,19 @@ def run(task: Task, seed: int, out: Path, compare: bool) -> Outcome:
     return outcome
 
 
-def watch(
-    task: Task, model: nn.Module, data: Split, seed: int, logs: Path, **options: Any
+def logged(
+    task: Task, model: ResidualMLP, data: Labelled, seed: int, logs: Path, **options: Any
 ) -> tk.Surrogate:
     """The autoencoder, watched in TensorBoard while the data stream."""
-    generator = torch.Generator().manual_seed(seed)
-    fitter = tk.AutoencoderFitter(
-        **task.autoencoder, tail=model.head, generator=generator, **options
-    )
-    loader = data.train.loader(task.batch, seed=seed)
+    fitter, loader = task.fitter(model, seed, **options), task.stream(data, seed)
     every = max(1, len(loader) // 5)
     with SummaryWriter(str(logs)) as writer:
-        with torch.no_grad(), tk.attach(model, "blocks.*") as probe:
-            probe.stream_to(fitter)
-            for batch, (inputs, labels) in enumerate(loader):
-                with probe.labels(labels):
-                    model(inputs)
-                if batch % every == every - 1:
-                    log(writer, fitter.surrogate, fitter.steps)
-        surrogate = fitter.train(task.steps).surrogate
+
+        def log_fifths(batch: int) -> None:
+            if batch % every == every - 1:
+                log(writer, fitter.surrogate, fitter.steps)
+
+        surrogate = watch(model, loader, fitter, log_fifths).train(task.steps).surrogate
         log(writer, surrogate, fitter.steps)
     return surrogate
 

@@ -25,7 +25,7 @@ ARROWS: dict[str, set[str]] = {
     "shipping": {"surgery", "koopman", "observe"},
     "unlearning": {"koopman", "observe"},
     "flows": {"koopman"},
-    "topology": set(),
+    "topology": {"koopman", "observe"},
     "datasets": set(),
 }
 """Room → rooms it may import from, besides itself."""

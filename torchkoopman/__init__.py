@@ -13,7 +13,11 @@ from torchkoopman.fitting.fit import evaluate, fit
 from torchkoopman.fitting.losses import LossWeights
 from torchkoopman.fitting.ranking import SpanRanking, rank_spans
 from torchkoopman.koopman.files import load_surrogate, save_surrogate
-from torchkoopman.koopman.parts import ContextMean, Neighbours, RandomFeatures
+from torchkoopman.koopman.following import ModeTracks, follow
+from torchkoopman.koopman.normality import NonNormality, non_normality
+from torchkoopman.koopman.parts import ContextMean, Monomials, Neighbours, RandomFeatures
+from torchkoopman.koopman.pseudospectrum import Pseudospectrum
+from torchkoopman.koopman.similarity import OperatorDistance, compare
 from torchkoopman.koopman.spectrum import Spectrum
 from torchkoopman.koopman.surrogate import Surrogate
 from torchkoopman.observe.probes import Probe, attach
@@ -23,8 +27,14 @@ from torchkoopman.surgery.path_training import ScalingRecipe
 from torchkoopman.surgery.region import DirtyCut
 from torchkoopman.surgery.scaling import Scaling, scale_layer
 from torchkoopman.surgery.swap import swap, swap_back, swaps
+from torchkoopman.topology.betti import BettiCurve, betti_curve
+from torchkoopman.topology.layers import topology_of
+from torchkoopman.topology.report import Topology
+from torchkoopman.unlearning.audit import Audit, audit
 from torchkoopman.unlearning.edit import revert, unlearn
 from torchkoopman.unlearning.neutral import neutral_head
+from torchkoopman.unlearning.relearning import Relearning
+from torchkoopman.unlearning.retraining import Retraining
 
 __all__ = [
     # watch
@@ -40,11 +50,23 @@ __all__ = [
     "DMDFitter",
     "LossWeights",
     "RandomFeatures",
+    "Monomials",
     "ContextMean",
     "Neighbours",
     # look
     "Surrogate",
     "Spectrum",
+    "Pseudospectrum",
+    "non_normality",
+    "NonNormality",
+    "follow",
+    "ModeTracks",
+    "compare",
+    "OperatorDistance",
+    "topology_of",
+    "Topology",
+    "betti_curve",
+    "BettiCurve",
     "rank_spans",
     "SpanRanking",
     # operate
@@ -55,6 +77,10 @@ __all__ = [
     "unlearn",
     "revert",
     "neutral_head",
+    "audit",
+    "Audit",
+    "Retraining",
+    "Relearning",
     "scale_layer",
     "Scaling",
     "ScalingRecipe",

@@ -1,0 +1,107 @@
+"""S1, replacement: the blocks between two layers' outputs, replaced by a surrogate of them.
+
+Accuracy on unseen test data, unexplained variance by layer, time and memory of the fit, for the
+autoencoder, the closed form, and the trivial ways to replace the blocks.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from statistics import mean
+from typing import TYPE_CHECKING, Any
+
+from bench_models import SURROGATES, fitted
+from bench_tables import folder, markdown, seeds, spread
+from networks import accuracy
+from torch import nn
+
+import torchkoopman as tk
+from torchkoopman.fitting.evaluation import Evaluator
+from torchkoopman.observe.watch import Watch
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+GOALS = {"yinyang": (0.2, 10.0), "mnist": (0.15, 180.0)}
+"""Task → points of accuracy the autoencoder may lose in the mean, and seconds its fit may take."""
+
+
+def jobs(quick: bool) -> dict[str, Callable[[], dict[str, Any]]]:
+    """One job for each task and seed."""
+    tasks = ["yinyang"] if quick else list(GOALS)
+    return {
+        f"{task}-{seed}": partial(replace_blocks, task, seed, quick)
+        for task in tasks
+        for seed in seeds(quick)
+    }
+
+
+def replace_blocks(task: str, seed: int, quick: bool) -> dict[str, Any]:
+    """Every way of replacing the blocks of one network."""
+    known = fitted(task, seed, quick, folder(quick))
+    model, test = known.model, known.data.test
+    ways: dict[str, nn.Module | tk.Surrogate] = {
+        "skip": nn.Identity(),
+        **known.maps,
+        **known.surrogates,
+    }
+    swapped: dict[str, nn.Module] = {"network": model}
+    for name, way in ways.items():
+        swapped[name] = tk.swap(model, way, *known.task.span, example_inputs=test.inputs[:8])
+    maps = {name: (map_.weight.double(), map_.bias.double()) for name, map_ in known.maps.items()}
+    fvu: dict[str, dict[str, float]] = {}
+    for name in SURROGATES:
+        surrogate = known.surrogates[name]
+        evaluator = Evaluator(surrogate, maps)
+        Watch(model, surrogate.layers).stream(test.loader(1000), evaluator)
+        evaluation = evaluator.result()
+        fvu[name] = evaluation.layers
+        fvu |= {each: {known.task.span[1]: value} for each, value in evaluation.baselines.items()}
+    return {
+        "accuracy": {name: accuracy(net, test) for name, net in swapped.items()},
+        "fvu": fvu,
+        "cost": known.record,
+    }
+
+
+def table(results: dict[str, dict[str, Any]]) -> str:
+    """A table for each task, and whether its goals are met."""
+    texts = []
+    for task, (points, limit) in GOALS.items():
+        runs = [result for job, result in results.items() if job.startswith(f"{task}-")]
+        if not runs:
+            continue
+        rows = [_row(name, runs) for name in runs[0]["accuracy"]]
+        head = ["blocks replaced by", "accuracy %", "change", "FVU by block", "fit, s", "MiB"]
+        lost = mean(_lost(run, "autoencoder") for run in runs)
+        slowest = max(run["cost"]["autoencoder"]["seconds"] for run in runs)
+        verdict = "met" if lost <= points and slowest <= limit else "MISSED"
+        texts.append(
+            f"{task}, {len(runs)} seed(s), unseen test data:\n\n{markdown(head, rows)}\n\n"
+            f"Goal: the autoencoder loses at most {points} points in at most {limit:.0f} s; it "
+            f"loses {lost:.2f} in at most {slowest:.0f} s: {verdict}."
+        )
+    return "\n\n".join(texts)
+
+
+def _row(name: str, runs: list[dict[str, Any]]) -> list[str]:
+    known = [run["fvu"][name] for run in runs if name in run["fvu"]]
+    layers = known[0] if known else {}
+    values = {layer: mean(each[layer] for each in known) for layer in layers}
+    # The two affine maps come from one pass over the same moments.
+    cost = [run["cost"].get("ridge map" if name == "PCA + linear" else name) for run in runs]
+    costs = [each for each in cost if each]
+    memory = [each["MiB"] for each in costs if each["MiB"] is not None]
+    return [
+        name,
+        spread([100 * run["accuracy"][name] for run in runs]),
+        "" if name == "network" else spread([-_lost(run, name) for run in runs], sign=True),
+        "  ".join(f"{layer.split('.')[-1]}: {value:.4f}" for layer, value in values.items()),
+        f"{mean(each['seconds'] for each in costs):.1f}" if costs else "",
+        f"{mean(memory):.0f}" if memory else "",
+    ]
+
+
+def _lost(run: dict[str, Any], name: str) -> float:
+    """Points of accuracy that a way of replacing loses."""
+    return 100 * float(run["accuracy"]["network"] - run["accuracy"][name])

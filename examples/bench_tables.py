@@ -1,0 +1,34 @@
+"""What the bench's parts share: seeds, the models' folder, and Markdown."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from statistics import mean, stdev
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+def seeds(quick: bool) -> list[int]:
+    """The seeds of a bench; settings were searched on none of them."""
+    return [0] if quick else [0, 1, 2, 3, 4]
+
+
+def folder(quick: bool) -> Path:
+    """Where networks and surrogates are kept between parts."""
+    return Path("runs/bench") / ("quick" if quick else "full") / "models"
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table, its columns as wide as their widest cell."""
+    widths = [max(len(row[k]) for row in [head, *rows]) for k in range(len(head))]
+    lines = ["| " + " | ".join(map(str.ljust, row, widths)) + " |" for row in [head, *rows]]
+    rule = "|" + "|".join("-" * (width + 2) for width in widths) + "|"
+    return "\n".join([lines[0], rule, *lines[1:]])
+
+
+def spread(values: Sequence[float], digits: int = 2, sign: bool = False) -> str:
+    """Mean ± standard deviation over seeds, or the one value."""
+    centre = f"{mean(values):{'+' if sign else ''}.{digits}f}"
+    return centre if len(values) == 1 else f"{centre} ± {stdev(values):.{digits}f}"
