@@ -4,8 +4,9 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+PEERS := $(VENV)/.peers
 
-.PHONY: demo zoo speed scaling test clean
+.PHONY: demo bench figures zoo speed scaling test clean
 
 # The main job: train, fit, look, swap, forget, export. DATA=yinyang (default) or mnist.
 DATA ?= yinyang
@@ -13,6 +14,15 @@ SEEDS ?= 1
 COMPARE ?=
 demo: $(INSTALLED)
 	$(RUN)/python examples/demo.py --data $(DATA) --seeds $(SEEDS) $(if $(COMPARE),--compare)
+
+# Every number the README claims, part by part, resumable; QUICK=1 for minutes without MNIST.
+QUICK ?=
+bench: $(INSTALLED) $(if $(QUICK),,$(PEERS))
+	$(RUN)/python examples/bench.py $(if $(QUICK),--quick)
+
+# Pictures of the bench's results.
+figures: $(INSTALLED)
+	$(RUN)/python examples/figures.py $(if $(QUICK),--quick)
 
 # Swaps in the architectures people have: one row a family, or its reason to refuse.
 zoo: $(INSTALLED)
@@ -36,6 +46,11 @@ test: $(INSTALLED)
 $(INSTALLED): pyproject.toml setup.cfg constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(RUN)/pip install --quiet --constraint constraints.txt --editable '.[test]'
+	touch $@
+
+# The peers that the bench's costs are measured beside.
+$(PEERS): $(INSTALLED)
+	$(RUN)/pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	touch $@
 
 clean:

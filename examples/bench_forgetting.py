@@ -41,7 +41,9 @@ GOALS = "at most 0.5 % left, retained within 0.2 points of the unedited swap"
 
 def jobs(quick: bool) -> dict[str, Callable[[], dict[str, Any]]]:
     """Yin-Yang by seed; MNIST by seed, and by what is forgotten."""
-    found = {f"yinyang-{seed}": partial(dots, seed, quick) for seed in seeds(quick)}
+    found: dict[str, Callable[[], dict[str, Any]]] = {
+        f"yinyang-{seed}": partial(dots, seed, quick) for seed in seeds(quick)
+    }
     if quick:
         return found
     found |= {f"mnist-{seed}": partial(digits, seed) for seed in seeds(quick)}

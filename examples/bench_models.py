@@ -7,7 +7,7 @@ import shutil
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from s1 import FITTER_SEED, TASKS, Task, watch
@@ -19,15 +19,13 @@ from torchkoopman.fitting.baselines import Baselines
 from torchkoopman.observe.watch import Watch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from networks import ResidualMLP
 
     from torchkoopman.datasets import Split
 
 STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 """Where Linux tells a process's highest memory, and forgets it."""
-SURROGATES = ("EDMD", "autoencoder")
+MAPS, SURROGATES = "ridge map", ("EDMD", "autoencoder")
 
 
 @dataclass(frozen=True)
@@ -41,9 +39,9 @@ class Fitted:
     """``"EDMD"`` and ``"autoencoder"``."""
     maps: dict[str, nn.Linear]
     """``"ridge map"`` and ``"PCA + linear"``, from the first block's output to the last's."""
-    record: dict[str, dict[str, float | None]]
-    """Method → processor seconds of its fit, with the passes it watches, and peak memory above
-    what the network and its data take, in MiB (null where the system does not tell)."""
+    seconds: dict[str, float]
+    """Method → processor seconds of its fit, with the passes it watches. On one thread these are
+    the seconds it takes on a core of its own."""
 
 
 def task_named(name: str, quick: bool) -> Task:
@@ -67,63 +65,66 @@ def fitted(name: str, seed: int, quick: bool, folder: Path) -> Fitted:
     for path in sorted(place.glob("*.map")):
         tensors = load_file(path)
         maps[path.stem] = _linear(tensors["weight"], tensors["bias"])
-    record = json.loads((place / "record.json").read_text())
-    return Fitted(task, data, model.eval(), surrogates, maps, record)
+    seconds = json.loads((place / "seconds.json").read_text())
+    return Fitted(task, data, model.eval(), surrogates, maps, seconds)
 
 
 def _make(task: Task, data: Split, seed: int, place: Path) -> None:
     """Train and fit, and give the folder its name only when all is in it."""
-    model = task.trained(data.train, seed)
-    loader = task.stream(data.train, seed)
-    methods: dict[str, Callable[[], tk.Surrogate]] = {
-        "EDMD": lambda: tk.fit(model, loader, "blocks.*", method=_edmd(seed), progress=False),
-        "autoencoder": lambda: (
-            watch(model, loader, task.fitter(model, seed)).train(task.steps).surrogate
-        ),
-    }
     part = place.with_name(f"{place.name}.part")
     shutil.rmtree(part, ignore_errors=True)
     part.mkdir(parents=True)
+    model = task.trained(data.train, seed)
     save_file(model.state_dict(), part / "network.safetensors")
-    record: dict[str, Any] = {}
-    baselines = Baselines()
-    ends = Watch(model, list(task.span))
-    _, record["ridge map"] = measured(lambda: ends.stream(loader, baselines))
-    for name, (weight, bias) in baselines.maps(task.autoencoder["latent"]).items():
-        if name != "skip":
-            save_file({"weight": weight.float(), "bias": bias.float()}, part / f"{name}.map")
-    for name, method in methods.items():
-        surrogate, record[name] = measured(method)
-        tk.save_surrogate(surrogate, part / f"{name}.safetensors")
-    (part / "record.json").write_text(json.dumps(record, indent=1))
+    seconds = {}
+    for method in (MAPS, *SURROGATES):
+        start = time.process_time()
+        result = fit(task, model, data, seed, method)
+        seconds[method] = time.process_time() - start
+        if isinstance(result, tk.Surrogate):
+            tk.save_surrogate(result, part / f"{method}.safetensors")
+        else:
+            for name, (weight, bias) in result.maps(task.autoencoder["latent"]).items():
+                if name != "skip":
+                    tensors = {"weight": weight.float(), "bias": bias.float()}
+                    save_file(tensors, part / f"{name}.map")
+    (part / "seconds.json").write_text(json.dumps(seconds, indent=1))
     part.replace(place)
 
 
-def measured(method: Callable[[], Any]) -> tuple[Any, dict[str, float | None]]:
-    """What a function gives, its processor seconds, and the memory it took at its peak, in MiB.
+def fit(
+    task: Task, model: ResidualMLP, data: Split, seed: int, method: str
+) -> tk.Surrogate | Baselines:
+    """One method's fit of a network's blocks; the affine maps come from one pass."""
+    loader = task.stream(data.train, seed)
+    if method == "autoencoder":
+        return watch(model, loader, task.fitter(model, seed)).train(task.steps).surrogate
+    if method == "EDMD":
+        generator = torch.Generator().manual_seed(FITTER_SEED + seed)
+        fitter = tk.EDMDFitter(generator=generator)
+        return tk.fit(model, loader, "blocks.*", method=fitter, progress=False)
+    baselines = Baselines()
+    Watch(model, list(task.span)).stream(loader, baselines)
+    return baselines
 
-    On one thread these are the seconds it takes on a core of its own.
+
+def peak_memory(task: Task, model: ResidualMLP, data: Split, method: str) -> float | None:
+    """What a fit takes at its peak above what was there before, in MiB; None but on Linux.
+
+    To be asked once in a process: memory that was freed may stay with it.
     """
-    before = _memory()
-    start = time.process_time()
-    result = method()
-    seconds, after = time.process_time() - start, _memory(reset=False)
-    known = before is not None and after is not None
-    return result, {"seconds": seconds, "MiB": after - before if known else None}  # type: ignore[operator]
-
-
-def _memory(reset: bool = True) -> float | None:
-    """The process's highest memory since the last reset, in MiB; None but on Linux."""
     if not RESET.exists():
         return None
-    if reset:
-        RESET.write_text("5")
+    RESET.write_text("5")
+    before = _highest()
+    fit(replace(task, steps=1), model, data, 0, method)
+    return _highest() - before
+
+
+def _highest() -> float:
+    """The process's highest memory since the last reset, in MiB."""
     line = next(line for line in STATUS.read_text().splitlines() if line.startswith("VmHWM"))
     return int(line.split()[1]) / 1024
-
-
-def _edmd(seed: int) -> tk.EDMDFitter:
-    return tk.EDMDFitter(generator=torch.Generator().manual_seed(FITTER_SEED + seed))
 
 
 def _linear(weight: torch.Tensor, bias: torch.Tensor) -> nn.Linear:

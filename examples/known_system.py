@@ -68,6 +68,6 @@ def fitted(linear: Tensor, *parts: Part, noise: int = 0) -> tk.Surrogate:
     fitter.calibrate(Trajectory(dict.fromkeys(names, sample)))
     with tk.attach(network, names) as probe:
         probe.stream_to(fitter)
-        for batch in states(4000, size).split(1000):
+        for batch in torch.split(states(4000, size), 1000):
             network(batch)
     return fitter.surrogate

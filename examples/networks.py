@@ -33,7 +33,8 @@ class ResidualMLP(nn.Module):
         self.head = nn.Linear(width, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.blocks(self.stem(x)))
+        logits: Tensor = self.head(self.blocks(self.stem(x)))
+        return logits
 
 
 def train(
@@ -60,7 +61,8 @@ def train(
     for _ in range(epochs):
         for x, y in loader:
             optimiser.zero_grad(set_to_none=True)
-            nn.functional.cross_entropy(model(x), y).backward()
+            loss = nn.functional.cross_entropy(model(x), y)
+            loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             schedule.step()
     return model.eval()
@@ -69,11 +71,12 @@ def train(
 @torch.no_grad()
 def accuracy(model: nn.Module, data: Labelled) -> float:
     """Share of samples whose largest logit is their class."""
-    return (model(data.inputs).argmax(1) == data.labels).double().mean().item()
+    right = model(data.inputs).argmax(1) == data.labels
+    return float(right.double().mean())
 
 
 @torch.no_grad()
 def class_accuracies(model: nn.Module, data: Labelled) -> list[float]:
     """The same class by class."""
     right = model(data.inputs).argmax(1) == data.labels
-    return [right[data.labels == c].double().mean().item() for c in data.labels.unique()]
+    return [right[data.labels == c].double().mean().item() for c in torch.unique(data.labels)]

@@ -99,8 +99,8 @@ TASKS = {
         batch=500,
         classes=YIN_YANG_CLASSES,
         forget=2,
-        autoencoder={"latent": 64, "steps_per_update": 40},
-        steps=600,
+        autoencoder={"latent": 64, "steps_per_update": 60},
+        steps=700,
     ),
     "mnist": Task(
         data=lambda seed: mnist(),

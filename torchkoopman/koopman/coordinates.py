@@ -136,8 +136,7 @@ def layer_coordinates(
     wanted = max(truncation_rank(s, options.rank, moments.count) for s, _ in spectra.values())
     size = min(wanted, *(truncation_rank(s, -1, moments.count) for s, _ in spectra.values()))
     frames = [
-        _principal(moments.mean(layer), spectra[layer], size, options.whitening)
-        for layer in layers
+        _principal(moments.mean(layer), spectra[layer], size, options.whitening) for layer in layers
     ]
     if not options.align:
         return frames
