@@ -5,6 +5,7 @@ import json
 import statistics as scalar
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import pytest
@@ -24,8 +25,12 @@ from torchkoopman.koopman.span import FitRecord, Span
 from torchkoopman.koopman.surrogate import Surrogate
 from torchkoopman.observe.class_moments import LabelledMoments
 from torchkoopman.observe.moments import Moments, layer_pairs
-from torchkoopman.unlearning.edit import _REFIT_RIDGE, revert, unlearn
+from torchkoopman.unlearning.edit import _REFIT_RIDGE, revert
+from torchkoopman.unlearning.edit import unlearn as forget
+from torchkoopman.unlearning.problem import aims_of, points_of
 
+# What is promised of means; what is promised of their two halves, below, calls ``forget``.
+unlearn = partial(forget, halves=False)
 CLASSES = 4
 RIDGE = 1e-7
 TARGETS: tuple[Target, ...] = ("softmix", "nearest", "centroid")
@@ -309,20 +314,21 @@ def test_an_edited_surrogate_spans_the_ends_and_replaces_as_it_predicts() -> Non
 
 def test_the_card_of_an_edit_names_it_and_holds_no_undo() -> None:
     edited = unlearn(unlearn(fitted(), [1]), [0, 3], strength=0.5, target="nearest")
+    how = {"method": "redirect", "halves": False}
     assert json.loads(json.dumps(edited.card()["edits"])) == [
         {
             "classes": [1],
             "strength": 1.0,
             "target": "softmix",
             "downdated": True,
-            "method": "redirect",
+            **how,
         },
         {
             "classes": [0, 3],
             "strength": 0.5,
             "target": "nearest",
             "downdated": True,
-            "method": "redirect",
+            **how,
         },
     ]
 
@@ -458,3 +464,74 @@ def test_earlier_classes_stay_where_they_went_also_when_the_operator_is_downdate
     mean = first.statistics.by_class[0].mean("start")
     before, after = (each.operator.matrix(1.0).double() @ mean for each in (first, second))
     torch.testing.assert_close(after, before, rtol=1e-5, atol=1e-5)
+
+
+def known(surrogate: Surrogate) -> LabelledMoments:
+    assert surrogate.statistics is not None
+    return surrogate.statistics
+
+
+def points(surrogate: Surrogate, *classes: int) -> Tensor:
+    return points_of(known(surrogate), classes, classes)
+
+
+def test_halves_lie_a_standard_deviation_from_the_mean_along_the_widest_direction() -> None:
+    surrogate = fitted()
+    moments = known(surrogate).by_class[2]
+    first, second = points(surrogate, 2).unbind(1)
+    torch.testing.assert_close((first + second) / 2, moments.mean("start"))
+    step = (first - second) / 2
+    widest = torch.linalg.eigvalsh(moments.cov("start", "start"))[-1]
+    assert step @ step == pytest.approx(widest.item())
+    assert step @ moments.cov("start", "start") @ step == pytest.approx((widest**2).item())
+
+
+@pytest.mark.parametrize("strength", [0.3, 1.0])
+@pytest.mark.parametrize("classes", [[1], [0, 2]])
+def test_each_half_moves_its_fraction_of_the_way_and_retained_means_stay(
+    strength: float, classes: list[int]
+) -> None:
+    surrogate = fitted()
+    kept = [c for c in range(CLASSES) if c not in classes]
+    edited = forget(surrogate, classes, strength=strength, downdate=False)
+    before, after, halves = matrix(surrogate), matrix(edited), points(surrogate, *classes)
+    aims = aims_of(known(surrogate), before @ halves, kept, "softmix")
+    expected = torch.lerp(before @ halves, aims, strength)
+    torch.testing.assert_close(after @ halves, expected, rtol=0, atol=1e-7)
+    means = points_of(known(surrogate), kept, ())
+    torch.testing.assert_close(after @ means, before @ means, rtol=0, atol=1e-7)
+
+
+def test_the_rank_of_an_edit_by_halves_is_twice_the_number_of_classes() -> None:
+    surrogate = fitted()
+    change = matrix(forget(surrogate, [0, 3], downdate=False)) - matrix(surrogate)
+    assert torch.linalg.matrix_rank(change, rtol=1e-9) == 4
+
+
+def test_a_later_edit_leaves_both_halves_of_an_earlier_one_where_they_went() -> None:
+    surrogate = fitted()
+    first = forget(surrogate, [1])
+    second = forget(first, [0])
+    halves = points(surrogate, 1)
+    torch.testing.assert_close(matrix(second) @ halves, matrix(first) @ halves, rtol=0, atol=1e-7)
+    assert revert(second) is first
+    assert [edit.halves for edit in second.edits] == [True, True]
+
+
+def test_a_class_without_width_stands_for_itself_by_its_mean() -> None:
+    surrogate = fitted()
+    statistics = known(surrogate)
+    eye = torch.eye(surrogate.latent, dtype=torch.float64)
+    mean = statistics.by_class[1].mean("start")
+    narrow = {"start": (0 * eye, mean), "end": (eye, 0 * mean)}
+    statistics.by_class[1] = statistics.by_class[1].affine(narrow)
+    assert points(surrogate, 1).shape == (surrogate.latent, 1)
+
+
+def test_too_small_a_latent_space_for_halves_is_refused_with_the_way_out() -> None:
+    surrogate = fitted(classes=8)
+    assert surrogate.latent == 14
+    with pytest.raises(ValueError, match=r"14 constraints.* at least 15; .*halves=False"):
+        forget(surrogate, range(6))
+    assert forget(surrogate, range(5)).edits[0].halves
+    assert not forget(surrogate, range(6), halves=False).edits[0].halves

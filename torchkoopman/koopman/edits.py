@@ -25,7 +25,7 @@ class Edit:
     classes: tuple[int, ...]
     """The classes forgotten."""
     strength: float
-    """Fraction of the way their means were moved."""
+    """Fraction of the way they were moved."""
     target: Target
     """Where to."""
     downdated: bool
@@ -33,13 +33,17 @@ class Edit:
     seconds: float | None = None
     """What the closed form took; in no file, so that equal edits make equal files."""
     left: Tensor | None = None
-    """Δ = left @ right.T; float64, shape ``(latent, classes forgotten so far)``."""
+    """Δ = left @ right.T; float64, shape ``(latent, points)``: one or two for each class forgotten
+    so far."""
     right: Tensor | None = None
-    """Float64, shape ``(latent, classes forgotten so far)``."""
+    """Float64, shape ``(latent, points)``."""
     previous: Surrogate | None = None
     """The surrogate before the edit, which ``torchkoopman.revert`` gives back."""
     method: Method = "redirect"
     """How: ``torchkoopman.unlearn`` redirects; a refit on other targets and LEACE are rivals."""
+
+    halves: bool = False
+    """Whether the two halves of a class had targets of their own."""
 
     def card(self) -> dict[str, Any]:
         """JSON-able description."""
@@ -49,6 +53,7 @@ class Edit:
             "target": self.target,
             "downdated": self.downdated,
             "method": self.method,
+            "halves": self.halves,
         }
 
     @classmethod

@@ -7,7 +7,9 @@ scatter W of z,
 
 disturbs within-class variation least among all Δ that move each forgotten mean a fraction s of the
 way to its target T and leave every retained mean where K sends it; K is the operator as fitted, or
-refitted without the forgotten classes (the downdate). ROME (arXiv 2202.05262), LEACE
+refitted without the forgotten classes (the downdate). In place of a forgotten mean may stand its
+two halves, the mean plus and minus a standard deviation along the class's widest direction: a class
+that lies in two places, as Yin-Yang's dots do, then goes to two. ROME (arXiv 2202.05262), LEACE
 (arXiv 2306.03819) and S1's notebook edit share this form with other metrics and constraints.
 
 This redirects the operator; it removes no information. The encoder still knows the class, and a
@@ -25,7 +27,7 @@ from torch import Tensor, nn
 from torchkoopman.koopman.edits import Edit
 from torchkoopman.koopman.regression import koopman_matrix, solve_ridge
 from torchkoopman.unlearning.neutral import neutralised
-from torchkoopman.unlearning.problem import affine_copy, aims_of, partition
+from torchkoopman.unlearning.problem import affine_copy, aims_of, partition, points_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -51,6 +53,7 @@ def unlearn(
     strength: float = 1.0,
     target: Target = "softmix",
     downdate: bool = True,
+    halves: bool = True,
     ridge: float = 1e-3,
     head: nn.Linear | None = None,
 ) -> Surrogate:
@@ -65,6 +68,8 @@ def unlearn(
             the network unsure as one that never saw the class; ``"nearest"`` retained mean, which
             leaves it confidently wrong; ``"centroid"`` of the retained means.
         downdate: first refit the operator without the forgotten classes' statistics.
+        halves: the two halves of each forgotten class get targets of their own; False for its mean
+            alone, which takes one constraint less.
         ridge: of the within-class scatter, relative to its mean variance.
         head: the linear layer that follows the span, output unit c for class c. If given, the
             decoder is edited too, so that a forgotten class's logit is the mean of the retained
@@ -82,10 +87,10 @@ def unlearn(
     base = affine_copy(surrogate)
     statistics, operator = base.statistics, base.operator
     assert statistics is not None
-    forgotten, retained = partition(statistics, classes, base.latent)
+    forgotten, gone, halved = _roles(surrogate, classes, halves)
+    _, retained = partition(statistics, forgotten, base.latent, len(halved))
     if not 0 <= strength <= 1:
         raise ValueError(f"strength={strength} must lie between 0 (no edit) and 1 (all the way).")
-    gone = sorted({c for edit in surrogate.edits for c in edit.classes} - {*forgotten})
     left_over = [c for c in retained if c not in gone]
     if not left_over:
         raise ValueError(
@@ -95,19 +100,28 @@ def unlearn(
     K = before = operator.matrix(1.0).detach().double()
     if downdate:
         K = before + _refit(statistics, [*gone, *forgotten]) - _refit(statistics, gone)
-    aims = aims_of(statistics, K, forgotten, left_over, target)
-    order = [*forgotten, *gone, *left_over]
-    means = torch.stack([statistics.by_class[c].mean("start") for c in order], 1)
-    moved, kept = means[:, : len(forgotten)], means[:, len(forgotten) : -len(left_over)]
+    moved = points_of(statistics, forgotten, halved)
+    kept = points_of(statistics, gone, halved) if gone else moved[:, :0]
+    aims = aims_of(statistics, K @ moved, left_over, target)
+    points = torch.cat([moved, kept, points_of(statistics, left_over, ())], 1)
     # The second block takes back what the downdate does to classes forgotten earlier.
     left = torch.cat([strength * (aims - K @ moved), (before - K) @ kept], 1)
-    right = _selectors(statistics, means, ridge)[:, : left.shape[1]]
+    right = _selectors(statistics, points, ridge)[:, : left.shape[1]]
     operator.start_from(K + left @ right.T).requires_grad_(False)
     if head is not None:
         # All of them anew: an earlier class's logit still holds those of the classes that go now.
         base.coordinates[-1] = neutralised(base.frames()[-1], head, [*forgotten, *gone])
-    took = time.perf_counter() - began
-    edit = Edit(tuple(forgotten), strength, target, downdate, took, left, right, surrogate)
+    edit = Edit(
+        tuple(forgotten),
+        strength,
+        target,
+        downdate,
+        seconds=time.perf_counter() - began,
+        left=left,
+        right=right,
+        previous=surrogate,
+        halves=halves,
+    )
     base.edits = (*surrogate.edits, edit)
     return base
 
@@ -126,12 +140,22 @@ def revert(surrogate: Surrogate) -> Surrogate:
     return previous
 
 
+def _roles(
+    surrogate: Surrogate, classes: Iterable[int], halves: bool
+) -> tuple[list[int], list[int], list[int]]:
+    """Classes to forget now, those forgotten earlier, and those of both that stand by halves."""
+    forgotten = sorted(set(classes))
+    earlier = {c: edit.halves for edit in surrogate.edits for c in edit.classes}
+    gone = sorted(set(earlier) - set(forgotten))
+    return forgotten, gone, [*(forgotten if halves else []), *(c for c in gone if earlier[c])]
+
+
 def _refit(statistics: LabelledMoments, without: list[int]) -> Tensor:
     return koopman_matrix(statistics.without(without), _REFIT_RIDGE, constant=True)
 
 
 def _selectors(statistics: LabelledMoments, means: Tensor, ridge: float) -> Tensor:
-    """``W̄⁻¹ A (Aᵀ W̄⁻¹ A)⁻¹``: column i is 1 on the mean of class i and 0 on the others."""
+    """``W̄⁻¹ A (Aᵀ W̄⁻¹ A)⁻¹``: column i is 1 on point i and 0 on the others."""
     scatters = [statistics.by_class[c] for c in statistics.classes]
     weighted = [m.cov("start", "start") * (m.count / statistics.count) for m in scatters]
     within = torch.stack(weighted).sum(0)

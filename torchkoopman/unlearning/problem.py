@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from torchkoopman.koopman.edits import Target
     from torchkoopman.observe.class_moments import LabelledMoments
 
+_WIDTH = 1e-12
+"""A class whose largest variance is a smaller share of its mean's square is one point."""
+
 
 def affine_copy(surrogate: Surrogate) -> Surrogate:
     """A copy over the first and last layer whose latent states have the constant in front."""
@@ -43,9 +46,12 @@ def affine_copy(surrogate: Surrogate) -> Surrogate:
 
 
 def partition(
-    statistics: LabelledMoments, classes: Iterable[int], latent: int
+    statistics: LabelledMoments, classes: Iterable[int], latent: int, halved: int = 0
 ) -> tuple[list[int], list[int]]:
-    """The forgotten and the retained classes, once it is certain that an edit exists."""
+    """The forgotten and the retained classes, once it is certain that an edit exists.
+
+    ``halved`` of the classes take two constraints each.
+    """
     forgotten, seen = sorted(set(classes)), statistics.classes
     retained = [c for c in seen if c not in forgotten]
     unknown = [c for c in forgotten if c not in seen]
@@ -56,25 +62,39 @@ def partition(
         )
     if not retained:
         raise ValueError(f"forgetting {forgotten} leaves no class; the fit has seen {list(seen)}.")
-    if latent < len(seen) + 1:
+    constraints = len(seen) + halved
+    if latent < constraints + 1:
+        less = ", give halves=False" if halved else ""
         raise ValueError(
-            f"{len(seen)} classes are {len(seen)} constraints, which need a latent space of at "
-            f"least {len(seen) + 1}; this one has {latent}. Fit with a larger latent or more "
-            "observables."
+            f"{len(seen)} classes are {constraints} constraints, which need a latent space of at "
+            f"least {constraints + 1}; this one has {latent}. Fit with a larger latent or more "
+            f"observables{less}."
         )
     return forgotten, retained
 
 
+def points_of(statistics: LabelledMoments, classes: Iterable[int], halves: Iterable[int]) -> Tensor:
+    """Start states that stand for classes, as columns, ``(latent, points)``, float64.
+
+    A class stands for itself by its mean; one in ``halves`` by two points, the mean plus and minus
+    one standard deviation along its widest direction, unless it has no width.
+    """
+    columns, halved = [], set(halves)
+    for c in classes:
+        moments = statistics.by_class[c]
+        mean = moments.mean("start")
+        variances, directions = torch.linalg.eigh(moments.cov("start", "start"))
+        wide = c in halved and bool(variances[-1] > _WIDTH * mean.square().sum())
+        step = variances[-1].clamp(min=0).sqrt() * directions[:, -1]
+        columns += [mean + step, mean - step] if wide else [mean]
+    return torch.stack(columns, 1)
+
+
 def aims_of(
-    statistics: LabelledMoments,
-    operator: Tensor,
-    forgotten: list[int],
-    retained: list[int],
-    target: Target,
+    statistics: LabelledMoments, images: Tensor, retained: list[int], target: Target
 ) -> Tensor:
-    """T for each forgotten class as columns, ``(latent, forgotten)``, in the end state's space."""
+    """T for each image of a point as columns, ``(latent, points)``, in the end state's space."""
     ends = torch.stack([statistics.by_class[c].mean("end") for c in retained], 1)
-    images = torch.stack([operator @ statistics.by_class[c].mean("start") for c in forgotten], 1)
     distances = torch.cdist(images.T, ends.T)
     match target:
         case "softmix":

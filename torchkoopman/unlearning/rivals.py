@@ -14,7 +14,7 @@ import torch
 from torchkoopman.koopman.edits import Edit
 from torchkoopman.koopman.regression import koopman_matrix
 from torchkoopman.observe.moments import Moments
-from torchkoopman.unlearning.problem import affine_copy, aims_of, partition
+from torchkoopman.unlearning.problem import affine_copy, aims_of, partition, points_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -52,7 +52,8 @@ def retargeted(
     statistics, K = edited.statistics, edited.operator.matrix(1.0).detach().double()
     assert statistics is not None
     forgotten, retained = partition(statistics, classes, edited.latent)
-    aims = aims_of(statistics, K, forgotten, retained, target)
+    means = points_of(statistics, forgotten, ())
+    aims = aims_of(statistics, K @ means, retained, target)
     eye, nothing = torch.eye(len(K)).to(K), torch.zeros_like(K)
     pooled = Moments(statistics.pairs).merge(statistics.unlabelled)
     for c, moments in statistics.by_class.items():
