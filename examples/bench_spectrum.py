@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from math import log10
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,6 +20,8 @@ from torchkoopman.koopman.spectrum import spectrum_of
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+SHARE = 0.01
+"""Of the energy, for a mode to be followed."""
 EPSILON = 0.1
 """Of the pseudospectral radius."""
 RANK = 20
@@ -70,20 +73,22 @@ def look(seed: int, quick: bool) -> dict[str, Any]:
             "trusted radius": spectrum.keep(spectrum.trusted()).radius,
             "pseudospectral radius": pseudo.radius(EPSILON),
             "departure": shape.departure,
-            "growth": shape.peak[1],
+            "norm": shape.norm,
+            "growth of 20 spans, decades": log10(shape.peak[1]),
         }
     return {"surrogates": found, "following": _followed(made, seed)}
 
 
 def _followed(made: Any, seed: int) -> dict[str, Any]:
-    """Trusted modes of the autoencoder followed while it trains: do they settle?"""
+    """Modes with a share of the autoencoder's energy, followed while it trains: do they settle?"""
     fitter, spectra = made.task.fitter(made.model, seed), []
     watch(made.model, made.task.stream(made.data.train, seed), fitter)
     steps = made.task.steps // 4
     for _ in range(4):
         fitter.train(steps)
         spectrum = fitter.surrogate.spectrum()
-        spectra.append(spectrum.keep(spectrum.trusted()))
+        assert spectrum.energies is not None
+        spectra.append(spectrum.keep(spectrum.energies >= SHARE))
     tracks = tk.follow(spectra)
     whole = int((~tracks.eigenvalues.isnan()).all(0).sum())
     return {
@@ -156,10 +161,11 @@ def _looks(looks: list[dict[str, Any]]) -> str:
         for method in looks[0]["surrogates"]
     ]
     followed = [look["following"] for look in looks]
+    modes = spread([each["modes"][-1] for each in followed], 1)
     whole = spread([each["followed throughout"] for each in followed], 1)
     drift = [spread([each["drift"][k] for each in followed], 4) for k in (0, -1)]
     return (
         f"Yin-Yang, {len(looks)} seed(s):\n\n{markdown(['surrogate', *names], rows)}\n\n"
-        f"While the autoencoder trains on, {whole} trusted modes can be followed throughout; an "
-        f"eigenvalue moves by {drift[0]} at first and {drift[1]} at last."
+        f"Of {modes} modes with 1 % of the energy, {whole} can be followed while the autoencoder "
+        f"trains on; an eigenvalue moves by {drift[0]} at first and {drift[1]} at last."
     )

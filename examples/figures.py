@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 mpl.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.patches import Circle
+from matplotlib.ticker import NullFormatter
 
 NETWORK, SURROGATE, GREY = "#1b5e8c", "#d9762b", "#9a9a9a"
 CLASSES = ("#1b5e8c", "#d9762b", "#3f8f4f")
@@ -88,7 +89,7 @@ def spectrum(made: Fitted) -> Figure:
         place.set(xlim=(-1.6, 1.6), ylim=(-1.6, 1.6), aspect="equal", xlabel="Re λ", ylabel="Im λ")
         inside = int((own.eigenvalues.abs() <= 1.6).sum())
         place.set_title(f"{method}: {inside} of {len(trusted)} eigenvalues shown", fontsize=10)
-    axes[0].legend(fontsize=8, loc="upper left")
+    axes[1].legend(fontsize=8, loc="lower left")
     figure.suptitle("K over the whole span, Yin-Yang; contours: least residual at each λ")
     return figure
 
@@ -158,6 +159,7 @@ def betti(results: dict[str, dict[str, Any]]) -> Figure:
                     linewidth=0,
                 )
             place.set_xscale("log")
+            place.xaxis.set_minor_formatter(NullFormatter())
             distance = layer["relative 0"]
             place.set_title(f"{task}, {layer['layer']}: {distance:.3f}", fontsize=9)
             place.tick_params(labelsize=7)
