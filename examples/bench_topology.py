@@ -136,7 +136,8 @@ def table(results: dict[str, dict[str, Any]]) -> str:
     """Distances by layer, β0 by layer, and the isometry's weights."""
     texts = []
     for task in TASKS:
-        runs = [results[job] for job in results if job in {f"{task}-{seed}" for seed in range(9)}]
+        names = (f"{task}-{seed}" for seed in seeds(quick=False))
+        runs = [results[name] for name in names if name in results]
         if runs:
             texts.append(_task(task, runs))
         studies = [result for result in results.values() if result.get("task") == task]

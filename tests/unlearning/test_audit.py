@@ -204,3 +204,9 @@ def test_answers_that_are_no_logits_are_refused() -> None:
     model = nn.Linear(CLASSES, 2)
     with pytest.raises(TypeError, match=r"classes up to 2 with finite rows \(100, 2\)"):
         audit(model, model, [1], TRAIN, TEST)
+
+
+@pytest.mark.parametrize("batch", [torch.zeros(4, CLASSES), {"x": torch.zeros(4, CLASSES)}])
+def test_batches_that_are_no_pairs_are_refused(models: dict[str, nn.Module], batch: object) -> None:
+    with pytest.raises(TypeError, match=r"test= gave a batch of type (Tensor|dict)"):
+        audit(models[ORIGINAL], models[EDITED], [1], TRAIN, [batch])  # type: ignore[list-item]

@@ -13,7 +13,7 @@ from torchkoopman.observe.watch import Watch
 from torchkoopman.unlearning.measures import among
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Iterator
 
     from torchkoopman.koopman.surrogate import Surrogate
     from torchkoopman.observe.trajectory import Trajectory
@@ -78,7 +78,7 @@ class Interview:
         self._labels: list[Tensor] = []
         self._states: list[dict[str, Tensor]] = []
         self._targets: list[Tensor] = []
-        Watch(self.model, [*(self.layers or ()), _ROOT], _FLAT).stream(batches, self)
+        Watch(self.model, [*(self.layers or ()), _ROOT], _FLAT).stream(_pairs(batches, what), self)
         if not self._labels:
             raise ValueError(f"{what}= has no batches; an audit needs {what} data.")
         names = self._states[0]
@@ -140,6 +140,17 @@ class Interview:
         state = start[:, None].to(next(surrogate.parameters()).dtype)
         latent: Tensor = surrogate.operator(surrogate.encode(state, first), 1.0)
         return latent[:, 0]
+
+
+def _pairs(batches: Batches, what: str) -> Iterator[tuple[Tensor, Tensor]]:
+    """The batches, each once it is certain that it is a pair."""
+    for batch in batches:
+        if not isinstance(batch, tuple | list) or len(batch) != 2:
+            raise TypeError(
+                f"{what}= gave a batch of type {type(batch).__name__}; an audit needs pairs "
+                "(inputs, labels). Wrap the loader in one that gives them."
+            )
+        yield batch[0], batch[1]
 
 
 def _places(name: str, model: nn.Module, start: str, end: str) -> tuple[str, str]:
