@@ -15,7 +15,7 @@ COMPARE ?=
 demo: $(INSTALLED)
 	$(RUN)/python examples/demo.py --data $(DATA) --seeds $(SEEDS) $(if $(COMPARE),--compare)
 
-# Every number the README claims, part by part, resumable; QUICK=1 for minutes without MNIST.
+# The README's evidence, part by part, resumable; QUICK=1 for minutes and without MNIST.
 QUICK ?=
 bench: $(INSTALLED) $(if $(QUICK),,$(PEERS))
 	$(RUN)/python examples/bench.py $(if $(QUICK),--quick)

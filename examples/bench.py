@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from bench_tables import tasks
 from tqdm.auto import tqdm
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ def main(arguments: list[str] | None = None) -> int:
     if chosen.job:
         work(chosen.job, chosen.quick, folder)
         return 0
+    if not chosen.quick and "mnist" not in tasks(quick=False):
+        print("MNIST is left out: TORCHKOOPMAN_DATA names no folder of its files", file=sys.stderr)
     if chosen.fresh:
         shutil.rmtree(folder, ignore_errors=True)
     failed = [f"{part}/{job}" for part in chosen.parts for job in run(part, chosen.quick, folder)]

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from bench_models import Fitted, fitted
-from bench_tables import folder, markdown, seeds, spread
+from bench_tables import folder, markdown, seeds, spread, tasks
 from networks import class_accuracies, train
 
 import torchkoopman as tk
@@ -44,7 +44,7 @@ def jobs(quick: bool) -> dict[str, Callable[[], dict[str, Any]]]:
     found: dict[str, Callable[[], dict[str, Any]]] = {
         f"yinyang-{seed}": partial(dots, seed, quick) for seed in seeds(quick)
     }
-    if quick:
+    if "mnist" not in tasks(quick):
         return found
     found |= {f"mnist-{seed}": partial(digits, seed) for seed in seeds(quick)}
     for number, classes in enumerate(sets()):

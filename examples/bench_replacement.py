@@ -11,7 +11,7 @@ from statistics import mean
 from typing import TYPE_CHECKING, Any
 
 from bench_models import MAPS, SURROGATES, fitted
-from bench_tables import folder, markdown, seeds, spread
+from bench_tables import folder, markdown, seeds, spread, tasks
 from networks import accuracy
 from torch import nn
 
@@ -29,13 +29,12 @@ GOALS = {"yinyang": (0.2, 10.0), "mnist": (0.15, 180.0)}
 
 def jobs(quick: bool) -> dict[str, Callable[[], dict[str, Any]]]:
     """One job for each task and seed, and one for each fit's memory."""
-    tasks = ["yinyang"] if quick else list(GOALS)
     found: dict[str, Callable[[], dict[str, Any]]] = {
         f"{task}-{seed}": partial(replace_blocks, task, seed, quick)
-        for task in tasks
+        for task in tasks(quick)
         for seed in seeds(quick)
     }
-    for task in tasks:
+    for task in tasks(quick):
         for method in (MAPS, *SURROGATES):
             found[f"memory-{task}-{method.replace(' ', '-')}"] = partial(
                 memory, task, method, quick

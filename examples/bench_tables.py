@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from statistics import mean, stdev
 from typing import TYPE_CHECKING
@@ -13,6 +14,12 @@ if TYPE_CHECKING:
 def seeds(quick: bool) -> list[int]:
     """The seeds of a bench; settings were searched on none of them."""
     return [0] if quick else [0, 1, 2, 3, 4]
+
+
+def tasks(quick: bool) -> list[str]:
+    """S1's tasks of a bench: MNIST only in full, and where ``TORCHKOOPMAN_DATA`` says it lies."""
+    known = os.environ.get("TORCHKOOPMAN_DATA")
+    return ["yinyang"] if quick or not known else ["yinyang", "mnist"]
 
 
 def folder(quick: bool) -> Path:

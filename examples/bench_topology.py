@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from bench_models import SURROGATES, fitted
-from bench_tables import folder, markdown, seeds, spread
+from bench_tables import folder, markdown, seeds, spread, tasks
 from networks import accuracy
 from s1 import watch
 
@@ -34,16 +34,15 @@ ALL = 10_000
 
 def jobs(quick: bool) -> dict[str, Callable[[], dict[str, Any]]]:
     """Curves by task and seed; the isometry's weights; all MNIST test points at once."""
-    tasks = TASKS[:1] if quick else TASKS
     found: dict[str, Callable[[], dict[str, Any]]] = {
         f"{task}-{seed}": partial(shapes, task, seed, quick)
-        for task in tasks
+        for task in tasks(quick)
         for seed in seeds(quick)
     }
-    for task in tasks:
+    for task in tasks(quick):
         for weight in WEIGHTS[1::2] if quick else WEIGHTS:
             found[f"isometry-{task}-{weight:g}"] = partial(isometry, task, weight, quick)
-    if not quick:
+    if "mnist" in tasks(quick):
         found["mnist-all"] = all_points
     return found
 

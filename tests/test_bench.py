@@ -77,6 +77,15 @@ def test_a_job_that_fails_is_named_and_the_others_are_kept(
     assert (part / "runs/bench/full/made/add.json").exists()
 
 
+def test_mnist_takes_part_where_its_folder_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("replacement", "forgetting", "topology"):
+        monkeypatch.setenv("TORCHKOOPMAN_DATA", "somewhere")
+        assert any("mnist" in job for job in bench.jobs(name, False))
+        assert not any("mnist" in job for job in bench.jobs(name, True))
+        monkeypatch.delenv("TORCHKOOPMAN_DATA")
+        assert not any("mnist" in job for job in bench.jobs(name, False))
+
+
 @pytest.mark.parametrize("name", bench.PARTS)
 def test_every_part_has_jobs_and_the_quick_bench_is_smaller(name: str) -> None:
     quick, full = bench.jobs(name, True), bench.jobs(name, False)
