@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 mpl.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.patches import Circle
-from matplotlib.ticker import NullFormatter
 
 NETWORK, SURROGATE, GREY = "#1b5e8c", "#d9762b", "#9a9a9a"
 CLASSES = ("#1b5e8c", "#d9762b", "#3f8f4f")
@@ -158,8 +157,6 @@ def betti(results: dict[str, dict[str, Any]]) -> Figure:
                     alpha=0.2,
                     linewidth=0,
                 )
-            place.set_xscale("log")
-            place.xaxis.set_minor_formatter(NullFormatter())
             distance = layer["relative 0"]
             place.set_title(f"{task}, {layer['layer']}: {distance:.3f}", fontsize=9)
             place.tick_params(labelsize=7)
