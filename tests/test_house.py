@@ -21,10 +21,11 @@ ARROWS: dict[str, set[str]] = {
     "observe": set(),
     "koopman": {"observe"},
     "fitting": {"koopman", "observe"},
-    "surgery": {"koopman", "observe"},
+    "graphs": {"observe"},
+    "surgery": {"graphs", "observe"},
+    "scaling": {"koopman", "observe"},
     "shipping": {"surgery", "koopman", "observe"},
     "unlearning": {"koopman", "observe"},
-    "flows": {"koopman"},
     "topology": {"koopman", "observe"},
     "datasets": set(),
 }

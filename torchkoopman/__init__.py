@@ -12,6 +12,7 @@ from torchkoopman.fitting.evaluation import Evaluation
 from torchkoopman.fitting.fit import evaluate, fit
 from torchkoopman.fitting.losses import LossWeights
 from torchkoopman.fitting.ranking import SpanRanking, rank_spans
+from torchkoopman.graphs.region import DirtyCut
 from torchkoopman.koopman.files import load_surrogate, save_surrogate
 from torchkoopman.koopman.following import ModeTracks, follow
 from torchkoopman.koopman.normality import NonNormality, non_normality
@@ -22,10 +23,9 @@ from torchkoopman.koopman.spectrum import Spectrum
 from torchkoopman.koopman.surrogate import Surrogate
 from torchkoopman.observe.probes import Probe, attach
 from torchkoopman.observe.trajectory import Trajectory
+from torchkoopman.scaling.recipe import ScalingRecipe
+from torchkoopman.scaling.scale import Scaling, scale_layer
 from torchkoopman.shipping.export import export, load, read_card
-from torchkoopman.surgery.path_training import ScalingRecipe
-from torchkoopman.surgery.region import DirtyCut
-from torchkoopman.surgery.scaling import Scaling, scale_layer
 from torchkoopman.surgery.swap import swap, swap_back, swaps
 from torchkoopman.topology.betti import BettiCurve, betti_curve
 from torchkoopman.topology.layers import topology_of

@@ -17,7 +17,7 @@ from transformers import BertConfig, BertModel, GPT2Config, GPT2Model
 
 from torchkoopman.observe.probes import attach
 from torchkoopman.shipping.export import export, load, read_card
-from torchkoopman.surgery.record import SurrogateLike
+from torchkoopman.surgery.history import SurrogateLike
 from torchkoopman.surgery.swap import swap, swap_back, swaps
 
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from torchkoopman.surgery.region import DirtyCut
+from torchkoopman.graphs.region import DirtyCut
 from torchkoopman.surgery.swap import swap, swap_back, swaps
 
 

@@ -10,7 +10,7 @@ from hypothesis import HealthCheck, assume, event, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from torchkoopman.surgery.region import DirtyCut
+from torchkoopman.graphs.region import DirtyCut
 from torchkoopman.surgery.swap import swap, swap_back, swaps
 
 Steps = list[tuple[str, int, int]]

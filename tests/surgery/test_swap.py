@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor, fx, nn
 
-from torchkoopman.surgery.cut import find_cut
+from torchkoopman.graphs.cut import find_cut
 from torchkoopman.surgery.swap import SwapRecord, swap, swap_back, swaps
 
 if TYPE_CHECKING:

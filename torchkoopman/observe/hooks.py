@@ -1,4 +1,4 @@
-"""Hooks: small callables on modules that forget their recorder when they are copied."""
+"""Hooks: small callables on modules that forget their pairing when they are copied."""
 
 from __future__ import annotations
 
@@ -15,28 +15,28 @@ if TYPE_CHECKING:
     from torch import nn
     from torch.utils.hooks import RemovableHandle
 
-    from torchkoopman.observe.recorder import Recorder
+    from torchkoopman.observe.pairing import Pairing
 
 
 class Hook:
-    """Passes one kind of event of one module on to a recorder, if that is still there.
+    """Passes one kind of event of one module on to a pairing, if that is still there.
 
     A copied or unpickled hook does nothing, and is the reason why a copied model does not stream.
     """
 
-    def __init__(self, recorder: Recorder | None = None, event: str = "", name: str = "") -> None:
-        self._recorder = None if recorder is None else weakref.ref(recorder)
+    def __init__(self, pairing: Pairing | None = None, event: str = "", name: str = "") -> None:
+        self._pairing = None if pairing is None else weakref.ref(pairing)
         self._event = event
         self._name = name
 
     def __call__(self, *arguments: Any) -> None:
-        """Tell the recorder; return nothing, so that the model goes on unchanged."""
+        """Tell the pairing; return nothing, so that the model goes on unchanged."""
         # First, and without a trace: torch.compile and strict export record what follows it.
         if torch.compiler.is_dynamo_compiling():
             return
-        recorder = None if self._recorder is None else self._recorder()
-        if recorder is not None:
-            getattr(recorder, self._event)(self._name, *arguments)
+        pairing = None if self._pairing is None else self._pairing()
+        if pairing is not None:
+            getattr(pairing, self._event)(self._name, *arguments)
 
     def __reduce__(self) -> tuple[type[Hook], tuple[()]]:
         return Hook, ()
@@ -45,7 +45,7 @@ class Hook:
 class HookSet:
     """Every hook of one probe, taken off together."""
 
-    def __init__(self, model: nn.Module, selected: Iterable[Selected], recorder: Recorder) -> None:
+    def __init__(self, model: nn.Module, selected: Iterable[Selected], pairing: Pairing) -> None:
         selected = list(selected)
         self._handles: list[tuple[str, RemovableHandle]] = []
         # Also when nobody refers to the set any more; at exit there is nothing left to tidy.
@@ -54,12 +54,12 @@ class HookSet:
         # Layers before ancestors: if the model itself is a layer, it is read before it is left.
         for each in selected:
             self._add(
-                each.name, each.module.register_forward_hook(Hook(recorder, "read", each.name))
+                each.name, each.module.register_forward_hook(Hook(pairing, "read", each.name))
             )
         for name in common_ancestors(each.name for each in selected):
             module = model.get_submodule(name)
             enter, leave, abort = (
-                Hook(recorder, event, name) for event in ("enter", "leave", "abort")
+                Hook(pairing, event, name) for event in ("enter", "leave", "abort")
             )
             self._add(name, module.register_forward_pre_hook(enter, with_kwargs=True))
             self._add(name, module.register_forward_hook(leave))

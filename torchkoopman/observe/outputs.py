@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
+
+from torchkoopman.observe.places import leaves, spelled
 
 OutputChoice = str | Callable[[Any], Tensor]
 """A path such as ``"0"`` or ``"0.hidden"``, or a function from a layer's output to one tensor."""
@@ -36,7 +37,7 @@ def choose_tensor(output: object, choice: OutputChoice | None, layer: str) -> Te
 
 def tensors_in(output: object) -> dict[str, Tensor]:
     """Path → tensor, for every tensor in nested tuples, lists, mappings and dataclasses."""
-    return {path: leaf for path, leaf in leaves(output) if isinstance(leaf, Tensor)}
+    return {spelled(place): leaf for place, leaf in leaves(output) if isinstance(leaf, Tensor)}
 
 
 def _choose(output: object, choice: OutputChoice | None, layer: str) -> Tensor:
@@ -61,15 +62,15 @@ def _choose(output: object, choice: OutputChoice | None, layer: str) -> Tensor:
 
 
 def _by_rule(output: object, layer: str) -> Tensor:
-    found = dict(leaves(output))
-    if any(isinstance(leaf, PackedSequence) for leaf in found.values()):
+    found = [leaf for _, leaf in leaves(output)]
+    if any(isinstance(leaf, PackedSequence) for leaf in found):
         raise TypeError(
             f"layer {layer!r} gave a PackedSequence, whose rows are not (batch, positions). Unpack "
             "it with output=lambda output: pad_packed_sequence(output[0], batch_first=True)[0], "
             f'and give the padding to probe.mask(...); or choose a tensor with output="path". '
             f"{_structure(output)}"
         )
-    tensors = [leaf for leaf in found.values() if isinstance(leaf, Tensor)]
+    tensors = [leaf for leaf in found if isinstance(leaf, Tensor)]
     real = [tensor for tensor in tensors if tensor.is_floating_point() and tensor.ndim >= 2]
     if len(real) == 1:
         return real[0]
@@ -82,29 +83,9 @@ def _by_rule(output: object, layer: str) -> Tensor:
     )
 
 
-def leaves(output: object, path: str = "") -> Iterator[tuple[str, object]]:
-    """Every ``(path, leaf)``; a PackedSequence is a leaf, though it is a tuple too."""
-    items: Iterator[tuple[object, object]]
-    if isinstance(output, PackedSequence):
-        yield path, output
-        return
-    if isinstance(output, Mapping):
-        items = iter(output.items())
-    elif isinstance(output, tuple | list):
-        items = iter(enumerate(output))
-    elif dataclasses.is_dataclass(output):
-        fields = dataclasses.fields(output)
-        items = iter([(field.name, getattr(output, field.name)) for field in fields])
-    else:
-        yield path, output
-        return
-    for key, value in items:
-        yield from leaves(value, f"{path}.{key}" if path else str(key))
-
-
 def _structure(output: object) -> str:
     """What there is to choose from, one path per line."""
-    lines = [f"  {path or '(itself)'}: {_describe(leaf)}" for path, leaf in leaves(output)]
+    lines = [f"  {spelled(at) or '(itself)'}: {_describe(leaf)}" for at, leaf in leaves(output)]
     return "Its output holds:\n" + "\n".join(lines)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from torchkoopman.observe.capture import Reader, When
 from torchkoopman.observe.hooks import HookSet
-from torchkoopman.observe.recorder import Recorder
+from torchkoopman.observe.pairing import Pairing
 from torchkoopman.observe.selection import Layers, Selected, per_layer, select
 from torchkoopman.observe.trajectory import Trajectory
 
@@ -110,8 +110,8 @@ class Probe:
     """
 
     def __init__(self, model: nn.Module, selected: tuple[Selected, ...], reader: Reader) -> None:
-        self._recorder = Recorder(selected, reader)
-        self._hooks = HookSet(model, selected, self._recorder)
+        self._pairing = Pairing(selected, reader)
+        self._hooks = HookSet(model, selected, self._pairing)
         self._lost: tuple[str, ...] = ()
 
     def __enter__(self) -> Probe:
@@ -129,7 +129,7 @@ class Probe:
         """Take all hooks off and forget what is pending; a second time does nothing."""
         self._lost += self._hooks.lost()
         self._hooks.remove()
-        self._recorder.clear()
+        self._pairing.clear()
 
     def stream_to(self, *listeners: Listener) -> Probe:
         """Pass every trajectory on to these too, in order; returns the probe.
@@ -148,18 +148,18 @@ class Probe:
                     f"stream_to() got a {type(listener).__name__}; a listener has "
                     ".update(trajectory) or is a callable that takes a trajectory."
                 )
-            self._recorder.listeners.append(call)
+            self._pairing.listeners.append(call)
         return self
 
     @contextmanager
     def labels(self, classes: Tensor) -> Iterator[None]:
         """The classes of the samples of the forward passes inside: integers, shape ``(batch,)``."""
         _check_integers("labels", classes, "the class of each sample, shape (batch,)")
-        previous, self._recorder.labels = self._recorder.labels, classes
+        previous, self._pairing.labels = self._pairing.labels, classes
         try:
             yield
         finally:
-            self._recorder.labels = previous
+            self._pairing.labels = previous
 
     @contextmanager
     def mask(self, mask: Tensor) -> Iterator[None]:
@@ -168,15 +168,15 @@ class Probe:
         True or 1 counts, False or 0 is padding: an attention mask as tokenizers give it.
         """
         _check_integers("mask", mask, "True or 1 where a row counts, shape (batch, positions)")
-        previous, self._recorder.mask = self._recorder.mask, mask
+        previous, self._pairing.mask = self._pairing.mask, mask
         try:
             yield
         finally:
-            self._recorder.mask = previous
+            self._pairing.mask = previous
 
     def report(self) -> ProbeReport:
         """What was seen, passed on and left out so far; the only place that waits for a device."""
-        return self._recorder.ledger.report(self._lost + self._hooks.lost())
+        return self._pairing.ledger.report(self._lost + self._hooks.lost())
 
 
 def _check_integers(argument: str, value: object, expected: str) -> None:

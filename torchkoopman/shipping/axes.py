@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from torchkoopman.surgery.inputs import Example
+from torchkoopman.observe.example import Example
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

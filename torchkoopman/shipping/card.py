@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors import SafetensorError, safe_open
 
-from torchkoopman.surgery.record import as_json, swaps, version
+from torchkoopman.surgery.history import as_json, swaps, version
 
 if TYPE_CHECKING:
     from torch import nn

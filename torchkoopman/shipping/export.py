@@ -23,8 +23,8 @@ from torchkoopman.shipping.programs import capture, save_program
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from torchkoopman.observe.example import ExampleInputs
     from torchkoopman.shipping.axes import Axes
-    from torchkoopman.surgery.inputs import ExampleInputs
 
 __all__ = ["export", "load", "read_card"]
 

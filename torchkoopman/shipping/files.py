@@ -12,13 +12,13 @@ from safetensors.torch import load_model, save_model
 from torchkoopman.koopman.surrogate import Surrogate
 from torchkoopman.shipping.card import CARD, read_card
 from torchkoopman.shipping.programs import seen_inputs
-from torchkoopman.surgery.record import ORIGINAL, RECORDS, SwapRecord, memory
+from torchkoopman.surgery.history import ORIGINAL, RECORDS, SwapRecord, memory
 from torchkoopman.surgery.swap import swap
 
 if TYPE_CHECKING:
     from torch import nn
 
-    from torchkoopman.surgery.inputs import ExampleInputs
+    from torchkoopman.observe.example import ExampleInputs
 
 
 def save_weights(model: nn.Module, path: Path, card: dict[str, Any]) -> None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from torchkoopman.observe.outputs import leaves
+from torchkoopman.observe.places import leaves, spelled
 from torchkoopman.shipping.axes import by_tensor
 from torchkoopman.shipping.card import CARD
 from torchkoopman.shipping.parity import in_short
@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from torchkoopman.observe.example import Example
     from torchkoopman.shipping.programs import Program
-    from torchkoopman.surgery.inputs import Example
 
 NEEDED = ("onnx", "onnxscript", "onnxruntime")
 """Packages of the extra ``onnx``: to build, to translate, and to check."""
@@ -61,7 +61,9 @@ def save_onnx(program: Program, path: Path, card: dict[str, Any]) -> None:
     _, output = program.trials.runs[0]
     check_output(output, (Tensor, type(None)), "an ONNX program")
     translated = _translated(program)
-    _name(translated.model, program, [path for path, leaf in leaves(output) if leaf is not None])
+    _name(
+        translated.model, program, [spelled(at) for at, leaf in leaves(output) if leaf is not None]
+    )
     translated.model.metadata_props[CARD] = json.dumps(card)
     with _quiet():
         translated.save(path)

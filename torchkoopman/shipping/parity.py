@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from torchkoopman.observe.outputs import leaves
+from torchkoopman.observe.places import leaves
 from torchkoopman.shipping.axes import BATCH, resized
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from torchkoopman.observe.example import Example
     from torchkoopman.shipping.axes import FreeAxis
-    from torchkoopman.surgery.inputs import Example
 
 TOLERANCE = 1e-5
 """Largest relative difference between a program and its model in float32. Rounding of sums in

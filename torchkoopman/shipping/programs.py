@@ -16,7 +16,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from torchkoopman.observe.outputs import leaves
+from torchkoopman.observe.example import Example
+from torchkoopman.observe.places import leaves, spelled
 from torchkoopman.shipping.axes import (
     argument_names,
     by_argument,
@@ -26,16 +27,15 @@ from torchkoopman.shipping.axes import (
 )
 from torchkoopman.shipping.card import CARD_FILE
 from torchkoopman.shipping.parity import Trials, in_short, plain, values, way_out
-from torchkoopman.surgery.inputs import Example
-from torchkoopman.surgery.record import swaps, tensors
+from torchkoopman.surgery.history import swaps, tensors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    from torchkoopman.observe.example import ExampleInputs
     from torchkoopman.observe.trajectory import InputSpec
     from torchkoopman.shipping.axes import Axes, FreeAxis
-    from torchkoopman.surgery.inputs import ExampleInputs
 
 VIOLATED = "Constraints violated"
 """What torch.export says where a size is not as free as it was said to be."""
@@ -116,7 +116,8 @@ def check_output(output: Any, kinds: tuple[type, ...], what: str) -> None:
     Raises:
         TypeError: one cannot.
     """
-    for path, leaf in leaves(output):
+    for place, leaf in leaves(output):
+        path = spelled(place)
         if not isinstance(leaf, kinds):
             raise TypeError(
                 f"the model's output{f' at {path!r}' if path else ''} is of type "

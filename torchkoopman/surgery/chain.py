@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from torchkoopman.surgery.ends import named_module, which_call
-from torchkoopman.surgery.structure import leaves, read
+from torchkoopman.observe.names import named_module, which_call
+from torchkoopman.observe.places import leaves, read
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from torchkoopman.surgery.inputs import Example
-    from torchkoopman.surgery.structure import Place
+    from torchkoopman.observe.example import Example
+    from torchkoopman.observe.places import Place
 
 
 @dataclass

@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from torchkoopman.graphs.cut import SIDE_WORDS
+from torchkoopman.graphs.region import Crossing, DirtyCut
+from torchkoopman.observe.names import named_module, split_call
+from torchkoopman.observe.places import filled, read
 from torchkoopman.surgery.chain import find_chain
-from torchkoopman.surgery.cut import SIDE_WORDS
-from torchkoopman.surgery.ends import named_module, split_call
-from torchkoopman.surgery.plan import Plan, Spliced, free_name
-from torchkoopman.surgery.recording import Recording, prove
-from torchkoopman.surgery.region import Crossing, DirtyCut
+from torchkoopman.surgery.replay import Recording, prove
+from torchkoopman.surgery.request import Plan, Spliced, free_name
 from torchkoopman.surgery.standins import StandIn
-from torchkoopman.surgery.structure import filled, read
 
 if TYPE_CHECKING:
-    from torchkoopman.surgery.structure import Place
+    from torchkoopman.observe.places import Place
 
 TOLERANCE = 1e-10
 """Share of the last output's variance that may come from elsewhere: rounding stays far below."""

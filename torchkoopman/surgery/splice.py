@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from torchkoopman.surgery.cut import Cut, cut_graph
-from torchkoopman.surgery.effects import effect_of
-from torchkoopman.surgery.ends import LABEL
-from torchkoopman.surgery.exported import export_span
-from torchkoopman.surgery.inputs import MASK
-from torchkoopman.surgery.plan import Plan, Spliced, free_name
-from torchkoopman.surgery.record import swapped_module
-from torchkoopman.surgery.recording import prove
-from torchkoopman.surgery.trace import trace_span
+from torchkoopman.graphs.aliasing import effect_of
+from torchkoopman.graphs.cut import Cut, cut_graph
+from torchkoopman.graphs.exported import export_span
+from torchkoopman.graphs.nodes import LABEL
+from torchkoopman.graphs.trace import trace_span
+from torchkoopman.observe.example import MASK
+from torchkoopman.surgery.history import swapped_module
+from torchkoopman.surgery.replay import prove
+from torchkoopman.surgery.request import Plan, Spliced, free_name
 
 if TYPE_CHECKING:
     from torch import fx
 
-    from torchkoopman.surgery.ends import Traced
+    from torchkoopman.graphs.nodes import Traced
 
 
 CHECK = torch.ops.aten._assert_tensor_metadata.default

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from torchkoopman.surgery.inputs import MASK, argument_names
-from torchkoopman.surgery.structure import filled, leaves, read
+from torchkoopman.observe.example import MASK, argument_names
+from torchkoopman.observe.places import filled, leaves, read
 
 if TYPE_CHECKING:
+    from torchkoopman.observe.places import Place
     from torchkoopman.surgery.chain import Link
-    from torchkoopman.surgery.structure import Place
 
 PLAIN = (str, int, float, bool, type(None))
 """What is kept of the layer's attributes and outputs, besides its state."""

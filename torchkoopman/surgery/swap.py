@@ -10,12 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
-from torchkoopman.surgery.cut import check_ends
+from torchkoopman.graphs.cut import check_ends
+from torchkoopman.graphs.nodes import labelled
+from torchkoopman.observe.example import Example, ExampleInputs
 from torchkoopman.surgery.eager import by_replacing
-from torchkoopman.surgery.ends import labelled
-from torchkoopman.surgery.inputs import Example, ExampleInputs
-from torchkoopman.surgery.plan import Plan, Spliced
-from torchkoopman.surgery.record import (
+from torchkoopman.surgery.history import (
     ORIGINAL,
     RECORDS,
     Original,
@@ -27,7 +26,8 @@ from torchkoopman.surgery.record import (
     tensors,
     version,
 )
-from torchkoopman.surgery.recording import record
+from torchkoopman.surgery.replay import record
+from torchkoopman.surgery.request import Plan, Spliced
 from torchkoopman.surgery.splice import by_exporting, by_tracing
 
 if TYPE_CHECKING:

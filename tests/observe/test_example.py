@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from torchkoopman.surgery.inputs import Example
+from torchkoopman.observe.example import Example
 
 
 class Model(nn.Module):

@@ -1,4 +1,4 @@
-"""Recorder: the events of hooks, paired into one trajectory for each forward pass."""
+"""Pairing: the events of hooks, paired into one trajectory for each forward pass."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Forward:
     """True once an exception passed through a part of it, to be caught further out."""
 
 
-class Recorder:
+class Pairing:
     """Hears when modules around the layers are entered and left, and when a layer has an output.
 
     Children called without the model still pair: a forward pass begins and ends with the outermost

@@ -16,8 +16,8 @@ import torch
 from torch import fx, nn
 from torch._ops import HigherOrderOperator, OpOverload
 
-from torchkoopman.surgery.reads import content_nodes, reads_shape
-from torchkoopman.surgery.trace import SpanTracer, undisturbed
+from torchkoopman.graphs.content import content_nodes, reads_shape
+from torchkoopman.graphs.trace import SpanTracer, undisturbed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

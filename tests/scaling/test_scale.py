@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 import torchkoopman as tk
 from torchkoopman.datasets import Labelled, yin_yang
-from torchkoopman.surgery.path_training import ScalingRecipe, affine_error
-from torchkoopman.surgery.scaled import ScaledLayer, SquareStep
-from torchkoopman.surgery.scaling import Scaling, scale_layer
+from torchkoopman.scaling.layer import ScaledLayer, SquareStep
+from torchkoopman.scaling.recipe import ScalingRecipe, affine_error
+from torchkoopman.scaling.scale import Scaling, scale_layer
 
 if TYPE_CHECKING:
     from torchkoopman.observe.trajectory import Trajectory

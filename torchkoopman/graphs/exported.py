@@ -17,15 +17,17 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, fx, nn
 
+from torchkoopman.graphs.nodes import LABEL, Traced, labelled, labelled_node
 from torchkoopman.observe.costs import unfused
-from torchkoopman.surgery.ends import LABEL, Traced, labelled, labelled_node, split_call
-from torchkoopman.surgery.structure import filled, read, state_place
+from torchkoopman.observe.names import split_call
+from torchkoopman.observe.places import filled, read
+from torchkoopman.observe.views import find_state
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from torchkoopman.surgery.inputs import Example
-    from torchkoopman.surgery.structure import Place
+    from torchkoopman.observe.example import Example
+    from torchkoopman.observe.places import Place
 
 
 @torch.library.custom_op("torchkoopman::output_of", mutates_args=())
@@ -79,7 +81,7 @@ def _mark(
     """A forward hook: the layer's state goes through the marking operation."""
     if place is None:
         try:
-            place = state_place(output, name)
+            place = find_state(output, name)
         except TypeError:  # no state, or several tensors that could be it
             return None
     state = read(output, place)

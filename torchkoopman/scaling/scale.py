@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from torchkoopman.koopman.folding import fold
+from torchkoopman.observe.names import named_module
 from torchkoopman.observe.trajectory import Trajectory
 from torchkoopman.observe.watch import Watch
-from torchkoopman.surgery.ends import named_module
-from torchkoopman.surgery.path_training import ScalingRecipe, train_steps
-from torchkoopman.surgery.scaled import PathReplacement, ScaledLayer, SquareStep
+from torchkoopman.scaling.layer import PathReplacement, ScaledLayer, SquareStep
+from torchkoopman.scaling.recipe import ScalingRecipe, train_steps
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -14,12 +14,14 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
-from torchkoopman.surgery.ends import labelled, labelled_node, named_module, which_call
-from torchkoopman.surgery.structure import leaves, read, state_place
+from torchkoopman.graphs.nodes import labelled, labelled_node
+from torchkoopman.observe.names import named_module, which_call
+from torchkoopman.observe.places import leaves, read
+from torchkoopman.observe.views import find_state
 
 if TYPE_CHECKING:
-    from torchkoopman.surgery.inputs import Example
-    from torchkoopman.surgery.structure import Place
+    from torchkoopman.observe.example import Example
+    from torchkoopman.observe.places import Place
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ def record(model: nn.Module, example: Example, layers: tuple[str, ...]) -> Recor
         ) from error
     calls = {layer: 0 if graph else which_call(model, layer, len(seen[layer])) for layer in layers}
     outputs = {layer: seen[layer][call] for layer, call in calls.items()}
-    places = {layer: state_place(output, layer) for layer, output in outputs.items()}
+    places = {layer: find_state(output, layer) for layer, output in outputs.items()}
     return Recording(example, result, outputs, places)
 
 

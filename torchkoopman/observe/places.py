@@ -1,7 +1,6 @@
-"""Structure: where in whatever a layer returns its state is, and the same structure around another.
+"""Places: where a value is in whatever a layer returns, and the same structure around another.
 
-Layers return tensors, tuples, dataclasses or mappings of them (``ModelOutput`` is both). A module
-that stands for a span gives a tensor only; the rest of the model goes on receiving the structure.
+Layers return tensors, tuples, lists, dataclasses or mappings of them (``ModelOutput`` is both).
 """
 
 from __future__ import annotations
@@ -12,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from torchkoopman.observe.outputs import choose_tensor
+from torch.nn.utils.rnn import PackedSequence
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,20 +33,16 @@ Place = tuple[Step, ...]
 """The way from an output to one value in it; empty for the output itself."""
 
 
-def state_place(output: object, layer: str) -> Place:
-    """Where the state is in a layer's output, by the rule of :func:`choose_tensor`.
-
-    Raises:
-        TypeError: the output holds no state, or several tensors that could be it.
-    """
-    if not _steps(output):
-        return ()
-    chosen = choose_tensor(output, None, layer)
-    return next(place for place, leaf in leaves(output) if leaf is chosen)
+def spelled(place: Place) -> str:
+    """A place as it is written: ``"0.hidden"``; empty for the output itself."""
+    return ".".join(str(step.key) for step in place)
 
 
 def leaves(value: object, place: Place = ()) -> Iterator[tuple[Place, object]]:
-    """Everything that is no container, with its place, in order."""
+    """Everything that is no container, with its place, in order.
+
+    A PackedSequence is a leaf, though it is a tuple too: its parts are no rows of a batch.
+    """
     steps = _steps(value)
     if not steps:
         yield place, value
@@ -60,6 +55,17 @@ def read(output: Any, place: Place) -> Any:
     for step in place:
         output = _into(output, step)
     return output
+
+
+def kinds(output: object, place: Place) -> tuple[str, ...]:
+    """Names of the types of the containers on the way to a place; as far as the way goes."""
+    names: list[str] = []
+    for step in place:
+        if step not in _steps(output):
+            break
+        names.append(type(output).__name__)
+        output = _into(output, step)
+    return tuple(names)
 
 
 def filled(template: Any, place: Place, value: Any) -> Any:
@@ -81,7 +87,9 @@ def filled(template: Any, place: Place, value: Any) -> Any:
 
 
 def _steps(value: object) -> list[Step]:
-    """All steps into a container."""
+    """All steps into a container; none into anything else."""
+    if isinstance(value, PackedSequence):
+        return []
     keys: list[Any] = _fields(value)
     field = not isinstance(value, Mapping | tuple | list)
     if isinstance(value, Mapping):

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from torchkoopman.surgery.scaled import SquareStep
+from torchkoopman.scaling.layer import SquareStep
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from torchkoopman.surgery.scaled import ScaledLayer
+    from torchkoopman.scaling.layer import ScaledLayer
 
 _RIDGE = 1e-4
 """Relative ridge of the affine map in the loss, so that no batch is interpolated."""

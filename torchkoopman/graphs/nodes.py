@@ -1,21 +1,21 @@
-"""Ends: the two layers of a span by name, and the nodes of a graph that hold their outputs."""
+"""Nodes: those of a graph that hold the outputs of a span's two layers."""
 
 from __future__ import annotations
 
 import builtins
-import difflib
 import operator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from torch import fx, nn
 
-from torchkoopman.surgery.structure import Step, read
+from torchkoopman.observe.names import nearest
+from torchkoopman.observe.places import Step, read
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from torchkoopman.surgery.structure import Place
+    from torchkoopman.observe.places import Place
 
 LABEL = "torchkoopman.layers"
 """Key of ``Node.meta`` in a graph without module calls: the layers whose output the node holds."""
@@ -30,45 +30,6 @@ class Traced:
     graph: fx.Graph
     first: fx.Node
     last: fx.Node
-
-
-def split_call(layer: str) -> tuple[str, int | None]:
-    """``"name#k"`` → ``("name", k)``; a bare name has ``None``."""
-    name, mark, call = layer.partition("#")
-    if mark and not call.isdecimal():
-        raise ValueError(
-            f"layer {layer!r}: what follows '#' is {call!r}, not the number of a call."
-        )
-    return name, int(call) if mark else None
-
-
-def named_module(root: nn.Module, layer: str) -> nn.Module:
-    """The module a layer's name stands for; all its names are accepted, also of a shared module."""
-    name, _ = split_call(layer)
-    modules: dict[str, nn.Module] = dict(root.named_modules(remove_duplicate=False))
-    modules.pop("", None)
-    if name not in modules:
-        raise ValueError(
-            f"{type(root).__name__} has no layer {name!r}; nearest: {_nearest(name, modules)}. "
-            "Layers are those of model.named_modules()."
-        )
-    return modules[name]
-
-
-def which_call(root: nn.Module, layer: str, count: int) -> int:
-    """The number of the call that a layer's name means, of ``count`` calls in a forward pass."""
-    name, call = split_call(layer)
-    if not count:
-        raise ValueError(
-            f"layer {name!r} is never called in {type(root).__name__}'s forward: its weights may "
-            "be used without calling it, or an earlier swap opened it. Choose one that is called."
-        )
-    calls = ", ".join(repr(f"{name}#{index}") for index in range(count))
-    if call is None and count > 1:
-        raise ValueError(f"layer {name!r} is called {count} times; choose one of {calls}.")
-    if (call or 0) >= count:
-        raise ValueError(f"layer {layer!r}: {name!r} is called {count} times only: {calls}.")
-    return call or 0
 
 
 def output_node(graph: fx.Graph, result: Any, place: Place | None, layer: str) -> fx.Node:
@@ -112,7 +73,7 @@ def labelled_node(nodes: dict[str, fx.Node], layer: str) -> fx.Node:
         raise ValueError(
             f"the exported graph has no output of a layer {layer!r}: the layer may be called "
             "several times, return nothing new, or be inside a span that was swapped; nearest: "
-            f"{_nearest(layer, nodes)}."
+            f"{nearest(layer, nodes)}."
         )
     return nodes[layer]
 
@@ -159,9 +120,3 @@ def _is_field(user: fx.Node) -> bool | None:
     """Whether a node reads an attribute; None if it reads neither that nor an item."""
     kinds = {builtins.getattr: True, operator.getitem: False}
     return kinds.get(user.target) if callable(user.target) else None
-
-
-def _nearest(name: str, names: Iterable[str]) -> str:
-    names = list(names)
-    near = difflib.get_close_matches(name, names, n=3, cutoff=0.3) or names[:3]
-    return ", ".join(map(repr, near)) or "none"

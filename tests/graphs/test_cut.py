@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from torchkoopman.surgery.cut import find_cut
-from torchkoopman.surgery.region import DirtyCut
+from torchkoopman.graphs.cut import find_cut
+from torchkoopman.graphs.region import DirtyCut
 
 
 class Block(nn.Module):

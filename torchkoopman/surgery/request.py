@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from torchkoopman.surgery.recording import Recorded, Recording
+from torchkoopman.surgery.replay import Recorded, Recording
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from torchkoopman.surgery.structure import filled, leaves, read, state_place
+from torchkoopman.observe.places import filled, leaves, read
+from torchkoopman.observe.views import find_state
 
 STATE, NEW = torch.ones(2, 3), torch.zeros(2, 3)
 
@@ -47,7 +48,7 @@ OUTPUTS = [
 
 @pytest.mark.parametrize("output", OUTPUTS, ids=lambda output: type(output).__name__)
 def test_what_is_put_at_the_states_place_is_read_there_and_all_else_stays(output: Any) -> None:
-    place = state_place(output, "layer")
+    place = find_state(output, "layer")
     assert read(output, place) is STATE
     changed = filled(output, place, NEW)
     assert type(changed) is type(output)
@@ -58,21 +59,21 @@ def test_what_is_put_at_the_states_place_is_read_there_and_all_else_stays(output
 
 
 def test_every_spelling_of_an_entry_is_known() -> None:
-    (named,), (frozen,) = state_place(Named(STATE, 1), ""), state_place(Frozen(STATE), "")
+    (named,), (frozen,) = find_state(Named(STATE, 1), ""), find_state(Frozen(STATE), "")
     assert named.spellings == {(False, 0), (True, "hidden")}
     assert frozen.spellings == {(True, "hidden")}
-    (both,) = state_place(Both(STATE), "")
+    (both,) = find_state(Both(STATE), "")
     assert both.spellings == {(False, "hidden"), (True, "hidden"), (False, 0)}
 
 
 def test_an_output_that_is_no_container_is_itself() -> None:
-    assert state_place(torch.tensor(3), "layer") == ()
-    assert state_place("text", "layer") == ()
+    assert find_state(torch.tensor(3), "layer") == ()
+    assert find_state("text", "layer") == ()
 
 
 def test_an_output_with_several_states_is_refused_by_name() -> None:
     with pytest.raises(TypeError, match="layer 'attention' gave a dict with 2 tensors"):
-        state_place({"one": STATE, "other": NEW}, "attention")
+        find_state({"one": STATE, "other": NEW}, "attention")
 
 
 def test_leaves_are_in_order_with_their_places() -> None:

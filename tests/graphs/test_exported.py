@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import torchkoopman as tk
-from torchkoopman.surgery.region import DirtyCut
+from torchkoopman.graphs.region import DirtyCut
 from torchkoopman.surgery.swap import swap, swap_back, swaps
 
 

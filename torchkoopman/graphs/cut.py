@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING
 
 from torch._ops import OpOverload
 
-from torchkoopman.surgery.effects import Flow
-from torchkoopman.surgery.ends import call_names
-from torchkoopman.surgery.region import Crossing, DirtyCut, Region
-from torchkoopman.surgery.trace import trace_span, undisturbed
+from torchkoopman.graphs.aliasing import Flow
+from torchkoopman.graphs.nodes import call_names
+from torchkoopman.graphs.region import Crossing, DirtyCut, Region
+from torchkoopman.graphs.trace import trace_span, undisturbed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from torch import fx, nn
 
-    from torchkoopman.surgery.ends import Traced
+    from torchkoopman.graphs.nodes import Traced
 
 
 @dataclass(frozen=True)

@@ -13,20 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from torch import fx, nn
 
-from torchkoopman.surgery.ends import (
-    Traced,
-    labelled,
-    labelled_node,
-    named_module,
-    output_node,
-    which_call,
-)
-from torchkoopman.surgery.reads import content_nodes
+from torchkoopman.graphs.content import content_nodes
+from torchkoopman.graphs.nodes import Traced, labelled, labelled_node, output_node
+from torchkoopman.observe.names import named_module, which_call
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from torchkoopman.surgery.structure import Place
+    from torchkoopman.observe.places import Place
 
 IN_PLACE: dict[str, tuple[str, Callable[[Any, Any], Any]]] = {
     "__iadd__": ("add_", operator.add),

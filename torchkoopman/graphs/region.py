@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     from torch import fx
 
-    from torchkoopman.surgery.effects import Flow
+    from torchkoopman.graphs.aliasing import Flow
 
 
 @dataclass(frozen=True)
