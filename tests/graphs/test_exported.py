@@ -115,13 +115,19 @@ def test_several_spans_also_one_that_begins_where_another_ends() -> None:
 @torch.no_grad()
 def test_masks_may_enter_and_the_record_says_that_the_module_does_not_see_them() -> None:
     given = {"ids": tokens(), "attention_mask": torch.ones_like(tokens())}
-    edited = swap(Encoder(), nn.Linear(4, 4), "layers.0", "layers.3", "export", given)
+    edited = swap(Encoder().eval(), nn.Linear(4, 4), "layers.0", "layers.3", "export", given)
     assert "the module does not see attention_mask" in swaps(edited)[-1].notes
     placeholders = [node for node in edited.graph.nodes if node.op == "placeholder"]
     assert len(placeholders) == 2
     with pytest.raises(DirtyCut, match="enters"):
         swap(
-            Encoder(), nn.Linear(4, 4), "layers.0", "layers.3", "export", given, side_inputs=["ids"]
+            Encoder().eval(),
+            nn.Linear(4, 4),
+            "layers.0",
+            "layers.3",
+            "export",
+            given,
+            side_inputs=["ids"],
         )
 
 
@@ -177,7 +183,7 @@ def test_copies_compute_the_same_and_a_pickle_says_what_to_do() -> None:
 
 
 def test_probes_see_nothing_of_it_and_examples_are_left_alone() -> None:
-    model, seen, given = Encoder(), list[tk.Trajectory](), tokens()
+    model, seen, given = Encoder().eval(), list[tk.Trajectory](), tokens()
     with tk.attach(model, ["layers.0", "layers.3"], output="0") as probe:
         probe.stream_to(seen.append)
         swap(model, nn.Linear(4, 4), "layers.0", "layers.3", "export", given)
@@ -193,7 +199,7 @@ def test_sizes_that_the_program_does_not_fit_are_refused_not_mistaken() -> None:
                 return super().forward(ids, attention_mask)
             return {"logits": self.embed(ids), "last": self.embed(ids)}
 
-    edited = swap(Fixed(), nn.Linear(4, 4), "layers.0", "layers.3", "export", tokens())
+    edited = swap(Fixed().eval(), nn.Linear(4, 4), "layers.0", "layers.3", "export", tokens())
     assert edited(tokens(1, samples=6))["logits"].shape == (6, 5, 2)
     with pytest.raises(AssertionError, match="Guard failed"):
         edited(tokens(1, length=6))

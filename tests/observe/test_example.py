@@ -54,7 +54,7 @@ def test_positional_arguments_are_fixed_by_their_names_too() -> None:
 
 
 def test_there_is_no_variation_of_what_is_constant() -> None:
-    assert Example.of(torch.ones(3, dtype=torch.long)).varied(Model(), []) is None
+    assert Example.of(torch.zeros(3, dtype=torch.long)).varied(Model(), []) is None
     assert Example.of(torch.ones(3, dtype=torch.bool)).varied(Model(), []) is None
 
 
@@ -68,3 +68,20 @@ def test_a_batch_of_one_is_doubled_where_all_inputs_have_it() -> None:
     assert Example.of(torch.ones(1, 3)).with_a_batch().args[0].shape == (2, 3)
     kept = Example.of((torch.ones(1, 3), torch.ones(5))).with_a_batch()
     assert kept.args[0].shape == (1, 3)
+
+
+def test_a_constant_index_becomes_another_valid_one() -> None:
+    varied = Example.of(torch.full((3,), 4)).varied(Model(), [])
+    assert varied is not None
+    assert torch.equal(varied.args[0], torch.full((3,), 3))
+
+
+def test_objects_among_the_arguments_are_copied_too() -> None:
+    class Store:
+        def __init__(self) -> None:
+            self.seen: list[int] = []
+
+    store = Store()
+    copied = Example.of((torch.ones(2), store)).copied()
+    copied.args[1].seen.append(1)
+    assert store.seen == []

@@ -297,7 +297,7 @@ def test_the_replay_finds_what_the_graph_does_not_show() -> None:
     shared = Remembering()
     model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), shared, nn.Tanh(), shared)
     find_cut(model, "0", "3")
-    with pytest.raises(RuntimeError, match="something crosses that the graph does not show"):
+    with pytest.raises(RuntimeError, match="something crosses that was not seen"):
         swap(model, nn.Identity(), "0", "3", "fx", example_inputs=rows())
 
 
@@ -386,6 +386,6 @@ def test_the_edited_model_is_an_ordinary_graph_module() -> None:
 
 def test_a_forward_that_keeps_values_keeps_no_proxies_of_the_trace() -> None:
     model = nn.Sequential(nn.Linear(4, 4), Remembering(), nn.Linear(4, 4))
-    edited = swap(model, nn.Identity(), "1", "2")
+    edited = swap(model, nn.Identity(), "1", "2", "fx", rows())
     assert model[1].value is None
     assert edited.get_submodule("1").value is None

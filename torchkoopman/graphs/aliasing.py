@@ -17,10 +17,14 @@ from torch import fx, nn
 from torch._ops import HigherOrderOperator, OpOverload
 
 from torchkoopman.graphs.content import content_nodes, reads_shape
-from torchkoopman.graphs.trace import SpanTracer, undisturbed
+from torchkoopman.graphs.side_effects import plain_tracing, undisturbed
+from torchkoopman.graphs.trace import SpanTracer
+from torchkoopman.observe.facts import alike, attributes
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from torchkoopman.observe.facts import Facts
 
 VIEWING_MODULES = (nn.Identity, nn.Flatten, nn.Unflatten, nn.modules.dropout._DropoutNd)
 """Modules of torch.nn that may return their input itself, or a view of it."""
@@ -216,11 +220,16 @@ def _module_effect(module: nn.Module) -> Effect:
         if getattr(module, "inplace", False):
             return WRITES_FIRST
         return SHARES_FIRST if isinstance(module, VIEWING_MODULES) else Effect()
-    with undisturbed(module):
+    with undisturbed(module) as changed, plain_tracing():
+        before = attributes(module)
         try:
             flow = Flow(tracer.trace(module), module)
         except Exception:  # runs the user's Python on proxies: anything may come
             return OPAQUE
+        wrote = _restored(module, before)
+    kept = [name for name in changed if not name.startswith("_tensor_constant")]
+    if wrote or kept:
+        return OPAQUE
     inputs = [node for node in flow.nodes if node.op == "placeholder"]
     if any(str(node.target).startswith("*") for node in inputs):
         return OPAQUE
@@ -231,6 +240,16 @@ def _module_effect(module: nn.Module) -> Effect:
         _places(flow, inputs, returned),
         known=not flow.opaque,
     )
+
+
+def _restored(module: nn.Module, before: Facts) -> bool:
+    """Whether a trace wrote into the buffers of a module, which get their values back."""
+    wrote = False
+    for name, buffer in module.named_buffers():
+        if name in before and not alike(buffer, before[name]):
+            buffer.data.copy_(before[name])
+            wrote = True
+    return wrote
 
 
 def _places(flow: Flow, inputs: list[fx.Node], values: list[fx.Node]) -> Places:

@@ -14,8 +14,10 @@ from torch._ops import OpOverload
 
 from torchkoopman.graphs.aliasing import Flow
 from torchkoopman.graphs.nodes import call_names
-from torchkoopman.graphs.region import Crossing, DirtyCut, Region
-from torchkoopman.graphs.trace import trace_span, undisturbed
+from torchkoopman.graphs.region import Crossing, DirtyCut, Region, layer_of
+from torchkoopman.graphs.side_effects import undisturbed
+from torchkoopman.graphs.trace import MODES, trace_span
+from torchkoopman.observe.surroundings import Surroundings
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -50,6 +52,9 @@ class Cut:
     """Names that were taken to say where, not what."""
     kept: tuple[str, ...] = ()
     """Values that escape the span, whose computation stays because it was asked for."""
+    lost: tuple[str, ...] = ()
+    """Modes (autocast, no_grad) under which the model computes something outside of the span or
+    the last output, and the graph does not. Replay an example to see whether they matter."""
 
     def __str__(self) -> str:
         unseen = f"; not looked into: {', '.join(self.opaque)}" if self.opaque else ""
@@ -112,7 +117,8 @@ def cut_graph(
     With ``keep_escapes`` values that escape are no objection: what computes them stays.
     """
     first, last = traced.first, traced.last
-    flow = Flow(traced.graph, traced.root, _side_inputs(traced.graph, side_inputs))
+    with Surroundings(traced.root).kept():
+        flow = Flow(traced.graph, traced.root, _side_inputs(traced.graph, side_inputs))
     _check_order(flow, (first, last), (start, end))
     region = Region(flow, first, last)
     crossings = tuple(region.crossings())
@@ -122,8 +128,8 @@ def cut_graph(
         listed = "".join(f"\n  {crossing}" for crossing in crossings)
         raise DirtyCut(
             f"a module between the outputs of {start!r} and {end!r} cannot be exact, since values "
-            f"cross the border of that span elsewhere:{listed}\n{_nearest(flow, first, last)}"
-            f"{_way_out(crossings)}",
+            f"cross the border of that span elsewhere:{listed}\n"
+            f"{_nearest(flow, (first, last), (start, end))}{_way_out(crossings)}",
             crossings,
         )
     return _cut(region, start, end, escaping)
@@ -156,10 +162,12 @@ def _check_order(flow: Flow, ends: tuple[fx.Node, fx.Node], names: tuple[str, st
     raise ValueError(f"there is no span from {start!r} to {end!r}: {reason}.")
 
 
-def _nearest(flow: Flow, first: fx.Node, last: fx.Node) -> str:
+def _nearest(flow: Flow, ends: tuple[fx.Node, fx.Node], names: tuple[str, str]) -> str:
     """The nearest other end that makes the cut clean, else the nearest other start."""
-    calls = dict(call_names(flow.nodes))
-    following, leading = flow.descendants(first), flow.ancestors([last])
+    first, last = ends
+    calls = {node: name for node, name in call_names(flow.nodes) if name not in names}
+    following = flow.descendants(first) - {last}
+    leading = flow.ancestors([last]) - {first, last}
 
     def nearby(nodes: Iterable[fx.Node], to: fx.Node) -> list[fx.Node]:
         return sorted(nodes, key=lambda node: abs(flow.order[node] - flow.order[to]))
@@ -167,7 +175,7 @@ def _nearest(flow: Flow, first: fx.Node, last: fx.Node) -> str:
     for node in nearby((n for n in calls if n in following), last):
         if not any(Region(flow, first, node).crossings()):
             return f"The nearest clean cut has end={calls[node]!r}."
-    for node in nearby((n for n in calls if n in leading and n is not last), first):
+    for node in nearby((n for n in calls if n in leading), first):
         if not any(Region(flow, node, last).crossings()):
             return f"The nearest clean cut has start={calls[node]!r}."
     return "No other end, nor another start, makes it clean: choose a different span."
@@ -190,7 +198,18 @@ def _cut(region: Region, start: str, end: str, escaping: tuple[Crossing, ...]) -
         opaque=tuple(dict.fromkeys(flow.opaque)),
         arguments=tuple(sorted(flow.side_inputs)),
         kept=tuple(map(str, escaping)),
+        lost=tuple(_lost_modes(region, set(nodes))),
     )
+
+
+def _lost_modes(region: Region, going: set[fx.Node]) -> Iterator[str]:
+    """``"no_grad (in 'layer')"`` for every operation that stays and was traced in another mode."""
+    found = {
+        f"{node.meta[MODES]} (in {layer_of(node)!r})": None
+        for node in region.flow.nodes
+        if MODES in node.meta and (node not in going or node is region.last)
+    }
+    yield from found
 
 
 def _way_out(crossings: tuple[Crossing, ...]) -> str:

@@ -7,7 +7,6 @@ layer's output is in it is noted while the model runs.
 from __future__ import annotations
 
 import contextlib
-import copy
 import io
 import warnings
 from collections import Counter
@@ -18,9 +17,11 @@ import torch
 from torch import Tensor, fx, nn
 
 from torchkoopman.graphs.nodes import LABEL, Traced, labelled, labelled_node
+from torchkoopman.graphs.side_effects import SideEffect
 from torchkoopman.observe.costs import unfused
 from torchkoopman.observe.names import split_call
 from torchkoopman.observe.places import filled, read
+from torchkoopman.observe.surroundings import Surroundings, random_draws
 from torchkoopman.observe.views import find_state
 
 if TYPE_CHECKING:
@@ -52,27 +53,42 @@ def export_span(
     keep torch.export's stand-ins for tensors, so take such hooks off first.
 
     Args:
-        model: any module that torch.export can take; it is run in eval mode.
+        model: any module that torch.export can take: a copy, which is put in eval mode and gets
+            hooks.
         example: its inputs.
         start: a name of ``model.named_modules()``, or ``name#k``.
         end: likewise.
         places: where in the two layers' outputs their states are.
 
     Raises:
-        RuntimeError: torch.export cannot take it.
+        RuntimeError: torch.export cannot take it, or its program does not have the layers' outputs.
     """
-    model = copy.deepcopy(model).eval()
+    model = model.eval()
     calls: Counter[str] = Counter()
     for name, module in model.named_modules():
         place = next((places[each] for each in places if split_call(each)[0] == name), None)
         if name:
             module.register_forward_hook(partial(_mark, calls, name, place))
-    root = _exported(model, example, calls).module()
+    with Surroundings(model).kept():
+        draws = random_draws()
+        root = _exported(model, example, calls).module()
+        drew = draws[:2] != random_draws()[:2]
+    if drew:
+        raise SideEffect(
+            f"the forward of {type(model).__name__} draws random numbers by Python or NumPy, and "
+            "its program would hold the ones drawn now: draw them with torch, or swap with "
+            "how='eager'."
+        )
     assert isinstance(root, fx.GraphModule)
-    _note_outputs(root.graph, calls)
-    root.recompile()
+    for part in root.modules():  # also those in which a context manager holds
+        if isinstance(part, fx.GraphModule):
+            _note_outputs(part, calls, part is root)
     graph, nodes = labelled(root) or (root.graph, {})
-    return Traced(root, graph, labelled_node(nodes, start), labelled_node(nodes, end))
+    try:
+        first, last = (labelled_node(nodes, layer) for layer in (start, end))
+    except ValueError as error:
+        raise RuntimeError(str(error)) from error
+    return Traced(root, graph, first, last)
 
 
 def _mark(
@@ -123,13 +139,15 @@ def _quiet() -> Iterator[None]:
         yield
 
 
-def _note_outputs(graph: fx.Graph, calls: Counter[str]) -> None:
-    """Labels in place of the marking operations."""
-    for node in list(graph.nodes):
+def _note_outputs(part: fx.GraphModule, calls: Counter[str], is_root: bool) -> None:
+    """Labels in place of the marking operations; a span cannot end within another graph's node."""
+    for node in list(part.graph.nodes):
         if node.target is torch.ops.torchkoopman.output_of.default:
             source, layer = node.args
             name, _ = split_call(layer)
             names = (layer,) if calls[name] > 1 else (layer, name)
-            source.meta[LABEL] = (*source.meta.get(LABEL, ()), *names)
+            if is_root:
+                source.meta[LABEL] = (*source.meta.get(LABEL, ()), *names)
             node.replace_all_uses_with(source)
-            graph.erase_node(node)
+            part.graph.erase_node(node)
+    part.recompile()

@@ -1,27 +1,37 @@
 """Tracing: a model becomes a graph in which the two ends of a span are nodes.
 
 Only the modules that contain an end are opened; every other one stays a single node, so its code
-need not be traceable, its name stays the user's, and a later swap still finds it.
+need not be traceable, its name stays the user's, and a later swap still finds it. Tracing runs the
+Python of the opened modules once: whatever it does there that no graph holds is found and refused.
 """
 
 from __future__ import annotations
 
-import contextlib
-import copy
 import operator
+import weakref
 from typing import TYPE_CHECKING, Any
 
 from torch import fx, nn
 
 from torchkoopman.graphs.content import content_nodes
 from torchkoopman.graphs.nodes import Traced, labelled, labelled_node, output_node
+from torchkoopman.graphs.side_effects import (
+    SideEffect,
+    describe_modes,
+    modes,
+    refuse_leaks,
+    refuse_unseen,
+    without_side_effects,
+)
 from torchkoopman.observe.names import named_module, which_call
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
     from torchkoopman.observe.places import Place
 
+MODES = "torchkoopman.modes"
+"""Key of ``Node.meta``: the mode, other than at the beginning, under which the node was traced."""
 IN_PLACE: dict[str, tuple[str, Callable[[Any, Any], Any]]] = {
     "__iadd__": ("add_", operator.add),
     "__isub__": ("sub_", operator.sub),
@@ -75,6 +85,10 @@ class SpanTracer(fx.Tracer):
         """Watched module → what each call returned, with proxies for its values."""
         self.failed: str | None = None
         """The deepest module in which the trace stopped."""
+        self.modes = modes()
+        """The modes in which the trace began."""
+        self.proxies: weakref.WeakSet[fx.Proxy] = weakref.WeakSet()
+        """All values of the trace that somebody still holds."""
 
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
         """Whether ``m`` stays one node."""
@@ -101,7 +115,16 @@ class SpanTracer(fx.Tracer):
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
         """The value that stands for ``node`` while the model's Python runs."""
-        return SpanProxy(node, self)
+        proxy = SpanProxy(node, self)
+        self.proxies.add(proxy)
+        return proxy
+
+    def create_node(self, *args: Any, **kwargs: Any) -> fx.Node:
+        """A node; where other modes hold than at the beginning, it remembers which."""
+        node = super().create_node(*args, **kwargs)
+        if self.modes != modes():
+            node.meta[MODES] = describe_modes(self.modes, modes())
+        return node
 
 
 def trace_span(
@@ -128,13 +151,12 @@ def trace_span(
         return Traced(root, graph, labelled_node(nodes, start), labelled_node(nodes, end))
     ends = frozenset(named_module(root, name) for name in (start, end))
     opened = frozenset(module for module in root.modules() if _contains(module, ends))
+    refuse_unseen(root, opened)
     tracer = SpanTracer(opened, ends)
     try:
-        with undisturbed(root):
-            graph = tracer.trace(root)
-            held = {node.target for node in graph.nodes if node.op == "get_attr"}
-            constants = {name: value for name, value in vars(root).items() if name in held}
-        vars(root).update(constants)
+        graph = _traced(tracer, root)
+    except SideEffect:
+        raise
     except Exception as error:  # a trace runs the user's Python on proxies: anything may come
         where = f"in {tracer.failed!r}" if tracer.failed else "in its own forward"
         first = (str(error).splitlines() or [""])[0]
@@ -148,22 +170,9 @@ def trace_span(
         output_node(graph, _result(root, tracer, layer), (places or {}).get(layer), layer)
         for layer in (start, end)
     )
+    tracer.outputs.clear()
+    refuse_leaks(tracer.proxies)
     return Traced(root, graph, first_node, last_node)
-
-
-@contextlib.contextmanager
-def undisturbed(root: nn.Module) -> Iterator[None]:
-    """Give all modules back the attributes they had: a forward that keeps a value kept a proxy."""
-    attributes = [vars(module) for module in root.modules()]
-    holders = [value for held in attributes for value in held.values()]
-    containers = [value for value in holders if isinstance(value, dict | list | set)]
-    saved = [(container, copy.copy(container)) for container in (*attributes, *containers)]
-    try:
-        yield
-    finally:
-        for container, before in saved:
-            container.clear()
-            container.extend(before) if isinstance(container, list) else container.update(before)
 
 
 def _contains(module: nn.Module, ends: frozenset[nn.Module]) -> bool:
@@ -174,3 +183,14 @@ def _result(root: nn.Module, tracer: SpanTracer, layer: str) -> Any:
     """What the chosen call returned."""
     outputs = tracer.outputs.get(named_module(root, layer), [])
     return outputs[which_call(root, layer, len(outputs))]
+
+
+def _traced(tracer: SpanTracer, root: nn.Module) -> fx.Graph:
+    """The graph; everything that the Python run for it can reach is as before."""
+    constants: dict[str, Any] = {}
+    with without_side_effects(root, constants):
+        graph = tracer.trace(root)
+        held = {str(node.target) for node in graph.nodes if node.op == "get_attr"}
+        constants |= {name: value for name, value in vars(root).items() if name in held}
+    vars(root).update(constants)
+    return graph

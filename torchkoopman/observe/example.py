@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -54,10 +55,11 @@ class Example:
         return [leaf for leaf in leaves if isinstance(leaf, Tensor)]
 
     def copied(self) -> Example:
-        """The same call on detached copies of the tensors: models write, exporters leave marks."""
-        args, kwargs = pytree.tree_map_only(
-            Tensor, lambda tensor: tensor.detach().clone(), (self.args, self.kwargs)
-        )
+        """The same call on copies of its arguments: models write, exporters leave marks.
+
+        Tensors come detached; an object such as a key-value cache is copied whole.
+        """
+        args, kwargs = pytree.tree_map(_copy, (self.args, self.kwargs))
         return Example(args, kwargs)
 
     def with_a_batch(self) -> Example:
@@ -78,7 +80,8 @@ class Example:
         """Other inputs of the same shapes; None if there are none.
 
         Floating-point tensors are drawn anew with their mean and deviation, the entries of integer
-        tensors change places. Booleans and the arguments named in ``fixed`` stay.
+        tensors change places, or, where all are one number above 0, become one less. Booleans and
+        the arguments named in ``fixed`` stay.
         """
         generator = torch.Generator().manual_seed(0)
 
@@ -106,13 +109,26 @@ def argument_names(module: nn.Module) -> list[str]:
     return list(inspect.signature(module.forward).parameters)
 
 
+def _copy(value: Any) -> Any:
+    """A copy of one argument; itself where it cannot be copied."""
+    if isinstance(value, Tensor):
+        return value.detach().clone()
+    try:
+        return copy.deepcopy(value)
+    except (TypeError, RuntimeError):  # a lock, an open file, a tensor with a history inside
+        return value
+
+
 def _other(tensor: Tensor, generator: torch.Generator) -> Tensor:
     """Another tensor like one, as :meth:`Example.varied` says."""
     if tensor.dtype == torch.bool or not tensor.numel():
         return tensor
     if not tensor.is_floating_point():
+        flat = tensor.flatten()
+        if bool((flat == flat[0]).all()):  # an index below a valid one is valid
+            return tensor - 1 if flat[0] > 0 else tensor
         order = torch.randperm(tensor.numel(), generator=generator).to(tensor.device)
-        return tensor.flatten()[order].reshape(tensor.shape)
+        return flat[order].reshape(tensor.shape)
     noise = torch.randn(tensor.shape, generator=generator).to(tensor)
     spread = tensor.std(correction=0) + 1e-3 * tensor.abs().mean()
     return (noise * spread + tensor.mean()).detach()

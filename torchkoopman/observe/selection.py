@@ -84,7 +84,10 @@ def common_ancestors(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def per_layer(
-    option: Option | Mapping[str, Option] | None, names: Iterable[str], argument: str
+    option: Option | Mapping[str, Option] | None,
+    names: Iterable[str],
+    argument: str,
+    caller: str = "attach",
 ) -> dict[str, Option]:
     """An option given once for all layers, or by name and wildcard, as one value per layer.
 
@@ -103,8 +106,8 @@ def per_layer(
         matched = [name for name in names if _regex(pattern).fullmatch(name)]
         if not matched:
             raise ValueError(
-                f"attach({argument}=...) has the key {pattern!r}, which matches none of the chosen "
-                f"layers; these are: {', '.join(map(repr, names))}."
+                f"{caller}({argument}=...) has the key {pattern!r}, which matches none of the "
+                f"chosen layers; these are: {', '.join(map(repr, names))}."
             )
         for name in matched:
             if name == pattern or name not in chosen:

@@ -1,142 +1,195 @@
-"""Recordings: what a model and two of its layers returned, to prove an edited model against.
-
-An edited model with the recorded output of the span's last layer in place of the new module must
-return what the model returned, bit by bit: so wiring and a poor module are never confused.
-"""
+"""Replay: an edited model is called as its reference was, and all that it does is compared."""
 
 from __future__ import annotations
 
-import copy
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor, fx, nn
-from torch.utils import _pytree as pytree
+from torch import Tensor, nn
 
-from torchkoopman.graphs.nodes import labelled, labelled_node
-from torchkoopman.observe.names import named_module, which_call
-from torchkoopman.observe.places import leaves, read
-from torchkoopman.observe.views import find_state
+from torchkoopman.observe.facts import Facts, alike, gap
+from torchkoopman.surgery.reference import Reference
+from torchkoopman.surgery.transcript import PUT_IN, Failed, transcribe
 
 if TYPE_CHECKING:
-    from torchkoopman.observe.example import Example
-    from torchkoopman.observe.places import Place
+    from collections.abc import Iterator
+
+    from torchkoopman.surgery.copies import Workbench
+    from torchkoopman.surgery.reference import Recording
+    from torchkoopman.surgery.request import Edited, SwapRequest
+    from torchkoopman.surgery.transcript import Transcript
+
+NOISE = 1e-6
+"""Share of the largest gradient below which one is rounding: exact gradients that cancel to zero,
+such as those of a key projection's bias, come out as noise."""
+SHOWN = 3
+"""So many differences are named."""
 
 
-@dataclass(frozen=True)
-class Recording:
-    """One call of a model in eval mode."""
-
-    example: Example
-    """What it was called with."""
-    result: Any
-    """What it returned."""
-    outputs: dict[str, Any]
-    """What the layers returned, by name; copies."""
-    places: dict[str, Place]
-    """Where in these their states are."""
-
-    def state(self, layer: str) -> Any:
-        """The recorded state of a layer."""
-        return read(self.outputs[layer], self.places[layer])
+class Unproven(RuntimeError):  # noqa: N818 (what the swap would be)
+    """An edited model does something else than its reference, or may."""
 
 
-def record(model: nn.Module, example: Example, layers: tuple[str, ...]) -> Recording:
-    """Run a copy of a model in eval mode and keep what some layers return.
+def prove(edited: Edited, recording: Recording, bench: Workbench, request: SwapRequest) -> None:
+    """Hold an edited model against the recorded reference.
 
-    Raises:
-        ValueError: a layer that does not exist, is not called, or is called several times.
-        TypeError: a layer's output holds no state, or several that could be it.
-        RuntimeError: the model fails on the example.
-    """
-    model = copy.deepcopy(model).eval()
-    seen: dict[str, list[Any]] = {layer: [] for layer in layers}
-    graph = labelled(model)
-    for layer in layers:
-        watched = named_module(model, layer) if graph is None else _watch(model, graph[1], layer)
-        watched.register_forward_hook(
-            lambda module, inputs, output, layer=layer: seen[layer].append(_cloned(output))
-        )
-    try:
-        result = example.run(model)
-    except Exception as error:  # runs the user's code
-        raise RuntimeError(
-            f"{type(model).__name__} fails on the example inputs: {type(error).__name__}: {error}"
-        ) from error
-    calls = {layer: 0 if graph else which_call(model, layer, len(seen[layer])) for layer in layers}
-    outputs = {layer: seen[layer][call] for layer, call in calls.items()}
-    places = {layer: find_state(output, layer) for layer, output in outputs.items()}
-    return Recording(example, result, outputs, places)
-
-
-def _watch(model: nn.Module, nodes: dict[str, fx.Node], layer: str) -> nn.Module:
-    """A module that sees a layer's output in a graph that has no modules."""
-    assert isinstance(model, fx.GraphModule)
-    node, name = labelled_node(nodes, layer), f"_watch_{len(model._modules)}"
-    model.add_module(name, nn.Identity())
-    with model.graph.inserting_after(node):
-        model.graph.call_module(name, (node,))
-    model.recompile()
-    return model.get_submodule(name)
-
-
-class Recorded(nn.Module):
-    """Returns a recorded value, whatever comes in."""
-
-    def __init__(self, value: Any) -> None:
-        super().__init__()
-        self.value = value
-
-    def forward(self, *inputs: Any) -> Any:
-        """A copy of the value."""
-        return _cloned(self.value)
-
-
-def prove(edited: nn.Module, recording: Recording, span: tuple[str, str], unseen: str = "") -> None:
-    """Run an edited model in which :class:`Recorded` stands for the span's module.
-
-    Args:
-        edited: the edited model; run in eval mode.
-        recording: of the model before.
-        span: the two layers' names, for the message.
-        unseen: what the proof on the graph could not look into, for the message.
+    Compared are outputs, arguments that the model fills, what enters the module, gradients of
+    inputs and of all parameters outside the span, buffers and attributes afterwards: over calls in
+    a row, on the example and a variation of it.
 
     Raises:
-        RuntimeError: it fails, or returns something else than the model did.
+        Unproven: they differ, or the edited model fails.
     """
-    start, end = span
+    copied = bench.to_run(edited.model)
     try:
-        result = recording.example.run(edited.eval())
-    except Exception as error:  # runs the user's code
-        raise RuntimeError(
-            f"the model swapped from {start!r} to {end!r} fails on the example inputs: "
-            f"{type(error).__name__}: {error} A graph takes every argument as given, also an "
-            "optional one: pass all that its forward can take, or set the default in a wrapper."
-        ) from error
-    found, expected = ([leaf for _, leaf in leaves(each)] for each in (result, recording.result))
-    if len(found) != len(expected) or not all(map(_equal, found, expected)):
-        raise RuntimeError(
-            f"swapping from {start!r} to {end!r} changes the model even with the recorded "
-            f"output of {end!r} in place, so something crosses that the graph does not show: a "
-            "layer that writes into its input or keeps a state, a hook, a context manager, or "
-            f"randomness in eval mode. Not looked into: {unseen or 'nothing'}. "
-            "Choose a span without it."
+        with bench.surroundings.kept():
+            found = _transcript(copied, edited, recording, bench.apart)
+    except Failed as error:
+        cause = error.__cause__
+        raise Unproven(
+            f"the model swapped from {request.start!r} to {request.end!r} fails on the example "
+            f"inputs: {type(cause).__name__}: {cause}{edited.advice}"
+        ) from cause
+    finally:
+        bench.restore()
+    differences = list(_differences(recording.transcript, found, copied, edited))
+    if differences:
+        more = len(differences) - SHOWN
+        listed = "; ".join(differences[:SHOWN]) + (f"; and {more} more" if more > 0 else "")
+        raise Unproven(
+            f"swapping from {request.start!r} to {request.end!r} changes more than the span, so "
+            "something crosses that was not seen: a hook, a context manager, a value kept between "
+            "calls, a write in place, random numbers. Against the model with the same module put "
+            f"in by a hook: {listed}.{_about_draws(recording, request)}{edited.unseen}"
         )
 
 
-def _equal(value: Any, other: Any) -> bool:
-    if isinstance(value, Tensor) and isinstance(other, Tensor):
-        return torch.equal(value, other) or _equal_with_nan(value, other)
-    if "__eq__" not in {name for kind in type(value).__mro__[:-1] for name in vars(kind)}:
-        return type(value) is type(other)  # a cache, say: identity is all it compares
-    return bool(value == other)
+def agrees_in_the_other_mode(
+    edited: Edited, recording: Recording, bench: Workbench, request: SwapRequest
+) -> bool:
+    """Whether the edited model may be switched between training and evaluation.
+
+    What the span draws at random, and the edited model no longer does, is drawn again by the
+    reference, since the later draws are as random either way.
+    """
+    training = not bench.model.training
+    reference = Reference(
+        _switched(bench.to_run(), training),
+        _switched(bench.to_run(request.module), training),
+        request.start,
+        request.end,
+        request.known,
+        aligned=True,
+    )
+    copied = _switched(bench.to_run(edited.model), training)
+    try:
+        with bench.surroundings.kept():
+            expected = transcribe(
+                reference.model, recording.examples[:2], reference.entered, "nothing"
+            )
+        with bench.surroundings.kept():
+            found = transcribe(copied, recording.examples[:2], (), "nothing")
+    except Failed:
+        return False
+    finally:
+        bench.restore()
+    calls = {name: value for name, value in expected.calls.items() if name in found.calls}
+    return all(alike(found.calls[name], value) for name, value in calls.items()) and not any(
+        _lost(expected.left, found.left, copied, edited)
+    )
 
 
-def _equal_with_nan(value: Tensor, other: Tensor) -> bool:
-    same = value.shape == other.shape and value.dtype == other.dtype
-    return same and bool(torch.isclose(value, other, rtol=0, atol=0, equal_nan=True).all())
+def _switched(model: nn.Module, training: bool) -> nn.Module:
+    for module in model.modules():
+        module.training = training
+    return model
 
 
-def _cloned(value: Any) -> Any:
-    return pytree.tree_map_only(Tensor, torch.clone, value)
+def _transcript(
+    copied: nn.Module, edited: Edited, recording: Recording, weights: bool
+) -> Transcript:
+    module = copied.get_submodule(edited.module)
+    entered: list[Any] = []
+
+    def note(module: nn.Module, args: tuple[Any, ...]) -> None:
+        state = args[0]
+        entered.append(state.detach().clone() if isinstance(state, Tensor) else state)
+
+    module.register_forward_pre_hook(note)
+    return transcribe(copied, recording.examples, entered, recording.reach, module, weights=weights)
+
+
+def _differences(
+    reference: Transcript, found: Transcript, copied: nn.Module, edited: Edited
+) -> Iterator[str]:
+    """What differs, in words, the first cause first."""
+    entering = [name for name in reference.calls if "what enters" in name]
+    for name in (*entering, *(name for name in reference.calls if name not in entering)):
+        yield from _difference(name, reference.calls, found.calls)
+    for name in found.calls.keys() - reference.calls.keys():
+        yield f"{name} is new"
+    yield from _gradients(reference.gradients, found.gradients, copied)
+    yield from _lost(reference.left, found.left, copied, edited)
+
+
+def _difference(name: str, reference: Facts, found: Facts, least: float = 0.0) -> Iterator[str]:
+    if name not in found:
+        yield f"{name} is missing"
+        return
+    value, expected = found[name], reference[name]
+    if alike(value, expected, least):
+        return
+    both = isinstance(value, Tensor) and isinstance(expected, Tensor)
+    if both and value.shape == expected.shape and value.dtype == expected.dtype:
+        size = float(expected.abs().max()) if expected.numel() else 0.0
+        yield f"{name} is off by {gap(value, expected):.2g} (its largest value is {size:.2g})"
+    else:
+        yield f"{name} is {_short(value)}, not {_short(expected)}"
+
+
+def _gradients(reference: Facts, found: Facts, copied: nn.Module) -> Iterator[str]:
+    """Gradients that differ, of what both models have; none counts as zero."""
+    largest = max((float(each.abs().max()) for each in reference.values()), default=0.0)
+    names = {name for name, _ in copied.named_parameters(remove_duplicate=False)}
+    for key in dict.fromkeys((*reference, *found)):
+        name = key.removeprefix("gradient of ").strip("'")
+        shared = name in names or name.startswith((PUT_IN, "input "))
+        if not shared:  # it went with the span
+            continue
+        value, expected = found.get(key), reference.get(key)
+        if value is None or expected is None:
+            one = expected if value is None else value
+            if one is not None and float(one.abs().max()) > NOISE * largest:
+                yield f"{key} is {'missing' if value is None else 'new'}"
+        else:
+            yield from _difference(key, reference, found, NOISE * largest)
+
+
+def _lost(reference: Facts, found: Facts, copied: nn.Module, edited: Edited) -> Iterator[str]:
+    """Buffers and attributes that the calls leave otherwise than the reference's calls."""
+    gone = tuple(f"{layer}." for layer in edited.layers)
+    held = (*copied.named_buffers(remove_duplicate=False), *copied.named_parameters())
+    buffers = {name for name, _ in held}
+    for name in reference:
+        kept = name in found or name in buffers or not name.startswith(gone)
+        if kept and name not in found:
+            yield f"{name!r}, which the model's calls set, stays as it was"
+        elif kept:
+            yield from _difference(name, reference, found)
+    for name in found.keys() - reference.keys():
+        if name in buffers:
+            yield f"{name!r} changes, which the model's calls leave as it was"
+
+
+def _about_draws(recording: Recording, request: SwapRequest) -> str:
+    if not recording.drew or not request.model.training:
+        return ""
+    return (
+        " The span draws random numbers, so what is drawn after it shifts: swap in eval() mode, "
+        "and call train() on the result."
+    )
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"{str(value.dtype).removeprefix('torch.')} of shape {tuple(value.shape)}"
+    return repr(value)[:60]

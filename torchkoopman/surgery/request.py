@@ -1,21 +1,23 @@
-"""Plans: what a swap is to do, and what every way of doing it returns."""
+"""Requests: what a swap is to do, and what every way of doing it returns."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
-from torchkoopman.surgery.replay import Recorded, Recording
+from torch import Tensor
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from torch import nn
 
+    from torchkoopman.surgery.reference import Known
+
 
 @dataclass(frozen=True)
-class Plan:
+class SwapRequest:
     """What a swap is to do; every way to do it takes one."""
 
     model: nn.Module
@@ -24,20 +26,14 @@ class Plan:
     """What is put in."""
     start: str
     end: str
-    recording: Recording | None
-    """The model's run on example inputs, if there are any."""
+    known: Mapping[str, Known] = field(default_factory=dict)
+    """Layer → how its state was chosen."""
     side_inputs: Sequence[str] | None = None
     keep_escapes: bool = False
 
-    @property
-    def oracle(self) -> Plan:
-        """The same with the recorded output in place of the module."""
-        assert self.recording is not None
-        return replace(self, module=Recorded(self.recording.state(self.end)))
-
 
 @dataclass(frozen=True)
-class Spliced:
+class Edited:
     """An edited model."""
 
     model: nn.Module
@@ -46,6 +42,22 @@ class Spliced:
     layers: tuple[str, ...]
     """The layers that it replaces."""
     notes: list[str] = field(default_factory=list)
+    advice: str = ""
+    """What to do if it fails on the example, for the message."""
+    unseen: str = ""
+    """What the proof on the graph could not look into, for the message."""
+
+
+def apart(output: Any, source: Any) -> Any:
+    """What a module returned, as a copy if it shares memory with what it was given.
+
+    An identity, or a dropout in eval mode, returns its input itself; a layer behind it that works
+    in place would then write into the state of the span's first layer.
+    """
+    if not isinstance(output, Tensor):  # a value of a trace
+        return output.clone()
+    shared = output.untyped_storage()._cdata == source.untyped_storage()._cdata
+    return output.clone() if shared else output
 
 
 def free_name(root: nn.Module, start: str, end: str) -> str:

@@ -2,89 +2,158 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
 
 from torchkoopman.graphs.aliasing import effect_of
-from torchkoopman.graphs.cut import Cut, cut_graph
+from torchkoopman.graphs.cut import cut_graph
 from torchkoopman.graphs.exported import export_span
 from torchkoopman.graphs.nodes import LABEL
+from torchkoopman.graphs.side_effects import SideEffect, hooks_of
 from torchkoopman.graphs.trace import trace_span
 from torchkoopman.observe.example import MASK
-from torchkoopman.surgery.history import swapped_module
-from torchkoopman.surgery.replay import prove
-from torchkoopman.surgery.request import Plan, Spliced, free_name
+from torchkoopman.observe.hooks import Hook
+from torchkoopman.observe.views import View
+from torchkoopman.surgery.history import bind, swapped_module
+from torchkoopman.surgery.request import Edited, SwapRequest, apart, free_name
 
 if TYPE_CHECKING:
-    from torch import fx
+    from torch import fx, nn
 
+    from torchkoopman.graphs.cut import Cut
     from torchkoopman.graphs.nodes import Traced
+    from torchkoopman.observe.places import Place
+    from torchkoopman.surgery.copies import Workbench
+    from torchkoopman.surgery.reference import Recording
 
 
+_ARGUMENTS = (
+    " A graph takes every argument as given, also an optional one: pass all that its forward can "
+    "take, or set the default in a wrapper."
+)
+_EVALUATES = (
+    " A program of torch.export computes as in eval mode: call eval() on the model before the swap."
+)
 CHECK = torch.ops.aten._assert_tensor_metadata.default
 """What torch.export puts in beside a conversion; it goes with the value it looks at."""
 
 
-def by_tracing(plan: Plan) -> Spliced:
+def by_tracing(bench: Workbench, request: SwapRequest, recording: Recording | None) -> Edited:
     """Cut in the graph that torch.fx traces; see :func:`trace_span` and :class:`DirtyCut`.
 
     Raises:
-        RuntimeError: the model cannot be traced, or a replay of the example finds a difference.
+        RuntimeError: the model cannot be traced, or without a recording something is in the way
+            that only a replay could show to be harmless.
     """
-    spliced, cut = _traced(plan)
-    if plan.recording is not None:
-        evaluated = replace(plan.oracle, model=copy.deepcopy(plan.model).eval())
-        prove(_traced(evaluated)[0].model, plan.recording, (plan.start, plan.end), _unseen(cut))
-    return spliced
+    places = recording.places if recording else _places(request)
+    root = bench.to_edit()
+    try:
+        traced = trace_span(root, request.start, request.end, places)
+        cut = cut_graph(
+            traced, request.start, request.end, request.side_inputs, request.keep_escapes
+        )
+    finally:
+        written = bench.restore()
+    if written:
+        raise SideEffect(
+            f"tracing {type(root).__name__} writes into {', '.join(map(repr, written[:5]))}, and "
+            "its graph would not: swap with how='eager'."
+        )
+    if recording is None:
+        _refuse_unproven(cut, root)
+    nodes = [_spelled(node) for node in traced.graph.nodes]
+    edited = _splice(request, traced, cut)
+    if recording is None and nodes != _nodes_in_the_other_mode(bench, request):
+        bind(edited.model)
+    return replace(edited, advice=_ARGUMENTS, unseen=_unseen(cut))
 
 
-def by_exporting(plan: Plan) -> Spliced:
+def by_exporting(bench: Workbench, request: SwapRequest, recording: Recording | None) -> Edited:
     """Cut in the graph that torch.export records; see :func:`export_span` and :class:`DirtyCut`.
 
     Raises:
-        RuntimeError: there are no example inputs, torch.export cannot take the model, or a replay
-            finds a difference.
+        RuntimeError: there are no example inputs, or torch.export cannot take the model.
     """
-    recording = plan.recording
     if recording is None:
         raise RuntimeError("torch.export runs the model: give example_inputs.")
-    traced = export_span(plan.model, recording.example, plan.start, plan.end, recording.places)
-    cut = cut_graph(traced, plan.start, plan.end, plan.side_inputs, plan.keep_escapes)
-    spliced = _splice(plan, traced, cut)
-    edited = spliced.model
-    edited.set_submodule(spliced.module, plan.oracle.module)
-    prove(edited, recording, (plan.start, plan.end), _unseen(cut))
-    edited.set_submodule(spliced.module, plan.module)
-    modes = {name: module.training for name, module in plan.model.named_modules()}
-    for name, module in edited.named_modules():
-        module.training = modes.get(name, plan.model.training)
-    spliced.notes.append("an exported graph computes as in eval mode, whatever its mode")
-    return spliced
+    try:
+        traced = export_span(
+            bench.to_edit(), recording.example, request.start, request.end, recording.places
+        )
+    finally:
+        bench.restore()
+    cut = cut_graph(traced, request.start, request.end, request.side_inputs, request.keep_escapes)
+    edited = _splice(request, traced, cut)
+    modes = {name: module.training for name, module in request.model.named_modules()}
+    for name, module in edited.model.named_modules():
+        module.training = modes.get(name, request.model.training)
+    edited.notes.append("an exported graph computes as in eval mode, whatever its mode")
+    training = _EVALUATES if request.model.training else ""
+    return replace(edited, advice=_ARGUMENTS, unseen=_unseen(cut) + training)
 
 
-def _traced(plan: Plan) -> tuple[Spliced, Cut]:
-    places = plan.recording.places if plan.recording else None
-    traced = trace_span(copy.deepcopy(plan.model), plan.start, plan.end, places)
-    cut = cut_graph(traced, plan.start, plan.end, plan.side_inputs, plan.keep_escapes)
-    return _splice(plan, traced, cut), cut
+def _places(request: SwapRequest) -> dict[str, Place]:
+    """Where the states are, as far as views say: no layer was run to see."""
+    return {layer: view.place for layer, view in request.known.items() if isinstance(view, View)}
 
 
-def _splice(plan: Plan, traced: Traced, cut: Cut) -> Spliced:
+def _refuse_unproven(cut: Cut, root: nn.Module) -> None:
+    """Without example inputs there is no replay: refuse what the graph alone does not show."""
+    hooked = [
+        name
+        for name, module in root.named_modules()
+        if any(not isinstance(hook, Hook) for hook in hooks_of(module))
+    ]
+    found = (
+        (cut.opaque, "cannot be looked into"),
+        (cut.lost, "is lost in a graph"),
+        (hooked, "has hooks"),
+    )
+    for names, what in found:
+        if names:
+            raise RuntimeError(
+                f"without example_inputs nothing is run, and the graph does not show whether the "
+                f"swap is exact: {', '.join(map(repr, names[:5]))} {what}. Give example_inputs."
+            )
+
+
+def _nodes_in_the_other_mode(bench: Workbench, request: SwapRequest) -> list[str]:
+    """The model's graph when it is switched between training and evaluation."""
+    root = bench.to_edit()
+    for module in root.modules():
+        module.training = not request.model.training
+    try:
+        traced = trace_span(root, request.start, request.end, _places(request))
+    except (RuntimeError, ValueError):
+        return []
+    finally:
+        bench.restore()
+    return [_spelled(node) for node in traced.graph.nodes]
+
+
+def _spelled(node: fx.Node) -> str:
+    return f"{node.op} {node.target} {node.args} {node.kwargs}"
+
+
+def _splice(request: SwapRequest, traced: Traced, cut: Cut) -> Edited:
     """Edit the graph: the module after the first end, the region out."""
     graph, root = traced.graph, traced.root
     nodes = {node.name: node for node in graph.nodes}
-    name = free_name(root, plan.start, plan.end)
-    root.add_module(name, plan.module)
+    name = free_name(root, request.start, request.end)
+    root.add_module(name, request.module)
     masks = [n for n in graph.nodes if n.op == "placeholder" and n.target == MASK]
-    masked = getattr(plan.module, "takes_mask", False)
+    masked = getattr(request.module, "takes_mask", False)
     notes = _notes(graph, cut, [MASK] if masked else [])
     if masked and not masks:
         notes.append(f"the model has no argument {MASK!r}: the module counts every position")
     with graph.inserting_after(traced.first):  # right here: nobody has written into it yet
         new = graph.call_module(name, (traced.first, *(masks if masked else ())))
+    effect = effect_of(new, root)
+    if not getattr(request.module, "fresh", False) and (effect.shares or not effect.known):
+        with graph.inserting_after(new):
+            new = graph.call_function(apart, (new, traced.first))
     new.meta.update({LABEL: traced.last.meta[LABEL]} if LABEL in traced.last.meta else {})
     traced.last.replace_all_uses_with(new)
     entering = {value for key in cut.region for value in nodes[key].all_input_nodes}
@@ -92,8 +161,8 @@ def _splice(plan: Plan, traced: Traced, cut: Cut) -> Spliced:
         graph.erase_node(nodes[key])
     _prune(traced, entering - {nodes[key] for key in cut.region} - {traced.first})
     graph.lint()
-    edited = swapped_module(root, graph, type(plan.model).__name__)
-    return Spliced(edited, name, cut.layers, notes)
+    edited = swapped_module(root, graph, type(request.model).__name__)
+    return Edited(edited, name, cut.layers, notes)
 
 
 def _prune(traced: Traced, nodes: set[fx.Node]) -> None:
@@ -123,4 +192,5 @@ def _notes(graph: fx.Graph, cut: Cut, seen: list[str]) -> list[str]:
 
 
 def _unseen(cut: Cut) -> str:
-    return ", ".join(cut.opaque)
+    """What the graph did not show, for the message of a replay that fails."""
+    return f" Not looked into: {', '.join(cut.opaque)}." if cut.opaque else ""

@@ -9,10 +9,12 @@ from torch import Tensor, nn
 
 from torchkoopman.observe.example import MASK, argument_names
 from torchkoopman.observe.places import filled, leaves, read
+from torchkoopman.surgery.request import apart
 
 if TYPE_CHECKING:
     from torchkoopman.observe.places import Place
     from torchkoopman.surgery.chain import Link
+    from torchkoopman.surgery.passage import Passage
 
 PLAIN = (str, int, float, bool, type(None))
 """What is kept of the layer's attributes and outputs, besides its state."""
@@ -28,11 +30,16 @@ class StandIn(nn.Module):
     Args:
         link: the layer and how it was called.
         module: what computes the new state; None to pass the given one on.
+        passage: what checks that calls take the proven path; None not to check.
     """
 
-    def __init__(self, link: Link, module: nn.Module | None = None) -> None:
+    def __init__(
+        self, link: Link, module: nn.Module | None = None, passage: Passage | None = None
+    ) -> None:
         super().__init__()
         self.module = module
+        self.passage = passage
+        self.index = passage.names.index(link.name) if passage else 0
         self.argument = link.argument
         self.state = link.state
         self.template, self.carried = _template(link)
@@ -56,7 +63,12 @@ class StandIn(nn.Module):
         """Any arguments that the layer took."""
         given = (args, kwargs)
         named = {**dict(zip(self.arguments, args, strict=False)), **kwargs}
-        state = self._new_state(read(given, self.argument), named, _cache(given))
+        state = read(given, self.argument)
+        if self.passage is not None:
+            state = self.passage.step(self.index, state)
+        state = self._new_state(state, named, _cache(given))
+        if self.passage is not None:
+            state = self.passage.made(self.index, state)
         output = self.template
         for there, here in self.carried:
             output = filled(output, there, read(given, here))
@@ -74,7 +86,7 @@ class StandIn(nn.Module):
 
     def _called(self, *inputs: Any) -> Tensor:
         assert self.module is not None
-        state: Tensor = self.module(*inputs)
+        state: Tensor = apart(self.module(*inputs), inputs[0])
         return state
 
 

@@ -6,36 +6,43 @@ All surgery is done on a copy; there are several ways, and one report (:class:`S
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from torch import Tensor, nn
+from torch import nn
 
-from torchkoopman.graphs.cut import check_ends
+from torchkoopman.graphs.cut import SIDE_WORDS, check_ends
 from torchkoopman.graphs.nodes import labelled
 from torchkoopman.observe.example import Example, ExampleInputs
+from torchkoopman.observe.selection import per_layer
+from torchkoopman.observe.views import View
+from torchkoopman.surgery.copies import Workbench, full_copy
 from torchkoopman.surgery.eager import by_replacing
 from torchkoopman.surgery.history import (
     ORIGINAL,
     RECORDS,
     Original,
     SurrogateLike,
+    SwappedModule,
     SwapRecord,
     as_json,
+    bind,
+    is_bound,
     memory,
     swaps,
     tensors,
     version,
 )
-from torchkoopman.surgery.replay import record
-from torchkoopman.surgery.request import Plan, Spliced
+from torchkoopman.surgery.reference import Known, Recording, record
+from torchkoopman.surgery.replay import agrees_in_the_other_mode, prove
+from torchkoopman.surgery.request import Edited, SwapRequest
 from torchkoopman.surgery.splice import by_exporting, by_tracing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
 __all__ = ["SurrogateLike", "SwapRecord", "swap", "swap_back", "swaps"]
 
-WAYS: dict[str, Callable[[Plan], Spliced]] = {
+WAYS: dict[str, Callable[[Workbench, SwapRequest, Recording | None], Edited]] = {
     "fx": by_tracing,
     "export": by_exporting,
     "eager": by_replacing,
@@ -53,6 +60,7 @@ def swap(
     *,
     side_inputs: Sequence[str] | None = None,
     keep_escapes: bool = False,
+    output: str | Mapping[str, str] | None = None,
 ) -> nn.Module:
     """A copy of ``model`` in which one module stands between the outputs of two layers.
 
@@ -83,6 +91,8 @@ def swap(
             arguments; export and eager need them. With them the wiring is replayed in eval mode:
             with the recorded output of ``end`` in place of the module, the edited model must return
             what the model returns, bit by bit.
+        output: which tensor is the state where a layer returns several and a plain module is put
+            in: a path such as ``"0.hidden"``, for both layers or by name. A surrogate knows.
         side_inputs: arguments of the model, or values that a refusal named, which may enter the
             span besides the output of ``start``, for they say where, not what. By default those
             with "mask" or "position" in their name.
@@ -105,36 +115,89 @@ def swap(
     module = _replacement(surrogate, start, end).train(model.training)
     for tensor in list(tensors(model).values())[:1]:
         module.to(tensor.device)
-    recording = None
-    if example_inputs is not None:
-        recording = record(model, Example.of(example_inputs), (start, end))
-        _check_tensor(recording.state(end), end, fitted)
-    plan = Plan(model, module, start, end, recording, side_inputs, keep_escapes)
-    spliced, how, why = _first_way(plan, tuple(WAYS) if how == "auto" else (how,))
-    return _remembered(spliced, plan, _record(spliced, plan, surrogate, how, why))
+    known = _known(fitted, (start, end), output)
+    request = SwapRequest(model, module, start, end, known, side_inputs, keep_escapes)
+    bench = Workbench(model)
+    example = None if example_inputs is None else Example.of(example_inputs)
+    recording = (
+        None if example is None else record(bench, request, example, _sides(request, example))
+    )
+    edited, how, why = _first_way(bench, request, recording, how)
+    return _remembered(bench, edited, _record(edited, request, surrogate, how, why))
 
 
-def _first_way(plan: Plan, ways: tuple[str, ...]) -> tuple[Spliced, str, str]:
-    """The first way that can, and why not one before it."""
+def _first_way(
+    bench: Workbench, request: SwapRequest, recording: Recording | None, how: str
+) -> tuple[Edited, str, str]:
+    """The first way that is proven, and why not one before it."""
     failures: dict[str, RuntimeError] = {}
-    for way in ways:
+    for way in tuple(WAYS) if how == "auto" else (how,):
         try:
-            spliced = WAYS[way](plan)
+            edited = WAYS[way](bench, request, recording)
+            if recording is not None:
+                prove(edited, recording, bench, request)
+                _bind(edited, recording, bench, request)
         except RuntimeError as error:
             failures[way] = error
         else:
-            return spliced, way, "; ".join(f"{name}: {e}" for name, e in failures.items())
+            return edited, way, "; ".join(f"{name}: {e}" for name, e in failures.items())
     if len(failures) == 1:
         raise next(iter(failures.values()))
     reasons = "".join(f"\n  {way}: {error}" for way, error in failures.items())
     raise RuntimeError(
-        f"no way to swap from {plan.start!r} to {plan.end!r}:{reasons}\nhow='eager' with "
+        f"no way to swap from {request.start!r} to {request.end!r}:{reasons}\nhow='eager' with "
         "keep_escapes=True replaces the output alone: right values, and nothing saved."
     )
 
 
+def _bind(edited: Edited, recording: Recording, bench: Workbench, request: SwapRequest) -> None:
+    """Let a graph be switched between training and evaluation only if it is right in both."""
+    if not isinstance(edited.model, SwappedModule):
+        return
+    if is_bound(request.model) or not agrees_in_the_other_mode(edited, recording, bench, request):
+        bind(edited.model)
+        mode = "train" if request.model.training else "eval"
+        edited.notes.append(f"the graph is right in {mode}() mode only, and refuses the other")
+
+
+def _sides(request: SwapRequest, example: Example) -> list[str]:
+    """The arguments that may enter the span, and so stay when the inputs are varied."""
+    if request.side_inputs is not None:
+        return list(request.side_inputs)
+    return example.named(request.model, SIDE_WORDS)
+
+
+def _known(
+    fitted: SurrogateLike | None, layers: tuple[str, str], output: Mapping[str, str] | str | None
+) -> dict[str, Known]:
+    """How the two layers' states are chosen: as the surrogate's were, or as is said."""
+    views: Mapping[str, View] = getattr(fitted, "views", {})
+    known: dict[str, Known] = {layer: views.get(layer) for layer in layers}
+    for layer, path in per_layer(output, layers, "output", "swap").items():
+        if not isinstance(path, str):
+            raise TypeError(
+                f"swap() got output={path!r} for layer {layer!r}: a function is for looking, and a "
+                'module cannot be put back through it. Give a path, such as output="0".'
+            )
+        view = known[layer]
+        if isinstance(view, View) and view.function is None and view.path != path:
+            raise ValueError(
+                f"swap() got output={path!r} for layer {layer!r}, but the surrogate was fitted on "
+                f"{view.path!r}: what was read is what is replaced."
+            )
+        known[layer] = view if isinstance(view, View) else path
+    for layer, view in known.items():
+        if isinstance(view, View) and view.function is not None:
+            raise TypeError(
+                f"layer {layer!r} was read through the function {view.function!r} (output=…), "
+                "which is for looking: a module cannot be put back through it. Fit on a tensor by "
+                'its path to swap, such as output="0".'
+            )
+    return known
+
+
 def _record(
-    spliced: Spliced, plan: Plan, surrogate: SurrogateLike | nn.Module, how: str, why: str
+    spliced: Edited, plan: SwapRequest, surrogate: SurrogateLike | nn.Module, how: str, why: str
 ) -> SwapRecord:
     fitted = surrogate if isinstance(surrogate, SurrogateLike) else None
     return SwapRecord(
@@ -166,12 +229,12 @@ def _gone(model: nn.Module, edited: nn.Module) -> int:
     return sum(tensor.numel() for key, tensor in tensors(model).items() if key not in staying)
 
 
-def _remembered(spliced: Spliced, plan: Plan, record: SwapRecord) -> nn.Module:
+def _remembered(bench: Workbench, edited: Edited, record: SwapRecord) -> nn.Module:
     """The edited model with its records and the way back."""
-    held = memory(spliced.model)
-    held[RECORDS] = (*swaps(plan.model), record)
-    held[ORIGINAL] = Original(copy.deepcopy(plan.model))
-    return spliced.model
+    held = memory(edited.model)
+    held[RECORDS] = (*swaps(bench.model), record)
+    held[ORIGINAL] = Original(bench.to_edit())
+    return edited.model
 
 
 def swap_back(edited: nn.Module) -> nn.Module:
@@ -194,7 +257,7 @@ def swap_back(edited: nn.Module) -> nn.Module:
             f"the layers that {records[-1].module!r} replaced are not in this model: it was read "
             "from a file, and files hold the edited model only. Load the original model instead."
         )
-    restored = copy.deepcopy(held.model)
+    restored = full_copy(held.model)
     mine, theirs = restored.state_dict(), edited.state_dict()
     current = {name: value for name, value in theirs.items() if name in mine}
     floating = [name for name, value in current.items() if value.is_floating_point()]
@@ -243,14 +306,6 @@ def _ends(
             f"{start!r}, end={end!r}): give the names of both, from model.named_modules()."
         )
     return start, end
-
-
-def _check_tensor(given: Any, end: str, fitted: SurrogateLike | None) -> None:
-    if fitted and not isinstance(given, Tensor):
-        raise TypeError(
-            f"layer {end!r} returns a {type(given).__name__}, and a surrogate gives a tensor: end "
-            "the span at a layer that returns one."
-        )
 
 
 def _replacement(surrogate: SurrogateLike | nn.Module, start: str, end: str) -> nn.Module:

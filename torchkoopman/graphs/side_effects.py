@@ -1,0 +1,179 @@
+"""Side effects: what a model's Python does while it is traced, and no graph holds.
+
+Tracing runs a forward once on stand-ins for values. Random numbers are drawn then and never again,
+buffers are written once, hooks and contexts are left out. All of it is found here, and undone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import gc
+import operator
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import fx, nn
+
+from torchkoopman.observe.facts import alike, attributes
+from torchkoopman.observe.hooks import Hook
+from torchkoopman.observe.surroundings import Surroundings, random_draws
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Iterator, Mapping
+
+
+class SideEffect(RuntimeError):  # noqa: N818 (what was found)
+    """Running the model's Python does something that a graph does not hold."""
+
+
+@contextlib.contextmanager
+def without_side_effects(root: nn.Module, constants: Mapping[str, Any]) -> Iterator[None]:
+    """Run Python that traces ``root``; everything that it can reach is as before afterwards.
+
+    Args:
+        root: the model.
+        constants: attributes that the trace itself made; the mapping is read at the end.
+
+    Raises:
+        SideEffect: random numbers were drawn, buffers written or attributes set.
+    """
+    before, draws = attributes(root), random_draws()
+    with Surroundings(root).kept(), plain_tracing(), undisturbed(root) as changed:
+        yield
+        drew = draws != random_draws()
+        after = attributes(root)
+    written = [name for name in before if name in after and not alike(before[name], after[name])]
+    kept = [name for name in dict.fromkeys((*written, *changed)) if name not in constants]
+    if kept:
+        raise SideEffect(
+            f"the forward of {type(root).__name__} changes {', '.join(map(repr, kept[:5]))} while "
+            "it is traced, and a graph would not: move that into a layer outside the span, or swap "
+            "with how='eager'."
+        )
+    if drew:
+        raise SideEffect(
+            f"the forward of {type(root).__name__} draws random numbers that depend on no tensor, "
+            "and a graph would hold the ones drawn now: draw them in a layer outside the span, or "
+            "swap with how='eager'."
+        )
+
+
+def refuse_unseen(root: nn.Module, opened: Iterable[nn.Module]) -> None:
+    """Refuse what a trace leaves out: hooks of opened modules, and other ways of calling them."""
+    names = {id(module): name for name, module in root.named_modules()}
+    for module in opened:
+        where = repr(names[id(module)]) if names[id(module)] else "the model itself"
+        if any(not isinstance(hook, Hook) for hook in hooks_of(module)):
+            raise SideEffect(
+                f"{where} has hooks, and tracing opens it, so they would be lost: take them off, "
+                "put them on layers inside, or swap with how='eager'."
+            )
+        called = isinstance(module, fx.GraphModule) or type(module).__call__ is nn.Module.__call__
+        own = "forward" in vars(module) or not called
+        if own:
+            raise SideEffect(
+                f"{where} is not called through the forward of its class, which is what tracing "
+                "reads: swap with how='eager'."
+            )
+
+
+def hooks_of(module: nn.Module) -> list[Any]:
+    """Everything that a module calls before and after its forward and its backward."""
+    return [
+        hook
+        for key, held in vars(module).items()
+        if key.endswith("_hooks") and "state_dict" not in key and isinstance(held, dict)
+        for hook in held.values()
+    ]
+
+
+def refuse_leaks(proxies: Collection[fx.Proxy]) -> None:
+    """Refuse a model that handed values of the trace to something outside of it."""
+    if len(proxies):
+        gc.collect()  # most are in circles only
+    if len(proxies):
+        names = ", ".join(sorted(repr(proxy.node.name) for proxy in proxies)[:5])
+        raise SideEffect(
+            f"the model's forward keeps {names} outside of the model, in a cache or a global "
+            "variable, and a graph would not: swap with how='eager'."
+        )
+
+
+@contextlib.contextmanager
+def plain_tracing() -> Iterator[None]:
+    """Within it gradients are on, and a custom backward, which no graph holds, is refused."""
+    original: Any = vars(torch.autograd.Function)["apply"]
+    checkpoints = "torch.utils.checkpoint"  # they change when things are computed, not what
+
+    def refused(cls: type, *args: Any, **kwargs: Any) -> Any:
+        traced = any(isinstance(each, fx.Proxy) for each in (*args, *kwargs.values()))
+        if traced and not cls.__module__.startswith(checkpoints):
+            raise SideEffect(
+                f"the model's forward calls {cls.__name__}.apply, whose backward a graph does "
+                "not hold: put it into a layer of its own, or swap with how='eager'."
+            )
+        return original.__get__(None, cls)(*args, **kwargs)
+
+    function: Any = torch.autograd.Function
+    function.apply = classmethod(refused)
+    try:
+        with torch.inference_mode(False), torch.enable_grad():
+            yield
+    finally:
+        function.apply = original
+
+
+def modes() -> tuple[Any, ...]:
+    """What holds for operations besides their arguments: gradients, inference, autocast."""
+    kinds = ("cpu", "cuda")
+    casts = tuple(
+        torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else None
+        for kind in kinds
+    )
+    return (torch.is_grad_enabled(), torch.is_inference_mode_enabled(), *casts)
+
+
+def describe_modes(before: tuple[Any, ...], now: tuple[Any, ...]) -> str:
+    """The first difference of two modes, in words."""
+    words = ("no_grad", "inference_mode", "autocast", "autocast")
+    return next(word for word, old, new in zip(words, before, now, strict=True) if old != new)
+
+
+@contextlib.contextmanager
+def undisturbed(root: nn.Module) -> Iterator[list[str]]:
+    """Give all modules back the attributes they had: a forward that keeps a value kept a proxy.
+
+    Yields a list that holds afterwards the names of the attributes that had been changed.
+    """
+    saved: list[tuple[str, Any, Any]] = []
+    for path, module in root.named_modules():
+        prefix = f"{path}." if path else ""
+        saved.append((prefix, vars(module), dict(vars(module))))
+        for name, value in vars(module).items():
+            if isinstance(value, dict | list | set):
+                saved.append((f"{prefix}{name}", value, copy.copy(value)))
+    changed: list[str] = []
+    try:
+        yield changed
+    finally:
+        for name, container, before in saved:
+            changed += _changes(name, container, before)
+            container.clear()
+            container.extend(before) if isinstance(container, list) else container.update(before)
+
+
+def _changes(name: str, container: Any, before: Any) -> list[str]:
+    """Names of the entries that are no longer what they were."""
+    if isinstance(container, dict):
+        keys = [
+            key
+            for key in {**before, **container}
+            if key not in before or key not in container or before[key] is not container[key]
+        ]
+        own = not name or name.endswith(".")
+        return [f"{name}{key}" for key in keys] if own else [name][: len(keys)]
+    if isinstance(container, set):
+        return [] if container == before else [name]
+    same = len(container) == len(before) and all(map(operator.is_, container, before))
+    return [] if same else [name]

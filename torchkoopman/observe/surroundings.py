@@ -1,0 +1,202 @@
+"""Surroundings: what a model's code can reach outside of the model, and how it was before.
+
+Hooks talk through dictionaries, forwards count in global variables and draw random numbers. A proof
+runs such code; afterwards everything here is as it was, and every run begins alike.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import types
+from collections import Counter, OrderedDict, defaultdict, deque
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+FOREIGN = ("torch", "numpy", "transformers", "einops", "builtins", "collections", "functools")
+"""Packages whose functions and classes are not looked into: their state is no model's."""
+CONTAINERS = (dict, OrderedDict, defaultdict, Counter, list, set, deque)
+MOST = 5000
+"""So many objects are looked at, at most."""
+LARGEST = 2**26
+"""Bytes of a tensor of which a copy is kept; what is larger is data, and no model writes there."""
+
+
+class Surroundings:
+    """What the code of some models can reach, as it is now."""
+
+    def __init__(self, *models: nn.Module) -> None:
+        self._undo: list[Callable[[], None]] = []
+        self._seen: dict[int, Any] = {}
+        """Identity → object; holding it keeps the identity its own."""
+        self._random = random_states()
+        modules = [module for model in models for module in model.modules()]
+        waiting: deque[Any] = deque(modules)
+        while waiting and len(self._seen) < MOST + len(modules):
+            each = waiting.popleft()
+            if id(each) not in self._seen:
+                self._seen[id(each)] = each
+                waiting.extend(self._reached(each))
+
+    @contextlib.contextmanager
+    def kept(self) -> Iterator[None]:
+        """Within it anything may happen; afterwards all is as it was."""
+        try:
+            yield
+        finally:
+            self.restore()
+
+    def restore(self) -> None:
+        """Give everything back the value it had."""
+        for undo in self._undo:
+            undo()
+        set_random_states(self._random)
+
+    def _reached(self, value: Any) -> Iterator[Any]:
+        """What one object leads to; how to restore it is noted."""
+        if isinstance(value, Tensor):
+            self._keep_tensor(value)
+        elif type(value) in CONTAINERS:
+            self._keep_container(value)
+            yield from list(value.values() if isinstance(value, dict) else value)
+        elif isinstance(value, types.FunctionType):
+            if not _is_foreign(value.__module__):
+                yield from self._function(value)
+        elif isinstance(value, types.MethodType):
+            yield from (value.__func__, value.__self__)
+        elif isinstance(value, type):
+            if not _is_foreign(value.__module__):
+                yield from self._class(value)
+        elif isinstance(value, nn.Module) or not _is_plain(value):
+            yield type(value)
+            attributes = getattr(value, "__dict__", None)
+            if isinstance(attributes, dict):
+                self._keep_container(attributes)
+                yield from _of_module(value) if isinstance(value, nn.Module) else ()
+                yield from list(attributes.values())
+
+    def _function(self, function: types.FunctionType) -> Iterator[Any]:
+        """The variables that a function can read and bind, in its closure and its file."""
+        for cell in function.__closure__ or ():
+            with contextlib.suppress(ValueError):  # an empty cell
+                content = cell.cell_contents
+                self._undo.append(partial(setattr, cell, "cell_contents", content))
+                yield content
+        names = set(_names(function.__code__))
+        known = {name: function.__globals__[name] for name in names & set(function.__globals__)}
+        unknown = names - set(known)
+        self._undo.append(lambda: _rebind(function.__globals__, known, unknown))
+        yield from (value for value in known.values() if not isinstance(value, types.ModuleType))
+        yield from function.__defaults__ or ()
+
+    def _class(self, kind: type) -> Iterator[Any]:
+        """A class's own variables and functions."""
+        held = {name: value for name, value in vars(kind).items() if not name.startswith("__")}
+
+        def undo() -> None:
+            for name in [name for name in vars(kind) if not name.startswith("__")]:
+                if name not in held:
+                    delattr(kind, name)
+            for name, value in held.items():
+                if vars(kind).get(name) is not value:
+                    setattr(kind, name, value)
+
+        self._undo.append(undo)
+        yield from (base for base in kind.__bases__)
+        yield from (getattr(value, "__wrapped__", value) for value in held.values())
+
+    def _keep_container(self, held: Any) -> None:
+        before = held.copy()
+
+        def undo() -> None:
+            if len(held) == len(before) and _same_entries(held, before):
+                return
+            held.clear()
+            held.update(before) if isinstance(held, dict | set) else held.extend(before)
+
+        self._undo.append(undo)
+
+    def _keep_tensor(self, tensor: Tensor) -> None:
+        odd = tensor.is_meta or tensor.layout != torch.strided
+        if isinstance(tensor, nn.Parameter) or odd or tensor.nbytes > LARGEST:
+            return
+        before = tensor.detach().clone()
+
+        def undo() -> None:
+            if not torch.equal(tensor.detach(), before):
+                tensor.data.copy_(before)
+
+        self._undo.append(undo)
+
+
+def _of_module(module: nn.Module) -> Iterator[Any]:
+    """What a module runs: its forward and its hooks, own and by class."""
+    yield vars(module).get("forward")
+    for name, hooks in vars(module).items():
+        if name.endswith("_hooks") and isinstance(hooks, dict):
+            yield from list(hooks.values())
+
+
+def _names(code: types.CodeType) -> Iterator[str]:
+    """The names in a function and in the functions within it."""
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _names(constant)
+
+
+def _rebind(variables: dict[str, Any], known: dict[str, Any], unknown: set[str]) -> None:
+    for name, value in known.items():
+        if variables.get(name) is not value:
+            variables[name] = value
+    for name in unknown & set(variables):
+        del variables[name]
+
+
+def _same_entries(held: Any, before: Any) -> bool:
+    if isinstance(held, dict):
+        return all(key in before and before[key] is value for key, value in held.items())
+    if isinstance(held, set):
+        return bool(held == before)
+    return all(one is other for one, other in zip(held, before, strict=True))
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether a value leads nowhere: numbers, text, and what foreign packages made."""
+    return _is_foreign(type(value).__module__)
+
+
+def _is_foreign(module: str | None) -> bool:
+    return str(module).partition(".")[0] in FOREIGN
+
+
+def random_states() -> tuple[Any, ...]:
+    """The states of Python's, NumPy's and torch's generators."""
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda._initialized else None
+    numpy = np.random.get_state()  # noqa: NPY002 (the user's code may draw from it)
+    return random.getstate(), numpy, torch.get_rng_state(), cuda
+
+
+def set_random_states(states: tuple[Any, ...]) -> None:
+    """Give the generators states that they had."""
+    plain, numpy, cpu, cuda = states
+    random.setstate(plain)
+    np.random.set_state(numpy)  # noqa: NPY002
+    torch.set_rng_state(cpu)
+    if cuda is not None:
+        torch.cuda.set_rng_state_all(cuda)
+
+
+def random_draws() -> tuple[Any, ...]:
+    """A mark of how far the random number generators have come, to compare with another."""
+    plain, numpy, cpu, cuda = random_states()
+    key, *rest = (bytes(np.asarray(part)) if i == 1 else part for i, part in enumerate(numpy))
+    devices = () if cuda is None else tuple(bytes(each.numpy()) for each in cuda)
+    return plain, (key, *rest), bytes(cpu.numpy()), devices
