@@ -212,6 +212,7 @@ def test_a_surrogate_survives_its_configuration_as_json_and_its_tensors(
     restored = Surrogate.from_config(config).double()
     restored.load_state_dict(surrogate.state_dict())
     assert restored.span == surrogate.span
+    assert restored.views == surrogate.views
     assert restored.record == surrogate.record
     assert restored.inputs == inputs
     assert restored.config() == surrogate.config()
