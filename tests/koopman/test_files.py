@@ -1,9 +1,13 @@
 """Surrogates come back from their files as they were, but for the undo of edits."""
 
+import json
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+from torch import nn
 
 import torchkoopman as tk
 from torchkoopman.datasets import yin_yang
@@ -54,3 +58,29 @@ def test_files_that_hold_no_surrogate_are_refused(tmp_path: Path) -> None:
     tk.export(torch.nn.Linear(2, 2), tmp_path / "model.safetensors")
     with pytest.raises(ValueError, match="holds no surrogate"):
         tk.load_surrogate(tmp_path / "model.safetensors")
+
+
+def test_a_file_keeps_how_each_layer_was_read(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Conv1d(2, 3, 1), nn.Conv1d(3, 3, 1))
+    maps = torch.randn(60, 2, 4, generator=torch.Generator().manual_seed(0))
+    layout = {"0": "b c t -> b t c", "1": "b c t -> b (t) c"}
+    surrogate = tk.fit(model, [maps], "*", method="dmd", layout=layout, progress=False)
+    read = tk.load_surrogate(tk.save_surrogate(surrogate, tmp_path / "s.safetensors"))
+    assert read.views == surrogate.views
+    assert [view.layout.pattern for view in read.views.values()] == list(layout.values())
+    with torch.no_grad():
+        start = model[0](maps)
+        assert torch.equal(read.replacement()(start), surrogate.replacement()(start))
+
+
+def test_a_file_from_before_views_is_refused_with_the_cause_and_the_way_out(tmp_path: Path) -> None:
+    path = tk.save_surrogate(fitted()[0], tmp_path / "old.safetensors")
+    with safe_open(path, "pt") as file:
+        metadata = dict(file.metadata())
+    config = json.loads(metadata["torchkoopman.surrogate"])
+    config["span"]["layouts"] = config["span"].pop("views")
+    save_file(load_file(path), path, {"torchkoopman.surrogate": json.dumps(config)})
+    with pytest.raises(
+        ValueError, match=r"old\.safetensors.*earlier version.*'layouts'.*Fit it again"
+    ):
+        tk.load_surrogate(path)

@@ -17,6 +17,7 @@ from torchkoopman.koopman.parts import ContextMean, Monomials, Neighbours, Part,
 from torchkoopman.koopman.span import FitRecord, Span
 from torchkoopman.koopman.surrogate import Surrogate
 from torchkoopman.observe.layouts import Layout
+from torchkoopman.observe.views import View
 
 PARTS: dict[str, Callable[[], Part]] = {
     "random": lambda: RandomFeatures(5),
@@ -43,7 +44,7 @@ def assemble(
     observables: Dictionary | LearntObservables,
     operator: Operator,
     widths: tuple[int, ...] = (4, 2, 5),
-    layouts: dict[str, Layout] | None = None,
+    views: dict[str, View] | None = None,
 ) -> Surrogate:
     """A surrogate in float64 of layers ``a``, ``b``, … with these widths, all of it random."""
     with torch.no_grad():
@@ -51,7 +52,7 @@ def assemble(
             parameter += 0.3 * draw(*parameter.shape, seed=k).float()
     names = [chr(ord("a") + depth) for depth in range(len(widths))]
     frames = [frame_of(3, width, depth) for depth, width in enumerate(widths)]
-    span = Span.even(names, layouts=layouts or {})
+    span = Span.even(names, views=views or {})
     return Surrogate(span, frames, observables, operator, FitRecord("by hand", 1)).double()
 
 
@@ -129,7 +130,7 @@ def test_layouts_of_images_are_applied_inside_the_replacement() -> None:
     surrogate = assemble(
         dictionary(*PARTS),
         Dense(dictionary(*PARTS).latent, 2, constant=True),
-        layouts={"a": IMAGES, "c": MAPS},
+        views={"a": View(IMAGES), "c": View(MAPS)},
     )
     images = draw(2, 4, 2, 3)
     rows = images.permute(0, 2, 3, 1).reshape(2, 6, 4)
@@ -138,9 +139,8 @@ def test_layouts_of_images_are_applied_inside_the_replacement() -> None:
 
 
 def test_layouts_of_tokens_are_applied_inside_the_replacement_at_any_length() -> None:
-    surrogate = assemble(
-        dictionary("causal mean"), Dense(7, 2, constant=True), (4, 2, 4), {"a": TOKENS, "c": TOKENS}
-    )
+    views = {"a": View(TOKENS), "c": View(TOKENS)}
+    surrogate = assemble(dictionary("causal mean"), Dense(7, 2, constant=True), (4, 2, 4), views)
     for length in (6, 1, 11):
         tokens = draw(length, 2, 4)
         expected = surrogate(tokens.transpose(0, 1)).transpose(0, 1)
@@ -167,7 +167,7 @@ def test_gradients_pass_through_a_replacement_to_its_input() -> None:
 def test_a_replacement_exports_with_a_batch_of_any_size(kind: str) -> None:
     observables = dictionary(*PARTS) if kind == "dictionary" else LearntObservables(3, 6, [7])
     operator = Dense(observables.latent, 2, constant=True)
-    surrogate = assemble(observables, operator, layouts={"a": IMAGES, "c": MAPS}).float()
+    surrogate = assemble(observables, operator, views={"a": View(IMAGES), "c": View(MAPS)}).float()
     replacement = surrogate.replacement().eval()
     batch = torch.export.Dim("batch")
     example = (draw(2, 4, 2, 3).float(),)

@@ -25,6 +25,8 @@ from torchkoopman.koopman.surrogate import Surrogate
 from torchkoopman.observe.class_moments import LabelledMoments
 from torchkoopman.observe.layouts import Layout
 from torchkoopman.observe.moments import Moments, layer_pairs
+from torchkoopman.observe.places import Step
+from torchkoopman.observe.views import View
 
 Kind = Callable[[], Dictionary | LearntObservables]
 
@@ -203,11 +205,14 @@ def test_a_surrogate_survives_its_configuration_as_json_and_its_tensors(
     surrogate = make(KINDS[kind], OPERATORS[operator])
     layout = Layout.of(torch.zeros(2, 4, 3, 3))
     inputs = (((7, 4, 3, 3), "float32"),)
-    surrogate.span = Span.even(surrogate.layers, layouts={"a": layout}, inputs=inputs)
+    surrogate.span = Span.even(
+        surrogate.layers, views={"a": View(layout, (Step(1),), ("tuple",))}, inputs=inputs
+    )
     config = json.loads(json.dumps(surrogate.config()))
     restored = Surrogate.from_config(config).double()
     restored.load_state_dict(surrogate.state_dict())
     assert restored.span == surrogate.span
+    assert restored.views == surrogate.views
     assert restored.record == surrogate.record
     assert restored.inputs == inputs
     assert restored.config() == surrogate.config()

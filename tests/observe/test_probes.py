@@ -398,7 +398,7 @@ def test_one_layout_for_all_layers_flattens_images_and_vectors_alike() -> None:
         probe.stream_to(got.append)
         output = model(image)
     assert [tuple(state.shape) for state in got[0].states.values()] == [(2, 1, 80)] * 3
-    convolved = got[0].layouts["0"].to_output(got[0].states["0"])
+    convolved = got[0].views["0"].layout.to_output(got[0].states["0"])
     assert torch.equal(convolved, model[0](image))
     assert torch.equal(got[0].states["2"][:, 0], output)
 

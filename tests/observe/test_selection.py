@@ -168,3 +168,11 @@ def test_options_by_layer_prefer_the_exact_name_to_the_wildcard() -> None:
     assert per_layer(given, layers, "output") == {"blocks.0": "0", "blocks.1": "1", "head": "2"}
     with pytest.raises(ValueError, match=r"attach\(output=...\).*'tail'.*'head'"):
         per_layer({"tail": "0"}, layers, "output")
+
+
+def test_one_call_of_a_layer_is_a_key_of_its_own_that_no_wildcard_matches() -> None:
+    given = {"*": "0", "act#1": "1"}
+    chosen = per_layer(given, ["act"], "output", ["act#0", "act#1"])
+    assert chosen == {"act": "0", "act#1": "1"}
+    with pytest.raises(ValueError, match=r"'act#2', which matches none.*'act', 'act#0'"):
+        per_layer({"act#2": "1"}, ["act"], "output", ["act#0"])

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from torchkoopman.observe.trajectory import Trajectory
+from torchkoopman.observe.views import View
 
 STATES = {"first": torch.arange(24.0).reshape(2, 3, 4), "last": torch.arange(12.0).reshape(2, 3, 2)}
 MASK = torch.tensor([[True, True, False], [True, False, False]])
@@ -88,3 +89,13 @@ def test_labels_and_masks_that_do_not_fit_are_refused() -> None:
         Trajectory(STATES, torch.zeros(2))
     with pytest.raises(ValueError, match=r"mask has shape \(2, 4\).*\(2, 3\)"):
         Trajectory(STATES, mask=torch.ones(2, 4, dtype=torch.bool))
+
+
+def test_views_go_with_their_layers_and_not_with_stacked_states() -> None:
+    states = {name: torch.ones(2, 3, 4) for name in "abc"}
+    views = {name: View.of(states[name], None, None, name)[0] for name in "ab"}
+    whole = Trajectory(states, views=views)
+    assert whole.only(["c", "b"]).views == {"b": views["b"]}
+    assert whole.select(torch.tensor([1])).views == views
+    assert Trajectory.concatenate([whole, whole]).views == views
+    assert whole.delayed(1).views == {}

@@ -5,9 +5,12 @@ from dataclasses import replace
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 import torchkoopman as tk
+from torchkoopman.koopman.folding import Replacement
+from torchkoopman.observe.views import OutputOption
+from torchkoopman.unlearning.answers import Ends, Interview, Part
 from torchkoopman.unlearning.audit import EDITED, ORIGINAL, RETRAINED, UNEDITED, Audit, audit
 from torchkoopman.unlearning.relearning import Relearning
 from torchkoopman.unlearning.retraining import Batches, Retraining
@@ -210,3 +213,101 @@ def test_answers_that_are_no_logits_are_refused() -> None:
 def test_batches_that_are_no_pairs_are_refused(models: dict[str, nn.Module], batch: object) -> None:
     with pytest.raises(TypeError, match=r"test= gave a batch of type (Tensor|dict)"):
         audit(models[ORIGINAL], models[EDITED], [1], TRAIN, [batch])  # type: ignore[list-item]
+
+
+class Cell(nn.Module):
+    """Takes ``(h, g)`` and returns such a pair."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.turn = nn.Linear(CLASSES, CLASSES)
+
+    def forward(self, state: tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+        h, g = state
+        return torch.tanh(self.turn(h)), g + torch.sin(h)
+
+
+class Pairs(nn.Module):
+    """Two layers of several tensors, of which the classes are read off the second."""
+
+    def __init__(self, last: nn.Module | None = None) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            self.first, self.last = Cell(), last or Cell()
+
+    def forward(self, x: Tensor) -> Tensor:
+        state = self.first((x, x))
+        if isinstance(self.last, Replacement):
+            return self.last(state[1])  # type: ignore[no-any-return]
+        return self.last(state)[1]  # type: ignore[no-any-return]
+
+
+def second(output: tuple[Tensor, Tensor]) -> Tensor:
+    return output[1]
+
+
+def surrogate_of(model: nn.Module, output: OutputOption) -> tk.Surrogate:
+    return tk.fit(model, TRAIN, ["first", "last"], method="dmd", output=output, progress=False)
+
+
+def asked(model: nn.Module, surrogate: tk.Surrogate, output: OutputOption | None = None) -> Part:
+    ends = Ends.of(("first", "last"), [None, surrogate], output)
+    return Interview("edited", model, [1], ends, surrogate, 2 * 600).ask(TEST, "test")
+
+
+@torch.no_grad()
+def test_an_audit_looks_into_the_tensors_that_the_surrogate_was_fitted_on() -> None:
+    model = Pairs()
+    surrogate = surrogate_of(model, "1")
+    order = torch.cat([y for _, y in TEST])
+    x = torch.cat([x for x, _ in TEST])
+    found = asked(model, surrogate)
+    start, end = (each[1] for each in (model.first((x, x)), model.last(model.first((x, x)))))
+    for name, truth in (("start", start), ("decoded", end)):
+        mine = torch.cat([found.states[name][found.target], found.states[name][~found.target]])
+        expected = torch.cat([truth[order == 1], truth[order != 1]])
+        torch.testing.assert_close(mine, expected)
+    other = asked(model, surrogate, {"first": "0"})
+    assert torch.equal(other.states["decoded"], found.states["decoded"])
+    assert not torch.equal(other.states["start"], found.states["start"])
+    swapped = asked(Pairs(surrogate.replacement()), surrogate)
+    torch.testing.assert_close(swapped.states["start"], found.states["start"])
+    torch.testing.assert_close(
+        swapped.states["decoded"], surrogate(found.states["start"][:, None])[:, 0]
+    )
+
+
+def test_an_audit_of_layers_read_through_a_function_needs_the_function_again() -> None:
+    model = Pairs()
+    given = {"relearning": QUICK, "surrogates": {EDITED: surrogate_of(model, second)}}
+    with pytest.raises(ValueError, match=r"layer 'first' was read through the function 'second'"):
+        audit(model, model, [1], TRAIN, TEST, **given)  # type: ignore[arg-type]
+    one = audit(model, model, [1], TRAIN, TEST, output=second, **given)  # type: ignore[arg-type]
+    by_path = {"relearning": QUICK, "surrogates": {EDITED: surrogate_of(model, "1")}}
+    other = audit(model, model, [1], TRAIN, TEST, **by_path)  # type: ignore[arg-type]
+    assert one.columns == other.columns
+
+
+def test_an_audit_keeps_the_samples_of_a_layer_whose_batch_is_not_its_first_axis() -> None:
+    class Turned(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            with torch.random.fork_rng():
+                torch.manual_seed(0)
+                self.first, self.last = (nn.Linear(CLASSES, CLASSES) for _ in range(2))
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.last(self.first(x[None]))
+            return out[0]
+
+    model = Turned()
+    surrogate = tk.fit(
+        model, TRAIN, ["first", "last"], method="dmd", layout="t b f -> b t f", progress=False
+    )
+    ends = Ends.of(("first", "last"), [surrogate], None)
+    found = Interview("edited", model, [1], ends, surrogate, 1200).ask(TEST, "test")
+    assert found.states["start"].shape == (600, CLASSES)
+    torch.testing.assert_close(
+        found.states["decoded"], surrogate(found.states["start"][:, None])[:, 0]
+    )

@@ -139,7 +139,7 @@ class ClosedForm:
                 f"moments between {start!r} and {end!r} were not kept (pairs={self.pairs!r}); make "
                 "the fitter with pairs='all'."
             )
-        return replace(span, layers=(start, end), times=(0.0, 1.0))
+        return span.between(start, end)
 
     def _solve(
         self,

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from torchkoopman.koopman.surrogate import Surrogate
     from torchkoopman.observe.selection import Layers
     from torchkoopman.observe.trajectory import Trajectory
+    from torchkoopman.observe.views import LayoutOption, OutputOption
     from torchkoopman.observe.watch import Forward
 
 Method = Literal["autoencoder", "edmd", "dmd"]
@@ -45,7 +46,8 @@ def fit(
     held_out: Iterable[Any] | None = None,
     epochs: int = 1,
     steps: int = 1000,
-    layout: str | None = None,
+    layout: LayoutOption | None = None,
+    output: OutputOption | None = None,
     positions: int | None = None,
     forward: Forward | None = None,
     progress: bool = True,
@@ -69,7 +71,10 @@ def fit(
         epochs: passes over the loader; more than one needs ``held_out``, for a shuffled second
             pass would show the fit what was held out of the first.
         steps: gradient steps of the autoencoder in all, two fifths of them while data stream.
-        layout: einops pattern of the layers' outputs.
+        layout: einops pattern of the layers' outputs, as for :func:`torchkoopman.attach`.
+        output: which tensor is the state where a layer returns several, as for
+            :func:`torchkoopman.attach`: a path, a function, or ``{name or wildcard: choice}``. The
+            surrogate keeps paths and layouts as its ``views``; of a function only the name.
         positions: take so many random positions of each sample instead of all.
         forward: how to call the model on a batch, if not as above.
         progress: show a bar and print the evaluation.
@@ -94,7 +99,7 @@ def fit(
     rival = None if autoencoder is None else EDMDFitter()
     kept = _Holdout(0 if held_out is not None else _HELD_OUT, [fitter, baselines])
     kept.listeners += [] if rival is None else [_Limited(rival, _RIVAL_ROWS)]
-    watch = Watch(model, layers, layout, positions, forward)
+    watch = Watch(model, layers, layout, positions, forward, output)
     batches = (batch for _ in range(epochs) for batch in loader)
     watch.stream(tqdm(batches, "stream", length, disable=not progress), kept)
     if autoencoder is not None:
@@ -121,14 +126,31 @@ def evaluate(
     model: nn.Module,
     loader: Iterable[Any],
     *,
-    layout: str | None = None,
+    layout: LayoutOption | None = None,
+    output: OutputOption | None = None,
     positions: int | None = None,
     forward: Forward | None = None,
 ) -> Evaluation:
-    """Layer by layer FVU of a surrogate on data it has not seen; arguments as for :func:`fit`."""
+    """Layer by layer FVU of a surrogate on data it has not seen; arguments as for :func:`fit`.
+
+    Layers are read as the surrogate's ``views`` say; ``layout`` and ``output`` replace what they
+    say.
+
+    Raises:
+        ValueError: no rows in the loader; a layer that was read through a function, without
+            ``output``; or one that returns another structure than it did in the fit.
+    """
     evaluator = Evaluator(surrogate)
-    layers = [*surrogate.span.before, *surrogate.layers]
-    watch = Watch(model, layers, layout, positions, forward)
+    layers = (*surrogate.span.before, *surrogate.layers)
+    watch = Watch.of(
+        model,
+        layers,
+        surrogate.views,
+        layout=layout,
+        output=output,
+        positions=positions,
+        forward=forward,
+    )
     watch.stream(loader, evaluator)
     return evaluator.result()
 

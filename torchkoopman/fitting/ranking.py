@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from torchkoopman.koopman.parts import Affine, Part
     from torchkoopman.observe.selection import Layers
     from torchkoopman.observe.trajectory import Trajectory
+    from torchkoopman.observe.views import LayoutOption, OutputOption
     from torchkoopman.observe.watch import Forward
 
 _NULL = 1e-24
@@ -110,7 +111,8 @@ def rank_spans(
     *,
     observables: Part | Sequence[Part] = (),
     ridge: float = 1e-7,
-    layout: str | None = None,
+    layout: LayoutOption | None = None,
+    output: OutputOption | None = None,
     positions: int | None = None,
     forward: Forward | None = None,
     generator: torch.Generator | None = None,
@@ -137,7 +139,8 @@ def rank_spans(
         observables: parts beside the state, as for :class:`torchkoopman.EDMDFitter`, scaled by the
             first batch; none by default, which makes the closed form a ridge map.
         ridge: relative to the mean variance.
-        layout: einops pattern of the layers' outputs.
+        layout: einops pattern of the layers' outputs, as for :func:`torchkoopman.attach`.
+        output: which tensor is a layer's state, likewise.
         positions: take so many random positions of each sample instead of all.
         forward: how to call the model on a batch, if not as :func:`torchkoopman.fit` does.
         generator: draws the random features; None for one seeded with 0.
@@ -151,9 +154,10 @@ def rank_spans(
     batches = iter(loader)
     first = list(islice(batches, 1))
     with CostMeter(model) as meter:
-        Watch(model, layers, layout, None, forward).stream(first, meter)
+        Watch(model, layers, layout, None, forward, output).stream(first, meter)
     every = tqdm(chain(first, batches), "rank", batches_in(loader, 1), disable=not progress)
-    Watch(model, layers, layout, positions, forward).stream(halves.split(every), halves)
+    watch = Watch(model, layers, layout, positions, forward, output)
+    watch.stream(halves.split(every), halves)
     costs = meter.costs
     if costs is None or not all(half.count for half in halves.moments):
         raise ValueError(

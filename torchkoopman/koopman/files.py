@@ -44,7 +44,7 @@ def load_surrogate(path: str | Path) -> Surrogate:
     """The surrogate that :func:`save_surrogate` wrote, on the CPU.
 
     Raises:
-        ValueError: a file that holds no surrogate.
+        ValueError: a file that holds no surrogate, or one written before layers had views.
         FileNotFoundError: no such file.
     """
     path = _checked(path)
@@ -57,7 +57,10 @@ def load_surrogate(path: str | Path) -> Surrogate:
                 f"{path} holds no surrogate; files of edited models are for load(model, path)."
             )
         tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    surrogate = Surrogate.from_config(json.loads(config))
+    try:
+        surrogate = Surrogate.from_config(json.loads(config))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
     moments = {n.removeprefix(_STATISTICS): t for n, t in tensors.items() if _is_moment(n)}
     surrogate.load_state_dict({n: t for n, t in tensors.items() if not _is_moment(n)})
     if moments:

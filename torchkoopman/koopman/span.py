@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
-from torchkoopman.observe.layouts import Layout
+from torchkoopman.observe.views import View
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,8 +21,9 @@ class Span:
     """Names of the chosen layers, first in depth first."""
     times: tuple[float, ...]
     """Depth-time of each layer, ascending from 0 to 1."""
-    layouts: dict[str, Layout] = field(default_factory=dict)
-    """Layer → how its output becomes a state; empty where states were given as they are."""
+    views: dict[str, View] = field(default_factory=dict)
+    """Layer → how its output becomes a state, those in ``before`` included; empty where states were
+    given as they are."""
     inputs: tuple[InputSpec, ...] = ()
     """The model's positional tensor arguments, where the probe saw them."""
     before: tuple[str, ...] = ()
@@ -33,22 +34,40 @@ class Span:
         """The span that a trajectory follows, its states stacked on ``delays`` earlier ones."""
         return cls.even(
             trajectory.layers[delays:],
-            layouts={} if delays else dict(trajectory.layouts),
+            views=dict(trajectory.views),
             inputs=trajectory.inputs,
             before=trajectory.layers[:delays],
         )
 
+    def between(self, start: str, end: str) -> Span:
+        """The span from one of the layers to a later one, without those between."""
+        kept = (*self.before, start, end)
+        views = {layer: view for layer, view in self.views.items() if layer in kept}
+        return replace(self, layers=(start, end), times=(0.0, 1.0), views=views)
+
+    def config(self) -> dict[str, Any]:
+        """JSON-able form, enough for :meth:`from_config`."""
+        views = {layer: view.config() for layer, view in self.views.items()}
+        return {**{each.name: getattr(self, each.name) for each in fields(self)}, "views": views}
+
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Span:
-        """The span that ``dataclasses.asdict`` and JSON made ``config`` of."""
-        layouts = {
-            layer: Layout(layout["pattern"], tuple((axis, size) for axis, size in layout["sizes"]))
-            for layer, layout in config["layouts"].items()
-        }
+        """The span that :meth:`config` and JSON made ``config`` of.
+
+        Raises:
+            ValueError: a description from before layers had views.
+        """
+        if "views" not in config:
+            raise ValueError(
+                "the surrogate was written by an earlier version of torchkoopman: its span has "
+                f"{sorted(config)} but no 'views', so nothing says which tensor of a layer's "
+                "output was its state. Fit it again with this version, or read it with the version "
+                "that wrote it."
+            )
         return cls(
             tuple(config["layers"]),
             tuple(config["times"]),
-            layouts,
+            {layer: View.from_config(view) for layer, view in config["views"].items()},
             tuple((tuple(shape), dtype) for shape, dtype in config["inputs"]),
             tuple(config["before"]),
         )

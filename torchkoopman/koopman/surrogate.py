@@ -24,11 +24,12 @@ from torchkoopman.koopman.span import FitRecord, Span
 from torchkoopman.koopman.spectrum import Spectrum, spectrum_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from torchkoopman.koopman.pseudospectrum import Kind
     from torchkoopman.observe.class_moments import LabelledMoments
     from torchkoopman.observe.trajectory import InputSpec
+    from torchkoopman.observe.views import View
 
 
 class Surrogate(nn.Module):
@@ -67,6 +68,14 @@ class Surrogate(nn.Module):
     def inputs(self) -> tuple[InputSpec, ...]:
         """The model's positional tensor arguments, where the probe saw them."""
         return self.span.inputs
+
+    @property
+    def views(self) -> Mapping[str, View]:
+        """Layer → how its output becomes a state; empty where states were given as they are.
+
+        ``attach(model, surrogate.layers, output=surrogate.views)`` reads the layers so again.
+        """
+        return self.span.views
 
     @property
     def latent(self) -> int:
@@ -170,13 +179,13 @@ class Surrogate(nn.Module):
             self.operator.matrix(self.time(end) - self.time(start)),
             self._frame(end),
         )
-        layouts = self.span.layouts
-        return Replacement(core, layouts.get(start), layouts.get(end))
+        views = (self.views.get(layer) for layer in (start, end))
+        return Replacement(core, *(None if view is None else view.layout for view in views))
 
     def config(self) -> dict[str, Any]:
         """JSON-able structure, enough for :meth:`from_config`."""
         return {
-            "span": asdict(self.span),
+            "span": self.span.config(),
             "sizes": [(frame.size, frame.features) for frame in self.frames()],
             "observables": self.observables.config(),
             "operator": self.operator.config(),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -12,13 +12,14 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx import Proxy
 from torch.fx._symbolic_trace import is_fx_symbolic_tracing
 
-from torchkoopman.observe.layouts import Layout
-from torchkoopman.observe.outputs import OutputChoice, choose_tensor
+from torchkoopman.observe.views import View, look
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from torch import nn
+
+    from torchkoopman.observe.outputs import OutputChoice
 
 When = Literal["always", "train", "eval"]
 
@@ -108,12 +109,13 @@ class Reading:
     """Shape ``(batch, positions, features)``; rows that are not finite are 0."""
     finite: Tensor | None
     """True where a row is finite, ``(batch, positions)``; ``None`` if all are known to be."""
-    layout: Layout
+    view: View
+    """Which tensor of the output it is, and in which layout."""
 
     @classmethod
-    def of(cls, tensor: Tensor, layout: Layout, sample: PositionSample, layer: str) -> Reading:
+    def of(cls, tensor: Tensor, view: View, sample: PositionSample, layer: str) -> Reading:
         """Copy ``tensor`` out of the running model; call it under :func:`plain_modes`."""
-        state = sample.of(layout.to_state(tensor), f"layer {layer!r}")
+        state = sample.of(view.layout.to_state(tensor), f"layer {layer!r}")
         if state.dtype.itemsize < torch.float32.itemsize:
             state = state.float()  # statistics in bfloat16 are wrong in the third digit
         if state.untyped_storage().data_ptr() == tensor.untyped_storage().data_ptr():
@@ -122,17 +124,20 @@ class Reading:
         # One pass, no temporary. A row whose sum overflows would overflow every moment too.
         finite = state.sum(-1).isfinite()
         if state.device.type == "cpu" and bool(finite.all()):
-            return cls(state, None, layout)
+            return cls(state, None, view)
         # Elsewhere asking whether all are finite would wait for the device: take the mask unasked.
-        return cls(torch.where(finite[..., None], state, 0.0), finite, layout)
+        return cls(torch.where(finite[..., None], state, 0.0), finite, view)
 
 
 class Reader:
-    """How layers are read: the arguments of ``attach``, resolved to one value per layer."""
+    """How layers are read: the arguments of ``attach``, resolved to one value per layer.
+
+    A value for one of a layer's calls, ``"name#k"``, comes before that for the layer.
+    """
 
     def __init__(
         self,
-        outputs: Mapping[str, OutputChoice],
+        outputs: Mapping[str, OutputChoice | View],
         layouts: Mapping[str, str],
         when: When,
         positions: int | None,
@@ -143,7 +148,7 @@ class Reader:
         self._when = when
         self._positions = positions
         self._generator = generator
-        self._layouts: dict[str, tuple[torch.Size, Layout]] = {}
+        self._views: dict[str, tuple[torch.Size, View]] = {}
 
     def takes(self, module: nn.Module) -> bool:
         """Whether a forward pass of ``module`` shall be read in the mode that it is in."""
@@ -153,25 +158,36 @@ class Reader:
         """The positions for one forward pass, drawn when its first layer is read."""
         return PositionSample(self._positions, self._generator)
 
-    def read(self, layer: str, output: object, sample: PositionSample) -> Reading | str:
-        """A reading of a layer's output, or in a word why there is none."""
+    def read(
+        self, layer: str, call: str, output: object, sample: PositionSample, masked: bool
+    ) -> Reading | str:
+        """A reading of a layer's output, or in a word why there is none.
+
+        Args:
+            layer: the module's name.
+            call: ``"name#k"``, k counting its calls within this forward pass.
+            output: what it returned.
+            sample: of the positions in this forward pass.
+            masked: whether a mask says which rows of this forward pass count.
+        """
         if is_tracing() or is_traced(output):
             return "traced"
-        tensor = choose_tensor(output, self._outputs.get(layer), layer)
+        choice = self._outputs.get(call, self._outputs.get(layer))
+        shape, view = self._views.get(call, (None, None))
+        found = None if view is None else view.find(output)
+        again = found is not None and found.is_floating_point() and isinstance(choice, str | View)
+        tensor = found if found is not None and again else look(output, choice, layer)
         if is_traced(tensor):
             return "traced"
         if tensor.numel() == 0:
             return "empty batch"
         with plain_modes(tensor.device.type, grad=False):
-            return Reading.of(tensor, self._layout(layer, tensor), sample, layer)
-
-    def _layout(self, layer: str, tensor: Tensor) -> Layout:
-        """The layer's layout, made anew only when the shape is new."""
-        shape, layout = self._layouts.get(layer, (None, None))
-        if layout is None or shape != tensor.shape:
-            try:
-                layout = Layout.of(tensor, self._patterns.get(layer))
-            except ValueError as error:
-                raise ValueError(f"layer {layer!r}: {error}") from error
-            self._layouts[layer] = tensor.shape, layout
-        return layout
+            known = view is not None and (found is tensor or view.function is not None)
+            if view is None or not known or shape != tensor.shape:
+                pattern = self._patterns.get(call, self._patterns.get(layer))
+                view = View.onto(tensor, output, choice, pattern, layer, masked)
+                self._views[call] = tensor.shape, view
+            elif view.masked != masked:
+                view = replace(view, masked=masked)
+                self._views[call] = tensor.shape, view
+            return Reading.of(tensor, view, sample, layer)

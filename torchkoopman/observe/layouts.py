@@ -77,6 +77,13 @@ class Layout:
         last = _groups(self.pattern.split("->")[1])[-1]
         return math.prod(dict(self.sizes).get(axis, 1) for axis in last)
 
+    @property
+    def by_sample(self) -> str:
+        """The pattern that makes one row of each sample, its positions one after the other."""
+        left, right = (side.strip() for side in self.pattern.split("->"))
+        batch, *rest = (axis for group in _groups(right) for axis in group if axis != "1")
+        return f"{left} -> {batch} 1 ({' '.join(rest)})"
+
     def to_state(self, output: Tensor) -> Tensor:
         """``output`` as a state of shape ``(batch, positions, features)``."""
         return rearrange(output, self.pattern)

@@ -110,7 +110,8 @@ class Pairing:
             return
         forward = self._forward
         call = 0 if forward is None else forward.calls[name]
-        self.ledger.fired.update((name, f"{name}#{call}"))
+        stream = f"{name}#{call}"
+        self.ledger.fired.update((name, stream))
         if forward is None:
             self.ledger.skipped["traced" if is_tracing() else "outside"] += 1
             return
@@ -118,10 +119,12 @@ class Pairing:
         chosen = self.selected[name].calls
         if chosen is not None and call not in chosen:
             return
-        reading = forward.skip or self._reader.read(name, output, forward.sample)
+        reading = forward.skip or self._reader.read(
+            name, stream, output, forward.sample, self.mask is not None
+        )
         if isinstance(reading, Reading):
             forward.readings[name, call] = reading
-            self.ledger.reads[f"{name}#{call}"] += 1
+            self.ledger.reads[stream] += 1
         else:
             forward.skipped = True
             self.ledger.skipped[reading] += 1
@@ -171,7 +174,7 @@ class Pairing:
                 {stream: reading.state for stream, reading in readings.items()},
                 _ordinary(self.labels, device),
                 None if mask is None else forward.sample.of(mask.bool(), "the mask"),
-                {stream: reading.layout for stream, reading in readings.items()},
+                {stream: reading.view for stream, reading in readings.items()},
                 forward.inputs,
             )
             trajectory = self._without_bad_rows(trajectory, readings)

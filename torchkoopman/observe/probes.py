@@ -16,13 +16,13 @@ from torchkoopman.observe.selection import Layers, Selected, per_layer, select
 from torchkoopman.observe.trajectory import Trajectory
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
     from types import TracebackType
 
     from torch import nn
 
-    from torchkoopman.observe.outputs import OutputChoice
     from torchkoopman.observe.report import ProbeReport
+    from torchkoopman.observe.views import LayoutOption, OutputOption
 
 
 class Updatable(Protocol):
@@ -39,8 +39,8 @@ def attach(
     model: nn.Module,
     layers: Layers,
     *,
-    layout: str | Mapping[str, str] | None = None,
-    output: OutputChoice | Mapping[str, OutputChoice] | None = None,
+    layout: LayoutOption | None = None,
+    output: OutputOption | None = None,
     when: When = "always",
     positions: int | None = None,
     generator: torch.Generator | None = None,
@@ -62,7 +62,8 @@ def attach(
         output: which tensor is the state where a layer returns several: a path such as ``"0"`` or
             ``"0.hidden"``, or a function from the output to a tensor, for all layers or as
             ``{name or wildcard: choice}``. By default the only floating-point tensor with two axes
-            or more, else the first item of a tuple or list.
+            or more, else the first item of a tuple or list. ``output=surrogate.views`` reads the
+            layers of a surrogate as they were read for it, layouts included.
         when: take forward passes ``"always"``, or only while the outermost module called is in
             ``"train"`` or ``"eval"`` mode.
         positions: take at most this many positions of each sample, the same random ones in all
@@ -85,9 +86,10 @@ def attach(
         )
     selected = select(model, layers)
     names = [each.name for each in selected]
+    calls = [call for each in selected if each.calls for call in each.required]
     reader = Reader(
-        per_layer(output, names, "output"),
-        per_layer(layout, names, "layout"),
+        per_layer(output, names, "output", calls),
+        per_layer(layout, names, "layout", calls),
         when,
         positions,
         generator or torch.Generator().manual_seed(0),
@@ -106,7 +108,7 @@ class Probe:
         RuntimeError: a chosen layer did not run.
         TypeError: a layer's output is ambiguous, packed, or not floating-point.
         ValueError: layers of different resolution, a width that changed, a layout, labels or a mask
-            that do not fit.
+            that do not fit, nothing at the path of ``output``, or a view's structure that differs.
     """
 
     def __init__(self, model: nn.Module, selected: tuple[Selected, ...], reader: Reader) -> None:

@@ -47,6 +47,9 @@ class StreamReport:
     """Rows passed on that count: without those masked out, and without non-finite ones."""
     shape: tuple[int, ...]
     """``(batch, positions, features)`` when last passed on."""
+    output: str
+    """Which tensor of what the layer returns is the state: its path, ``""`` for the output itself,
+    or ``"function NAME"``."""
     layout: str
     """The einops pattern that made the state, given or by default."""
     not_finite: int
@@ -96,9 +99,10 @@ class ProbeReport:
         for stream in self.streams:
             shape = " × ".join(map(str, stream.shape))
             bad = f", {stream.not_finite} not finite" if stream.not_finite else ""
+            output = f"output {stream.output!r}, " if stream.output else ""
             lines.append(
                 f"  {stream.layer:{width}}  {stream.calls} calls, {stream.rows} rows{bad}, "
-                f"state {shape}, layout {stream.layout!r}"
+                f"state {shape}, {output}layout {stream.layout!r}"
             )
         return "\n".join(lines)
 
@@ -108,6 +112,7 @@ class StreamLedger:
     """What is counted of one stream while the probe is on."""
 
     shape: tuple[int, ...] = ()
+    output: str = ""
     layout: str = ""
     rows: Count = field(default_factory=Count)
     not_finite: Count = field(default_factory=Count)
@@ -131,7 +136,8 @@ class Ledger:
         self.trajectories += 1
         for layer, reading in readings.items():
             stream = self.streams.setdefault(layer, StreamLedger())
-            stream.shape, stream.layout = tuple(reading.state.shape), reading.layout.pattern
+            stream.shape, view = tuple(reading.state.shape), reading.view
+            stream.output, stream.layout = view.source, view.layout.pattern
             stream.rows.add(trajectory.batch * trajectory.positions if mask is None else mask.sum())
             if reading.finite is not None:
                 stream.not_finite.add((~reading.finite).sum())
@@ -144,6 +150,7 @@ class Ledger:
                 self.reads[layer if "#" in layer else f"{layer}#0"],
                 int(stream.rows),
                 stream.shape,
+                stream.output,
                 stream.layout,
                 int(stream.not_finite),
             )

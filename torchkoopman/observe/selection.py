@@ -87,16 +87,18 @@ def per_layer(
     option: Option | Mapping[str, Option] | None,
     names: Iterable[str],
     argument: str,
+    calls: Iterable[str] = (),
     caller: str = "attach",
 ) -> dict[str, Option]:
     """An option given once for all layers, or by name and wildcard, as one value per layer.
 
-    A layer's own name comes before wildcards, an earlier wildcard before a later one.
+    A layer's own name comes before wildcards, an earlier wildcard before a later one. One of
+    ``calls``, as ``"name#k"``, is a key of its own, which no wildcard matches.
 
     Raises:
         ValueError: a key matches none of the chosen layers.
     """
-    names = list(names)
+    names, calls = list(names), list(calls)
     if option is None:
         return {}
     if not isinstance(option, Mapping):
@@ -104,10 +106,11 @@ def per_layer(
     chosen: dict[str, Option] = {}
     for pattern, value in option.items():
         matched = [name for name in names if _regex(pattern).fullmatch(name)]
+        matched += [call for call in calls if call == pattern]
         if not matched:
             raise ValueError(
                 f"{caller}({argument}=...) has the key {pattern!r}, which matches none of the "
-                f"chosen layers; these are: {', '.join(map(repr, names))}."
+                f"chosen layers; these are: {', '.join(map(repr, [*names, *calls]))}."
             )
         for name in matched:
             if name == pattern or name not in chosen:

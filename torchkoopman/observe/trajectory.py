@@ -11,7 +11,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from torchkoopman.observe.layouts import Layout
+    from torchkoopman.observe.views import View
 
 InputSpec = tuple[tuple[int, ...], str]
 """Shape and dtype (as ``"float32"``) of one positional tensor argument of the model."""
@@ -29,8 +29,9 @@ class Trajectory:
     mask: Tensor | None = None
     """True where a row counts, shape ``(batch, positions)``; False for padding and for what is not
     finite."""
-    layouts: Mapping[str, Layout] = field(default_factory=dict)
-    """Layer → how its output became a state, for the way back."""
+    views: Mapping[str, View] = field(default_factory=dict)
+    """Layer → how its output became a state, for the way back; empty for bare tensors and for
+    stacked states."""
     inputs: tuple[InputSpec, ...] = ()
     """The model's positional tensor arguments, so that an export can make an example of its own."""
 
@@ -127,7 +128,8 @@ class Trajectory:
         if unknown:
             raise ValueError(f"the trajectory has the layers {self.layers}, not {unknown}.")
         states = {layer: self.states[layer] for layer in layers}
-        return replace(self, states=states)
+        views = {layer: self.views[layer] for layer in layers if layer in self.views}
+        return replace(self, states=states, views=views)
 
     def delayed(self, delays: int) -> Trajectory:
         """Delay coordinates over layers: each state stacked on the ``delays`` before it (S2).
@@ -151,7 +153,7 @@ class Trajectory:
             for depth, layer in enumerate(self.states)
             if depth >= delays
         }
-        return replace(self, states=stacked, layouts={})
+        return replace(self, states=stacked, views={})
 
     @staticmethod
     def concatenate(parts: list[Trajectory]) -> Trajectory:
@@ -165,7 +167,7 @@ class Trajectory:
             if labelled
             else None,
             torch.cat([part.full_mask() for part in parts]) if masked else None,
-            first.layouts,
+            first.views,
             first.inputs,
         )
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from torch import Tensor
 
 from torchkoopman.observe.layouts import Layout
-from torchkoopman.observe.outputs import choose_tensor
+from torchkoopman.observe.outputs import OutputChoice, choose_tensor
 from torchkoopman.observe.places import Place, Step, kinds, leaves, read, spelled
-
-if TYPE_CHECKING:
-    from torchkoopman.observe.outputs import OutputChoice
 
 
 @dataclass(frozen=True)
@@ -35,7 +33,7 @@ class View:
     def of(
         cls,
         output: object,
-        choice: OutputChoice | None,
+        choice: OutputChoice | View | None,
         pattern: str | None,
         layer: str,
         masked: bool = False,
@@ -44,31 +42,74 @@ class View:
 
         Args:
             output: whatever the layer returned.
-            choice: which tensor of it, see :func:`choose_tensor`.
+            choice: which tensor of it, see :func:`look`.
             pattern: einops pattern from it to ``(batch, positions, features)``, see
-                :meth:`Layout.of`.
+                :meth:`Layout.of`; None takes that of ``choice`` if it is a view.
             layer: the layer's name, for errors.
             masked: whether a mask says which rows count.
 
         Raises:
-            TypeError: no tensor, several to choose from, or integers.
-            ValueError: nothing at the path, or a layout that does not fit.
+            TypeError: no tensor, several to choose from, integers, or a view through a function.
+            ValueError: nothing at the path, another structure than a view saw, or a layout that
+                does not fit.
         """
-        tensor = choose_tensor(output, choice, layer)
+        tensor = look(output, choice, layer)
+        return cls.onto(tensor, output, choice, pattern, layer, masked), tensor
+
+    @classmethod
+    def onto(
+        cls,
+        tensor: Tensor,
+        output: object,
+        choice: OutputChoice | View | None,
+        pattern: str | None,
+        layer: str,
+        masked: bool = False,
+    ) -> View:
+        """The view of the tensor that :func:`look` chose; arguments as for :meth:`of`.
+
+        Raises:
+            ValueError: a layout that does not fit.
+        """
+        if isinstance(choice, View):
+            pattern = choice.layout.pattern if pattern is None else pattern
         try:
             layout = Layout.of(tensor, pattern)
         except ValueError as error:
             raise ValueError(f"layer {layer!r}: {error}") from error
+        if isinstance(choice, View):
+            return cls(layout, choice.place, choice.structure, masked=masked)
         if choice is not None and not isinstance(choice, str):
             name = getattr(choice, "__name__", type(choice).__name__)
-            return cls(layout, function=name, masked=masked), tensor
-        place = place_of(output, tensor)
-        return cls(layout, place, kinds(output, place), masked=masked), tensor
+            return cls(layout, function=name, masked=masked)
+        place = place_of(output, tensor, choice)
+        return cls(layout, place, kinds(output, place), masked=masked)
+
+    def find(self, output: Any) -> Tensor | None:
+        """What is at the place, if it is a tensor in containers of the same types.
+
+        Quick, for every forward pass; :func:`find_state` is strict and says what differs.
+        """
+        for step, kind in zip(self.place, self.structure, strict=True):
+            if type(output).__name__ != kind:
+                return None
+            if isinstance(output, dict) and not step.field and step.key not in output:
+                return None  # a defaultdict would make an entry
+            try:
+                output = getattr(output, str(step.key)) if step.field else output[step.key]
+            except (LookupError, AttributeError):
+                return None
+        return output if isinstance(output, Tensor) else None
 
     @property
     def path(self) -> str:
         """The place as ``output=`` takes it: ``"0.hidden"``; empty for the output itself."""
         return spelled(self.place)
+
+    @property
+    def source(self) -> str:
+        """The path, or ``"function NAME"``; empty for the output itself."""
+        return self.path if self.function is None else f"function {self.function}"
 
     def config(self) -> dict[str, Any]:
         """JSON-able form, enough for :meth:`from_config`."""
@@ -101,13 +142,38 @@ class View:
 
     def __str__(self) -> str:
         where = f"output {self.path!r}" if self.place else "output itself"
-        where = where if self.function is None else f"function {self.function}"
+        where = where if self.function is None else self.source
         return f"{where}, {self.layout.pattern}{', masked' if self.masked else ''}"
 
 
-def place_of(output: object, tensor: Tensor) -> Place:
-    """Where a tensor that was chosen from an output is in it."""
-    return next(place for place, leaf in leaves(output) if leaf is tensor)
+OutputOption = OutputChoice | View | Mapping[str, OutputChoice | View]
+"""What ``output=`` takes: one choice for all layers, or ``{name or wildcard: choice}``."""
+LayoutOption = str | Mapping[str, str]
+"""What ``layout=`` takes: one einops pattern for all layers, or ``{name or wildcard: pattern}``."""
+
+
+def look(output: object, choice: OutputChoice | View | None, layer: str) -> Tensor:
+    """The tensor that a choice means.
+
+    A view reads it where it read it before, in the same structure; a path, a function, or the rule
+    for want of both choose as in :func:`choose_tensor`.
+
+    Raises:
+        TypeError: no tensor, several to choose from, integers, or a view through a function.
+        ValueError: nothing at the path, or another structure than the view saw.
+    """
+    if isinstance(choice, View):
+        output, choice = read(output, find_state(output, layer, choice)), None
+    return choose_tensor(output, choice, layer)
+
+
+def place_of(output: object, tensor: Tensor, path: str | None = None) -> Place:
+    """Where a tensor that was chosen from an output is in it.
+
+    The same tensor may be at several places: a path says which is meant, by default the first.
+    """
+    found = (place for place, leaf in leaves(output) if leaf is tensor)
+    return next(place for place in found if path is None or spelled(place) == path)
 
 
 def find_state(output: object, layer: str, known: View | str | None = None) -> Place:
@@ -122,7 +188,7 @@ def find_state(output: object, layer: str, known: View | str | None = None) -> P
         return _as_viewed(output, layer, known)
     if not known and [place for place, _ in leaves(output)] == [()]:
         return ()
-    return place_of(output, choose_tensor(output, known or None, layer))
+    return place_of(output, choose_tensor(output, known or None, layer), known or None)
 
 
 def _as_viewed(output: object, layer: str, view: View) -> Place:

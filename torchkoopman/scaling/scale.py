@@ -212,7 +212,7 @@ def _passing(
         )
     whole = Trajectory.concatenate(seen)
     whole = whole.select(whole.full_mask().all(1))
-    inputs, outputs = (whole.layouts[name].to_output(whole.states[name]) for name in names)
+    inputs, outputs = (whole.views[name].layout.to_output(whole.states[name]) for name in names)
     found, features = whole.batch * whole.positions, inputs.shape[-1]
     if found <= features:
         raise ValueError(

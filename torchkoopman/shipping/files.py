@@ -43,7 +43,7 @@ def load(
 
     Raises:
         ValueError: not such a file, or one in which a plain module was swapped in, whose structure
-            the file does not know.
+            the file does not know, or a surrogate written before layers had views.
         RuntimeError: the tensors do not fit the architecture.
     """
     path = Path(path)
@@ -62,7 +62,10 @@ def load(
                 f"swap(model, module, start={record.start!r}, end={record.end!r}), and read the "
                 "file into the result with safetensors.torch.load_model."
             )
-        surrogate = Surrogate.from_config(record.config)
+        try:
+            surrogate = Surrogate.from_config(record.config)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
         inputs = example_inputs
         if inputs is None and record.how != "fx":
             inputs = seen_inputs(edited, record.inputs).args

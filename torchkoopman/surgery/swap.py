@@ -173,7 +173,7 @@ def _known(
     """How the two layers' states are chosen: as the surrogate's were, or as is said."""
     views: Mapping[str, View] = getattr(fitted, "views", {})
     known: dict[str, Known] = {layer: views.get(layer) for layer in layers}
-    for layer, path in per_layer(output, layers, "output", "swap").items():
+    for layer, path in per_layer(output, layers, "output", caller="swap").items():
         if not isinstance(path, str):
             raise TypeError(
                 f"swap() got output={path!r} for layer {layer!r}: a function is for looking, and a "

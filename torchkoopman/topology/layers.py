@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from torchkoopman.koopman.surrogate import Surrogate
+    from torchkoopman.observe.views import LayoutOption, OutputOption
     from torchkoopman.observe.watch import Forward
     from torchkoopman.topology.betti import BettiCurve
     from torchkoopman.topology.clouds import Kind, Space
@@ -54,7 +55,8 @@ def topology_of(
     space: Space = "states",
     normalise: bool = False,
     generator: torch.Generator | None = None,
-    layout: str | None = None,
+    layout: LayoutOption | None = None,
+    output: OutputOption | None = None,
     positions: int | None = None,
     forward: Forward | None = None,
     max_bytes: int = MAX_BYTES,
@@ -88,14 +90,18 @@ def topology_of(
         normalise: divide each cloud by its RMS distance from its mean, so that shapes are compared
             and not sizes.
         generator: of the sample and the subsamples; None for one seeded with 0.
-        layout: einops pattern of the layers' outputs.
+        layout: einops pattern of the layers' outputs; by default those of the surrogate's
+            ``views``.
+        output: which tensor is a layer's state; by default what the surrogate's ``views`` say.
         positions: take so many random positions of each sample instead of all.
         forward: how to call the model on a batch.
         max_bytes: refuse at the start what could need more memory.
 
     Raises:
         ValueError: too much memory, fewer than two rows in the loader, states that are not finite,
-            an unknown rule, choice or space, or times at which K(t) does not exist.
+            an unknown rule, choice or space, times at which K(t) does not exist, a layer that was
+            read through a function, without ``output``, or one that returns another structure
+            than in the fit.
         ImportError: loops without gudhi.
     """
     _require_known("space", space, ("states", "latent"))
@@ -112,7 +118,16 @@ def topology_of(
     for dimension, rows in most.items():
         require_memory(rows, features, dimension, max_bytes)
     clouds = Clouds(surrogate, points, space, [float(time) for time in times], generator)
-    watch = Watch(model, [*surrogate.span.before, *surrogate.layers], layout, positions, forward)
+    watched = (*surrogate.span.before, *surrogate.layers)
+    watch = Watch.of(
+        model,
+        watched,
+        surrogate.views,
+        layout=layout,
+        output=output,
+        positions=positions,
+        forward=forward,
+    )
     watch.stream(loader, clouds)
     network = _prepared(clouds, "network", normalise)
     predicted = _prepared(clouds, "surrogate", normalise)

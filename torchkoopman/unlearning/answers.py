@@ -9,14 +9,16 @@ import torch
 from torch import Tensor, nn
 
 from torchkoopman.koopman.folding import Replacement
-from torchkoopman.observe.watch import Watch
+from torchkoopman.observe.watch import Watch, read_again
 from torchkoopman.unlearning.measures import among
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterable, Iterator
 
     from torchkoopman.koopman.surrogate import Surrogate
+    from torchkoopman.observe.outputs import OutputChoice
     from torchkoopman.observe.trajectory import Trajectory
+    from torchkoopman.observe.views import OutputOption, View
     from torchkoopman.unlearning.retraining import Batches
 
 _FLAT = "b ... -> b 1 (...)"
@@ -47,6 +49,40 @@ class Answers:
     test: Part
 
 
+@dataclass(frozen=True)
+class Ends:
+    """Which two layers are looked into, and how their outputs are read."""
+
+    layers: tuple[str, str]
+    """Start and end."""
+    outputs: dict[str, OutputChoice | View]
+    """Layer → which tensor of its output is looked at, where that is not left to the rule."""
+    layouts: dict[str, str]
+    """Layer → the pattern that makes one row a sample of that tensor."""
+
+    @classmethod
+    def of(
+        cls,
+        layers: tuple[str, str],
+        surrogates: Iterable[Surrogate | None],
+        output: OutputOption | None,
+    ) -> Ends:
+        """The two layers, read as for the first surrogate that knows them, or as ``output`` says.
+
+        Raises:
+            ValueError: a layer was read through a function and ``output`` has nothing for it, or a
+                key of ``output`` matches no layer.
+        """
+        views: dict[str, View] = {}
+        for surrogate in surrogates:
+            views = {**({} if surrogate is None else surrogate.views), **views}
+        outputs, _ = read_again(layers, views, output)
+        layouts = {
+            layer: views[layer].layout.by_sample if layer in views else _FLAT for layer in layers
+        }
+        return cls(layers, outputs, layouts)
+
+
 class Interview:
     """Asks a network about batches, and keeps its answers and a share of its states.
 
@@ -54,7 +90,7 @@ class Interview:
         name: of the network, for errors.
         model: the classifier.
         classes: the forgotten ones.
-        layers: start and end of the span; None for none.
+        ends: of the span whose states are looked into; None for none.
         surrogate: what stands in the network's span, for its latent state.
         samples: half so many states of forgotten and of other samples are kept at most.
     """
@@ -64,13 +100,14 @@ class Interview:
         name: str,
         model: nn.Module,
         classes: Collection[int],
-        layers: tuple[str, str] | None,
+        ends: Ends | None,
         surrogate: Surrogate | None,
         samples: int,
     ) -> None:
         self.name, self.model, self.classes = name, model, tuple(classes)
         self.surrogate, self.samples = surrogate, samples
-        self.layers = None if layers is None else _places(name, model, *layers)
+        self.ends = ends
+        self.layers = None if ends is None else _places(name, model, *ends.layers)
 
     def ask(self, batches: Batches, what: str) -> Part:
         """Run the model over the batches, in eval mode and without gradients."""
@@ -78,7 +115,7 @@ class Interview:
         self._labels: list[Tensor] = []
         self._states: list[dict[str, Tensor]] = []
         self._targets: list[Tensor] = []
-        Watch(self.model, [*(self.layers or ()), _ROOT], _FLAT).stream(_pairs(batches, what), self)
+        self._watch().stream(_pairs(batches, what), self)
         if not self._labels:
             raise ValueError(f"{what}= has no batches; an audit needs {what} data.")
         names = self._states[0]
@@ -107,6 +144,17 @@ class Interview:
         self._labels.append(labels.cpu())
         self._targets.append(target[chosen].cpu())
         self._states.append(self._span({layer: row[chosen] for layer, row in rows.items()}))
+
+    def _watch(self) -> Watch:
+        """The two layers and the logits; what was swapped in returns the end's tensor itself."""
+        layouts, outputs = {_ROOT: _FLAT}, dict[str, "OutputChoice | View"]()
+        if self.ends is not None and self.layers is not None:
+            for layer, module in zip(self.ends.layers, self.layers, strict=True):
+                layouts[module] = self.ends.layouts[layer]
+                swapped = isinstance(self.model.get_submodule(module), Replacement)
+                if layer in self.ends.outputs and not swapped:
+                    outputs[module] = self.ends.outputs[layer]
+        return Watch(self.model, [*(self.layers or ()), _ROOT], layouts, output=outputs)
 
     def _wanted(self, target: Tensor, kind: bool) -> Tensor:
         """Indices of the batch's forgotten or other samples that there is still room for."""

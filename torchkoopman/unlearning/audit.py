@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from torchkoopman.unlearning.answers import Answers, Interview, answers_of
+from torchkoopman.unlearning.answers import Answers, Ends, Interview, answers_of
 from torchkoopman.unlearning.measures import (
     Detection,
     Membership,
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from torchkoopman.koopman.surrogate import Surrogate
+    from torchkoopman.observe.views import OutputOption
     from torchkoopman.unlearning.retraining import Batches
 
 ORIGINAL, UNEDITED, EDITED, RETRAINED = "original", "unedited swap", "edited", "retrained"
@@ -116,6 +117,7 @@ def audit(
     baselines: Mapping[str, nn.Module] | None = None,
     surrogates: Mapping[str, Surrogate] | None = None,
     layers: tuple[str, str] | None = None,
+    output: OutputOption | None = None,
     relearning: Relearning = Relearning(),  # noqa: B008, frozen
     samples: int = 2000,
 ) -> Audit:
@@ -135,6 +137,9 @@ def audit(
             that stands in it, for its latent state, and for the edit's time and memory.
         layers: start and end of the span whose states are looked into; by default the edited
             surrogate's.
+        output: which tensor of these two layers' outputs, as for :func:`torchkoopman.attach`; by
+            default what the surrogates' ``views`` say. The module that a swap put in is read as it
+            is.
         relearning: how relearning is tried.
         samples: at most so many states of each data set go into the probe and the neighbours.
 
@@ -145,7 +150,8 @@ def audit(
     Raises:
         ValueError: a class without samples in ``train`` or ``test``, none left to retain, a
             retrained network that was not fresh, two columns of one name, data that come in
-            another order at each pass or are gone after one, or a layer a network does not have.
+            another order at each pass or are gone after one, a layer a network does not have, or
+            one that was read through a function, without ``output``.
         TypeError: batches that are not ``(inputs, labels)``, or answers that are not one row of
             logits per sample.
     """
@@ -156,9 +162,11 @@ def audit(
         raise ValueError(f"surrogates= names {strange}; the columns are {list(networks)}.")
     if layers is None and EDITED in given:
         layers = (given[EDITED].layers[0], given[EDITED].layers[-1])
+    known = (given.get(EDITED), *given.values())
+    ends = None if layers is None else Ends.of(layers, known, output)
 
     def ask(name: str, model: nn.Module) -> Answers:
-        interview = Interview(name, model, classes, layers, given.get(name), samples)
+        interview = Interview(name, model, classes, ends, given.get(name), samples)
         return answers_of(interview, train, test)
 
     answers = {name: ask(name, model) for name, model in networks.items()}
