@@ -1,0 +1,146 @@
+"""Networks wired by chance, with all that networks do: no swap is silently wrong.
+
+A swap is exact, refused (``tk.swap`` raises) or loud (the edited model raises). Which cuts are
+feasible, and so should mostly be swapped, is said in ``flow.py``, from the wiring alone.
+"""
+
+from collections import Counter
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import HealthCheck, Phase, assume, event, given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from tests.surgery.flow import Flow
+from tests.surgery.overriding import INPUTS, Map, verdict
+from tests.surgery.random_networks import Network, Step, Wiring, wirings
+
+LEAST = 0.6
+"""Share of the feasible cuts that ``how="auto"`` must swap."""
+TALLY: Counter[tuple[str, bool, str]] = Counter()
+"""(way, whether the cut is feasible, verdict) → how often."""
+COMMON: dict[str, Any] = {
+    "deadline": None,
+    "derandomize": True,
+    "database": None,
+    "suppress_health_check": [HealthCheck.too_slow],
+}
+QUICK = (Phase.explicit, Phase.generate)
+"""Without shrinking, where an example takes long."""
+
+
+@st.composite
+def cuts(draw: st.DrawFn) -> tuple[Wiring, str, str, bool]:
+    """A network, the ends of a span in it, and whether the cut is feasible; half of them are."""
+    wiring = draw(wirings())
+    flow = Flow(wiring)
+    found = flow.cuts()
+    feasible = [cut for cut in found if flow.feasible(*cut)]
+    assume(found)
+    chosen = draw(st.sampled_from(feasible if feasible and draw(st.booleans()) else found))
+    return wiring, *chosen, chosen in feasible
+
+
+def judged(cut: tuple[Wiring, str, str, bool], new: str, before: bool, how: str) -> tuple[str, str]:
+    """The verdict on one cut, and why; it is counted."""
+    wiring, start, end, feasible = cut
+    module = nn.Identity() if new == "identity" else Map()
+    found = verdict(Network(wiring), Network(wiring), module, start, end, how, before)
+    TALLY[how, feasible, found[0]] += 1
+    event(f"{how}, {'feasible' if feasible else 'infeasible'}: {found[0]}")
+    return found
+
+
+NEW = st.sampled_from(["map"] * 5 + ["identity"])
+
+
+@settings(max_examples=600, **COMMON)
+@given(cuts(), NEW, st.booleans())
+def test_no_swap_by_the_first_way_that_fits_is_silently_wrong(
+    cut: tuple[Wiring, str, str, bool], new: str, before: bool
+) -> None:
+    found, why = judged(cut, new, before, "auto")
+    assert found != "silent", why
+
+
+@settings(max_examples=180, **COMMON)
+@given(cuts(), NEW, st.booleans())
+def test_no_swap_by_tracing_is_silently_wrong(
+    cut: tuple[Wiring, str, str, bool], new: str, before: bool
+) -> None:
+    found, why = judged(cut, new, before, "fx")
+    assert found != "silent", why
+
+
+@settings(max_examples=160, **COMMON)
+@given(cuts(), NEW, st.booleans())
+def test_no_swap_by_replacing_layers_is_silently_wrong(
+    cut: tuple[Wiring, str, str, bool], new: str, before: bool
+) -> None:
+    found, why = judged(cut, new, before, "eager")
+    assert found != "silent", why
+
+
+@pytest.mark.slow
+@settings(max_examples=60, phases=QUICK, **COMMON)
+@given(cuts(), NEW, st.booleans())
+def test_no_swap_by_exporting_is_silently_wrong(
+    cut: tuple[Wiring, str, str, bool], new: str, before: bool
+) -> None:
+    found, why = judged(cut, new, before, "export")
+    assert found != "silent", why
+
+
+@settings(max_examples=100, **COMMON)
+@given(cuts())
+@torch.no_grad()
+def test_the_end_of_a_feasible_cut_follows_from_its_start(
+    cut: tuple[Wiring, str, str, bool],
+) -> None:
+    wiring, start, end, feasible = cut
+    assume(feasible)
+    model, seen = Network(wiring), []
+    for layer, action in ((start, lambda: torch.linspace(-1, 1, 12).view(3, 4)), (end, None)):
+        counts = iter(range(99))
+
+        def hook(module: Any, inputs: Any, output: Any, name=layer, act=action, c=counts) -> Any:
+            if next(c) % runs(name) != int(name.partition("#")[2] or 0):
+                return None
+            state = output[0] if isinstance(output, tuple) else output
+            if act is None:
+                seen.append(state.clone())
+                return None
+            made = act().to(state.dtype)
+            return (made, *output[1:]) if isinstance(output, tuple) else made
+
+        def runs(name: str) -> int:
+            base = name.partition("#")[0]
+            return sum(call.module == base for call in Flow(wiring).calls)
+
+        model.get_submodule(layer.partition("#")[0]).register_forward_hook(hook)
+    for x in (INPUTS[0], INPUTS[1], INPUTS[2]):
+        model(x.clone())
+    assert all(torch.equal(one, seen[0]) for one in seen)
+
+
+def test_a_cut_is_feasible_if_nothing_else_meets_the_span() -> None:
+    chain = Flow(Wiring((Step(),) * 4, last=3))
+    assert chain.feasible("layers.0", "layers.2")
+    assert not Flow(Wiring((Step(),) * 4, last=1)).feasible("layers.0", "layers.2")
+    asking = Flow(Wiring((Step(), Step(), Step("extra", right=0, asked=0), Step()), last=3))
+    assert asking.feasible("layers.0", "layers.2")
+    assert not asking.feasible("layers.1", "layers.2")
+    kept = Flow(Wiring((Step(), Step(), Step("keep", right=1), Step()), last=3))
+    assert not kept.feasible("layers.0", "layers.2")
+    second = Flow(Wiring((Step(), Step(layer="tuple", reads="second"), Step()), last=2))
+    assert second.feasible("layers.1", "layers.2") is False
+
+
+def test_most_feasible_cuts_are_swapped() -> None:
+    exact = TALLY["auto", True, "exact"]
+    feasible = sum(count for (how, can, _), count in TALLY.items() if how == "auto" and can)
+    if feasible < 100:
+        pytest.skip("the tests above have not run")
+    assert exact >= LEAST * feasible, TALLY
