@@ -184,4 +184,3 @@ class Flow:
 
     def _ended(self, module: str, state: int) -> None:
         self.calls.append(Call(module, state, self.arm))
-

@@ -6,13 +6,16 @@ An edited model is held against a second, equally built network that runs under 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from typing import Any
+import itertools
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 import torchkoopman as tk
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 TOLERANCE = 1e-5
 """Largest difference of two tensors, relative to the largest value of the expected one."""
@@ -42,32 +45,39 @@ INPUTS = [rows(1), rows(2, 4.0), rows(3, 0.1), rows(4, count=5), rows(5)]
 
 
 @contextlib.contextmanager
-def overridden(model: nn.Module, start: str, end: str, new: nn.Module) -> Iterator[None]:
-    """Within it, ``new`` of the state of ``start`` stands in the place of the state of ``end``."""
-    seen: dict[str, Tensor] = {}
-    counts = {start: 0, end: 0}
+def on_state(
+    model: nn.Module, layer: str, action: Callable[[Tensor], Tensor | None]
+) -> Iterator[None]:
+    """Within it, during one forward pass, a layer's state is what ``action`` makes of it, if any.
 
-    def hook(layer: str, output: Any) -> Any:
-        counts[layer] += 1
-        if counts[layer] - 1 != int(layer.partition("#")[2] or 0):
-            return None
-        if layer == start:
-            seen[start] = (output[0] if isinstance(output, tuple) else output).clone()
-            return None
-        made = new(seen[start])
-        return (made, *output[1:]) if isinstance(output, tuple) else made
+    The state is the output itself, or the first item of a tuple.
+    """
+    name, _, number = layer.partition("#")
+    calls = itertools.count()
 
-    hooks = [
-        model.get_submodule(layer.partition("#")[0]).register_forward_hook(
-            lambda module, inputs, output, layer=layer: hook(layer, output)
-        )
-        for layer in (start, end)
-    ]
+    def hook(module: nn.Module, arguments: Any, output: Any) -> Any:
+        if next(calls) != int(number or 0):
+            return None
+        several = isinstance(output, tuple)
+        made = action(output[0] if several else output)
+        return (made, *output[1:]) if several and made is not None else made
+
+    handle = model.get_submodule(name).register_forward_hook(hook)
     try:
         yield
     finally:
-        for each in hooks:
-            each.remove()
+        handle.remove()
+
+
+@contextlib.contextmanager
+def overridden(model: nn.Module, start: str, end: str, new: nn.Module) -> Iterator[None]:
+    """Within it, ``new`` of the state of ``start`` stands in the place of the state of ``end``."""
+    seen: list[Tensor] = []
+    with (
+        on_state(model, start, lambda state: seen.append(state.clone())),
+        on_state(model, end, lambda state: new(seen[-1])),
+    ):
+        yield
 
 
 def verdict(

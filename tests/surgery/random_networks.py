@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import contextlib
 import random
-from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from hypothesis import strategies as st
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 WIDTH = 4
 PLAIN = ["call"] * 5 + ["sum", "sum", "alias", "again"]
@@ -245,8 +247,10 @@ class Network(nn.Module):
             output = output[0]
         elif step.layer in ("tuple", "dict"):
             keys = ("first", "second") if step.layer == "dict" else (0, 1)
-            one, two = output[keys[0]], output[keys[1]]
-            output = {"first": one, "second": two, "both": one + two}[step.reads]
+            if step.reads == "both":
+                output = output[keys[0]] + output[keys[1]]
+            else:
+                output = output[keys[0] if step.reads == "first" else keys[1]]
         return output.float() if step.context == "autocast" else output
 
 
