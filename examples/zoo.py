@@ -196,9 +196,8 @@ def main() -> None:
     logging.disable(logging.WARNING)
     names = [name.lower() for name in arguments.names] or [""]
     chosen = [one for one in FAMILIES if any(name in one.name.lower() for name in names)]
-    print(
-        f"{'family':<26}{'span':<74}{'numbers':>8} {'way':<7}differs     back     s  {'.pt2':<8}  fitted"
-    )
+    columns = f"{'numbers':>8} {'way':<7}differs     back     s  {'.pt2':<8}  fitted"
+    print(f"{'family':<26}{'span':<74}{columns}")
     outcomes: list[Fitted] = []
     for how, family in itertools.product(WAYS if arguments.ways else ("auto",), chosen):
         line, fitted = row(family, how)

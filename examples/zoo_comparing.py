@@ -8,13 +8,15 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from zoo_families import Family, Inputs
 
 from torchkoopman.observe.outputs import tensors_in
+
+if TYPE_CHECKING:
+    from zoo_families import Family, Inputs
 
 
 def reference(family: Family, model: nn.Module, module: nn.Module, inputs: Inputs) -> Any:
