@@ -43,7 +43,7 @@ LATEST = [-1] * 5 + [0, 1, 2, 3, 4, 5]
 """Which earlier value a step reads: mostly the last."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Step:
     """One step: an operation on earlier values, then, for most kinds, the call of a layer."""
 
@@ -57,6 +57,10 @@ class Step:
     """Which of a layer's two tensors is used."""
     context: str = ""
     hook: str = ""
+
+    def __repr__(self) -> str:
+        given = {name: value for name, value in vars(self).items() if value != vars(Step())[name]}
+        return f"Step({', '.join(f'{name}={value!r}' for name, value in given.items())})"
 
 
 @dataclass(frozen=True)
