@@ -62,7 +62,7 @@ def test_no_swap_by_the_first_way_that_fits_is_silently_wrong(
     cut: tuple[Wiring, str, str, bool], new: str, before: bool
 ) -> None:
     found, why = judged(cut, new, before, "auto")
-    assert found != "silent", why
+    assert found != "silent", f"{why}\n{cut}, {new}, ran before: {before}"
 
 
 @settings(max_examples=240, **COMMON)
@@ -71,7 +71,7 @@ def test_no_swap_by_tracing_is_silently_wrong(
     cut: tuple[Wiring, str, str, bool], new: str, before: bool
 ) -> None:
     found, why = judged(cut, new, before, "fx")
-    assert found != "silent", why
+    assert found != "silent", f"{why}\n{cut}, {new}, ran before: {before}"
 
 
 @settings(max_examples=240, **COMMON)
@@ -80,7 +80,7 @@ def test_no_swap_by_replacing_layers_is_silently_wrong(
     cut: tuple[Wiring, str, str, bool], new: str, before: bool
 ) -> None:
     found, why = judged(cut, new, before, "eager")
-    assert found != "silent", why
+    assert found != "silent", f"{why}\n{cut}, {new}, ran before: {before}"
 
 
 @pytest.mark.slow
@@ -90,7 +90,7 @@ def test_no_swap_by_exporting_is_silently_wrong(
     cut: tuple[Wiring, str, str, bool], new: str, before: bool
 ) -> None:
     found, why = judged(cut, new, before, "export")
-    assert found != "silent", why
+    assert found != "silent", f"{why}\n{cut}, {new}, ran before: {before}"
 
 
 @settings(max_examples=100, **COMMON)
