@@ -1,32 +1,31 @@
 """The zoo: ``tk.swap`` on the architectures people have, held to a reference made of hooks alone.
 
 ``python examples/zoo.py`` prints one row per family. A random linear map is swapped in; what the
-edited model must return is known from the original model, with one layer's output overridden.
+edited model must return is known from the original model, with one layer's output overridden. The
+last column is of a surrogate fitted to the span and swapped in.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
 import copy
-import dataclasses
 import itertools
 import logging
 import math
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from zoo_comparing import call, difference, gap, hooked, reference, state
 from zoo_families import FAMILIES, WAYS, Family, Inputs
+from zoo_fitted import Fitted, examine_fitted, summary
 
 import torchkoopman as tk
-from torchkoopman.observe.outputs import tensors_in
 
 
 @dataclass(frozen=True)
@@ -98,60 +97,6 @@ def saved(model: nn.Module, path: Path, samples: list[Inputs], truth: list[Any])
     return {"program": gap(torch.export.load(path).module(), samples, truth, typed=False)}
 
 
-def reference(family: Family, model: nn.Module, module: nn.Module, inputs: Inputs) -> Any:
-    """What the edited model must return: the original runs whole, with the state at end overridden.
-
-    What the layers between the two compute reaches all others that use it, as in the original.
-    """
-    kept: list[Tensor] = []
-    with (
-        hooked(model, family.start, lambda output: kept.append(state(output).clone())),
-        hooked(model, family.end, lambda output: with_state(output, module(kept[0]))[0]),
-    ):
-        return call(model, inputs)
-
-
-@contextlib.contextmanager
-def hooked(model: nn.Module, layer: str, action: Callable[[Any], Any]) -> Iterator[None]:
-    """Give ``action`` the output of one call of a layer, and the layer what it returns, if any."""
-    name, _, number = layer.partition("#")
-    calls = itertools.count()
-
-    def hook(module: nn.Module, arguments: Any, output: Any) -> Any:
-        return action(output) if next(calls) == int(number or 0) else None
-
-    handle = model.get_submodule(name).register_forward_hook(hook)
-    try:
-        yield
-    finally:
-        handle.remove()
-
-
-def state(output: Any) -> Tensor:
-    """A layer's state: the first real tensor with two axes or more in what it returns."""
-    return next(x for x in tensors_in(output).values() if x.is_floating_point() and x.ndim >= 2)
-
-
-def with_state(output: Any, new: Tensor) -> tuple[Any, bool]:
-    """The same structure with another state, and whether there was one to replace."""
-    if isinstance(output, Tensor):
-        found = output.is_floating_point() and output.ndim >= 2
-        return (new if found else output), found
-    items: dict[Any, Any] = {}
-    if isinstance(output, Mapping):
-        items = dict(output)
-    elif isinstance(output, tuple | list):
-        items = dict(enumerate(output))
-    elif dataclasses.is_dataclass(output):
-        items = {field.name: getattr(output, field.name) for field in dataclasses.fields(output)}
-    for key, value in items.items():
-        items[key], found = with_state(value, new)
-        if found:
-            plain = isinstance(output, tuple | list)
-            return (type(output)(items.values()) if plain else type(output)(**items)), True
-    return output, False
-
-
 class Separable(nn.Module):
     """A linear map of the features, and of every other axis whose length changes."""
 
@@ -181,39 +126,6 @@ def stand_in(family: Family, model: nn.Module, inputs: Inputs) -> nn.Module:
         return Separable(*seen)
 
 
-def call(model: nn.Module, inputs: Inputs) -> Any:
-    """The model's output; it gets copies, since it may write into them."""
-    given = copy.deepcopy(inputs)
-    return model(**given) if isinstance(given, dict) else model(*given)
-
-
-def gap(model: nn.Module, samples: list[Inputs], outputs: list[Any], typed: bool = True) -> float:
-    """The largest difference of a model's outputs from the given ones, infinite for other types."""
-    pairs = [(call(model, x), y) for x, y in zip(samples, outputs, strict=True)]
-    if typed and not all(isinstance(found, type(expected)) for found, expected in pairs):
-        return math.inf
-    return max(difference(found, expected) for found, expected in pairs)
-
-
-def difference(found: Any, expected: Any) -> float:
-    """Largest difference of two outputs, each tensor relative to its largest value.
-
-    0 if equal bit by bit; infinite if places of tensors, shapes or dtypes differ, or at NaN.
-    """
-    mine, theirs = tensors_in(found), tensors_in(expected)
-    if mine.keys() != theirs.keys():
-        return math.inf
-    worst = 0.0
-    for path, other in theirs.items():
-        value = mine[path]
-        if value.shape != other.shape or value.dtype != other.dtype:
-            return math.inf
-        if not torch.equal(value, other):
-            ratio = ((value - other).abs().max() / other.abs().max()).item()
-            worst = max(worst, math.inf if math.isnan(ratio) else ratio)
-    return worst
-
-
 def count(model: nn.Module) -> int:
     """Parameters, shared ones once."""
     return sum(parameter.numel() for parameter in model.parameters())
@@ -232,25 +144,39 @@ def only_in(model: nn.Module, layers: list[str]) -> list[str]:
     return [name for name, value in everywhere.items() if id(value) not in others]
 
 
-def row(family: Family, how: str) -> str:
-    """One line of the table."""
+def row(family: Family, how: str) -> tuple[str, Fitted | None]:
+    """One line of the table, and what became of a fitted surrogate."""
     head = f"{family.name:<26}{f'{family.start} → {family.end}':<74}"
     if family.missing:
-        return f"{head}needs {family.needs}"
+        return f"{head}needs {family.needs}", None
     try:
         with tempfile.TemporaryDirectory() as folder:
             got = examine(family, how, Path(folder))
+        fitted = examine_fitted(family, how)
     except Exception as error:  # a table of anybody's code: show what happened and go on
-        return f"{head}FAILED: {brief(f'{type(error).__name__}: {error}')}"
-    head = f"{head}{got.parameters:>8,} "
+        return f"{head}FAILED: {brief(f'{type(error).__name__}: {error}')}", None
+    return f"{head}{got.parameters:>8,} {cells(got):<38}  {told(fitted)}", fitted
+
+
+def cells(got: Outcome) -> str:
+    """The columns of the linear map."""
     if got.refused:
-        return f"{head}refused: {brief(got.refused)}"
+        return f"refused: {brief(got.refused)}"
     back = "exact" if got.restored else "DIFFERS"
     file = f"no: {brief(got.unexported)}" if got.unexported else f"{got.program:.0e}"
     wrong = "" if got.untouched else "  THE ORIGINAL CHANGED"
     if got.left or got.surplus:
         wrong += f"  {len(got.left)} PARAMETERS OF THE SPAN LEFT, {got.surplus} NUMBERS TOO MANY"
-    return f"{head}{got.way:<7}{got.difference:>7.0e} {back:>8}{got.seconds:>6.1f}  {file}{wrong}"
+    return f"{got.way:<7}{got.difference:>7.0e} {back:>8}{got.seconds:>6.1f}  {file}{wrong}"
+
+
+def told(fitted: Fitted) -> str:
+    """The column of the fitted surrogate: its difference and how it was fitted, or the reason."""
+    if fitted.unfitted:
+        return f"no surrogate: {brief(fitted.unfitted)}"
+    if fitted.refused:
+        return f"refused ({fitted.method}): {brief(fitted.refused)}"
+    return f"{fitted.difference:.0e} ({fitted.method})"
 
 
 def brief(message: str) -> str:
@@ -270,9 +196,14 @@ def main() -> None:
     logging.disable(logging.WARNING)
     names = [name.lower() for name in arguments.names] or [""]
     chosen = [one for one in FAMILIES if any(name in one.name.lower() for name in names)]
-    print(f"{'family':<26}{'span':<74}{'numbers':>8} {'way':<7}differs     back     s  .pt2")
+    columns = f"{'numbers':>8} {'way':<7}differs     back     s  {'.pt2':<8}  fitted"
+    print(f"{'family':<26}{'span':<74}{columns}")
+    outcomes: list[Fitted] = []
     for how, family in itertools.product(WAYS if arguments.ways else ("auto",), chosen):
-        print(row(family, how), flush=True)
+        line, fitted = row(family, how)
+        outcomes += [fitted] if fitted else []
+        print(line, flush=True)
+    print(summary(outcomes))
 
 
 if __name__ == "__main__":

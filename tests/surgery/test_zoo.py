@@ -9,9 +9,12 @@ from pathlib import Path
 import pytest
 import torch
 import zoo
+from zoo_comparing import call, difference, reference
 from zoo_families import FAMILIES, HANDWRITTEN, TRANSFORMERS, Family
+from zoo_fitted import Fitted, examine_fitted, summary
 
 import torchkoopman as tk
+from torchkoopman.observe.outputs import tensors_in
 
 TOLERANCE = 1e-5
 """float32 rounding of reordered sums, relative to an output's largest value."""
@@ -37,6 +40,15 @@ OTHER_WAYS = [
     if way == "eager" or family in HANDWRITTEN[:8]
 ]
 """Beyond the first way that fits: eager costs little, torch.export a second or more."""
+FITTED = [
+    *TYPICAL,
+    *(
+        family
+        for family in TRANSFORMERS
+        if family.name.startswith(("Swin", "ConvNeXt", "Llama", "ViT", "BART, decoder"))
+    ),
+]
+"""Those whose span is also fitted here, among them all kinds of refusals and resolutions."""
 ONNX = [family for family in FAMILIES if family.name in ("autoencoder", "BERT", "GPT-2", "ViT")]
 
 
@@ -139,16 +151,16 @@ def test_the_comparison_tells_another_module_from_the_one_swapped_in() -> None:
         module = zoo.stand_in(family, model, inputs)
         edited = tk.swap(model, module, family.start, family.end, example_inputs=inputs)
         next(module.parameters()).mul_(1.001)
-        truth = zoo.reference(family, model, module, inputs)
-        assert zoo.difference(zoo.call(edited, inputs), truth) > TOLERANCE
+        truth = reference(family, model, module, inputs)
+        assert difference(call(edited, inputs), truth) > TOLERANCE
 
 
 @pytest.mark.parametrize("family", HANDWRITTEN, ids=name)
 def test_a_family_is_the_same_each_time_and_draws_no_global_random_numbers(family: Family) -> None:
     state = torch.get_rng_state()
     with torch.no_grad():
-        first, again = (zoo.call(family.model(), family.sample(1)) for _ in range(2))
-    assert zoo.difference(first, again) == 0
+        first, again = (call(family.model(), family.sample(1)) for _ in range(2))
+    assert difference(first, again) == 0
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -174,6 +186,27 @@ def test_the_edited_model_runs_in_onnxruntime(family: Family, tmp_path: Path) ->
         node.name: value.numpy() for node, value in zip(session.get_inputs(), values, strict=True)
     }
     found = [torch.from_numpy(array) for array in session.run(None, feeds)]
-    truth = zoo.tensors_in(zoo.reference(family, model, module, others)).values()
+    truth = tensors_in(reference(family, model, module, others)).values()
     assert len(found) == len(truth)
-    assert max(map(zoo.difference, found, truth)) <= TOLERANCE
+    assert max(map(difference, found, truth)) <= TOLERANCE
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FITTED, ids=name)
+def test_a_fitted_surrogate_gives_the_original_with_its_prediction_put_in(family: Family) -> None:
+    fitted = examine_fitted(needed(family))
+    if family.refuses is not None:
+        assert re.search(family.refuses, fitted.refused)
+        return
+    assert (fitted.unfitted, fitted.refused) == ("", "")
+    assert fitted.way in family.ways
+    assert fitted.effect > 10 * TOLERANCE
+    assert fitted.difference <= TOLERANCE
+
+
+def test_the_summary_counts_what_was_swapped_and_what_was_not() -> None:
+    some = [Fitted("edmd", "fx", 0.1, 2e-7), Fitted("dmd", refused="dirty"), Fitted(unfitted="no")]
+    assert summary(some) == (
+        "fitted surrogates: 1 of 3 families swapped, at most 2e-07 from the reference; "
+        "1 swaps refused, 1 without a surrogate"
+    )
