@@ -13,9 +13,10 @@ from torch import Tensor, fx, nn
 from torchkoopman.observe.facts import PLAIN
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from torchkoopman.observe.trajectory import InputSpec
+    from torchkoopman.observe.views import View
 
 RECORDS, ORIGINAL = "torchkoopman", "torchkoopman.original"
 BOUND, CONSTANTS = "torchkoopman.bound", "torchkoopman.constants"
@@ -31,6 +32,10 @@ class SurrogateLike(Protocol):
     @property
     def layers(self) -> tuple[str, ...]:
         """Names of the layers it stands for, first in depth first."""
+
+    @property
+    def views(self) -> Mapping[str, View]:
+        """Layer → how its output was read; empty where states were given as they are."""
 
     @property
     def inputs(self) -> tuple[InputSpec, ...]:
@@ -219,7 +224,7 @@ def is_bound(model: nn.Module) -> bool:
 
 def bind(edited: nn.Module) -> None:
     """Note that a graph is right in the mode it is in only."""
-    edited.meta[BOUND] = True
+    memory(edited)[BOUND] = True
 
 
 def memory(model: nn.Module) -> dict[str, Any]:

@@ -181,7 +181,8 @@ METADATA = frozenset(
     Tensor.is_contiguous, Tensor.is_floating_point, Tensor.is_complex, Tensor.is_inference,
     Tensor.__len__, Tensor.ndimension, Tensor.nelement, Tensor.element_size, Tensor.get_device,
     torch.is_floating_point, torch.is_complex, torch.numel, torch.is_tensor,
-    Tensor.detach, vars(torch._C.TensorBase)["requires_grad"].__set__, Tensor.requires_grad_, Tensor.as_subclass,
+    Tensor.detach, Tensor.requires_grad_, vars(torch._C.TensorBase)["requires_grad"].__set__,
+    Tensor.as_subclass,
     Tensor.untyped_storage, Tensor.data_ptr, Tensor.register_hook, Tensor.__hash__,
 }  # fmt: skip
 """What may be asked of a sealed tensor: what does not tell its values."""

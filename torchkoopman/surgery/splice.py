@@ -159,7 +159,12 @@ def _splice(request: SwapRequest, traced: Traced, cut: Cut) -> Edited:
     entering = {value for key in cut.region for value in nodes[key].all_input_nodes}
     for key in reversed(cut.region):
         graph.erase_node(nodes[key])
-    _prune(traced, entering - {nodes[key] for key in cut.region} - {traced.first})
+    _prune(traced, entering - {nodes[key] for key in cut.region} - {traced.first, new})
+    if not new.users:
+        raise ValueError(
+            f"nothing in the model uses the state of {request.end!r}, so a module in its place "
+            "would change nothing: choose another layer, or another of its tensors with output=."
+        )
     graph.lint()
     edited = swapped_module(root, graph, type(request.model).__name__)
     return Edited(edited, name, cut.layers, notes)
