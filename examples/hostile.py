@@ -8,10 +8,12 @@ makes of the recorded output of the first.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import copy
 import dataclasses
 import functools
 import importlib
+import io
 import itertools
 import logging
 import random
@@ -42,7 +44,7 @@ from torch.utils import _pytree as pytree
 import torchkoopman as tk
 
 FAMILIES = (
-    "upstream random stale shared branches escapes writes "
+    "upstream random stale shared branches escapes writes gradients modes "
     ""
 ).split()
 CASES: list[Case] = [
@@ -64,6 +66,7 @@ class Use:
     """Outputs, and the arguments as they are afterwards."""
     gradients: dict[str, Any] = dataclasses.field(default_factory=dict)
     """By the name of the parameter, or the number of the input."""
+    backward_error: str = ""
 
 
 def put_in(kind: str) -> nn.Module:
@@ -83,7 +86,7 @@ def judge(case: Case, how: str = "auto", prior: bool = False, kind: str = "map")
         prior: whether the model was run on the example before the swap.
         kind: the module put in, see ``put_in``.
     """
-    with warnings.catch_warnings(), case.around():
+    with warnings.catch_warnings(), case.around(), contextlib.redirect_stderr(io.StringIO()):
         warnings.simplefilter("ignore")
         return _judge(case, how, prior, kind, case.fresh())
 
@@ -114,10 +117,11 @@ def _judge(case: Case, how: str, prior: bool, kind: str, inputs: list[Inputs]) -
         return "refused", refusal
     gradients = ""
     for number, (mine, use) in enumerate(zip(play(case, edited, inputs), uses, strict=True)):
-        if mine.error:  # so the two have parted; are they equal without this input?
+        if error := mine.error or (not use.backward_error and mine.backward_error):
+            # the two have parted; are they equal without this input?
             rest = inputs[:number] + inputs[number + 1 :]
             other = _judge(case, how, prior, kind, rest) if rest else ("loud", "")
-            return other if other[0] == "silent" else ("loud", mine.error)
+            return other if other[0] == "silent" else ("loud", error)
         if found := first_difference(mine.values, use.values):
             return "silent", f"call {number}: {found}"
         both = mine.gradients.keys() & use.gradients.keys() - gone(case, edited, use.gradients)
@@ -187,31 +191,41 @@ def play(
     for number, given in enumerate(inputs):
         begin()
         seed(number)
+        weights = dict(model.named_parameters(remove_duplicate=False))
         leaves: list[Tensor] = []
-
-        def carried(value: Tensor, leaves: list[Tensor] = leaves) -> Tensor:
-            if not (case.differentiable and value.is_floating_point()):
-                return value
-            leaves.append(value.requires_grad_())
-            return leaves[-1] * 1  # models may write into what they are given
-
         try:
-            arguments = pytree.tree_map_only(Tensor, carried, copy.deepcopy(given))
+            carry = functools.partial(carried, leaves) if case.differentiable else torch.clone
+            arguments = pytree.tree_map_only(Tensor, carry, copy.deepcopy(given))
             values = flat({"output": use(case, model, arguments), "given": arguments})
-            cost = sum(weighted(x) for x in values.values() if isinstance(x, Tensor))
-            model.zero_grad(set_to_none=True)
-            if isinstance(cost, Tensor) and cost.requires_grad:
-                cost.backward()
         except Exception as error:  # of anybody's code
             found.append(Use(described(error)))
         else:
-            weights = dict(model.named_parameters(remove_duplicate=False))
-            weights |= {f"input {i}": leaf for i, leaf in enumerate(leaves)}
-            slopes = {name: dense(value) for name, value in weights.items()}
-            tensors = {key: value for key, value in values.items() if isinstance(value, Tensor)}
-            slopes |= {f"flow to {key}": value.requires_grad for key, value in tensors.items()}
-            found.append(Use("", copied(values), slopes))
+            leaves = {f"input {i}": leaf for i, leaf in enumerate(leaves)} | weights
+            found.append(Use("", copied(values), *slopes(values, leaves)))
     return found
+
+
+def carried(leaves: list[Tensor], value: Tensor) -> Tensor:
+    """A tensor as an argument that gradients flow to, which a model may write into."""
+    if not value.is_floating_point():
+        return value
+    leaves.append(value.requires_grad_())
+    return leaves[-1] * 1
+
+
+def slopes(values: dict[str, Any], leaves: dict[str, Tensor]) -> tuple[dict[str, Any], str]:
+    """The gradients of leaves, which values have a gradient, and why there are none."""
+    for leaf in leaves.values():
+        leaf.grad = None
+    tensors = {key: value for key, value in values.items() if isinstance(value, Tensor)}
+    cost = sum(weighted(value) for value in tensors.values())
+    found: dict[str, Any] = {f"flow to {key}": x.requires_grad for key, x in tensors.items()}
+    try:
+        if isinstance(cost, Tensor) and cost.requires_grad:
+            cost.backward()
+    except Exception as error:  # of anybody's code
+        return {}, described(error)
+    return found | {name: dense(leaf) for name, leaf in leaves.items()}, ""
 
 
 def weighted(value: Tensor) -> Tensor | float:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
-from hostile_case import WIDTH, Inputs, Six, case, layer, rows
+from hostile_case import Inputs, Six, case, layer, rows
 from torch import Tensor, nn
 
 LOST = "upstream is lost"
@@ -214,4 +214,3 @@ CASES = [
     case(AUTOCAST, AutocastBehind),
     case(AUTOCAST, AutocastWhole),
 ]
-assert WIDTH == 8
