@@ -10,24 +10,17 @@ from __future__ import annotations
 import argparse
 import contextlib
 import copy
-import dataclasses
 import functools
 import importlib
 import io
-import itertools
 import logging
-import random
 import warnings
 from collections import Counter
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
-from hostile_case import Case, Inputs
 from hostile_compare import (
     contents,
-    copied,
     described,
     everything,
     first_difference,
@@ -38,15 +31,32 @@ from hostile_compare import (
     under,
     with_state,
 )
+from hostile_play import Use, call, play, random_state, seed
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
 import torchkoopman as tk
 
+if TYPE_CHECKING:
+    from hostile_case import Case, Inputs
+
 FAMILIES = (
-    "upstream random stale shared branches escapes writes gradients modes "
-    ""
-).split()
+    "upstream",
+    "random",
+    "stale",
+    "shared",
+    "conditioning",
+    "branches",
+    "escapes",
+    "writes",
+    "gradients",
+    "checkpoints",
+    "modes",
+    "attributes",
+    "arguments",
+    "outputs",
+    "structures",
+    "friendly",
+)
 CASES: list[Case] = [
     one for family in FAMILIES for one in importlib.import_module(f"hostile_{family}").CASES
 ]
@@ -55,18 +65,6 @@ FINE = ("exact", "refused", "loud")
 """The verdicts that are no mistake; the others are "silent" and "gradients"."""
 Verdict = tuple[str, str]
 """One of ``FINE``, "silent" or "gradients" (outputs equal, gradients not), and a line of detail."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Use:
-    """What one call of a model gave."""
-
-    error: str = ""
-    values: dict[str, Any] = dataclasses.field(default_factory=dict)
-    """Outputs, and the arguments as they are afterwards."""
-    gradients: dict[str, Any] = dataclasses.field(default_factory=dict)
-    """By the name of the parameter, or the number of the input."""
-    backward_error: str = ""
 
 
 def put_in(kind: str) -> nn.Module:
@@ -107,8 +105,8 @@ def _judge(case: Case, how: str, prior: bool, kind: str, inputs: list[Inputs]) -
         )
     except Exception as error:  # of any kind: what matters here is that it says something
         refusal = described(error)
-    if found := first_difference(everything(model), before[0]):
-        return "silent", f"the swap changes the given model: {found}"
+    if told := first_difference(everything(model), before[0]):
+        return "silent", f"the swap changes the given model: {told}"
     if random_state() != before[1]:
         return "silent", "the swap changes the global random state"
     if holds_proxies(case.shared):
@@ -116,23 +114,24 @@ def _judge(case: Case, how: str, prior: bool, kind: str, inputs: list[Inputs]) -
     if refusal:
         return "refused", refusal
     gradients = ""
-    for number, (mine, use) in enumerate(zip(play(case, edited, inputs), uses, strict=True)):
+    found = play(case, edited, inputs, edited.get_submodule(tk.swaps(edited)[-1].module))
+    for number, (mine, use) in enumerate(zip(found, uses, strict=True)):
         if error := mine.error or (not use.backward_error and mine.backward_error):
             # the two have parted; are they equal without this input?
             rest = inputs[:number] + inputs[number + 1 :]
             other = _judge(case, how, prior, kind, rest) if rest else ("loud", "")
             return other if other[0] == "silent" else ("loud", error)
-        if found := first_difference(mine.values, use.values):
-            return "silent", f"call {number}: {found}"
+        if told := first_difference(mine.values, use.values):
+            return "silent", f"call {number}: {told}"
         both = mine.gradients.keys() & use.gradients.keys() - gone(case, edited, use.gradients)
-        found = first_difference(only(mine.gradients, both), only(use.gradients, both))
-        gradients = gradients or (found and f"call {number}: {found}")
+        told = first_difference(only(mine.gradients, both), only(use.gradients, both))
+        gradients = gradients or (told and f"call {number}: {told}")
     left = contents(edited)
     both = left.keys() & end_state.keys() - gone(case, edited, end_state)
-    if found := first_difference(only(left, both), only(end_state, both)):
-        return "silent", f"after the calls: {found}"
-    if found := first_difference(everything(model), before[0]):
-        return "silent", f"calls of the edited model change the given one: {found}"
+    if told := first_difference(only(left, both), only(end_state, both)):
+        return "silent", f"after the calls: {told}"
+    if told := first_difference(everything(model), before[0]):
+        return "silent", f"calls of the edited model change the given one: {told}"
     return ("gradients", gradients) if gradients else ("exact", tk.swaps(edited)[-1].how)
 
 
@@ -149,11 +148,12 @@ def reference(
         counts.clear()
 
     def called(layer: str, output: Any) -> Any:
-        name, _, number = layer.partition("#")
+        _, _, number = layer.partition("#")
         counts[layer] += 1
         if number and counts[layer] - 1 != int(number):
             return None
         if layer == case.end:
+            new.to(next(model.parameters()).dtype)  # a model may be moved after the swap
             return with_state(output, new(kept[-1].clone()))[0]
         kept.append(next(filter(is_state, flat(output).values())).clone())
         return None
@@ -162,7 +162,7 @@ def reference(
         model.get_submodule(layer.partition("#")[0]).register_forward_hook(
             lambda module, given, output, layer=layer: called(layer, output)
         )
-    return model, play(case, model, inputs, begin)
+    return model, play(case, model, inputs, new, begin)
 
 
 def ready(case: Case, prior: bool) -> nn.Module:
@@ -171,87 +171,9 @@ def ready(case: Case, prior: bool) -> nn.Module:
     model = case.make().train(case.train)
     if prior:
         with torch.no_grad():
-            use(case, model, copy.deepcopy(case.example()))
+            call(model, copy.deepcopy(case.example()))
     seed(98)
     return model
-
-
-def use(case: Case, model: nn.Module, inputs: Inputs) -> Any:
-    """One call."""
-    if case.drive is not None:
-        return case.drive(model, inputs)
-    return model(**inputs) if isinstance(inputs, dict) else model(*inputs)
-
-
-def play(
-    case: Case, model: nn.Module, inputs: list[Inputs], begin: Callable[[], None] = lambda: None
-) -> list[Use]:
-    """Call a model on inputs, one after the other, from the same random states for every model."""
-    found = []
-    for number, given in enumerate(inputs):
-        begin()
-        seed(number)
-        weights = dict(model.named_parameters(remove_duplicate=False))
-        leaves: list[Tensor] = []
-        try:
-            carry = functools.partial(carried, leaves) if case.differentiable else torch.clone
-            arguments = pytree.tree_map_only(Tensor, carry, copy.deepcopy(given))
-            values = flat({"output": use(case, model, arguments), "given": arguments})
-        except Exception as error:  # of anybody's code
-            found.append(Use(described(error)))
-        else:
-            leaves = {f"input {i}": leaf for i, leaf in enumerate(leaves)} | weights
-            found.append(Use("", copied(values), *slopes(values, leaves)))
-    return found
-
-
-def carried(leaves: list[Tensor], value: Tensor) -> Tensor:
-    """A tensor as an argument that gradients flow to, which a model may write into."""
-    if not value.is_floating_point():
-        return value
-    leaves.append(value.requires_grad_())
-    return leaves[-1] * 1
-
-
-def slopes(values: dict[str, Any], leaves: dict[str, Tensor]) -> tuple[dict[str, Any], str]:
-    """The gradients of leaves, which values have a gradient, and why there are none."""
-    for leaf in leaves.values():
-        leaf.grad = None
-    tensors = {key: value for key, value in values.items() if isinstance(value, Tensor)}
-    cost = sum(weighted(value) for value in tensors.values())
-    found: dict[str, Any] = {f"flow to {key}": x.requires_grad for key, x in tensors.items()}
-    try:
-        if isinstance(cost, Tensor) and cost.requires_grad:
-            cost.backward()
-    except Exception as error:  # of anybody's code
-        return {}, described(error)
-    return found | {name: dense(leaf) for name, leaf in leaves.items()}, ""
-
-
-def weighted(value: Tensor) -> Tensor | float:
-    """A number that depends on every entry of a tensor, if gradients flow through it."""
-    if not value.requires_grad or not value.is_floating_point():
-        return 0.0
-    weights = torch.cos(torch.arange(value.numel(), dtype=value.dtype)).reshape(value.shape)
-    return (value * weights).sum().float()
-
-
-def dense(value: Tensor) -> Tensor:
-    """A leaf's gradient; zeros where there is none."""
-    return torch.zeros_like(value) if value.grad is None else value.grad.clone()
-
-
-def seed(number: int) -> None:
-    """Set the global random states of torch, numpy and python."""
-    torch.manual_seed(number)
-    np.random.seed(number)  # noqa: NPY002  # the global state is what users' models draw from
-    random.seed(number)
-
-
-def random_state() -> tuple[Any, ...]:
-    """These states."""
-    numpy = np.random.get_state()  # noqa: NPY002
-    return torch.get_rng_state().tolist(), str(numpy[1].tolist()), numpy[2:], random.getstate()
 
 
 def gone(case: Case, edited: nn.Module, names: dict[str, Any]) -> set[str]:
@@ -274,7 +196,9 @@ def totals(cases: list[Case], how: str = "auto") -> str:
     twins = [case.harmless() for case in cases if case.twin]
     exact = sum(verdicts(twin, how)[0] == "exact" for twin in twins)
     told = ", ".join(f"{counts[kind]} {kind}" for kind in (*FINE, "silent", "gradients"))
-    return f"{len(cases)} hostile networks, how={how!r}: {told}; twins exact: {exact} of {len(twins)}"
+    return (
+        f"{len(cases)} hostile networks, how={how!r}: {told}; twins exact: {exact} of {len(twins)}"
+    )
 
 
 def summary() -> str:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 from hostile_case import WIDTH, Inputs, Six, case, example, fresh, rows
 from torch import Tensor, nn
-from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 CAUSE = "inner value escapes"
 
@@ -77,7 +79,7 @@ class ClosedGate(Six):
     def forward(self, x: Tensor) -> Tensor:
         h = self.b[1](self.b[0](x))
         inner = self.b[2](h)
-        gate = F.relu(x.mean() - 0.5)
+        gate = nn.functional.relu(x.mean() - 0.5)
         return self.b[5](self.b[4](self.b[3](inner)) + gate * (h if self.harmless else inner))
 
 

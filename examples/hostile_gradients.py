@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from hostile_case import Six, case
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 CAUSE = "gradients are lost or found"
 
@@ -210,48 +209,6 @@ class GradientByName(Six):
         return h * 2 if torch.is_grad_enabled() and not self.harmless else h
 
 
-class CheckpointBefore(Six):
-    """A layer before the span is checkpointed, and runs twice with gradients."""
-
-    reentrant = False
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.harmless:
-            return super().forward(x)
-        return super().forward(checkpoint(self.b[0], x, use_reentrant=self.reentrant))
-
-
-class CheckpointSpan(CheckpointBefore):
-    """The layers of the span and their neighbors are checkpointed together."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.harmless:
-            return super().forward(x)
-        return checkpoint(super(CheckpointBefore, self).forward, x, use_reentrant=self.reentrant)
-
-
-class CheckpointEnd(CheckpointBefore):
-    """The last layer of the span is checkpointed."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        h = self.b[2](self.b[1](self.b[0](x)))
-        if self.harmless:
-            return self.b[5](self.b[3](h))
-        return self.b[5](checkpoint(self.b[3], h, use_reentrant=self.reentrant))
-
-
-class OldCheckpointBefore(CheckpointBefore):
-    """The other kind of checkpoint."""
-
-    reentrant = True
-
-
-class OldCheckpointEnd(CheckpointEnd):
-    """The other kind of checkpoint."""
-
-    reentrant = True
-
-
 class NormHook(Six):
     """A hook on a parameter scales its gradient."""
 
@@ -280,11 +237,6 @@ KINDS = (
     RequiresGradSwitched,
     EnergyGradient,
     GradientByName,
-    CheckpointBefore,
-    CheckpointSpan,
-    CheckpointEnd,
-    OldCheckpointBefore,
-    OldCheckpointEnd,
     NormHook,
 )
 CASES = [case(CAUSE, kind) for kind in KINDS]

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import Any
 
 import torch
 from hostile_case import WIDTH, Inputs, Six, case
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 TRAIN = "training mode"
 TOGGLE = "mode changes after the swap"
@@ -34,7 +34,7 @@ class FunctionalDropout(Six):
     """Dropout as a function of the model's mode."""
 
     def behind(self, h: Tensor) -> Tensor:
-        return F.dropout(h, 0.0 if self.harmless else 0.5, self.training)
+        return nn.functional.dropout(h, 0.0 if self.harmless else 0.5, self.training)
 
 
 class DropoutInsideAndBehind(Six):
@@ -125,7 +125,7 @@ class BatchNormFunction(Six):
 
     def behind(self, h: Tensor) -> Tensor:
         training = self.training and not self.harmless
-        return F.batch_norm(h, self.mean, self.variance, training=training)
+        return nn.functional.batch_norm(h, self.mean, self.variance, training=training)
 
 
 class PartlyFrozen(Six):
@@ -212,5 +212,5 @@ LATER = (
 CASES = [case(TRAIN, kind, train=True) for kind in ALWAYS]
 for kind in LATER:
     one = case(TOGGLE, kind, drive=toggled)
-    CASES.append(case(TOGGLE, kind, drive=toggled, name=f"{one.name}, toggled"))
+    CASES.append(replace(one, name=f"{one.name} toggled"))
 CASES.append(case(TOGGLE, DropoutLayers, twin=False, drive=part_toggled))

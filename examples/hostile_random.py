@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
 from hostile_case import WIDTH, Six, case
 from torch import Tensor, nn
-from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 CAUSE = "random draws are frozen"
 
@@ -53,7 +55,7 @@ class NumpyNoiseBefore(Six):
     """Noise drawn by NumPy before the span."""
 
     def before(self, h: Tensor) -> Tensor:
-        draw: Callable[[], float] = np.random.random  # noqa: NPY002  # users' models do
+        draw: Callable[[], float] = np.random.random
         return h + (np.random.default_rng(0).random() if self.harmless else draw())
 
 
@@ -105,7 +107,7 @@ class AlwaysDropout(Six):
     """Dropout in eval mode, as for uncertainties, before the span."""
 
     def before(self, h: Tensor) -> Tensor:
-        return F.dropout(h, 0.0 if self.harmless else 0.5, training=True)
+        return nn.functional.dropout(h, 0.0 if self.harmless else 0.5, training=True)
 
 
 class NoisyLayer(nn.Linear):
@@ -115,7 +117,7 @@ class NoisyLayer(nn.Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         noise = self.amount * torch.randn(WIDTH, WIDTH) if self.amount else 0.0
-        return F.linear(x, self.weight + noise, self.bias)
+        return nn.functional.linear(x, self.weight + noise, self.bias)
 
 
 class NoisyWeights(Six):
