@@ -31,7 +31,7 @@ from hostile_compare import (
     under,
     with_state,
 )
-from hostile_play import Use, call, play, random_state, seed
+from hostile_play import Use, call, play, random_state, restored, seed
 from torch import Tensor, nn
 
 import torchkoopman as tk
@@ -84,7 +84,8 @@ def judge(case: Case, how: str = "auto", prior: bool = False, kind: str = "map")
         prior: whether the model was run on the example before the swap.
         kind: the module put in, see ``put_in``.
     """
-    with warnings.catch_warnings(), case.around(), contextlib.redirect_stderr(io.StringIO()):
+    quiet = contextlib.redirect_stderr(io.StringIO())  # graphs print their code when they fail
+    with warnings.catch_warnings(), restored(), case.around(), quiet:
         warnings.simplefilter("ignore")
         return _judge(case, how, prior, kind, case.fresh())
 
@@ -218,13 +219,13 @@ def main() -> None:
     words = [name.lower() for name in arguments.names] or [""]
     chosen = [one for one in CASES if any(word in f"{one.name} {one.cause}" for word in words)]
     ways = WAYS if arguments.ways else ("auto",)
-    print(f"{'network':<34}{'cause':<28}" + "".join(f"{way:<11}" for way in ways))
+    print(f"{'network':<40}{'cause':<32}" + "".join(f"{way:<11}" for way in ways))
     for one in chosen:
         twins = [one.harmless()] if arguments.twins and one.twin else []
         for row in (one, *twins):
             found = [verdicts(row, way) for way in ways]
             cells = "".join(f"{verdict:<11}" for verdict, _ in found)
-            print(f"{row.name[:33]:<34}{row.cause:<28}{cells}{found[-1][1]}", flush=True)
+            print(f"{row.name[:39]:<40}{row.cause:<32}{cells}{found[-1][1]}", flush=True)
     for way in ways:
         print(totals(chosen, way), flush=True)
 

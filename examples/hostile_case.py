@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -54,7 +54,7 @@ class Case:
     """One use of the model, where it is more than a call: attributes set between calls, say."""
     around: Callable[[], contextlib.AbstractContextManager[Any]] = contextlib.nullcontext
     """What is in force during everything, the swap included."""
-    shared: Any = None
+    shared: Any = field(default=None, hash=False)
     """Containers outside the model that it writes into."""
     differentiable: bool = True
     """Whether the inputs require gradients."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import functools
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from hostile_case import Case, Inputs
 
@@ -117,3 +118,15 @@ def random_state() -> tuple[Any, ...]:
     """These states."""
     numpy = np.random.get_state()  # noqa: NPY002
     return torch.get_rng_state().tolist(), str(numpy[1].tolist()), numpy[2:], random.getstate()
+
+
+@contextlib.contextmanager
+def restored() -> Iterator[None]:
+    """Put the global random states back afterwards."""
+    numpy, python = np.random.get_state(), random.getstate()  # noqa: NPY002
+    try:
+        with torch.random.fork_rng(devices=[]):
+            yield
+    finally:
+        np.random.set_state(numpy)  # noqa: NPY002
+        random.setstate(python)

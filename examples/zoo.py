@@ -1,7 +1,8 @@
 """The zoo: ``tk.swap`` on the architectures people have, held to a reference made of hooks alone.
 
-``python examples/zoo.py`` prints one row per family. A random linear map is swapped in; what the
-edited model must return is known from the original model, with one layer's output overridden.
+``python examples/zoo.py`` prints one row per family, and the totals of ``examples/hostile.py``. A
+random linear map is swapped in; what the edited model must return is known from the original model,
+with one layer's output overridden.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import hostile
 import torch
 from torch import Tensor, nn
 from zoo_families import FAMILIES, WAYS, Family, Inputs
@@ -273,6 +275,8 @@ def main() -> None:
     print(f"{'family':<26}{'span':<74}{'numbers':>8} {'way':<7}differs     back     s  .pt2")
     for how, family in itertools.product(WAYS if arguments.ways else ("auto",), chosen):
         print(row(family, how), flush=True)
+    if not arguments.names:
+        print(hostile.summary())
 
 
 if __name__ == "__main__":
