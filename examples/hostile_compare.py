@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -127,20 +127,19 @@ def with_state(output: Any, new: Tensor) -> tuple[Any, bool]:
     if is_state(output):
         return new, True
     items: dict[Any, Any] = {}
-    build: Callable[[dict[Any, Any]], Any] = dict
     if isinstance(output, Mapping):
         items = dict(output)
     elif isinstance(output, tuple | list):
-        named = hasattr(output, "_fields")
         items = dict(enumerate(output))
-        build = lambda got: type(output)(*got.values()) if named else type(output)(got.values())  # noqa: E731
-    elif dataclasses.is_dataclass(output) and not isinstance(output, type):
+    elif dataclasses.is_dataclass(output):
         items = {field.name: getattr(output, field.name) for field in dataclasses.fields(output)}
-        build = lambda got: dataclasses.replace(output, **got)  # noqa: E731
     for key, value in items.items():
         items[key], found = with_state(value, new)
+        if found and hasattr(output, "_fields"):
+            return type(output)(*items.values()), True
         if found:
-            return build(items), True
+            plain = isinstance(output, tuple | list)
+            return (type(output)(items.values()) if plain else type(output)(**items)), True
     return output, False
 
 

@@ -96,7 +96,7 @@ class ReboundBehind(Counted):
         return h - mean
 
 
-class NumpyWrite(Counted):
+class NumpyBuffer(Counted):
     """A buffer written through NumPy."""
 
     def before(self, h: Tensor) -> Tensor:
@@ -253,7 +253,7 @@ CASES = [
         MeanInside,
         ReboundBuffer,
         ReboundBehind,
-        NumpyWrite,
+        NumpyBuffer,
         DataWrite,
         Clamped,
         Momentum,

@@ -114,7 +114,7 @@ class Generated(Built):
         return h + past[1 if self.harmless else 2]
 
 
-class Recursive(Built):
+class RecursiveLayers(Built):
     """The forward calls itself, layer by layer, and adds on the way back."""
 
     def run(self, h: Tensor, depth: int) -> Tensor:
@@ -195,7 +195,7 @@ KINDS = (
     EndInPlainList,
     InnerWeightOutside,
     Generated,
-    Recursive,
+    RecursiveLayers,
     InThread,
     CopiesItself,
     Parented,

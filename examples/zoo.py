@@ -1,8 +1,7 @@
 """The zoo: ``tk.swap`` on the architectures people have, held to a reference made of hooks alone.
 
-``python examples/zoo.py`` prints one row per family, and the totals of ``examples/hostile.py``. A
-random linear map is swapped in; what the edited model must return is known from the original model,
-with one layer's output overridden.
+``python examples/zoo.py`` prints one row per family, and the totals of ``hostile.py``. What a model
+with a random linear map swapped in must return is known: the original, one output overridden.
 """
 
 from __future__ import annotations
@@ -10,25 +9,27 @@ from __future__ import annotations
 import argparse
 import contextlib
 import copy
-import dataclasses
 import itertools
 import logging
 import math
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hostile
 import torch
+from hostile_compare import with_state
 from torch import Tensor, nn
 from zoo_families import FAMILIES, WAYS, Family, Inputs
 
 import torchkoopman as tk
 from torchkoopman.observe.outputs import tensors_in
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 
 @dataclass(frozen=True)
@@ -134,26 +135,6 @@ def state(output: Any) -> Tensor:
     return next(x for x in tensors_in(output).values() if x.is_floating_point() and x.ndim >= 2)
 
 
-def with_state(output: Any, new: Tensor) -> tuple[Any, bool]:
-    """The same structure with another state, and whether there was one to replace."""
-    if isinstance(output, Tensor):
-        found = output.is_floating_point() and output.ndim >= 2
-        return (new if found else output), found
-    items: dict[Any, Any] = {}
-    if isinstance(output, Mapping):
-        items = dict(output)
-    elif isinstance(output, tuple | list):
-        items = dict(enumerate(output))
-    elif dataclasses.is_dataclass(output):
-        items = {field.name: getattr(output, field.name) for field in dataclasses.fields(output)}
-    for key, value in items.items():
-        items[key], found = with_state(value, new)
-        if found:
-            plain = isinstance(output, tuple | list)
-            return (type(output)(items.values()) if plain else type(output)(**items)), True
-    return output, False
-
-
 class Separable(nn.Module):
     """A linear map of the features, and of every other axis whose length changes."""
 
@@ -244,7 +225,7 @@ def row(family: Family, how: str) -> str:
             got = examine(family, how, Path(folder))
     except Exception as error:  # a table of anybody's code: show what happened and go on
         return f"{head}FAILED: {brief(f'{type(error).__name__}: {error}')}"
-    head = f"{head}{got.parameters:>8,} "
+    head += f"{got.parameters:>8,} "
     if got.refused:
         return f"{head}refused: {brief(got.refused)}"
     back = "exact" if got.restored else "DIFFERS"

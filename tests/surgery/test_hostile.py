@@ -53,6 +53,7 @@ def test_a_harmless_network_is_swapped_exactly(case: Case) -> None:
         assert hostile.judge(case, "auto", prior)[0] == "exact", hostile.judge(case, "auto", prior)
 
 
+@pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("case", [*CASES, *TWINS], ids=name)
 def test_the_reference_agrees_with_itself_and_runs_on_most_inputs(case: Case) -> None:
     runs = []
