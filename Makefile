@@ -6,7 +6,7 @@ RUN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PEERS := $(VENV)/.peers
 
-.PHONY: demo bench figures zoo speed scaling test clean
+.PHONY: demo bench figures zoo hostile speed scaling test clean
 
 # The main job: train, fit, look, swap, forget, export. DATA=yinyang (default) or mnist.
 DATA ?= yinyang
@@ -27,6 +27,10 @@ figures: $(INSTALLED)
 # Swaps in the architectures people have: one row a family, or its reason to refuse.
 zoo: $(INSTALLED)
 	$(RUN)/python examples/zoo.py
+
+# Swaps in networks made to break them: exact, refused or loud, and never silently different.
+hostile: $(INSTALLED)
+	$(RUN)/python examples/hostile.py
 
 # The speed-up of a swapped network against what its operations promise, as ratios of one run.
 speed: $(INSTALLED)

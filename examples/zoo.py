@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import hostile
 import torch
 from torch import Tensor, nn
 from zoo_comparing import call, difference, gap, hooked, reference, state
@@ -204,6 +205,8 @@ def main() -> None:
         outcomes += [fitted] if fitted else []
         print(line, flush=True)
     print(summary(outcomes))
+    if not arguments.names:
+        print(hostile.summary())
 
 
 if __name__ == "__main__":

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import dataclasses
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
+from hostile_compare import with_state
 from torch import Tensor, nn
 
 from torchkoopman.observe.outputs import tensors_in
@@ -51,26 +51,6 @@ def hooked(model: nn.Module, layer: str, action: Callable[[Any], Any]) -> Iterat
 def state(output: Any) -> Tensor:
     """A layer's state: the first real tensor with two axes or more in what it returns."""
     return next(x for x in tensors_in(output).values() if x.is_floating_point() and x.ndim >= 2)
-
-
-def with_state(output: Any, new: Tensor) -> tuple[Any, bool]:
-    """The same structure with another state, and whether there was one to replace."""
-    if isinstance(output, Tensor):
-        found = output.is_floating_point() and output.ndim >= 2
-        return (new if found else output), found
-    items: dict[Any, Any] = {}
-    if isinstance(output, Mapping):
-        items = dict(output)
-    elif isinstance(output, tuple | list):
-        items = dict(enumerate(output))
-    elif dataclasses.is_dataclass(output):
-        items = {field.name: getattr(output, field.name) for field in dataclasses.fields(output)}
-    for key, value in items.items():
-        items[key], found = with_state(value, new)
-        if found:
-            plain = isinstance(output, tuple | list)
-            return (type(output)(items.values()) if plain else type(output)(**items)), True
-    return output, False
 
 
 def call(model: nn.Module, inputs: Inputs) -> Any:
