@@ -6,7 +6,6 @@ import contextlib
 import copy
 import itertools
 import math
-from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -16,6 +15,8 @@ from torch import Tensor, nn
 from torchkoopman.observe.outputs import tensors_in
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
     from zoo_families import Family, Inputs
 
 
