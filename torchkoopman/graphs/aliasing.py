@@ -7,18 +7,28 @@ of a view of it, depends on that write. :class:`Flow` is the graph with those ed
 from __future__ import annotations
 
 import builtins
-import functools
 import operator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import fx, nn
 from torch._ops import HigherOrderOperator, OpOverload
 
 from torchkoopman.graphs.content import content_nodes, reads_shape
+from torchkoopman.graphs.schemas import (
+    ALL,
+    OPAQUE,
+    SHARES_FIRST,
+    WRITES_ALL,
+    WRITES_FIRST,
+    Effect,
+    Places,
+    schema_effect,
+    torch_effect,
+)
 from torchkoopman.graphs.side_effects import plain_tracing, undisturbed
 from torchkoopman.graphs.trace import SpanTracer
+from torchkoopman.graphs.writing import may_write
 from torchkoopman.observe.facts import alike, attributes
 
 if TYPE_CHECKING:
@@ -28,26 +38,6 @@ if TYPE_CHECKING:
 
 VIEWING_MODULES = (nn.Identity, nn.Flatten, nn.Unflatten, nn.modules.dropout._DropoutNd)
 """Modules of torch.nn that may return their input itself, or a view of it."""
-
-Places = frozenset[int | str]
-"""Arguments of a call, by position or keyword."""
-
-
-@dataclass(frozen=True)
-class Effect:
-    """What one call does to the memory of its arguments."""
-
-    writes: Places = frozenset()
-    shares: Places = frozenset()
-    known: bool = True
-    """False when the code could not be looked into: it may share all of its arguments, and is taken
-    to write none, which only a replay can tell."""
-
-
-FIRST: Places = frozenset({0, "self", "input"})
-WRITES_FIRST = Effect(FIRST, FIRST)
-SHARES_FIRST = Effect(shares=FIRST)
-OPAQUE = Effect(known=False)
 
 
 @dataclass(frozen=True)
@@ -151,12 +141,12 @@ def effect_of(node: fx.Node, root: nn.Module) -> Effect:
     if node.op == "call_module":
         return _module_effect(root.get_submodule(str(node.target)))
     if node.op == "call_method":
-        return _torch_effect(str(node.target)) or SHARES_FIRST
+        return torch_effect(str(node.target)) or SHARES_FIRST
     if node.op != "call_function" or reads_shape(node):
         return Effect()
     function: Any = node.target
     if isinstance(function, OpOverload):
-        return _schema_effect(function)
+        return schema_effect(function)
     if isinstance(function, HigherOrderOperator):
         return OPAQUE
     name = getattr(function, "__name__", "")
@@ -173,7 +163,7 @@ def effect_of(node: fx.Node, root: nn.Module) -> Effect:
         return WRITES_FIRST
     if "dropout" in name:  # returns its input in eval mode
         return SHARES_FIRST
-    return _torch_effect(name) or Effect()
+    return torch_effect(name) or Effect()
 
 
 _WRITING_OPERATORS = frozenset(
@@ -181,36 +171,6 @@ _WRITING_OPERATORS = frozenset(
     for name in dir(operator)
     if name == "setitem" or (name[0] == "i" and {name[1:], f"{name[1:]}_"} & set(dir(operator)))
 )
-
-
-@functools.cache
-def _torch_effect(name: str) -> Effect | None:
-    """The effect that the operator schemas of a name declare, over all overloads."""
-    packet = getattr(torch.ops.aten, name, None)
-    if packet is None:
-        return WRITES_FIRST if name.endswith("_") and not name.endswith("__") else None
-    effects = [_schema_effect(getattr(packet, overload)) for overload in packet.overloads()]
-    return Effect(
-        frozenset().union(*(effect.writes for effect in effects)),
-        frozenset().union(*(effect.shares for effect in effects)),
-    )
-
-
-@functools.cache
-def _schema_effect(operator: OpOverload) -> Effect:
-    """The effect that one operator's schema declares."""
-    if "dropout" in operator._schema.name:  # returns its input in eval mode
-        return SHARES_FIRST
-    writes: set[int | str] = set()
-    shares: set[int | str] = set()
-    for place, argument in enumerate(operator._schema.arguments):
-        if argument.alias_info is not None:
-            name = str(argument.name)
-            places: set[int | str] = {name} if argument.kwarg_only else {place, name}
-            shares |= places
-            if argument.alias_info.is_write:
-                writes |= places
-    return Effect(frozenset(writes), frozenset(shares))
 
 
 def _module_effect(module: nn.Module) -> Effect:
@@ -225,7 +185,7 @@ def _module_effect(module: nn.Module) -> Effect:
         try:
             flow = Flow(tracer.trace(module), module)
         except Exception:  # runs the user's Python on proxies: anything may come
-            return OPAQUE
+            return WRITES_ALL if may_write(module) else OPAQUE
         wrote = _restored(module, before)
     kept = [name for name in changed if not name.startswith("_tensor_constant")]
     if wrote or kept:
@@ -267,7 +227,7 @@ def _at(node: fx.Node, places: Places) -> list[fx.Node]:
     found: list[fx.Node] = []
     arguments = [(place, value) for place, value in (*enumerate(node.args), *node.kwargs.items())]
     for place, value in arguments:
-        if place in places:
+        if place in places or ALL in places:
             fx.map_arg(value, found.append)
     return found
 

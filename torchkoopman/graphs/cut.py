@@ -15,7 +15,7 @@ from torch._ops import OpOverload
 from torchkoopman.graphs.aliasing import Flow
 from torchkoopman.graphs.nodes import call_names
 from torchkoopman.graphs.region import Crossing, DirtyCut, Region, layer_of
-from torchkoopman.graphs.side_effects import undisturbed
+from torchkoopman.graphs.side_effects import NO_GRAD, undisturbed
 from torchkoopman.graphs.trace import MODES, trace_span
 from torchkoopman.observe.surroundings import Surroundings
 
@@ -207,7 +207,7 @@ def _lost_modes(region: Region, going: set[fx.Node]) -> Iterator[str]:
     found = {
         f"{node.meta[MODES]} (in {layer_of(node)!r})": None
         for node in region.flow.nodes
-        if MODES in node.meta and (node not in going or node is region.last)
+        if node.meta.get(MODES, NO_GRAD) != NO_GRAD and (node not in going or node is region.last)
     }
     yield from found
 

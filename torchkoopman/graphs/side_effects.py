@@ -134,10 +134,15 @@ def modes() -> tuple[Any, ...]:
     return (torch.is_grad_enabled(), torch.is_inference_mode_enabled(), *casts)
 
 
+NO_GRAD = "no_grad"
+"""A mode that a graph can hold all the same: what is computed under it has no history."""
+
+
 def describe_modes(before: tuple[Any, ...], now: tuple[Any, ...]) -> str:
-    """The first difference of two modes, in words."""
-    words = ("no_grad", "inference_mode", "autocast", "autocast")
-    return next(word for word, old, new in zip(words, before, now, strict=True) if old != new)
+    """The differences of two modes, in words."""
+    words = (NO_GRAD, "inference_mode", "autocast", "autocast")
+    pairs = zip(words, before, now, strict=True)
+    return " and ".join(word for word, old, new in pairs if old != new)
 
 
 @contextlib.contextmanager

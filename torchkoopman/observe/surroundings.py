@@ -67,19 +67,19 @@ class Surroundings:
             self._keep_container(value)
             yield from list(value.values() if isinstance(value, dict) else value)
         elif isinstance(value, types.FunctionType):
-            if not _is_foreign(value.__module__):
+            if not is_foreign(value.__module__):
                 yield from self._function(value)
         elif isinstance(value, types.MethodType):
             yield from (value.__func__, value.__self__)
         elif isinstance(value, type):
-            if not _is_foreign(value.__module__):
+            if not is_foreign(value.__module__):
                 yield from self._class(value)
         elif isinstance(value, nn.Module) or not _is_plain(value):
             yield type(value)
             attributes = getattr(value, "__dict__", None)
             if isinstance(attributes, dict):
                 self._keep_container(attributes)
-                yield from _of_module(value) if isinstance(value, nn.Module) else ()
+                yield from called_by(value) if isinstance(value, nn.Module) else ()
                 yield from list(attributes.values())
 
     def _function(self, function: types.FunctionType) -> Iterator[Any]:
@@ -89,7 +89,7 @@ class Surroundings:
                 content = cell.cell_contents
                 self._undo.append(partial(setattr, cell, "cell_contents", content))
                 yield content
-        names = set(_names(function.__code__))
+        names = set(names_in(function.__code__))
         known = {name: function.__globals__[name] for name in names & set(function.__globals__)}
         unknown = names - set(known)
         self._undo.append(lambda: _rebind(function.__globals__, known, unknown))
@@ -136,20 +136,22 @@ class Surroundings:
         self._undo.append(undo)
 
 
-def _of_module(module: nn.Module) -> Iterator[Any]:
+def called_by(module: nn.Module) -> Iterator[Any]:
     """What a module runs: its forward and its hooks, own and by class."""
     yield vars(module).get("forward")
     for name, hooks in vars(module).items():
         if name.endswith("_hooks") and isinstance(hooks, dict):
             yield from list(hooks.values())
+    for parameter in module._parameters.values():
+        yield from list((getattr(parameter, "_backward_hooks", None) or {}).values())
 
 
-def _names(code: types.CodeType) -> Iterator[str]:
+def names_in(code: types.CodeType) -> Iterator[str]:
     """The names in a function and in the functions within it."""
     yield from code.co_names
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):
-            yield from _names(constant)
+            yield from names_in(constant)
 
 
 def _rebind(variables: dict[str, Any], known: dict[str, Any], unknown: set[str]) -> None:
@@ -170,10 +172,11 @@ def _same_entries(held: Any, before: Any) -> bool:
 
 def _is_plain(value: Any) -> bool:
     """Whether a value leads nowhere: numbers, text, and what foreign packages made."""
-    return _is_foreign(type(value).__module__)
+    return is_foreign(type(value).__module__)
 
 
-def _is_foreign(module: str | None) -> bool:
+def is_foreign(module: str | None) -> bool:
+    """Whether a package is a library whose own state is no model's."""
     return str(module).partition(".")[0] in FOREIGN
 
 

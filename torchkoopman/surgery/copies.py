@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from torchkoopman.observe.places import leaves
 from torchkoopman.observe.surroundings import Surroundings
+from torchkoopman.surgery.closures import Closures
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -48,6 +51,7 @@ class Workbench:
     def __init__(self, model: nn.Module) -> None:
         self.model = model
         self.surroundings = Surroundings(model)
+        _refuse_hooked(model)
         self.source = full_copy(model)
         self.apart = False
         """Whether copies to run own their parameters, since calls write into these."""
@@ -71,6 +75,51 @@ class Workbench:
         return changed
 
 
+class Trespass(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Within it every use of a tensor of a model by the code of its copy is noted."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        held = _tensors(model).items()
+        self._owners = {each.untyped_storage()._cdata: name for name, each in held}
+        self.used: list[str] = []
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """Run the operation; look at what it is given."""
+        for leaf in pytree.tree_leaves((args, kwargs)):
+            if type(leaf) in (Tensor, nn.Parameter, nn.Buffer):
+                owner = self._owners.get(leaf.untyped_storage()._cdata)
+                self.used += [] if owner is None else [owner]
+        return func(*args, **(kwargs or {}))
+
+    def check(self) -> None:
+        """See that nothing was used.
+
+        Raises:
+            RuntimeError: it was, so copies of the model are no copies.
+        """
+        if self.used:
+            names = ", ".join(map(repr, dict.fromkeys(self.used[:5])))
+            raise RuntimeError(
+                f"a copy of the model goes on using {names} of the model given: a global variable "
+                "or an object that copies itself holds its layers. Let them be found through self."
+            )
+
+
+def _refuse_hooked(model: nn.Module) -> None:
+    """Refuse hooks that may change the parameters which they were put on."""
+    named = model.named_parameters()
+    hooked = [name for name, each in named if getattr(each, "_post_accumulate_grad_hooks", None)]
+    if hooked:
+        raise RuntimeError(
+            f"{', '.join(map(repr, hooked[:5]))} have hooks that run when their gradients are "
+            "complete, an optimizer step say, and a copy must not run them: take them off, and put "
+            "them on the result."
+        )
+
+
 def _tensors(model: nn.Module) -> dict[str, Tensor]:
     """Parameters and buffers by name, each once."""
     return {**dict(model.named_parameters()), **dict(model.named_buffers())}
@@ -91,10 +140,17 @@ def _alias(tensor: Tensor) -> Tensor:
 def _deepcopy(model: Model, memo: dict[int, Any]) -> Model:
     """A deep copy; tensors with a history, which torch refuses to copy, come without it."""
     kept = list(itertools.chain.from_iterable(_historic(module) for module in model.modules()))
-    memo = {**{id(each): each.detach().clone() for each in kept}, **memo}
+    closures = Closures(model)
+    memo = {**{id(each): each.detach().clone() for each in kept}, **memo, **closures.memo}
     with warnings.catch_warnings():  # torch's own, about copying the structure of its inputs
         warnings.simplefilter("ignore", FutureWarning)
-        return copy.deepcopy(model, memo)
+        copied = copy.deepcopy(model, memo)
+    closures.finish(memo)
+    theirs = dict(copied.named_parameters())
+    for name, each in model.named_parameters():
+        for hook in (each._backward_hooks or {}).values() if name in theirs else ():
+            theirs[name].register_hook(hook)  # type: ignore[no-untyped-call]
+    return copied
 
 
 def _historic(module: nn.Module) -> Iterator[Tensor]:

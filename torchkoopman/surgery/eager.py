@@ -17,9 +17,11 @@ from torch import Tensor, nn
 from torchkoopman.graphs.cut import SIDE_WORDS
 from torchkoopman.graphs.nodes import labelled
 from torchkoopman.graphs.region import Crossing, DirtyCut
+from torchkoopman.graphs.writing import may_write
+from torchkoopman.observe.facts import alike, facts_in
 from torchkoopman.observe.names import named_module, split_call
 from torchkoopman.observe.places import filled, read
-from torchkoopman.surgery.chain import find_chain
+from torchkoopman.surgery.chain import NoChain, find_chain
 from torchkoopman.surgery.passage import ADVICE, OffThePath, guard
 from torchkoopman.surgery.request import Edited, SwapRequest, free_name
 from torchkoopman.surgery.standins import StandIn
@@ -45,6 +47,8 @@ def by_replacing(bench: Workbench, request: SwapRequest, recording: Recording | 
     if labelled(bench.model) is not None:
         raise RuntimeError("the model is a program of torch.export, without layers to exchange.")
     edited = (_override if request.keep_escapes else _exchange)(bench, request, recording)
+    if not request.keep_escapes:
+        _refuse_hidden_writes(bench, edited, recording)
     share = _unseen_share(bench, request, recording)
     if share is not None and share > TOLERANCE:
         raise DirtyCut(
@@ -78,6 +82,42 @@ def _exchange(bench: Workbench, request: SwapRequest, recording: Recording) -> E
         stand_in.training = named_module(model, link.name).training
         _set(model, link.name, stand_in)
     return Edited(model, f"{names[0]}.module", names, _notes(request, recording))
+
+
+def _refuse_hidden_writes(bench: Workbench, edited: Edited, recording: Recording) -> None:
+    """Refuse a first layer that may write into its input, where others read that input.
+
+    Whether it writes may depend on values that the example does not have, so its code is read. That
+    others read the input shows when it is overwritten after the first stand-in has read it.
+
+    Raises:
+        NoChain: it may, and they do.
+    """
+    first = edited.layers[0]
+    if not may_write(named_module(bench.source, first)):
+        return
+    copied = bench.to_run(edited.model)
+    stand_in = named_module(copied, first)
+    assert isinstance(stand_in, StandIn)
+
+    def overwrite(module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        read((args, kwargs), stand_in.argument).data.fill_(float("nan"))
+
+    stand_in.register_forward_hook(overwrite, with_kwargs=True)
+    with bench.surroundings.kept():
+        try:
+            result = recording.example.run(copied)
+        except Exception:  # what else runs on such values is the user's code
+            result = None
+    bench.restore()
+    facts = dict(facts_in("call 1: output", result))
+    if any(not alike(facts.get(name), recording.transcript.calls[name]) for name in facts) or (
+        not facts
+    ):
+        raise NoChain(
+            f"layer {first!r} may write into its input, to judge by its code, and the model reads "
+            "that input elsewhere, so whether the original would differ there depends on the data"
+        )
 
 
 def _set(model: nn.Module, layer: str, module: nn.Module) -> None:

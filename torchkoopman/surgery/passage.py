@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from torchkoopman.observe.capture import is_recomputing, is_traced, is_tracing
 from torchkoopman.observe.names import named_module, split_call
-from torchkoopman.observe.places import read
+from torchkoopman.observe.places import leaves, read
 from torchkoopman.observe.selection import common_ancestors
 
 if TYPE_CHECKING:
@@ -57,13 +57,20 @@ class Passage:
             now = self._now
         now.around.append(name)
 
-    def leave(self, name: str) -> None:
+    def leave(self, name: str, output: Any) -> None:
         """It returned; with the outermost the call is over.
 
         Raises:
-            OffThePath: some of the stand-ins were called, and not all.
+            OffThePath: some of the stand-ins were called, and not all, or what it returned holds a
+                state between two of them.
         """
         now = self._now
+        inner = [leaf for _, leaf in leaves(output) if isinstance(leaf, Sealed)]
+        if now.around[:1] == [name] and inner:
+            raise OffThePath(
+                f"the model returns the output of layer {inner[0].layer!r}, but that layer is "
+                f"within a span that was replaced as a whole, so there is no such value. {ADVICE}"
+            )
         if now.around[:1] == [name] and 0 < now.steps < len(self.names):
             done, next_one = self.names[now.steps - 1 : now.steps + 1]
             raise OffThePath(
@@ -201,10 +208,13 @@ class Sealed(Tensor):
         cls, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Metadata alone; anything else is refused."""
-        if func in METADATA:
-            return super().__torch_function__(func, types, args, kwargs or {})  # type: ignore[no-untyped-call]
         held = [each for each in (*args, *(kwargs or {}).values()) if isinstance(each, Sealed)]
         layer = held[0].layer if held else ""
+        if func in METADATA:
+            told: Any = super().__torch_function__(func, types, args, kwargs or {})  # type: ignore[no-untyped-call]
+            if isinstance(told, Sealed):
+                told.layer = layer
+            return told
         raise OffThePath(
             f"the output of layer {layer!r} is read by {getattr(func, '__name__', func)}, but that "
             f"layer is within a span that was replaced as a whole, so there is no such value. "
@@ -249,8 +259,12 @@ class Follow:
         """Tell it, if the model really runs, and for the first time."""
         if torch.compiler.is_compiling() or is_recomputing() or is_tracing():
             return
-        told = output if self.event == "depart" else self.name
-        getattr(self.passage, self.event)(told)
+        if self.event == "depart":
+            self.passage.depart(output)
+        elif self.event == "leave":
+            self.passage.leave(self.name, output)
+        else:
+            getattr(self.passage, self.event)(self.name)
 
 
 def _is_checked(state: Tensor) -> bool:

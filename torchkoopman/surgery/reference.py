@@ -20,13 +20,13 @@ from torchkoopman.observe.names import named_module, split_call, which_call
 from torchkoopman.observe.places import filled, read
 from torchkoopman.observe.surroundings import random_draws, random_states, set_random_states
 from torchkoopman.observe.views import View, find_state
+from torchkoopman.surgery.copies import Trespass, Workbench
 from torchkoopman.surgery.transcript import Failed, Reach, Transcript, transcribe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from torchkoopman.observe.places import Place
-    from torchkoopman.surgery.copies import Workbench
     from torchkoopman.surgery.request import SwapRequest
 
 REACHES: tuple[Reach, ...] = ("inputs", "parameters", "nothing")
@@ -233,6 +233,14 @@ def _recorded(
             request.end,
             request.known,
         )
+        trespass = Trespass(bench.model)
+        with bench.surroundings.kept():
+            try:
+                with trespass:
+                    examples[0].run(bench.to_run())
+            except Exception:  # it will fail again, and be told
+                pass
+        trespass.check()
         with bench.surroundings.kept():
             try:
                 transcript = transcribe(

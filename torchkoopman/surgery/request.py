@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -58,6 +59,13 @@ def apart(output: Any, source: Any) -> Any:
         return output.clone()
     shared = output.untyped_storage()._cdata == source.untyped_storage()._cdata
     return output.clone() if shared else output
+
+
+def without_history(value: Any) -> Any:
+    """What was computed under ``torch.no_grad``: the same values, without a gradient."""
+    if isinstance(value, Tensor) or not isinstance(value, tuple | list | dict | int | float):
+        return value.detach() if hasattr(value, "detach") else value
+    return pytree.tree_map_only(Tensor, Tensor.detach, value)
 
 
 def free_name(root: nn.Module, start: str, end: str) -> str:

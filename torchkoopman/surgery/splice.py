@@ -11,13 +11,13 @@ from torchkoopman.graphs.aliasing import effect_of
 from torchkoopman.graphs.cut import cut_graph
 from torchkoopman.graphs.exported import export_span
 from torchkoopman.graphs.nodes import LABEL
-from torchkoopman.graphs.side_effects import SideEffect, hooks_of
-from torchkoopman.graphs.trace import trace_span
+from torchkoopman.graphs.side_effects import NO_GRAD, SideEffect, hooks_of
+from torchkoopman.graphs.trace import MODES, trace_span
 from torchkoopman.observe.example import MASK
 from torchkoopman.observe.hooks import Hook
 from torchkoopman.observe.views import View
-from torchkoopman.surgery.history import bind, swapped_module
-from torchkoopman.surgery.request import Edited, SwapRequest, apart, free_name
+from torchkoopman.surgery.request import Edited, SwapRequest, apart, free_name, without_history
+from torchkoopman.surgery.swapped import bind, swapped_module
 
 if TYPE_CHECKING:
     from torch import fx, nn
@@ -154,20 +154,33 @@ def _splice(request: SwapRequest, traced: Traced, cut: Cut) -> Edited:
     if not getattr(request.module, "fresh", False) and (effect.shares or not effect.known):
         with graph.inserting_after(new):
             new = graph.call_function(apart, (new, traced.first))
+    if traced.last.meta.get(MODES) == NO_GRAD:
+        with graph.inserting_after(new):
+            new = graph.call_function(without_history, (new,))
     new.meta.update({LABEL: traced.last.meta[LABEL]} if LABEL in traced.last.meta else {})
     traced.last.replace_all_uses_with(new)
     entering = {value for key in cut.region for value in nodes[key].all_input_nodes}
     for key in reversed(cut.region):
         graph.erase_node(nodes[key])
     _prune(traced, entering - {nodes[key] for key in cut.region} - {traced.first, new})
+    _detach(graph)
     if not new.users:
         raise ValueError(
             f"nothing in the model uses the state of {request.end!r}, so a module in its place "
             "would change nothing: choose another layer, or another of its tensors with output=."
         )
     graph.lint()
-    edited = swapped_module(root, graph, type(request.model).__name__)
+    edited = swapped_module(root, graph, type(request.model).__name__, request.model)
     return Edited(edited, name, cut.layers, notes)
+
+
+def _detach(graph: fx.Graph) -> None:
+    """Cut the history of what the model computes under ``torch.no_grad``."""
+    for node in list(graph.nodes):
+        if node.meta.get(MODES) == NO_GRAD and node.op.startswith("call_"):
+            with graph.inserting_after(node):
+                cut = graph.call_function(without_history, (node,))
+            node.replace_all_uses_with(cut, delete_user_cb=lambda user, cut=cut: user is not cut)
 
 
 def _prune(traced: Traced, nodes: set[fx.Node]) -> None:

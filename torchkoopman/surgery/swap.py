@@ -9,6 +9,7 @@ import copy
 from typing import TYPE_CHECKING
 
 from torch import nn
+from torch.utils import _pytree as pytree
 
 from torchkoopman.graphs.cut import SIDE_WORDS, check_ends
 from torchkoopman.graphs.nodes import labelled
@@ -22,11 +23,8 @@ from torchkoopman.surgery.history import (
     RECORDS,
     Original,
     SurrogateLike,
-    SwappedModule,
     SwapRecord,
     as_json,
-    bind,
-    is_bound,
     memory,
     swaps,
     tensors,
@@ -36,9 +34,10 @@ from torchkoopman.surgery.reference import Known, Recording, record
 from torchkoopman.surgery.replay import agrees_in_the_other_mode, prove
 from torchkoopman.surgery.request import Edited, SwapRequest
 from torchkoopman.surgery.splice import by_exporting, by_tracing
+from torchkoopman.surgery.swapped import SwappedModule, bind, is_bound
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
 __all__ = ["SurrogateLike", "SwapRecord", "swap", "swap_back", "swaps"]
 
@@ -131,7 +130,7 @@ def _first_way(
 ) -> tuple[Edited, str, str]:
     """The first way that is proven, and why not one before it."""
     failures: dict[str, RuntimeError] = {}
-    for way in tuple(WAYS) if how == "auto" else (how,):
+    for way in _order(recording) if how == "auto" else (how,):
         try:
             edited = WAYS[way](bench, request, recording)
             if recording is not None:
@@ -148,6 +147,13 @@ def _first_way(
         f"no way to swap from {request.start!r} to {request.end!r}:{reasons}\nhow='eager' with "
         "keep_escapes=True replaces the output alone: right values, and nothing saved."
     )
+
+
+def _order(recording: Recording | None) -> Iterable[str]:
+    """The ways to try: a program last where it would hold numbers among the arguments fast."""
+    given = () if recording is None else (recording.example.args, recording.example.kwargs)
+    numbers = [leaf for leaf in pytree.tree_leaves(given) if type(leaf) in (int, float)]
+    return ("fx", "eager", "export") if numbers else tuple(WAYS)
 
 
 def _bind(edited: Edited, recording: Recording, bench: Workbench, request: SwapRequest) -> None:

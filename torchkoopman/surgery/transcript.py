@@ -81,19 +81,29 @@ def transcribe(
         try:
             result, given = asked.called(model, example)
             found.gradients = asked.gradients(result)
+            found.calls |= _facts_of_call(number + 1, result, given, entered[count:])
         except Exception as error:  # runs the user's code
             raise Failed(number) from error
-        for kind, value in (("output", result), ("argument", given)):
-            found.calls |= dict(facts_in(f"call {number + 1}: {kind}", value))
-        for index, each in enumerate(entered[count:]):
-            again = f" at call {index + 1} of the module" if index else ""
-            found.calls |= dict(facts_in(f"call {number + 1}: what enters the span{again}", each))
-    after = _left(model, weights)
+    try:
+        after = _left(model, weights)
+    except RuntimeError as error:  # a value that must not be read was kept
+        raise Failed(len(examples) - 1) from error
     found.left = {
         name: after.get(name)
         for name in {**before, **after}
         if name not in before or name not in after or not alike(before[name], after[name])
     }
+    return found
+
+
+def _facts_of_call(number: int, result: Any, given: Any, entered: Sequence[Any]) -> Facts:
+    """What one call returned, left in its arguments, and gave to the module put in."""
+    found: Facts = {}
+    for kind, value in (("output", result), ("argument", given)):
+        found |= dict(facts_in(f"call {number}: {kind}", value))
+    for index, each in enumerate(entered):
+        again = f" at call {index + 1} of the module" if index else ""
+        found |= dict(facts_in(f"call {number}: what enters the span{again}", each))
     return found
 
 

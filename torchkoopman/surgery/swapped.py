@@ -1,0 +1,225 @@
+"""Swapped graphs: graph modules that know what they hold, and refuse what would change nothing.
+
+A graph is what a model did when it was made. Attributes are constants in it, methods and branches
+on the mode are resolved. Where a user changes one of these afterwards, an error says so.
+"""
+
+from __future__ import annotations
+
+import types
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from torch import Tensor, fx, nn
+from torch.utils import _pytree as pytree
+
+from torchkoopman.observe.facts import PLAIN
+from torchkoopman.observe.surroundings import is_foreign, names_in
+from torchkoopman.surgery.history import ORIGINAL, RECORDS, Original
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+BOUND, CONSTANTS, READ = "torchkoopman.bound", "torchkoopman.constants", "torchkoopman.read"
+"""Keys of a graph's ``meta``: it is right in one mode only; names of attributes that it holds; what
+it has read of classes."""
+
+
+@dataclass(frozen=True)
+class Read:
+    """An entry of a class that a graph has read."""
+
+    kind: type
+    name: str
+    value: Any
+
+    @property
+    def is_same(self) -> bool:
+        """Whether it is still what it was."""
+        value = vars(self.kind).get(self.name)
+        plain = isinstance(self.value, PLAIN) and isinstance(value, PLAIN)
+        return value is self.value or (plain and value == self.value)
+
+
+class Opened(nn.Module):
+    """What is left of a module that a graph has opened: a place for the modules within.
+
+    The graph does not call it, and its attributes are part of the graph.
+    """
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        _refuse_constant(self.__dict__.get(CONSTANTS, frozenset()), name)
+        super().__setattr__(name, value)
+
+    def _never_called(self, *given: Any, **options: Any) -> NoReturn:
+        raise RuntimeError(
+            "this module is a place for others in a graph, and the graph does not call it, so a "
+            "hook on it would never run: hook the whole model, a layer that the graph calls, or "
+            "swap with how='eager', which keeps the model's own code."
+        )
+
+    register_forward_hook = register_forward_pre_hook = _never_called
+    register_full_backward_hook = register_full_backward_pre_hook = _never_called
+
+
+class SwappedModule(fx.GraphModule):
+    """A graph module whose records survive pickling; torch.fx itself drops ``meta`` there."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        _refuse_constant(self.__dict__.get("meta", {}).get(CONSTANTS, frozenset()), name)
+        super().__setattr__(name, value)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the graph.
+
+        Raises:
+            RuntimeError: a class that the graph was made of has changed since, or the arguments
+                hold more or fewer tensors than the graph takes.
+        """
+        changed = [read for read in self.meta.get(READ, ()) if not read.is_same]
+        if changed:
+            read = changed[0]
+            raise RuntimeError(
+                f"{read.kind.__name__}.{read.name} has changed since this graph was made, which "
+                "holds what it was: swap again, or swap with how='eager'."
+            )
+        info = getattr(self.graph._codegen, "pytree_info", None)
+        if info is not None and info.in_spec is not None:
+            count = len(pytree.tree_leaves((args, kwargs)))
+            if count != info.in_spec.num_leaves:
+                raise RuntimeError(
+                    f"this graph takes {info.in_spec.num_leaves} values in its arguments, as the "
+                    f"example inputs had, and got {count}: swap with an example of this form, or "
+                    "with how='eager'."
+                )
+        return super().__call__(*args, **kwargs)
+
+    def train(self, mode: bool = True) -> SwappedModule:
+        """Switch between training and evaluation, where the graph is right in both.
+
+        Raises:
+            RuntimeError: the graph holds what the model does in one mode only.
+        """
+        if self.meta.get(BOUND) and mode != self.training:
+            now, other = ("train", "eval") if self.training else ("eval", "train")
+            raise RuntimeError(
+                f"this graph holds what the model does in {now}() mode and does not do what it "
+                f"does in {other}() mode: call {other}() on the original and swap again, or swap "
+                "with how='eager', which keeps both."
+            )
+        super().train(mode)
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> SwappedModule:
+        with warnings.catch_warnings():  # torch's own, about copying the structure of its inputs
+            warnings.simplefilter("ignore", FutureWarning)
+            copied: Any = super().__deepcopy__(memo)
+        assert isinstance(copied, SwappedModule)
+        return copied
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        if hasattr(self, "_guards_fn"):
+            raise TypeError(
+                f"this {type(self).__name__} is a program of torch.export, whose checks of input "
+                "sizes cannot be pickled: save it with tk.export, as .pt2 or .safetensors."
+            )
+        rebuild, arguments = super().__reduce__()
+        kept = {key: self.meta[key] for key in (RECORDS, BOUND, CONSTANTS) if key in self.meta}
+        return _restore, (rebuild, arguments, type(self).__name__, kept)
+
+
+def _restore(
+    rebuild: Callable[..., fx.GraphModule],
+    arguments: tuple[Any, ...],
+    name: str,
+    kept: dict[str, Any],
+) -> SwappedModule:
+    restored = rebuild(*arguments)
+    edited = swapped_module(restored, restored.graph, name, restored)
+    edited.meta.update(kept)
+    return edited
+
+
+def swapped_module(root: nn.Module, graph: fx.Graph, name: str, model: nn.Module) -> SwappedModule:
+    """A graph module.
+
+    Args:
+        root: its submodules are taken from here, in the training mode each of them has.
+        graph: what it computes.
+        name: of its class.
+        model: what the graph was made of.
+    """
+    edited = SwappedModule(root, graph, name)
+    modes = {path: module.training for path, module in root.named_modules()}
+    before = dict(model.named_modules(remove_duplicate=False))
+    called = {str(node.target) for node in graph.nodes if node.op == "call_module"}
+    for path, module in edited.named_modules():  # torch.fx makes opened containers anew
+        module.training = modes.get(path, root.training)
+        if type(module) is nn.Module and path not in called:
+            module.__class__ = Opened
+            if path in before:
+                vars(module)[CONSTANTS] = _constants(before[path], module)
+    edited.meta[RECORDS] = ()
+    edited.meta[ORIGINAL] = Original()
+    edited.meta[CONSTANTS] = _constants(model, edited)
+    inside = tuple(f"{path}." for path in called)
+    opened = [module for path, module in before.items() if not f"{path}.".startswith(inside)]
+    edited.meta[READ] = tuple({read for module in opened for read in _reads(module)})
+    return edited
+
+
+def bind(edited: nn.Module) -> None:
+    """Note that a graph is right in the mode it is in only."""
+    assert isinstance(edited, fx.GraphModule)
+    edited.meta[BOUND] = True
+
+
+def is_bound(model: nn.Module) -> bool:
+    """Whether a model is a graph that is right in the mode it is in only."""
+    return isinstance(model, fx.GraphModule) and bool(model.meta.get(BOUND))
+
+
+def _constants(before: nn.Module, after: nn.Module) -> frozenset[str]:
+    """Attributes and methods of a module that its graph has read and holds no more."""
+    held = before.meta if isinstance(before, fx.GraphModule) else vars(before)
+    read: frozenset[str] = held.get(CONSTANTS, frozenset())
+    methods = {read.name for read in _reads(before)} - {"forward"}
+    return (
+        read
+        | methods
+        | {
+            name
+            for name, value in vars(before).items()
+            if name not in vars(after) and isinstance(value, (*PLAIN, Tensor))
+        }
+    )
+
+
+def _reads(module: nn.Module) -> Iterator[Read]:
+    """The methods and class variables that a module's forward uses, by name."""
+    if isinstance(module, fx.GraphModule):
+        yield from module.meta.get(READ, ())
+        return
+    kinds = [kind for kind in type(module).__mro__ if not is_foreign(kind.__module__)]
+    waiting, seen = ["forward"], set[str]()
+    while waiting:
+        name = waiting.pop()
+        kind = next((kind for kind in kinds if name in vars(kind)), None)
+        if kind is None or name in seen:
+            continue
+        seen.add(name)
+        value = vars(kind)[name]
+        if isinstance(value, types.FunctionType):
+            waiting.extend(names_in(value.__code__))
+        if isinstance(value, (*PLAIN, types.FunctionType)):
+            yield Read(kind, name, value)
+
+
+def _refuse_constant(constants: frozenset[str], name: str) -> None:
+    if name in constants:
+        raise AttributeError(
+            f"{name!r} was read when this graph was made and is part of it, so setting it would "
+            "change nothing: set it on the original and swap again, or swap with how='eager', "
+            "which keeps the model's own code."
+        )
