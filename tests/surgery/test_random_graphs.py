@@ -18,7 +18,7 @@ KINDS = ["layer"] * 6 + ["pair", "pair", "sum", "sum", "write", "augment", "view
 LATEST = st.sampled_from([-1] * 5 + [0, 1, 2, 3, 4, 5])  # mostly the value before
 STEPS = st.tuples(st.sampled_from(KINDS), LATEST, st.integers(0, 6))
 GRAPHS = st.lists(STEPS, min_size=3, max_size=7)
-ORDERLY = ("there is no span", "two different layers")
+ORDERLY = ("there is no span", "two different layers", "nothing in the model uses")
 """Refusals that are no crossings: one end does not follow from the other."""
 NO_GRAPH = (*ORDERLY, "is given to no layer on the way", "in one forward pass", "no new", "crosses")
 

@@ -14,7 +14,6 @@ from torchkoopman.surgery.swap import SwapRecord, swap, swap_back, swaps
 
 if TYPE_CHECKING:
     from torchkoopman.observe.trajectory import InputSpec
-    from torchkoopman.observe.views import View
 
 
 class Block(nn.Module):
@@ -47,7 +46,6 @@ class Linear(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.views: dict[str, View] = {}
         self.layers = tuple(f"blocks.{depth}" for depth in range(5))
         self.inputs: tuple[InputSpec, ...] = (((3, 4), "float32"),)
         self.fc = nn.Linear(4, 4)

@@ -189,6 +189,7 @@ def _traced(tracer: SpanTracer, root: nn.Module) -> fx.Graph:
     """The graph; everything that the Python run for it can reach is as before."""
     constants: dict[str, Any] = {}
     with without_side_effects(root, constants):
+        tracer.modes = modes()
         graph = tracer.trace(root)
         held = {str(node.target) for node in graph.nodes if node.op == "get_attr"}
         constants |= {name: value for name, value in vars(root).items() if name in held}

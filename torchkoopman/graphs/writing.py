@@ -46,7 +46,7 @@ def _module_writes(module: nn.Module) -> bool:
                 tree = ast.parse(textwrap.dedent(inspect.getsource(each)))
             except (OSError, SyntaxError, TypeError):  # made by exec, say
                 return True
-            if _Code(module).block(tree.body, set()):
+            if _Code(module, _numbers(tree)).block(tree.body, set()):
                 return True
             waiting.extend(_called(tree, each, type(module)))
     return False
@@ -55,8 +55,10 @@ def _module_writes(module: nn.Module) -> bool:
 class _Code:
     """Statements in order, with the names that hold memory of their own."""
 
-    def __init__(self, module: nn.Module) -> None:
+    def __init__(self, module: nn.Module, numbers: set[str]) -> None:
         self.module = module
+        self.numbers = numbers
+        """Names that only ever hold numbers."""
 
     def block(self, body: Sequence[ast.stmt], own: set[str]) -> bool:
         """Whether some statements may write into memory that is not their own."""
@@ -77,8 +79,8 @@ class _Code:
         inner = [each for each in ast.iter_child_nodes(node) if isinstance(each, ast.stmt)]
         if isinstance(node, ast.For | ast.While):
             own -= {name for each in ast.walk(node) for name in _stored(each)}
-        handlers = [each for each in ast.iter_child_nodes(node) if hasattr(each, "body")]
-        inner += [each for held in handlers if held not in inner for each in held.body]
+        for held in ast.iter_child_nodes(node):
+            inner += held.body if isinstance(held, ast.ExceptHandler | ast.match_case) else []
         expressions = [each for each in ast.iter_child_nodes(node) if isinstance(each, ast.expr)]
         return any(self._expression(each, own) for each in expressions) or self.block(inner, own)
 
@@ -121,7 +123,7 @@ class _Code:
                 return True
         name = _name(node)
         effect = torch_effect(name) if name else None
-        if effect is None or not effect.writes:
+        if effect is None or 0 not in effect.writes:
             return False
         if isinstance(node.func, ast.Attribute) and not _is_module(node.func.value):
             first = node.func.value
@@ -130,15 +132,15 @@ class _Code:
     def _is_own(self, node: ast.expr | None, own: set[str]) -> bool:
         """Whether an expression's value is memory of its own, or no memory at all."""
         if isinstance(node, ast.Name):
-            return node.id in own
+            return node.id in own or node.id in self.numbers
         if isinstance(node, ast.Call):
             name = _name(node)
             if name in NUMBERS:
                 return True
             effect = torch_effect(name) if name else None
-            if effect is not None and effect.writes and isinstance(node.func, ast.Attribute):
+            if effect is not None and 0 in effect.writes and isinstance(node.func, ast.Attribute):
                 return self._is_own(node.func.value, own)
-            return effect is not None and not effect.shares
+            return effect is not None and 0 not in effect.shares
         return isinstance(node, ast.Constant | ast.BinOp | ast.UnaryOp | ast.Compare)
 
 
@@ -167,6 +169,20 @@ def _is_module(node: ast.expr) -> bool:
     """Whether a name before the dot is a package: ``torch``, ``F``, ``nn.functional``."""
     text = ast.unparse(node)
     return text in {"F", "torch", "functional", "nn.functional", "torch.nn.functional"}
+
+
+def _numbers(tree: ast.AST) -> set[str]:
+    """Names that are assigned nothing but constants, and are no arguments."""
+    constants, others = set[str](), set[str]()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign):
+            names = {target.id for target in node.targets if isinstance(target, ast.Name)}
+            (constants if isinstance(node.value, ast.Constant) else others).update(names)
+        elif isinstance(node, ast.arg):
+            others.add(node.arg)
+        elif isinstance(node, ast.For):
+            others.update(name for each in ast.walk(node.target) for name in _stored(each))
+    return constants - others
 
 
 def _stored(node: ast.AST) -> set[str]:

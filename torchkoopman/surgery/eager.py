@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
 from torchkoopman.graphs.cut import SIDE_WORDS
 from torchkoopman.graphs.nodes import labelled
@@ -199,6 +200,10 @@ class Override:
         return filled(output, self.place, self.home.get_submodule(self.name)(state))
 
 
+def _kept(output: Any) -> Any:
+    return pytree.tree_map_only(Tensor, torch.clone, output)
+
+
 def _unseen_share(bench: Workbench, request: SwapRequest, recording: Recording) -> float | None:
     """How much of the end's state changes with the inputs although the start's output is held.
 
@@ -225,7 +230,7 @@ def _end_state(model: nn.Module, request: SwapRequest, recording: Recording, hel
     seen: dict[str, list[Any]] = {request.start: [], request.end: []}
 
     def hook(layer: str, module: nn.Module, inputs: Any, output: Any) -> Any:
-        seen[layer].append(output)
+        seen[layer].append(_kept(output))  # what runs next may write into it
         first = len(seen[layer]) - 1 == (split_call(layer)[1] or 0)
         if held and layer == request.start and first:
             return filled(output, recording.places[layer], recording.states[layer].clone())

@@ -10,10 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from torch import Tensor, fx, nn
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from torchkoopman.observe.trajectory import InputSpec
-    from torchkoopman.observe.views import View
 
 RECORDS, ORIGINAL = "torchkoopman", "torchkoopman.original"
 """Keys of an edited model's memory."""
@@ -23,15 +20,14 @@ MEMORY = "_torchkoopman"
 
 @runtime_checkable
 class SurrogateLike(Protocol):
-    """What surgery needs to know of a surrogate."""
+    """What surgery needs to know of a surrogate.
+
+    It may also have ``views``, a mapping from layer to how its output was read.
+    """
 
     @property
     def layers(self) -> tuple[str, ...]:
         """Names of the layers it stands for, first in depth first."""
-
-    @property
-    def views(self) -> Mapping[str, View]:
-        """Layer → how its output was read; empty where states were given as they are."""
 
     @property
     def inputs(self) -> tuple[InputSpec, ...]:

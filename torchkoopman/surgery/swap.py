@@ -177,7 +177,7 @@ def _known(
     fitted: SurrogateLike | None, layers: tuple[str, str], output: Mapping[str, str] | str | None
 ) -> dict[str, Known]:
     """How the two layers' states are chosen: as the surrogate's were, or as is said."""
-    views: Mapping[str, View] = {} if fitted is None else fitted.views
+    views: Mapping[str, View] = getattr(fitted, "views", {})
     known: dict[str, Known] = {layer: views.get(layer) for layer in layers}
     for layer, path in per_layer(output, layers, "output", caller="swap").items():
         if not isinstance(path, str):
