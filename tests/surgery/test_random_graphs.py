@@ -20,7 +20,15 @@ STEPS = st.tuples(st.sampled_from(KINDS), LATEST, st.integers(0, 6))
 GRAPHS = st.lists(STEPS, min_size=3, max_size=7)
 ORDERLY = ("there is no span", "two different layers", "nothing in the model uses")
 """Refusals that are no crossings: one end does not follow from the other."""
-NO_GRAPH = (*ORDERLY, "is given to no layer on the way", "in one forward pass", "no new", "crosses")
+NO_GRAPH = (
+    *ORDERLY,
+    "is given to no layer on the way",
+    "in one forward pass",
+    "no new",
+    "crosses",
+    "there is no such value",
+    "judge by its code",
+)
 
 
 class Pair(nn.Module):
