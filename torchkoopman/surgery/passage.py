@@ -37,6 +37,8 @@ class Passage:
     def __init__(self, start: str, names: tuple[str, ...], place: Place = ()) -> None:
         self.start, self.names, self.place = start, names, place
         self._local = threading.local()
+        self.turn = 0
+        """In compiled code, which knows no threads and no identities: whose turn it is, from 1."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Passage, (self.start, self.names, self.place)
@@ -111,8 +113,13 @@ class Passage:
         Raises:
             OffThePath: it is not this stand-in's turn, or the state is another.
         """
+        if torch.compiler.is_compiling():
+            self._take_turn(index)
+            return state
         plain = unsealed(state)
         now = self._now
+        if not now.around and self.turn:  # a part that is not compiled, of a model that is
+            self._take_turn(index)
         if not now.around or not _is_checked(plain):
             return plain
         name = self.names[index]
@@ -134,13 +141,35 @@ class Passage:
 
     def made(self, index: int, state: Tensor) -> Tensor:
         """What a stand-in returns: between two of them nobody can read it."""
-        now = self._now
-        if not now.around or not _is_checked(state):
+        if torch.compiler.is_compiling() or not self._now.around or not _is_checked(state):
             return state
+        now = self._now
         now.steps = index + 1
         now.made = Made(state)
         last = index == len(self.names) - 1
         return state if last else sealed(state, self.names[index])
+
+    def follow(self, event: str, name: str) -> None:
+        """What is checked in compiled code: that stand-ins are called in order, and all of them.
+
+        Raises:
+            OffThePath: they were not.
+        """
+        if event == "enter" and not name:
+            self.turn = 0
+        elif event == "depart":
+            self.turn = 1
+        elif event == "leave" and not name:
+            turn, self.turn = self.turn, 0
+            if 1 < turn <= len(self.names):
+                raise OffThePath(f"{self.names[-1]!r} was not called. {ADVICE}")
+
+    def _take_turn(self, index: int) -> None:
+        if self.turn == 0 and torch.compiler.is_exporting():
+            return
+        if self.turn != index + 1:
+            raise OffThePath(f"layer {self.names[index]!r} was called out of turn. {ADVICE}")
+        self.turn = index + 2
 
 
 class Progress:
@@ -180,6 +209,7 @@ METADATA = frozenset(
     getattr(Tensor, name).__get__
     for name in (
         "shape", "dtype", "device", "layout", "ndim", "requires_grad", "is_leaf", "grad_fn",
+        "grad",
         "_version", "is_cuda", "is_meta", "is_sparse", "is_quantized", "is_nested", "itemsize",
         "nbytes", "output_nr", "is_cpu",
     )
@@ -257,7 +287,10 @@ class Follow:
 
     def __call__(self, module: nn.Module, args: Any, output: Any = None) -> None:
         """Tell it, if the model really runs, and for the first time."""
-        if torch.compiler.is_compiling() or is_recomputing() or is_tracing():
+        if torch.compiler.is_compiling():
+            self.passage.follow(self.event, self.name)
+            return
+        if is_recomputing() or is_tracing():
             return
         if self.event == "depart":
             self.passage.depart(output)
@@ -269,6 +302,4 @@ class Follow:
 
 def _is_checked(state: Tensor) -> bool:
     """Whether a call is checked: not where a program is recorded or run a second time."""
-    if torch.compiler.is_compiling():
-        return False
     return not (is_recomputing() or is_tracing() or is_traced(state))

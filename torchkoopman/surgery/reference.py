@@ -15,6 +15,7 @@ from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 from torchkoopman.graphs.nodes import labelled, labelled_node
+from torchkoopman.observe.capture import is_recomputing
 from torchkoopman.observe.example import MASK, Example, argument_names
 from torchkoopman.observe.names import named_module, split_call, which_call
 from torchkoopman.observe.places import filled, read
@@ -96,9 +97,10 @@ class Reference:
 
     def _at(self, layer: str, index: int, hook: Callable[[Any], Any]) -> Callable[..., Any]:
         def called(module: nn.Module, args: Any, output: Any) -> Any:
-            self._counts[layer] += 1
-            if self._counts[layer] != index + 1:
-                return None
+            if not is_recomputing():
+                self._counts[layer] += 1
+                if self._counts[layer] != index + 1:
+                    return None
             try:
                 return hook(output)
             except (TypeError, ValueError) as error:
@@ -110,6 +112,8 @@ class Reference:
     def _leave_start(self, output: Any) -> None:
         state = read(output, self._place(self.start, output))
         self._state = _cloned(state)
+        if is_recomputing():  # for checkpoints, which compare what is kept for the gradients
+            return
         self.states.setdefault(self.start, _cloned(state, detached=True))
         self.entered.append(_cloned(state, detached=True))
         self._draws = random_draws()

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
+from torchkoopman.observe.capture import is_recomputing
 from torchkoopman.observe.facts import Facts, alike, gap
 from torchkoopman.surgery.reference import Reference
 from torchkoopman.surgery.transcript import PUT_IN, Failed, transcribe
@@ -115,6 +116,8 @@ def _transcript(
     entered: list[Any] = []
 
     def note(module: nn.Module, args: tuple[Any, ...]) -> None:
+        if is_recomputing():
+            return
         state = args[0]
         entered.append(state.detach().clone() if isinstance(state, Tensor) else state)
 

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
@@ -55,9 +56,12 @@ def apart(output: Any, source: Any) -> Any:
     An identity, or a dropout in eval mode, returns its input itself; a layer behind it that works
     in place would then write into the state of the span's first layer.
     """
-    if not isinstance(output, Tensor):  # a value of a trace
+    if not isinstance(output, Tensor) or torch.compiler.is_compiling():  # nothing to ask
         return output.clone()
-    shared = output.untyped_storage()._cdata == source.untyped_storage()._cdata
+    try:
+        shared = output.untyped_storage()._cdata == source.untyped_storage()._cdata
+    except NotImplementedError:  # within torch.func.vmap, say
+        shared = True
     return output.clone() if shared else output
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 from typing import TYPE_CHECKING
 
+import torch
 from torch import nn
 from torch.utils import _pytree as pytree
 
@@ -49,6 +50,7 @@ WAYS: dict[str, Callable[[Workbench, SwapRequest, Recording | None], Edited]] = 
 """How a model can be edited, in the order in which ``how="auto"`` tries."""
 
 
+@torch.inference_mode(False)
 def swap(
     model: nn.Module,
     surrogate: SurrogateLike | nn.Module,

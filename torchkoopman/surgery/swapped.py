@@ -11,6 +11,7 @@ import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
+import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
@@ -77,6 +78,8 @@ class SwappedModule(fx.GraphModule):
             RuntimeError: a class that the graph was made of has changed since, or the arguments
                 hold more or fewer tensors than the graph takes.
         """
+        if torch.compiler.is_compiling():
+            return super().__call__(*args, **kwargs)
         changed = [read for read in self.meta.get(READ, ()) if not read.is_same]
         if changed:
             read = changed[0]
