@@ -6,13 +6,16 @@ import copy
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from torchkoopman.observe.costs import unfused
+
+if TYPE_CHECKING:
+    from torchkoopman.observe.trajectory import InputSpec
 
 ExampleInputs = Tensor | Sequence[Any] | Mapping[str, Any]
 """A model's one tensor, its positional arguments, or its keyword arguments by name."""
@@ -47,6 +50,15 @@ class Example:
             f"example_inputs is a {type(given).__name__}; give the model's one tensor, a tuple of "
             "its positional arguments, or a dict of its keyword arguments."
         )
+
+    @classmethod
+    def made(cls, inputs: Sequence[InputSpec], device: torch.device) -> Example:
+        """A call with positional tensors of the shapes and dtypes given.
+
+        Normal numbers, or zeros where an input is of whole numbers: an index that always exists.
+        """
+        generator = torch.Generator().manual_seed(0)
+        return cls(tuple(_made(spec, generator).to(device) for spec in inputs))
 
     @property
     def tensors(self) -> list[Tensor]:
@@ -107,6 +119,14 @@ class Example:
 def argument_names(module: nn.Module) -> list[str]:
     """The arguments of a module's forward, in order."""
     return list(inspect.signature(module.forward).parameters)
+
+
+def _made(spec: InputSpec, generator: torch.Generator) -> Tensor:
+    shape, name = spec
+    dtype: torch.dtype = getattr(torch, name)
+    if dtype.is_floating_point or dtype.is_complex:
+        return torch.randn(shape, dtype=dtype, generator=generator)
+    return torch.zeros(shape, dtype=dtype)
 
 
 def _copy(value: Any) -> Any:

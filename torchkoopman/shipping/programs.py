@@ -138,17 +138,7 @@ def seen_inputs(model: nn.Module, inputs: Sequence[InputSpec]) -> Example:
             "shapes: pass example_inputs=(tensor, …), or a dictionary by name."
         )
     device = next((tensor.device for tensor in tensors(model).values()), torch.device("cpu"))
-    generator = torch.Generator().manual_seed(0)
-    return Example(tuple(_made(spec, generator).to(device) for spec in inputs))
-
-
-def _made(spec: InputSpec, generator: torch.Generator) -> Tensor:
-    """Normal numbers, or zeros where the input is of whole numbers: an index that always exists."""
-    shape, name = spec
-    dtype: torch.dtype = getattr(torch, name)
-    if dtype.is_floating_point or dtype.is_complex:
-        return torch.randn(shape, dtype=dtype, generator=generator)
-    return torch.zeros(shape, dtype=dtype)
+    return Example.made(inputs, device)
 
 
 def _tensors_only(example: Example) -> tuple[Example, dict[str, Any]]:

@@ -23,34 +23,36 @@ from torchkoopman.observe.facts import alike, facts_in
 from torchkoopman.observe.names import named_module, split_call
 from torchkoopman.observe.places import filled, read
 from torchkoopman.surgery.chain import NoChain, find_chain
-from torchkoopman.surgery.passage import ADVICE, OffThePath, guard
-from torchkoopman.surgery.request import Edited, SwapRequest, free_name
+from torchkoopman.surgery.edited import Edited, free_name
+from torchkoopman.surgery.passage import guard
+from torchkoopman.surgery.sealed import ADVICE, OffThePath
 from torchkoopman.surgery.standins import StandIn
 
 if TYPE_CHECKING:
     from torchkoopman.observe.places import Place
     from torchkoopman.surgery.copies import Workbench
-    from torchkoopman.surgery.reference import Recording
+    from torchkoopman.surgery.evidence import Evidence
+    from torchkoopman.surgery.request import SwapRequest
 
 TOLERANCE = 1e-10
 """Share of the last output's variance that may come from elsewhere: rounding stays far below."""
 
 
-def by_replacing(bench: Workbench, request: SwapRequest, recording: Recording | None) -> Edited:
+def by_replacing(bench: Workbench, request: SwapRequest, evidence: Evidence | None) -> Edited:
     """Exchange the layers of a chain for stand-ins; with ``keep_escapes``, the last output alone.
 
     Raises:
         DirtyCut: the last output depends on more than the first.
         RuntimeError: there are no example inputs, or the layers are no chain.
     """
-    if recording is None:
+    if evidence is None:
         raise RuntimeError("eager surgery watches one run of the model: give example_inputs.")
     if labelled(bench.model) is not None:
         raise RuntimeError("the model is a program of torch.export, without layers to exchange.")
-    edited = (_override if request.keep_escapes else _exchange)(bench, request, recording)
+    edited = (_override if request.keep_escapes else _exchange)(bench, request, evidence)
     if not request.keep_escapes:
-        _refuse_hidden_writes(bench, edited, recording)
-    share = _unseen_share(bench, request, recording)
+        _refuse_hidden_writes(bench, edited, evidence)
+    share = _unseen_share(bench, request, evidence)
     if share is not None and share > TOLERANCE:
         raise DirtyCut(
             f"a module between the outputs of {request.start!r} and {request.end!r} cannot be "
@@ -68,24 +70,24 @@ def by_replacing(bench: Workbench, request: SwapRequest, recording: Recording | 
     return edited
 
 
-def _exchange(bench: Workbench, request: SwapRequest, recording: Recording) -> Edited:
+def _exchange(bench: Workbench, request: SwapRequest, evidence: Evidence) -> Edited:
     """A copy with stand-ins for all layers of the chain; the first has the module."""
     model = bench.to_edit()
     with bench.surroundings.kept():
         links = find_chain(
-            bench.to_run(), recording.example, request.start, request.end, recording.places
+            bench.to_run(), evidence.example, request.start, request.end, evidence.places
         )
     bench.restore()
     names = tuple(link.name for link in links)
-    passage = guard(model, request.start, recording.places[request.start], names)
+    passage = guard(model, request.start, evidence.places[request.start], names)
     for index, link in enumerate(links):
         stand_in = StandIn(link, None if index else request.module, passage)
         stand_in.training = named_module(model, link.name).training
         _set(model, link.name, stand_in)
-    return Edited(model, f"{names[0]}.module", names, _notes(request, recording))
+    return Edited(model, f"{names[0]}.module", names, _notes(request, evidence))
 
 
-def _refuse_hidden_writes(bench: Workbench, edited: Edited, recording: Recording) -> None:
+def _refuse_hidden_writes(bench: Workbench, edited: Edited, evidence: Evidence) -> None:
     """Refuse a first layer that may write into its input, where others read that input.
 
     Whether it writes may depend on values that the example does not have, so its code is read. That
@@ -107,12 +109,12 @@ def _refuse_hidden_writes(bench: Workbench, edited: Edited, recording: Recording
     stand_in.register_forward_hook(overwrite, with_kwargs=True)
     with bench.surroundings.kept():
         try:
-            result = recording.example.run(copied)
+            result = evidence.example.run(copied)
         except Exception:  # what else runs on such values is the user's code
             result = None
     bench.restore()
     facts = dict(facts_in("call 1: output", result))
-    if any(not alike(facts.get(name), recording.transcript.calls[name]) for name in facts) or (
+    if any(not alike(facts.get(name), evidence.transcript.calls[name]) for name in facts) or (
         not facts
     ):
         raise NoChain(
@@ -129,7 +131,7 @@ def _set(model: nn.Module, layer: str, module: nn.Module) -> None:
             model.set_submodule(name, module)
 
 
-def _notes(request: SwapRequest, recording: Recording) -> list[str]:
+def _notes(request: SwapRequest, evidence: Evidence) -> list[str]:
     """What the stand-ins leave undone."""
     notes = []
     if hasattr(request.model, "save_pretrained"):
@@ -137,13 +139,13 @@ def _notes(request: SwapRequest, recording: Recording) -> list[str]:
             "save_pretrained knows nothing of the swap, and loading gives random layers: use "
             "tk.export and tk.load"
         )
-    sides = recording.example.named(request.model, SIDE_WORDS)
+    sides = evidence.example.named(request.model, SIDE_WORDS)
     if sides and not getattr(request.module, "takes_mask", False):
         notes.append(f"the module does not see {', '.join(sides)}")
     return notes
 
 
-def _override(bench: Workbench, request: SwapRequest, recording: Recording) -> Edited:
+def _override(bench: Workbench, request: SwapRequest, evidence: Evidence) -> Edited:
     """A copy in which everything runs, and the last output is then exchanged."""
     model = bench.to_edit()
     for layer in (request.start, request.end):
@@ -155,9 +157,9 @@ def _override(bench: Workbench, request: SwapRequest, recording: Recording) -> E
     home = next(homes)
     name = free_name(home, request.start, request.end)
     home.add_module(name, request.module)
-    tap = Tap(recording.places[request.start])
+    tap = Tap(evidence.places[request.start])
     named_module(model, request.start).register_forward_hook(tap)
-    override = Override(tap, recording.places[request.end], home, name)
+    override = Override(tap, evidence.places[request.end], home, name)
     end.register_forward_hook(override)
     where = next(path for path, module in model.named_modules() if module is request.module)
     return Edited(model, where, (), ["all layers go on running: nothing is saved"])
@@ -204,19 +206,19 @@ def _kept(output: Any) -> Any:
     return pytree.tree_map_only(Tensor, torch.clone, output)
 
 
-def _unseen_share(bench: Workbench, request: SwapRequest, recording: Recording) -> float | None:
+def _unseen_share(bench: Workbench, request: SwapRequest, evidence: Evidence) -> float | None:
     """How much of the end's state changes with the inputs although the start's output is held.
 
     Returns the mean square of the change relative to that without holding; None if the inputs
     cannot be varied.
     """
-    if not recording.is_varied:
+    if not evidence.is_varied:
         return None
-    expected = recording.states[request.end]
+    expected = evidence.states[request.end]
     changes: list[float] = []
     for held in (True, False):
         with bench.surroundings.kept():
-            state = _end_state(bench.to_run(), request, recording, held)
+            state = _end_state(bench.to_run(), request, evidence, held)
         bench.restore()
         if not isinstance(state, Tensor) or state.shape != expected.shape:
             return None
@@ -225,7 +227,7 @@ def _unseen_share(bench: Workbench, request: SwapRequest, recording: Recording) 
     return None if free == 0 else held_fast / free
 
 
-def _end_state(model: nn.Module, request: SwapRequest, recording: Recording, held: bool) -> Any:
+def _end_state(model: nn.Module, request: SwapRequest, evidence: Evidence, held: bool) -> Any:
     """The end's state on varied inputs, with the start's output as it was recorded if ``held``."""
     seen: dict[str, list[Any]] = {request.start: [], request.end: []}
 
@@ -233,16 +235,16 @@ def _end_state(model: nn.Module, request: SwapRequest, recording: Recording, hel
         seen[layer].append(_kept(output))  # what runs next may write into it
         first = len(seen[layer]) - 1 == (split_call(layer)[1] or 0)
         if held and layer == request.start and first:
-            return filled(output, recording.places[layer], recording.states[layer].clone())
+            return filled(output, evidence.places[layer], evidence.states[layer].clone())
         return None
 
     hooks = [
         named_module(model, layer).register_forward_hook(partial(hook, layer)) for layer in seen
     ]
     try:
-        recording.examples[1].run(model)
+        evidence.examples[1].run(model)
         output = seen[request.end][split_call(request.end)[1] or 0]
-        return torch.clone(read(output, recording.places[request.end]))
+        return torch.clone(read(output, evidence.places[request.end]))
     except Exception:  # the model may not take the varied inputs
         return None
     finally:

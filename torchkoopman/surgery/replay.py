@@ -15,8 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from torchkoopman.surgery.copies import Workbench
-    from torchkoopman.surgery.reference import Recording
-    from torchkoopman.surgery.request import Edited, SwapRequest
+    from torchkoopman.surgery.edited import Edited
+    from torchkoopman.surgery.evidence import Evidence
+    from torchkoopman.surgery.request import SwapRequest
     from torchkoopman.surgery.transcript import Transcript
 
 NOISE = 1e-6
@@ -30,7 +31,7 @@ class Unproven(RuntimeError):  # noqa: N818 (what the swap would be)
     """An edited model does something else than its reference, or may."""
 
 
-def prove(edited: Edited, recording: Recording, bench: Workbench, request: SwapRequest) -> None:
+def prove(edited: Edited, evidence: Evidence, bench: Workbench, request: SwapRequest) -> None:
     """Hold an edited model against the recorded reference.
 
     Compared are outputs, arguments that the model fills, what enters the module, gradients of
@@ -43,7 +44,7 @@ def prove(edited: Edited, recording: Recording, bench: Workbench, request: SwapR
     copied = bench.to_run(edited.model)
     try:
         with bench.surroundings.kept():
-            found = _transcript(copied, edited, recording, bench.apart)
+            found = _transcript(copied, edited, evidence, bench.apart)
     except Failed as error:
         cause = error.__cause__
         raise Unproven(
@@ -52,7 +53,7 @@ def prove(edited: Edited, recording: Recording, bench: Workbench, request: SwapR
         ) from cause
     finally:
         bench.restore()
-    differences = list(_differences(recording.transcript, found, copied, edited))
+    differences = list(_differences(evidence.transcript, found, copied, edited))
     if differences:
         more = len(differences) - SHOWN
         listed = "; ".join(differences[:SHOWN]) + (f"; and {more} more" if more > 0 else "")
@@ -60,12 +61,12 @@ def prove(edited: Edited, recording: Recording, bench: Workbench, request: SwapR
             f"swapping from {request.start!r} to {request.end!r} changes more than the span, so "
             "something crosses that was not seen: a hook, a context manager, a value kept between "
             "calls, a write in place, random numbers. Against the model with the same module put "
-            f"in by a hook: {listed}.{_about_draws(recording, request)}{edited.unseen}"
+            f"in by a hook: {listed}.{_about_draws(evidence, request)}{edited.unseen}"
         )
 
 
 def agrees_in_the_other_mode(
-    edited: Edited, recording: Recording, bench: Workbench, request: SwapRequest
+    edited: Edited, evidence: Evidence, bench: Workbench, request: SwapRequest
 ) -> bool:
     """Whether the edited model may be switched between training and evaluation.
 
@@ -85,10 +86,10 @@ def agrees_in_the_other_mode(
     try:
         with bench.surroundings.kept():
             expected = transcribe(
-                reference.model, recording.examples[:2], reference.entered, "nothing"
+                reference.model, evidence.examples[:2], reference.entered, "nothing"
             )
         with bench.surroundings.kept():
-            found = transcribe(copied, recording.examples[:2], (), "nothing")
+            found = transcribe(copied, evidence.examples[:2], (), "nothing")
     except Failed:
         return False
     finally:
@@ -109,9 +110,7 @@ def _switched(model: nn.Module, training: bool) -> nn.Module:
     return model
 
 
-def _transcript(
-    copied: nn.Module, edited: Edited, recording: Recording, weights: bool
-) -> Transcript:
+def _transcript(copied: nn.Module, edited: Edited, evidence: Evidence, weights: bool) -> Transcript:
     module = copied.get_submodule(edited.module)
     entered: list[Any] = []
 
@@ -122,7 +121,7 @@ def _transcript(
         entered.append(state.detach().clone() if isinstance(state, Tensor) else state)
 
     module.register_forward_pre_hook(note)
-    return transcribe(copied, recording.examples, entered, recording.reach, module, weights=weights)
+    return transcribe(copied, evidence.examples, entered, evidence.reach, module, weights=weights)
 
 
 def _differences(
@@ -187,8 +186,8 @@ def _lost(reference: Facts, found: Facts, copied: nn.Module, edited: Edited) -> 
             yield f"{name!r} changes, which the model's calls leave as it was"
 
 
-def _about_draws(recording: Recording, request: SwapRequest) -> str:
-    if not recording.drew or not request.model.training:
+def _about_draws(evidence: Evidence, request: SwapRequest) -> str:
+    if not evidence.drew or not request.model.training:
         return ""
     return (
         " The span draws random numbers, so what is drawn after it shifts: swap in eval() mode, "

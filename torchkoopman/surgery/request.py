@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-import re
+import copy
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-from torch.utils import _pytree as pytree
+from torch import nn
+
+from torchkoopman.graphs.nodes import labelled
+from torchkoopman.observe.selection import per_layer
+from torchkoopman.observe.views import View
+from torchkoopman.surgery.history import SurrogateLike, swaps
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-    from torch import nn
 
     from torchkoopman.surgery.reference import Known
 
@@ -34,46 +35,72 @@ class SwapRequest:
     keep_escapes: bool = False
 
 
-@dataclass(frozen=True)
-class Edited:
-    """An edited model."""
-
-    model: nn.Module
-    module: str
-    """Name of the module that was put in."""
-    layers: tuple[str, ...]
-    """The layers that it replaces."""
-    notes: list[str] = field(default_factory=list)
-    advice: str = ""
-    """What to do if it fails on the example, for the message."""
-    unseen: str = ""
-    """What the proof on the graph could not look into, for the message."""
-
-
-def apart(output: Any, source: Any) -> Any:
-    """What a module returned, as a copy if it shares memory with what it was given.
-
-    An identity, or a dropout in eval mode, returns its input itself; a layer behind it that works
-    in place would then write into the state of the span's first layer.
-    """
-    if not isinstance(output, Tensor) or torch.compiler.is_compiling():  # nothing to ask
-        return output.clone()
-    try:
-        shared = output.untyped_storage()._cdata == source.untyped_storage()._cdata
-    except NotImplementedError:  # within torch.func.vmap, say
-        shared = True
-    return output.clone() if shared else output
+def known_views(
+    fitted: SurrogateLike | None, layers: tuple[str, str], output: Mapping[str, str] | str | None
+) -> dict[str, Known]:
+    """How the two layers' states are chosen: as the surrogate's were, or as is said."""
+    views: Mapping[str, View] = getattr(fitted, "views", {})
+    known: dict[str, Known] = {layer: views.get(layer) for layer in layers}
+    for layer, path in per_layer(output, layers, "output", caller="swap").items():
+        if not isinstance(path, str):
+            raise TypeError(
+                f"swap() got output={path!r} for layer {layer!r}: a function is for looking, and a "
+                'module cannot be put back through it. Give a path, such as output="0".'
+            )
+        view = known[layer]
+        if isinstance(view, View) and view.function is None and view.path != path:
+            raise ValueError(
+                f"swap() got output={path!r} for layer {layer!r}, but the surrogate was fitted on "
+                f"{view.path!r}: what was read is what is replaced."
+            )
+        known[layer] = view if isinstance(view, View) else path
+    for layer, view in known.items():
+        if isinstance(view, View) and view.function is not None:
+            raise TypeError(
+                f"layer {layer!r} was read through the function {view.function!r} (output=…), "
+                "which is for looking: a module cannot be put back through it. Fit on a tensor by "
+                'its path to swap, such as output="0".'
+            )
+    return known
 
 
-def without_history(value: Any) -> Any:
-    """What was computed under ``torch.no_grad``: the same values, without a gradient."""
-    if isinstance(value, Tensor) or not isinstance(value, tuple | list | dict | int | float):
-        return value.detach() if hasattr(value, "detach") else value
-    return pytree.tree_map_only(Tensor, Tensor.detach, value)
+def present(model: nn.Module, layer: str) -> str:
+    """A layer's name, or that of the module that an earlier swap put in its place in a graph."""
+    if labelled(model) is not None:
+        return layer
+    here = {name for name, _ in model.named_modules(remove_duplicate=False)}
+    moved = {record.end: record.module for record in swaps(model)}
+    return moved[layer] if layer not in here and moved.get(layer) in here else layer
 
 
-def free_name(root: nn.Module, start: str, end: str) -> str:
-    """A name for the module that no attribute of the model has."""
-    plain = "koopman_" + re.sub(r"\W+", "_", f"{start}_to_{end}")
-    names = (plain, *(f"{plain}_{count}" for count in range(2, 1000)))
-    return next(name for name in names if not hasattr(root, name))
+def ends_of(
+    surrogate: SurrogateLike | nn.Module, start: str | None, end: str | None
+) -> tuple[str, str]:
+    """The two layers' names, from the surrogate where not given."""
+    if isinstance(surrogate, SurrogateLike):
+        start = surrogate.layers[0] if start is None else start
+        end = surrogate.layers[-1] if end is None else end
+        for layer in (start, end):
+            if layer not in surrogate.layers:
+                raise ValueError(
+                    f"the surrogate was not fitted on layer {layer!r}; its layers are "
+                    f"{', '.join(map(repr, surrogate.layers))}."
+                )
+        return start, end
+    if not isinstance(surrogate, nn.Module):
+        raise TypeError(
+            f"swap() puts in a surrogate or an nn.Module; it got a {type(surrogate).__name__}."
+        )
+    if start is None or end is None:
+        raise ValueError(
+            f"a {type(surrogate).__name__} does not say between which layers it stands (start="
+            f"{start!r}, end={end!r}): give the names of both, from model.named_modules()."
+        )
+    return start, end
+
+
+def replacement(surrogate: SurrogateLike | nn.Module, start: str, end: str) -> nn.Module:
+    """A module of its own: a surrogate's may share tensors with the surrogate."""
+    if isinstance(surrogate, SurrogateLike):
+        return copy.deepcopy(surrogate.replacement(start, end))
+    return copy.deepcopy(surrogate)

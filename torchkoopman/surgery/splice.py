@@ -16,7 +16,7 @@ from torchkoopman.graphs.trace import MODES, trace_span
 from torchkoopman.observe.example import MASK
 from torchkoopman.observe.hooks import Hook
 from torchkoopman.observe.views import View
-from torchkoopman.surgery.request import Edited, SwapRequest, apart, free_name, without_history
+from torchkoopman.surgery.edited import Edited, apart, free_name, without_history
 from torchkoopman.surgery.swapped import bind, swapped_module
 
 if TYPE_CHECKING:
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from torchkoopman.graphs.nodes import Traced
     from torchkoopman.observe.places import Place
     from torchkoopman.surgery.copies import Workbench
-    from torchkoopman.surgery.reference import Recording
+    from torchkoopman.surgery.evidence import Evidence
+    from torchkoopman.surgery.request import SwapRequest
 
 
 _ARGUMENTS = (
@@ -40,14 +41,14 @@ CHECK = torch.ops.aten._assert_tensor_metadata.default
 """What torch.export puts in beside a conversion; it goes with the value it looks at."""
 
 
-def by_tracing(bench: Workbench, request: SwapRequest, recording: Recording | None) -> Edited:
+def by_tracing(bench: Workbench, request: SwapRequest, evidence: Evidence | None) -> Edited:
     """Cut in the graph that torch.fx traces; see :func:`trace_span` and :class:`DirtyCut`.
 
     Raises:
-        RuntimeError: the model cannot be traced, or without a recording something is in the way
+        RuntimeError: the model cannot be traced, or without a evidence something is in the way
             that only a replay could show to be harmless.
     """
-    places = recording.places if recording else _places(request)
+    places = evidence.places if evidence else _places(request)
     root = bench.to_edit()
     try:
         traced = trace_span(root, request.start, request.end, places)
@@ -61,26 +62,26 @@ def by_tracing(bench: Workbench, request: SwapRequest, recording: Recording | No
             f"tracing {type(root).__name__} writes into {', '.join(map(repr, written[:5]))}, and "
             "its graph would not: swap with how='eager'."
         )
-    if recording is None:
+    if evidence is None:
         _refuse_unproven(cut, root)
     nodes = [_spelled(node) for node in traced.graph.nodes]
     edited = _splice(request, traced, cut)
-    if recording is None and nodes != _nodes_in_the_other_mode(bench, request):
+    if evidence is None and nodes != _nodes_in_the_other_mode(bench, request):
         bind(edited.model)
     return replace(edited, advice=_ARGUMENTS, unseen=_unseen(cut))
 
 
-def by_exporting(bench: Workbench, request: SwapRequest, recording: Recording | None) -> Edited:
+def by_exporting(bench: Workbench, request: SwapRequest, evidence: Evidence | None) -> Edited:
     """Cut in the graph that torch.export records; see :func:`export_span` and :class:`DirtyCut`.
 
     Raises:
         RuntimeError: there are no example inputs, or torch.export cannot take the model.
     """
-    if recording is None:
+    if evidence is None:
         raise RuntimeError("torch.export runs the model: give example_inputs.")
     try:
         traced = export_span(
-            bench.to_edit(), recording.example, request.start, request.end, recording.places
+            bench.to_edit(), evidence.example, request.start, request.end, evidence.places
         )
     finally:
         bench.restore()

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from torchkoopman.observe.example import MASK, argument_names
 from torchkoopman.observe.places import filled, leaves, read
-from torchkoopman.surgery.request import apart
+from torchkoopman.surgery.edited import apart
 
 if TYPE_CHECKING:
     from torchkoopman.observe.places import Place

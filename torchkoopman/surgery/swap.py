@@ -5,7 +5,6 @@ All surgery is done on a copy; there are several ways, and one report (:class:`S
 
 from __future__ import annotations
 
-import copy
 from typing import TYPE_CHECKING
 
 import torch
@@ -13,12 +12,10 @@ from torch import nn
 from torch.utils import _pytree as pytree
 
 from torchkoopman.graphs.cut import SIDE_WORDS, check_ends
-from torchkoopman.graphs.nodes import labelled
 from torchkoopman.observe.example import Example, ExampleInputs
-from torchkoopman.observe.selection import per_layer
-from torchkoopman.observe.views import View
 from torchkoopman.surgery.copies import Workbench, full_copy
 from torchkoopman.surgery.eager import by_replacing
+from torchkoopman.surgery.evidence import Evidence, gather
 from torchkoopman.surgery.history import (
     ORIGINAL,
     RECORDS,
@@ -31,18 +28,20 @@ from torchkoopman.surgery.history import (
     tensors,
     version,
 )
-from torchkoopman.surgery.reference import Known, Recording, record
 from torchkoopman.surgery.replay import agrees_in_the_other_mode, prove
-from torchkoopman.surgery.request import Edited, SwapRequest
+from torchkoopman.surgery.request import SwapRequest, ends_of, known_views, present, replacement
 from torchkoopman.surgery.splice import by_exporting, by_tracing
 from torchkoopman.surgery.swapped import SwappedModule, bind, is_bound
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from torchkoopman.observe.trajectory import InputSpec
+    from torchkoopman.surgery.edited import Edited
+
 __all__ = ["SurrogateLike", "SwapRecord", "swap", "swap_back", "swaps"]
 
-WAYS: dict[str, Callable[[Workbench, SwapRequest, Recording | None], Edited]] = {
+WAYS: dict[str, Callable[[Workbench, SwapRequest, Evidence | None], Edited]] = {
     "fx": by_tracing,
     "export": by_exporting,
     "eager": by_replacing,
@@ -110,34 +109,36 @@ def swap(
         raise ValueError(f"swap() has no way how={how!r}; there are 'auto', {', '.join(WAYS)}.")
     if not isinstance(model, nn.Module):
         raise TypeError(f"swap() edits an nn.Module; it got a {type(model).__name__}.")
-    start, end = (_present(model, layer) for layer in _ends(surrogate, start, end))
+    start, end = (present(model, layer) for layer in ends_of(surrogate, start, end))
     check_ends(start, end)
     fitted = surrogate if isinstance(surrogate, SurrogateLike) else None
-    module = _replacement(surrogate, start, end).train(model.training)
+    module = replacement(surrogate, start, end).train(model.training)
     for tensor in list(tensors(model).values())[:1]:
         module.to(tensor.device)
-    known = _known(fitted, (start, end), output)
+    known = known_views(fitted, (start, end), output)
     request = SwapRequest(model, module, start, end, known, side_inputs, keep_escapes)
     bench = Workbench(model)
-    example = None if example_inputs is None else Example.of(example_inputs)
-    recording = (
-        None if example is None else record(bench, request, example, _sides(request, example))
-    )
-    edited, how, why = _first_way(bench, request, recording, how)
+    evidence = None
+    if example_inputs is not None:
+        example = Example.of(example_inputs)
+        evidence = gather(bench, request, example, _sides(request, example))
+    elif fitted is not None and fitted.inputs:
+        evidence = _made_up(bench, request, fitted.inputs)
+    edited, how, why = _first_way(bench, request, evidence, how)
     return _remembered(bench, edited, _record(edited, request, surrogate, how, why))
 
 
 def _first_way(
-    bench: Workbench, request: SwapRequest, recording: Recording | None, how: str
+    bench: Workbench, request: SwapRequest, evidence: Evidence | None, how: str
 ) -> tuple[Edited, str, str]:
     """The first way that is proven, and why not one before it."""
     failures: dict[str, RuntimeError] = {}
-    for way in _order(recording) if how == "auto" else (how,):
+    for way in _order(evidence) if how == "auto" else (how,):
         try:
-            edited = WAYS[way](bench, request, recording)
-            if recording is not None:
-                prove(edited, recording, bench, request)
-                _bind(edited, recording, bench, request)
+            edited = WAYS[way](bench, request, evidence)
+            if evidence is not None:
+                prove(edited, evidence, bench, request)
+                _bind(edited, evidence, bench, request)
         except RuntimeError as error:
             failures[way] = error
         else:
@@ -151,18 +152,30 @@ def _first_way(
     )
 
 
-def _order(recording: Recording | None) -> Iterable[str]:
+def _order(evidence: Evidence | None) -> Iterable[str]:
     """The ways to try: a program last where it would hold numbers among the arguments fast."""
-    given = () if recording is None else (recording.example.args, recording.example.kwargs)
+    given = () if evidence is None else (evidence.example.args, evidence.example.kwargs)
     numbers = [leaf for leaf in pytree.tree_leaves(given) if type(leaf) in (int, float)]
     return ("fx", "eager", "export") if numbers else tuple(WAYS)
 
 
-def _bind(edited: Edited, recording: Recording, bench: Workbench, request: SwapRequest) -> None:
+def _made_up(
+    bench: Workbench, request: SwapRequest, inputs: tuple[InputSpec, ...]
+) -> Evidence | None:
+    """A evidence on numbers of the shapes that the surrogate saw; None if the model fails there."""
+    device = next((each.device for each in tensors(bench.model).values()), torch.device("cpu"))
+    example = Example.made(inputs, device)
+    try:
+        return gather(bench, request, example, _sides(request, example))
+    except RuntimeError:
+        return None
+
+
+def _bind(edited: Edited, evidence: Evidence, bench: Workbench, request: SwapRequest) -> None:
     """Let a graph be switched between training and evaluation only if it is right in both."""
     if not isinstance(edited.model, SwappedModule):
         return
-    if is_bound(request.model) or not agrees_in_the_other_mode(edited, recording, bench, request):
+    if is_bound(request.model) or not agrees_in_the_other_mode(edited, evidence, bench, request):
         bind(edited.model)
         mode = "train" if request.model.training else "eval"
         edited.notes.append(f"the graph is right in {mode}() mode only, and refuses the other")
@@ -173,35 +186,6 @@ def _sides(request: SwapRequest, example: Example) -> list[str]:
     if request.side_inputs is not None:
         return list(request.side_inputs)
     return example.named(request.model, SIDE_WORDS)
-
-
-def _known(
-    fitted: SurrogateLike | None, layers: tuple[str, str], output: Mapping[str, str] | str | None
-) -> dict[str, Known]:
-    """How the two layers' states are chosen: as the surrogate's were, or as is said."""
-    views: Mapping[str, View] = getattr(fitted, "views", {})
-    known: dict[str, Known] = {layer: views.get(layer) for layer in layers}
-    for layer, path in per_layer(output, layers, "output", caller="swap").items():
-        if not isinstance(path, str):
-            raise TypeError(
-                f"swap() got output={path!r} for layer {layer!r}: a function is for looking, and a "
-                'module cannot be put back through it. Give a path, such as output="0".'
-            )
-        view = known[layer]
-        if isinstance(view, View) and view.function is None and view.path != path:
-            raise ValueError(
-                f"swap() got output={path!r} for layer {layer!r}, but the surrogate was fitted on "
-                f"{view.path!r}: what was read is what is replaced."
-            )
-        known[layer] = view if isinstance(view, View) else path
-    for layer, view in known.items():
-        if isinstance(view, View) and view.function is not None:
-            raise TypeError(
-                f"layer {layer!r} was read through the function {view.function!r} (output=…), "
-                "which is for looking: a module cannot be put back through it. Fit on a tensor by "
-                'its path to swap, such as output="0".'
-            )
-    return known
 
 
 def _record(
@@ -279,45 +263,3 @@ def swap_back(edited: nn.Module) -> nn.Module:
     for name, module in restored.named_modules():
         module.training = modes.get(name, edited.training if turned else module.training)
     return restored
-
-
-def _present(model: nn.Module, layer: str) -> str:
-    """A layer's name, or that of the module that an earlier swap put in its place in a graph."""
-    if labelled(model) is not None:
-        return layer
-    here = {name for name, _ in model.named_modules(remove_duplicate=False)}
-    moved = {record.end: record.module for record in swaps(model)}
-    return moved[layer] if layer not in here and moved.get(layer) in here else layer
-
-
-def _ends(
-    surrogate: SurrogateLike | nn.Module, start: str | None, end: str | None
-) -> tuple[str, str]:
-    """The two layers' names, from the surrogate where not given."""
-    if isinstance(surrogate, SurrogateLike):
-        start = surrogate.layers[0] if start is None else start
-        end = surrogate.layers[-1] if end is None else end
-        for layer in (start, end):
-            if layer not in surrogate.layers:
-                raise ValueError(
-                    f"the surrogate was not fitted on layer {layer!r}; its layers are "
-                    f"{', '.join(map(repr, surrogate.layers))}."
-                )
-        return start, end
-    if not isinstance(surrogate, nn.Module):
-        raise TypeError(
-            f"swap() puts in a surrogate or an nn.Module; it got a {type(surrogate).__name__}."
-        )
-    if start is None or end is None:
-        raise ValueError(
-            f"a {type(surrogate).__name__} does not say between which layers it stands (start="
-            f"{start!r}, end={end!r}): give the names of both, from model.named_modules()."
-        )
-    return start, end
-
-
-def _replacement(surrogate: SurrogateLike | nn.Module, start: str, end: str) -> nn.Module:
-    """A module of its own: a surrogate's may share tensors with the surrogate."""
-    if isinstance(surrogate, SurrogateLike):
-        return copy.deepcopy(surrogate.replacement(start, end))
-    return copy.deepcopy(surrogate)

@@ -1,0 +1,56 @@
+"""Edited models: what every way of swapping returns, and the functions that it puts into them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+
+@dataclass(frozen=True)
+class Edited:
+    """An edited model."""
+
+    model: nn.Module
+    module: str
+    """Name of the module that was put in."""
+    layers: tuple[str, ...]
+    """The layers that it replaces."""
+    notes: list[str] = field(default_factory=list)
+    advice: str = ""
+    """What to do if it fails on the example, for the message."""
+    unseen: str = ""
+    """What the proof on the graph could not look into, for the message."""
+
+
+def apart(output: Any, source: Any) -> Any:
+    """What a module returned, as a copy if it shares memory with what it was given.
+
+    An identity, or a dropout in eval mode, returns its input itself; a layer behind it that works
+    in place would then write into the state of the span's first layer.
+    """
+    if not isinstance(output, Tensor) or torch.compiler.is_compiling():  # nothing to ask
+        return output.clone()
+    try:
+        shared = output.untyped_storage()._cdata == source.untyped_storage()._cdata
+    except NotImplementedError:  # within torch.func.vmap, say
+        shared = True
+    return output.clone() if shared else output
+
+
+def without_history(value: Any) -> Any:
+    """What was computed under ``torch.no_grad``: the same values, without a gradient."""
+    if isinstance(value, Tensor) or not isinstance(value, tuple | list | dict | int | float):
+        return value.detach() if hasattr(value, "detach") else value
+    return pytree.tree_map_only(Tensor, Tensor.detach, value)
+
+
+def free_name(root: nn.Module, start: str, end: str) -> str:
+    """A name for the module that no attribute of the model has."""
+    plain = "koopman_" + re.sub(r"\W+", "_", f"{start}_to_{end}")
+    names = (plain, *(f"{plain}_{count}" for count in range(2, 1000)))
+    return next(name for name in names if not hasattr(root, name))
