@@ -61,6 +61,9 @@ class Replacement(nn.Module):
     all positions that came before.
     """
 
+    fresh = True
+    """What it returns shares no memory with what it is given: a swap need not see to that."""
+
     def __init__(self, core: Folded, start: Layout | None, end: Layout | None) -> None:
         super().__init__()
         self.core = core

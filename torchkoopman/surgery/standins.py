@@ -86,7 +86,9 @@ class StandIn(nn.Module):
 
     def _called(self, *inputs: Any) -> Tensor:
         assert self.module is not None
-        state: Tensor = apart(self.module(*inputs), inputs[0])
+        made: Tensor = self.module(*inputs)
+        fresh = getattr(self.module, "fresh", False)
+        state: Tensor = made if fresh else apart(made, inputs[0])
         return state
 
 
