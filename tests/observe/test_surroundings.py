@@ -152,16 +152,6 @@ def test_an_object_in_a_closure_and_its_class_are_restored() -> None:
     assert Notes.total == 0
 
 
-def test_a_method_as_a_hook_leads_to_its_object() -> None:
-    class Counting(Notes):
-        def hook(self, module: nn.Module, args: Any, output: Tensor) -> None:
-            self.calls += 1
-
-    notes = Counting()
-    restored(hooked(notes.hook))
-    assert notes.calls == 0
-
-
 def test_tensors_written_in_place_are_restored() -> None:
     own, model = torch.zeros(2), nn.BatchNorm1d(2)
     model.register_buffer("steps", torch.tensor(1))
