@@ -246,5 +246,4 @@ def test_what_only_a_replay_could_show_needs_example_inputs(
 
 
 def test_with_example_inputs_the_replay_shows_it() -> None:
-    for model in (opaque(), hooked()):
-        assert swaps(swap(model, nn.Identity(), "0", "1", "fx", rows()))
+    assert all(swaps(swap(m(), nn.Identity(), "0", "1", "fx", rows())) for m in (opaque, hooked))
