@@ -11,7 +11,7 @@ import operator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from torch import fx, nn
+from torch import Tensor, fx, nn
 from torch._ops import HigherOrderOperator, OpOverload
 
 from torchkoopman.graphs.content import content_nodes, reads_shape
@@ -206,7 +206,8 @@ def _restored(module: nn.Module, before: Facts) -> bool:
     """Whether a trace wrote into the buffers of a module, which get their values back."""
     wrote = False
     for name, buffer in module.named_buffers():
-        if name in before and not alike(buffer, before[name]):
+        known = name in before and isinstance(buffer, Tensor)
+        if known and not alike(buffer, before[name]):
             buffer.data.copy_(before[name])
             wrote = True
     return wrote

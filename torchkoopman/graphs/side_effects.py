@@ -28,27 +28,38 @@ class SideEffect(RuntimeError):  # noqa: N818 (what was found)
 
 
 @contextlib.contextmanager
-def without_side_effects(root: nn.Module, constants: Mapping[str, Any]) -> Iterator[None]:
+def without_side_effects(
+    root: nn.Module, constants: Mapping[str, Any], proxies: Collection[fx.Proxy]
+) -> Iterator[None]:
     """Run Python that traces ``root``; everything that it can reach is as before afterwards.
 
     Args:
         root: the model.
         constants: attributes that the trace itself made; the mapping is read at the end.
+        proxies: the values of the trace that somebody still holds, but for what it returned.
 
     Raises:
         SideEffect: random numbers were drawn, buffers written or attributes set.
     """
     before, draws = attributes(root), random_draws()
-    with Surroundings(root).kept(), plain_tracing(), undisturbed(root) as changed:
-        yield
-        drew = draws != random_draws()
-        after = attributes(root)
+    with Surroundings(root).kept(), plain_tracing():
+        with undisturbed(root) as changed:
+            yield
+            drew = draws != random_draws()
+            after = attributes(root)
+        outside = held_outside(proxies)  # what the model itself kept is gone by now
     written = [name for name in before if name in after and not alike(before[name], after[name])]
     kept = [name for name in dict.fromkeys((*written, *changed)) if name not in constants]
     if kept:
         raise SideEffect(
             f"the forward of {type(root).__name__} changes {', '.join(map(repr, kept[:5]))} while "
             "it is traced, and a graph would not: move that into a layer outside the span, or swap "
+            "with how='eager'."
+        )
+    if outside:
+        raise SideEffect(
+            f"the forward of {type(root).__name__} keeps {', '.join(map(repr, outside[:5]))} "
+            "outside of the model, in a cache or a global variable, and a graph would not: swap "
             "with how='eager'."
         )
     if drew:
@@ -88,16 +99,11 @@ def hooks_of(module: nn.Module) -> list[Any]:
     ]
 
 
-def refuse_leaks(proxies: Collection[fx.Proxy]) -> None:
-    """Refuse a model that handed values of the trace to something outside of it."""
+def held_outside(proxies: Collection[fx.Proxy]) -> list[str]:
+    """Names of the values of a trace that something outside of the trace still holds."""
     if len(proxies):
         gc.collect()  # most are in circles only
-    if len(proxies):
-        names = ", ".join(sorted(repr(proxy.node.name) for proxy in proxies)[:5])
-        raise SideEffect(
-            f"the model's forward keeps {names} outside of the model, in a cache or a global "
-            "variable, and a graph would not: swap with how='eager'."
-        )
+    return sorted(proxy.node.name for proxy in proxies)
 
 
 @contextlib.contextmanager

@@ -19,11 +19,11 @@ from torchkoopman.graphs.side_effects import (
     SideEffect,
     describe_modes,
     modes,
-    refuse_leaks,
     refuse_unseen,
     without_side_effects,
 )
 from torchkoopman.observe.names import named_module, which_call
+from torchkoopman.observe.places import filled, leaves
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -110,7 +110,12 @@ class SpanTracer(fx.Tracer):
             self.failed = self.failed or self.path_of_module(m)
             raise
         if m in self.watched:
+            returned = result
+            for place, leaf in list(leaves(result)):
+                if isinstance(leaf, fx.Proxy):  # held here, so not counted among those held
+                    result = filled(result, place, fx.Proxy(leaf.node, self))
             self.outputs.setdefault(m, []).append(result)
+            return returned
         return result
 
     def proxy(self, node: fx.Node) -> fx.Proxy:
@@ -170,8 +175,6 @@ def trace_span(
         output_node(graph, _result(root, tracer, layer), (places or {}).get(layer), layer)
         for layer in (start, end)
     )
-    tracer.outputs.clear()
-    refuse_leaks(tracer.proxies)
     return Traced(root, graph, first_node, last_node)
 
 
@@ -188,7 +191,7 @@ def _result(root: nn.Module, tracer: SpanTracer, layer: str) -> Any:
 def _traced(tracer: SpanTracer, root: nn.Module) -> fx.Graph:
     """The graph; everything that the Python run for it can reach is as before."""
     constants: dict[str, Any] = {}
-    with without_side_effects(root, constants):
+    with without_side_effects(root, constants, tracer.proxies):
         tracer.modes = modes()
         graph = tracer.trace(root)
         held = {str(node.target) for node in graph.nodes if node.op == "get_attr"}

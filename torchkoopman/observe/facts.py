@@ -22,8 +22,6 @@ INTERNALS = frozenset(vars(nn.Module()))
 
 _NO_RECORDS = (nn.Module, type)
 """Objects that are not looked into."""
-_NO_RECORDS = (nn.Module, type)
-"""Objects that are not looked into."""
 Facts = dict[str, Any]
 """Name → tensor or plain value."""
 
@@ -31,7 +29,7 @@ Facts = dict[str, Any]
 def attributes(model: nn.Module) -> Facts:
     """Every buffer and attribute of a model's modules that is a tensor or a plain value."""
     found: Facts = {}
-    for path, module in model.named_modules():
+    for path, module in model.named_modules(remove_duplicate=False):
         own = {key: value for key, value in vars(module).items() if key not in INTERNALS}
         for key, value in {**own, **module._buffers}.items():
             name = f"{path}.{key}" if path else key
@@ -47,6 +45,8 @@ def alike(value: Any, other: Any, least: float = 0.0) -> bool:
         other: another.
         least: difference that is rounding whatever the values' size.
     """
+    if isinstance(value, Tensor) != isinstance(other, Tensor):
+        return False
     if not isinstance(value, Tensor) or not isinstance(other, Tensor):
         undefined = value != value and other != other
         return type(value) is type(other) and bool(value == other or undefined)
@@ -64,7 +64,8 @@ def gap(value: Tensor, other: Tensor) -> float:
     one, two = value.detach().to(torch.cdouble), other.detach().to(torch.cdouble)
     same = (one == two) | (one.isnan() & two.isnan())
     worst = (one - two)[~same].abs()
-    return float(worst.nan_to_num(float("inf")).max()) if worst.numel() else 0.0
+    endless = float("inf")
+    return float(worst.nan_to_num(endless, posinf=endless).max()) if worst.numel() else 0.0
 
 
 def rounding(tensor: Tensor) -> float:
@@ -74,7 +75,7 @@ def rounding(tensor: Tensor) -> float:
 
 
 def _size(tensor: Tensor) -> float:
-    finite = tensor.detach().abs().double()
+    finite = tensor.detach().to(torch.cdouble).abs()
     finite = finite[finite.isfinite()]
     return float(finite.max()) if finite.numel() else 0.0
 

@@ -7,10 +7,10 @@ runs such code; afterwards everything here is as it was, and every run begins al
 from __future__ import annotations
 
 import contextlib
+import functools
 import random
 import types
 from collections import Counter, OrderedDict, defaultdict, deque
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -56,7 +56,8 @@ class Surroundings:
     def restore(self) -> None:
         """Give everything back the value it had."""
         for undo in self._undo:
-            undo()
+            with contextlib.suppress(RuntimeError):  # of a tensor whose size was changed
+                undo()
         set_random_states(self._random)
 
     def _reached(self, value: Any) -> Iterator[Any]:
@@ -69,6 +70,8 @@ class Surroundings:
         elif isinstance(value, types.FunctionType):
             if not is_foreign(value.__module__):
                 yield from self._function(value)
+        elif isinstance(value, functools.partial):
+            yield from (value.func, *value.args, *value.keywords.values())
         elif isinstance(value, types.MethodType):
             yield from (value.__func__, value.__self__)
         elif isinstance(value, type):
@@ -87,14 +90,15 @@ class Surroundings:
         for cell in function.__closure__ or ():
             with contextlib.suppress(ValueError):  # an empty cell
                 content = cell.cell_contents
-                self._undo.append(partial(setattr, cell, "cell_contents", content))
+                self._undo.append(functools.partial(setattr, cell, "cell_contents", content))
                 yield content
         names = set(names_in(function.__code__))
         known = {name: function.__globals__[name] for name in names & set(function.__globals__)}
         unknown = names - set(known)
         self._undo.append(lambda: _rebind(function.__globals__, known, unknown))
         yield from (value for value in known.values() if not isinstance(value, types.ModuleType))
-        yield from function.__defaults__ or ()
+        yield from (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values())
+        yield vars(function)
 
     def _class(self, kind: type) -> Iterator[Any]:
         """A class's own variables and functions."""
@@ -138,7 +142,9 @@ class Surroundings:
 
 def called_by(module: nn.Module) -> Iterator[Any]:
     """What a module runs: its forward and its hooks, own and by class."""
-    yield vars(module).get("forward")
+    for value in vars(module).values():  # the forward of an instance, and what it may call
+        if isinstance(value, types.FunctionType | types.MethodType | functools.partial):
+            yield value
     for name, hooks in vars(module).items():
         if name.endswith("_hooks") and isinstance(hooks, dict):
             yield from list(hooks.values())

@@ -7,6 +7,7 @@ a copy would go on using the original's head.
 from __future__ import annotations
 
 import copy
+import functools
 import types
 from typing import TYPE_CHECKING, Any
 
@@ -27,8 +28,7 @@ class Closures:
         self._copies: dict[int, tuple[types.FunctionType, types.FunctionType]] = {}
         for module in model.modules():
             for function in called_by(module):
-                if isinstance(function, types.FunctionType):
-                    self._visit(function, ())
+                self._leads(function, ())
 
     @property
     def memo(self) -> dict[int, Any]:
@@ -41,6 +41,11 @@ class Closures:
             for cell, old in zip(copied.__closure__ or (), function.__closure__ or (), strict=True):
                 for content in _content(old):
                     cell.cell_contents = self._mapped(content, memo)
+            if function.__kwdefaults__:
+                copied.__kwdefaults__ = {
+                    name: self._mapped(value, memo)
+                    for name, value in function.__kwdefaults__.items()
+                }
             if function.__defaults__:
                 copied.__defaults__ = tuple(
                     self._mapped(value, memo) for value in function.__defaults__
@@ -52,7 +57,7 @@ class Closures:
             return True
         if id(function) in path:
             return False
-        contents = [*(function.__defaults__ or ())]
+        contents = [*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values()]
         contents += [each for cell in function.__closure__ or () for each in _content(cell)]
         led = [self._leads(each, (*path, id(function))) for each in contents]  # visits all
         if not any(led):
@@ -61,7 +66,6 @@ class Closures:
         copied = types.FunctionType(
             function.__code__, function.__globals__, function.__name__, None, cells
         )
-        copied.__kwdefaults__ = function.__kwdefaults__
         copied.__dict__.update(vars(function))
         copied.__qualname__ = function.__qualname__
         self._copies[id(function)] = function, copied
@@ -70,6 +74,9 @@ class Closures:
     def _leads(self, value: Any, path: tuple[int, ...]) -> bool:
         if isinstance(value, types.FunctionType):
             return self._visit(value, path)
+        if isinstance(value, functools.partial):
+            led = [self._leads(each, path) for each in (value.func, *value.args)]
+            return any(led)
         if isinstance(value, types.MethodType):
             return id(value.__self__) in self._owned
         if isinstance(value, nn.Module | Tensor):
