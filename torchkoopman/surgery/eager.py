@@ -216,9 +216,10 @@ def _unseen_share(bench: Workbench, request: SwapRequest, evidence: Evidence) ->
         return None
     expected = evidence.states[request.end]
     changes: list[float] = []
+    model = bench.to_run()
     for held in (True, False):
         with bench.surroundings.kept():
-            state = _end_state(bench.to_run(), request, evidence, held)
+            state = _end_state(model, request, evidence, held)
         bench.restore()
         if not isinstance(state, Tensor) or state.shape != expected.shape:
             return None

@@ -93,13 +93,6 @@ def _gathered(
         trespass = Trespass(bench.model)
         with bench.surroundings.kept():
             try:
-                with trespass:
-                    examples[0].run(bench.to_run())
-            except Exception:  # it will fail again, and be told
-                pass
-        trespass.check()
-        with bench.surroundings.kept():
-            try:
                 transcript = transcribe(
                     reference.model,
                     examples,
@@ -107,6 +100,7 @@ def _gathered(
                     reach,
                     reference.put_in,
                     weights=bench.apart,
+                    around_first=trespass,
                 )
             except Failed as error:
                 if reference.refusal is not None and error.call == 0:
@@ -114,6 +108,7 @@ def _gathered(
                 raise
             finally:
                 written = bench.restore()
+        trespass.check()
         reference.check_calls()
         if not written:
             break

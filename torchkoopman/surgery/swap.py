@@ -118,14 +118,17 @@ def swap(
     known = known_views(fitted, (start, end), output)
     request = SwapRequest(model, module, start, end, known, side_inputs, keep_escapes)
     bench = Workbench(model)
-    evidence = None
-    if example_inputs is not None:
-        example = Example.of(example_inputs)
-        evidence = gather(bench, request, example, _sides(request, example))
-    elif fitted is not None and fitted.inputs:
-        evidence = _made_up(bench, request, fitted.inputs)
-    edited, how, why = _first_way(bench, request, evidence, how)
-    return _remembered(bench, edited, _record(edited, request, surrogate, how, why))
+    for _ in range(2):  # again on copies of their own, if calls write into parameters
+        evidence = None
+        if example_inputs is not None:
+            example = Example.of(example_inputs)
+            evidence = gather(bench, request, example, _sides(request, example))
+        elif fitted is not None and fitted.inputs:
+            evidence = _made_up(bench, request, fitted.inputs)
+        edited, way, why = _first_way(bench, request, evidence, how)
+        if not bench.restore(thorough=True):
+            break
+    return _remembered(bench, edited, _record(edited, request, surrogate, way, why))
 
 
 def _first_way(

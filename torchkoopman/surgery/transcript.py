@@ -6,6 +6,7 @@ a gradient, a buffer or an attribute afterwards. Two models do the same if their
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -19,6 +20,7 @@ from torchkoopman.observe.places import leaves
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from contextlib import AbstractContextManager
 
     from torchkoopman.observe.example import Example
 
@@ -58,6 +60,7 @@ def transcribe(
     reach: Reach = "inputs",
     put_in: nn.Module | None = None,
     weights: bool = False,
+    around_first: AbstractContextManager[Any] | None = None,
 ) -> Transcript:
     """Call a model on examples in a row, the last time with gradients.
 
@@ -68,6 +71,7 @@ def transcribe(
         reach: what gradients of the last call are asked of.
         put_in: the module put in, whose parameters are told apart from the model's own.
         weights: whether parameters that calls write into are facts as buffers are.
+        around_first: entered around the first call.
 
     Raises:
         Failed: a call raised something.
@@ -79,7 +83,8 @@ def transcribe(
         last = number == len(examples) - 1
         asked = _Gradients(_parameters(model, put_in), reach if last else "nothing")
         try:
-            result, given = asked.called(model, example)
+            with around_first if around_first and not number else nullcontext():
+                result, given = asked.called(model, example)
             found.gradients = asked.gradients(result)
             found.calls |= _facts_of_call(number + 1, result, given, entered[count:])
         except Exception as error:  # runs the user's code
