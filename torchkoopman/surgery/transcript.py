@@ -192,8 +192,11 @@ def _weights(tensor: Tensor) -> Tensor:
 
 def _digest(name: str, gradient: Tensor | None) -> Facts:
     """What is kept of a gradient; nothing of one that is zero."""
-    if gradient is None or gradient.layout != torch.strided or not bool(gradient.any()):
+    if gradient is None or gradient.layout != torch.strided:
         return {}
     flat = gradient.detach().flatten()
+    size = flat.norm()
+    if not bool(size):
+        return {}
     step = max(1, flat.numel() // SAMPLE)
-    return {f"gradient of {name!r}": torch.cat([flat.norm()[None], flat[::step]])}
+    return {f"gradient of {name!r}": torch.cat([size[None], flat[::step]])}
