@@ -8,6 +8,8 @@ import functools
 import inspect
 import io
 import json
+import subprocess
+import sys
 import warnings
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -100,6 +102,7 @@ def save_program(program: Program, path: Path, card: dict[str, Any]) -> None:
     zeros = pytree.tree_map_only(Tensor, torch.zeros_like, program.exported.example_inputs)
     program.exported.example_inputs = zeros  # the file needs their shapes, and nobody's data
     torch.export.save(program.exported, path, extra_files={CARD_FILE: json.dumps(card)})
+    check_alone(path)
     read = torch.export.load(path).module()
 
     def run(example: Example) -> list[Tensor]:
@@ -108,6 +111,36 @@ def save_program(program: Program, path: Path, card: dict[str, Any]) -> None:
             return values(example.run(read))
 
     program.trials.check(run)
+
+
+ALONE = """
+import sys
+sys.modules["torchkoopman"] = None  # importing it fails
+import torch
+program = torch.export.load(sys.argv[1])
+args, kwargs = program.example_inputs
+with torch.no_grad():
+    program.module()(*args, **kwargs)
+"""
+"""Loads a program and runs it on its own example, where this package cannot be imported."""
+
+
+def check_alone(path: Path) -> None:
+    """See that a program runs in a process of its own that cannot import torchkoopman.
+
+    Operations of other packages that the model uses are not known there either: what fails for
+    want of these is no matter of the swap, and is left.
+
+    Raises:
+        RuntimeError: it needs torchkoopman.
+    """
+    command = [sys.executable, "-I", "-c", ALONE, str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    ours = [line for line in done.stderr.splitlines() if "torchkoopman" in line]
+    if done.returncode and ours:
+        raise RuntimeError(
+            f"the program does not run where torchkoopman is not installed: {ours[-1].strip()}"
+        )
 
 
 def check_output(output: Any, kinds: tuple[type, ...], what: str) -> None:
