@@ -52,6 +52,8 @@ def alike(value: Any, other: Any, least: float = 0.0) -> bool:
         return type(value) is type(other) and bool(value == other or undefined)
     if value.shape != other.shape or value.dtype != other.dtype:
         return False
+    if value.is_meta or other.is_meta:  # without values
+        return value.is_meta == other.is_meta
     return torch.equal(value, other) or gap(value, other) <= max(
         least, rounding(value) * _size(other)
     )

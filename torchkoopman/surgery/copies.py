@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -130,8 +131,9 @@ def _refuse_hooked(model: nn.Module) -> None:
 
 
 def _tensors(model: nn.Module) -> dict[str, Tensor]:
-    """Parameters and buffers by name, each once."""
-    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    """Parameters and buffers with values, by name, each once."""
+    held = (*model.named_parameters(), *model.named_buffers())
+    return {name: each for name, each in held if not (is_lazy(each) or each.is_meta)}
 
 
 def _plain(tensors: Any) -> Iterator[Tensor]:
