@@ -283,6 +283,28 @@ def test_the_refusal_names_the_nearest_clean_cut_and_it_is_clean(
         find_cut(model, **{"start": start, "end": end, side: layer.strip("'")})
 
 
+@pytest.mark.parametrize(
+    ("model", "start", "end"),
+    [
+        (Escaping(), "a", "d"),
+        (Entering(), "b", "d"),
+        (Residual(), "blocks.1.fc", "blocks.1"),
+        (TwoInputs(), "a", "c"),
+        (WrittenThroughView(), "a", "c"),
+        (InPlaceReLU(), "second", "relu"),
+        (LastSharesMemory(), "a", "flat"),
+        (Counting(), "a", "c"),
+    ],
+)
+def test_the_nearest_clean_cut_is_never_the_present_one_nor_empty(
+    model: nn.Module, start: str, end: str
+) -> None:
+    with pytest.raises(DirtyCut) as refusal:
+        find_cut(model, start, end)
+    for side, layer in (("start", start), ("end", end), ("start", end), ("end", start)):
+        assert f"nearest clean cut has {side}={layer!r}" not in str(refusal.value)
+
+
 def test_the_refusal_says_who_uses_the_value() -> None:
     with pytest.raises(DirtyCut, match=r"'b' \(from 'b'\) escapes: used by 'add' \(in 'd'\)"):
         find_cut(Escaping(), "a", "d")

@@ -34,6 +34,10 @@ if TYPE_CHECKING:
     from torchkoopman.surgery.evidence import Evidence
     from torchkoopman.surgery.request import SwapRequest
 
+_NONE = (
+    " What a replaced layer returned besides its state is None now: where the model uses that, choose "
+    "a span whose last layer hands on one tensor."
+)
 TOLERANCE = 1e-10
 """Share of the last output's variance that may come from elsewhere: rounding stays far below."""
 
@@ -84,7 +88,7 @@ def _exchange(bench: Workbench, request: SwapRequest, evidence: Evidence) -> Edi
         stand_in = StandIn(link, None if index else request.module, passage)
         stand_in.training = named_module(model, link.name).training
         _set(model, link.name, stand_in)
-    return Edited(model, f"{names[0]}.module", names, _notes(request, evidence))
+    return Edited(model, f"{names[0]}.module", names, _notes(request, evidence), advice=_NONE)
 
 
 def _refuse_hidden_writes(bench: Workbench, edited: Edited, evidence: Evidence) -> None:
