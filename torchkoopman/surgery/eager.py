@@ -35,8 +35,8 @@ if TYPE_CHECKING:
     from torchkoopman.surgery.request import SwapRequest
 
 _NONE = (
-    " What a replaced layer returned besides its state is None now: where the model uses that, choose "
-    "a span whose last layer hands on one tensor."
+    " What a replaced layer returned besides its state is None now: where the model uses that, "
+    "choose a span whose last layer hands on one tensor."
 )
 TOLERANCE = 1e-10
 """Share of the last output's variance that may come from elsewhere: rounding stays far below."""
