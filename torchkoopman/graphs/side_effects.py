@@ -73,6 +73,13 @@ def without_side_effects(
 def refuse_unseen(root: nn.Module, opened: Iterable[nn.Module]) -> None:
     """Refuse what a trace leaves out: hooks of opened modules, and other ways of calling them."""
     names = {id(module): name for name, module in root.named_modules()}
+    for name, module in root.named_modules():
+        called = isinstance(module, fx.GraphModule) or type(module).__call__ is nn.Module.__call__
+        if not called:
+            raise SideEffect(
+                f"{name or 'the model itself'!r} is of a class with a __call__ of its own, which "
+                "tracing would run now and again: swap with how='eager'."
+            )
     for module in opened:
         where = repr(names[id(module)]) if names[id(module)] else "the model itself"
         if any(not isinstance(hook, Hook) for hook in hooks_of(module)):
@@ -80,9 +87,7 @@ def refuse_unseen(root: nn.Module, opened: Iterable[nn.Module]) -> None:
                 f"{where} has hooks, and tracing opens it, so they would be lost: take them off, "
                 "put them on layers inside, or swap with how='eager'."
             )
-        called = isinstance(module, fx.GraphModule) or type(module).__call__ is nn.Module.__call__
-        own = "forward" in vars(module) or not called
-        if own:
+        if "forward" in vars(module):
             raise SideEffect(
                 f"{where} is not called through the forward of its class, which is what tracing "
                 "reads: swap with how='eager'."
@@ -110,11 +115,11 @@ def held_outside(proxies: Collection[fx.Proxy]) -> list[str]:
 def plain_tracing() -> Iterator[None]:
     """Within it gradients are on, and a custom backward, which no graph holds, is refused."""
     original: Any = vars(torch.autograd.Function)["apply"]
-    checkpoints = "torch.utils.checkpoint"  # they change when things are computed, not what
+    kept = "_NoopSaveInputs"  # of checkpoints, which change when things are computed, not what
 
     def refused(cls: type, *args: Any, **kwargs: Any) -> Any:
         traced = any(isinstance(each, fx.Proxy) for each in (*args, *kwargs.values()))
-        if traced and not cls.__module__.startswith(checkpoints):
+        if traced and cls.__name__ != kept:
             raise SideEffect(
                 f"the model's forward calls {cls.__name__}.apply, whose backward a graph does "
                 "not hold: put it into a layer of its own, or swap with how='eager'."

@@ -50,6 +50,14 @@ IN_PLACE: dict[str, tuple[str, Callable[[Any, Any], Any]]] = {
 class SpanProxy(fx.Proxy):
     """A proxy that remembers writes: torch.fx itself traces ``x += y`` as ``x = x + y``."""
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name not in ("tracer", "node") and not name.startswith("_"):
+            raise SideEffect(
+                f"the model's forward sets the attribute {name!r} of {self.node.name!r}, and a "
+                "graph would not: swap with how='eager'."
+            )
+        super().__setattr__(name, value)
+
     def __setitem__(self, index: Any, value: Any) -> None:
         self.tracer.create_proxy("call_function", operator.setitem, (self, index, value), {})
 

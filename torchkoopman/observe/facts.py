@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -20,6 +22,8 @@ same sums in another order. What a lost hook, context or branch changes is large
 INTERNALS = frozenset(vars(nn.Module()))
 """Attributes that torch.nn keeps of every module."""
 
+GENERATORS = (torch.Generator, random.Random, np.random.Generator, np.random.RandomState)
+"""Sources of random numbers: how far they have come is a fact."""
 _NO_RECORDS = (nn.Module, type)
 """Objects that are not looked into."""
 Facts = dict[str, Any]
@@ -90,6 +94,18 @@ def facts_in(name: str, value: Any, joint: str = " ") -> Iterator[tuple[str, Any
             yield path, leaf.detach().clone() if not leaf.is_sparse else leaf.detach()
         elif isinstance(leaf, PLAIN):
             yield path, leaf
+        elif isinstance(leaf, GENERATORS):
+            yield path, _drawn(leaf)
         elif joint == " " and hasattr(leaf, "__dict__") and not isinstance(leaf, _NO_RECORDS):
             cache = hasattr(leaf, "get_seq_length")  # a key-value cache differs by design
             yield from () if cache else facts_in(path, vars(leaf), " at ")
+
+
+def _drawn(generator: Any) -> int:
+    """A mark of how far a source of random numbers has come."""
+    if isinstance(generator, torch.Generator):
+        return hash(bytes(generator.get_state().numpy()))
+    if isinstance(generator, random.Random):
+        return hash(generator.getstate())
+    source = getattr(generator, "bit_generator", None)
+    return hash(repr(generator.get_state() if source is None else source.state))

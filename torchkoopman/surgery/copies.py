@@ -57,6 +57,14 @@ class Workbench:
         self.surroundings = Surroundings(model)
         _refuse_hooked(model)
         self.source = full_copy(model)
+        theirs = {id(each) for each in model.modules()}
+        shared = [name for name, each in self.source.named_modules() if id(each) in theirs]
+        if shared:
+            raise RuntimeError(
+                f"a copy of the model has {shared[0] or type(model).__name__!r} of the model given "
+                "itself, so editing the copy would edit the model: let it be copied by "
+                "copy.deepcopy."
+            )
         self.apart = False
         """Whether copies to run own their parameters, since calls write into these."""
 

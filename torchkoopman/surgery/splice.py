@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,8 @@ _ARGUMENTS = (
 _EVALUATES = (
     " A program of torch.export computes as in eval mode: call eval() on the model before the swap."
 )
+RANDOM = ("drop", "rand", "bernoulli", "normal_", "uniform_", "multinomial")
+"""Parts of the names of what draws random numbers."""
 CHECK = torch.ops.aten._assert_tensor_metadata.default
 """What torch.export puts in beside a conversion; it goes with the value it looks at."""
 
@@ -64,6 +67,8 @@ def by_tracing(bench: Workbench, request: SwapRequest, evidence: Evidence | None
         )
     if evidence is None:
         _refuse_unproven(cut, root)
+        _refuse_containers(traced, request)
+        _refuse_draws(traced, cut, request)
     nodes = [_spelled(node) for node in traced.graph.nodes]
     edited = _splice(request, traced, cut)
     if evidence is None and nodes != _nodes_in_the_other_mode(bench, request):
@@ -118,6 +123,33 @@ def _refuse_unproven(cut: Cut, root: nn.Module) -> None:
                 f"without example_inputs nothing is run, and the graph does not show whether the "
                 f"swap is exact: {', '.join(map(repr, names[:5]))} {what}. Give example_inputs."
             )
+
+
+def _refuse_containers(traced: Traced, request: SwapRequest) -> None:
+    """Refuse a layer of which items are taken: nothing was run to see whether it is a tensor."""
+    for layer, node in ((request.start, traced.first), (request.end, traced.last)):
+        items = [user for user in node.users if user.target is operator.getitem]
+        if items and not isinstance(request.known.get(layer), View):
+            raise RuntimeError(
+                f"without example_inputs nothing is run, and the model takes items of what "
+                f"{layer!r} returns, which may be a tensor or hold several. Give example_inputs."
+            )
+
+
+def _refuse_draws(traced: Traced, cut: Cut, request: SwapRequest) -> None:
+    """Refuse a span that draws random numbers in training: what is drawn after it would shift."""
+    if not request.model.training:
+        return
+    nodes = [node for node in traced.graph.nodes if node.name in cut.region]
+    layers = [traced.root.get_submodule(str(n.target)) for n in nodes if n.op == "call_module"]
+    kinds = [type(each).__name__ for layer in layers for each in layer.modules()]
+    names = [*kinds, *(str(node.target) for node in nodes if node.op != "call_module")]
+    drawing = [name for name in names if any(word in name.lower() for word in RANDOM)]
+    if drawing:
+        raise RuntimeError(
+            f"{drawing[0]} in the span draws random numbers, so what is drawn after it would "
+            "shift: swap in eval() mode, and call train() on the result."
+        )
 
 
 def _nodes_in_the_other_mode(bench: Workbench, request: SwapRequest) -> list[str]:
