@@ -75,9 +75,10 @@ def refuse_unseen(root: nn.Module, opened: Iterable[nn.Module]) -> None:
     names = {id(module): name for name, module in root.named_modules()}
     for name, module in root.named_modules():
         called = isinstance(module, fx.GraphModule) or type(module).__call__ is nn.Module.__call__
+        where = repr(name) if name else "the model itself"
         if not called:
             raise SideEffect(
-                f"{name or 'the model itself'!r} is of a class with a __call__ of its own, which "
+                f"{where} is of a class with a __call__ of its own, which "
                 "tracing would run now and again: swap with how='eager'."
             )
     for module in opened:
