@@ -53,6 +53,12 @@ class Opened(nn.Module):
         _refuse_constant(self.__dict__.get(CONSTANTS, frozenset()), name)
         super().__setattr__(name, value)
 
+    def train(self, mode: bool = True) -> Opened:
+        """Switch the modules within; see :meth:`SwappedModule.train`."""
+        _refuse_mode(self, self.__dict__.get(BOUND, False), mode)
+        super().train(mode)
+        return self
+
     def _never_called(self, *given: Any, **options: Any) -> NoReturn:
         raise RuntimeError(
             "this module is a place for others in a graph, and the graph does not call it, so a "
@@ -104,13 +110,7 @@ class SwappedModule(fx.GraphModule):
         Raises:
             RuntimeError: the graph holds what the model does in one mode only.
         """
-        if self.meta.get(BOUND) and mode != self.training:
-            now, other = ("train", "eval") if self.training else ("eval", "train")
-            raise RuntimeError(
-                f"this graph holds what the model does in {now}() mode and does not do what it "
-                f"does in {other}() mode: call {other}() on the original and swap again, or swap "
-                "with how='eager', which keeps both."
-            )
+        _refuse_mode(self, self.meta.get(BOUND, False), mode)
         super().train(mode)
         return self
 
@@ -141,6 +141,8 @@ def _restore(
     restored = rebuild(*arguments)
     edited = swapped_module(restored, restored.graph, name, restored)
     edited.meta.update(kept)
+    if kept.get(BOUND):
+        bind(edited)
     return edited
 
 
@@ -176,6 +178,9 @@ def bind(edited: nn.Module) -> None:
     """Note that a graph is right in the mode it is in only."""
     assert isinstance(edited, fx.GraphModule)
     edited.meta[BOUND] = True
+    for module in edited.modules():
+        if isinstance(module, Opened):
+            vars(module)[BOUND] = True
 
 
 def is_bound(model: nn.Module) -> bool:
@@ -217,6 +222,16 @@ def _reads(module: nn.Module) -> Iterator[Read]:
             waiting.extend(names_in(value.__code__))
         if isinstance(value, (*PLAIN, types.FunctionType)):
             yield Read(kind, name, value)
+
+
+def _refuse_mode(module: nn.Module, bound: bool, mode: bool) -> None:
+    if bound and mode != module.training:
+        now, other = ("train", "eval") if module.training else ("eval", "train")
+        raise RuntimeError(
+            f"this graph holds what the model does in {now}() mode and does not do what it does in "
+            f"{other}() mode: call {other}() on the original and swap again, or swap with "
+            "how='eager', which keeps both."
+        )
 
 
 def _refuse_constant(constants: frozenset[str], name: str) -> None:
