@@ -131,11 +131,16 @@ def counting(self: Any, h: Tensor) -> Tensor:
     return h
 
 
+def special_methods(self: Any, h: Tensor) -> Tensor:
+    return h if h.__len__() > 2 and self.__class__.__name__ else h.__add__(1)
+
+
 def in_a_harmless_helper(self: Any, h: Tensor) -> Tensor:
     return harmless(h) if bool(h.sum() > 0) else h
 
 
 READING = [out_of_place, on_a_copy, on_a_result, chained, counting, in_a_harmless_helper]
+READING.append(special_methods)
 
 
 def name(value: Any) -> str:

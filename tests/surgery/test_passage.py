@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from torchkoopman.surgery.sealed import OffThePath, sealed, unsealed
-from torchkoopman.surgery.swap import swap, swaps
+from torchkoopman.surgery.swap import swap, swap_back, swaps
 
 
 def rows(seed: int = 0) -> Tensor:
@@ -235,3 +235,22 @@ def test_a_sealed_state_tells_its_form_and_nothing_else() -> None:
         with pytest.raises(OffThePath, match="output of layer 'layer' is read by"):
             read(closed)
     assert type(unsealed(closed)) is Tensor
+
+
+@torch.no_grad()
+def test_a_graph_of_a_model_with_stand_ins_is_made_and_undone() -> None:
+    first = edited()
+    second = swap(first, nn.Identity(), "b.3", "b.5", "export", rows())
+    third = swap(first, nn.Identity(), "b.3", "b.5", "eager", rows())
+    for model in (second, third):
+        start = Six()
+        torch.testing.assert_close(model(rows(1)), NEW(start.b[1](start.b[0](rows(1)))))
+        assert torch.equal(swap_back(model)(rows(1)), first(rows(1)))
+
+
+@torch.no_grad()
+def test_tracing_takes_the_hooks_of_a_passage_for_what_they_are() -> None:
+    model = swap(nn.Sequential(*Six().b), NEW, "0", "2", "eager", rows())
+    graph = swap(model, nn.Identity(), "3", "5", "fx", rows())
+    plain = Six()
+    torch.testing.assert_close(graph(rows(1)), plain.b[3](NEW(plain.b[0](rows(1)))))

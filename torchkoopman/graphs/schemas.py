@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+from torch._ops import OpOverloadPacket
 
 if TYPE_CHECKING:
     from torch._ops import OpOverload
@@ -38,7 +39,7 @@ WRITES_ALL = Effect(writes=frozenset({ALL}), known=False)
 def torch_effect(name: str) -> Effect | None:
     """The effect that the operator schemas of a name declare, over all overloads."""
     packet = getattr(torch.ops.aten, name, None)
-    if packet is None:
+    if not isinstance(packet, OpOverloadPacket):  # also what every namespace has, __init__ say
         return WRITES_FIRST if name.endswith("_") and not name.endswith("__") else None
     effects = [schema_effect(getattr(packet, overload)) for overload in packet.overloads()]
     return Effect(

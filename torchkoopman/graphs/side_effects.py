@@ -16,7 +16,6 @@ import torch
 from torch import fx, nn
 
 from torchkoopman.observe.facts import alike, attributes
-from torchkoopman.observe.hooks import Hook
 from torchkoopman.observe.surroundings import Surroundings, random_draws
 
 if TYPE_CHECKING:
@@ -83,7 +82,7 @@ def refuse_unseen(root: nn.Module, opened: Iterable[nn.Module]) -> None:
             )
     for module in opened:
         where = repr(names[id(module)]) if names[id(module)] else "the model itself"
-        if any(not isinstance(hook, Hook) for hook in hooks_of(module)):
+        if hooks_of(module):
             raise SideEffect(
                 f"{where} has hooks, and tracing opens it, so they would be lost: take them off, "
                 "put them on layers inside, or swap with how='eager'."
@@ -96,12 +95,13 @@ def refuse_unseen(root: nn.Module, opened: Iterable[nn.Module]) -> None:
 
 
 def hooks_of(module: nn.Module) -> list[Any]:
-    """Everything that a module calls before and after its forward and its backward."""
+    """What a module calls before and after its forward and its backward, and must go on calling."""
     return [
         hook
         for key, held in vars(module).items()
         if key.endswith("_hooks") and "state_dict" not in key and isinstance(held, dict)
         for hook in held.values()
+        if not getattr(hook, "may_be_lost", False)
     ]
 
 

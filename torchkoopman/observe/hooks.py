@@ -24,6 +24,9 @@ class Hook:
     A copied or unpickled hook does nothing, and is the reason why a copied model does not stream.
     """
 
+    may_be_lost = True
+    """A graph of the model need not call it."""
+
     def __init__(self, pairing: Pairing | None = None, event: str = "", name: str = "") -> None:
         self._pairing = None if pairing is None else weakref.ref(pairing)
         self._event = event

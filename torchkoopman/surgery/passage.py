@@ -212,6 +212,9 @@ def guard(model: nn.Module, start: str, place: Place, names: tuple[str, ...]) ->
 class Follow:
     """A hook that tells a passage of one kind of event."""
 
+    may_be_lost = True
+    """A graph of the model need not call it: it takes one path only."""
+
     def __init__(self, passage: Passage, event: str, name: str) -> None:
         self.passage, self.event, self.name = passage, event, name
 

@@ -15,7 +15,6 @@ from torchkoopman.graphs.nodes import LABEL
 from torchkoopman.graphs.side_effects import NO_GRAD, SideEffect, hooks_of
 from torchkoopman.graphs.trace import MODES, trace_span
 from torchkoopman.observe.example import MASK
-from torchkoopman.observe.hooks import Hook
 from torchkoopman.observe.views import View
 from torchkoopman.surgery.edited import Edited, apart, free_name, without_history
 from torchkoopman.surgery.swapped import bind, swapped_module
@@ -107,11 +106,7 @@ def _places(request: SwapRequest) -> dict[str, Place]:
 
 def _refuse_unproven(cut: Cut, root: nn.Module) -> None:
     """Without example inputs there is no replay: refuse what the graph alone does not show."""
-    hooked = [
-        name
-        for name, module in root.named_modules()
-        if any(not isinstance(hook, Hook) for hook in hooks_of(module))
-    ]
+    hooked = [name for name, module in root.named_modules() if hooks_of(module)]
     found = (
         (cut.opaque, "cannot be looked into"),
         (cut.lost, "is lost in a graph"),
