@@ -41,7 +41,8 @@ def torch_effect(name: str) -> Effect | None:
     packet = getattr(torch.ops.aten, name, None)
     if not isinstance(packet, OpOverloadPacket):  # also what every namespace has, __init__ say
         return WRITES_FIRST if name.endswith("_") and not name.endswith("__") else None
-    effects = [schema_effect(getattr(packet, overload)) for overload in packet.overloads()]
+    overloads = packet.overloads()  # type: ignore[no-untyped-call]
+    effects = [schema_effect(getattr(packet, overload)) for overload in overloads]
     return Effect(
         frozenset().union(*(effect.writes for effect in effects)),
         frozenset().union(*(effect.shares for effect in effects)),
