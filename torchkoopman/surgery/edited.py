@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
 
@@ -33,7 +33,7 @@ def apart(output: Any, source: Any) -> Any:
     An identity, or a dropout in eval mode, returns its input itself; a layer behind it that works
     in place would then write into the state of the span's first layer.
     """
-    if not isinstance(output, Tensor) or torch.compiler.is_compiling():  # nothing to ask
+    if isinstance(output, fx.Proxy) or torch.compiler.is_compiling():  # nothing to ask
         return output.clone()
     try:
         shared = output.untyped_storage()._cdata == source.untyped_storage()._cdata
@@ -44,8 +44,8 @@ def apart(output: Any, source: Any) -> Any:
 
 def without_history(value: Any) -> Any:
     """What was computed under ``torch.no_grad``: the same values, without a gradient."""
-    if isinstance(value, Tensor) or not isinstance(value, tuple | list | dict | int | float):
-        return value.detach() if hasattr(value, "detach") else value
+    if isinstance(value, fx.Proxy):
+        return value.detach()
     return pytree.tree_map_only(Tensor, Tensor.detach, value)
 
 

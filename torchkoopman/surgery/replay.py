@@ -32,7 +32,7 @@ class Unproven(RuntimeError):  # noqa: N818 (what the swap would be)
 
 
 def prove(edited: Edited, evidence: Evidence, bench: Workbench, request: SwapRequest) -> None:
-    """Hold an edited model against the recorded reference.
+    """Hold an edited model against what the reference did.
 
     Compared are outputs, arguments that the model fills, what enters the module, gradients of
     inputs and of all parameters outside the span, buffers and attributes afterwards: over calls in

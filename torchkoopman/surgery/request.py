@@ -44,8 +44,8 @@ def known_views(
     for layer, path in per_layer(output, layers, "output", caller="swap").items():
         if not isinstance(path, str):
             raise TypeError(
-                f"swap() got output={path!r} for layer {layer!r}: a function is for looking, and a "
-                'module cannot be put back through it. Give a path, such as output="0".'
+                f"swap() got output={path!r} for layer {layer!r}, and a module can only be put "
+                'back at a path, such as output="0"; a function is for looking.'
             )
         view = known[layer]
         if isinstance(view, View) and view.function is None and view.path != path:

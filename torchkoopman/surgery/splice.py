@@ -47,7 +47,7 @@ def by_tracing(bench: Workbench, request: SwapRequest, evidence: Evidence | None
     """Cut in the graph that torch.fx traces; see :func:`trace_span` and :class:`DirtyCut`.
 
     Raises:
-        RuntimeError: the model cannot be traced, or without a evidence something is in the way
+        RuntimeError: the model cannot be traced, or, without evidence, something is in the way
             that only a replay could show to be harmless.
     """
     places = evidence.places if evidence else _places(request)
