@@ -135,7 +135,8 @@ class Reference:
     def _made(self) -> Any:
         masks = (self._mask,) if getattr(self.put_in, "takes_mask", False) else ()
         try:
-            return self.put_in(_cloned(self._state), *masks)  # a copy, if only an identity's
+            made = self.put_in(self._state, *masks)
+            return made.clone() if made is self._state else made  # under the last layer's modes
         except Exception as error:  # the module is the user's
             raise Misfit(
                 f"the module put in fails on the output of {self.start!r}, "
