@@ -169,7 +169,8 @@ def check(steps: Steps, data: st.DataObject, how: str) -> None:
     try:
         edited = swap(model, another, start, end, how, example_inputs=rows(0))
     except RuntimeError as error:  # a module that keeps its input for the gradient, unlike a lookup
-        assert "modified by an inplace operation" in str(error)
+        if "modified by an inplace operation" not in str(error):
+            raise
         return
     for x in inputs:
         with states(model, start, end, another):
