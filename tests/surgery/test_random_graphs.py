@@ -166,12 +166,7 @@ def check(steps: Steps, data: st.DataObject, how: str) -> None:
     assert all(torch.equal(edited(x), y) for x, y in zip(inputs, expected, strict=True))
     assert all(torch.equal(swap_back(edited)(x), y) for x, y in zip(inputs, expected, strict=True))
     another = nn.Linear(4, 4)
-    try:
-        edited = swap(model, another, start, end, how, example_inputs=rows(0))
-    except RuntimeError as error:  # a module that keeps its input for the gradient, unlike a lookup
-        if "modified by an inplace operation" not in str(error):
-            raise
-        return
+    edited = swap(model, another, start, end, how, example_inputs=rows(0))
     for x in inputs:
         with states(model, start, end, another):
             truth = model(x)

@@ -86,6 +86,7 @@ def _exchange(bench: Workbench, request: SwapRequest, evidence: Evidence) -> Edi
     passage = guard(model, request.start, evidence.places[request.start], names)
     for index, link in enumerate(links):
         stand_in = StandIn(link, None if index else request.module, passage)
+        stand_in.copies = evidence.written and not index
         stand_in.training = named_module(model, link.name).training
         _set(model, link.name, stand_in)
     return Edited(model, f"{names[0]}.module", names, _notes(request, evidence), advice=_NONE)

@@ -32,6 +32,8 @@ class Evidence:
     """Where the two layers' states are in what they return."""
     states: dict[str, Any]
     """The first states of the two layers."""
+    written: bool
+    """Whether the model writes into the start's state later: the module is then given a copy."""
     drew: bool
     """Whether the span draws random numbers."""
 
@@ -112,4 +114,12 @@ def _gathered(
         reference.check_calls()
         if not written:
             break
-    return Evidence(examples, transcript, reach, reference.places, reference.states, reference.drew)
+    return Evidence(
+        examples,
+        transcript,
+        reach,
+        reference.places,
+        reference.states,
+        reference.written,
+        reference.drew,
+    )

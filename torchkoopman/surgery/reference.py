@@ -51,6 +51,8 @@ class Reference:
     """What the module was given, call by call."""
     drew: bool = False
     """Whether anything between the two outputs drew random numbers."""
+    written: bool = False
+    """Whether the model writes into the state of ``start`` after that layer has returned it."""
     refusal: Exception | None = None
     """Why there can be no such swap, found while the model ran."""
 
@@ -61,6 +63,8 @@ class Reference:
         self._draws: Any = None
         self._random: Any = None
         self.model.register_forward_pre_hook(self._begin, with_kwargs=True, prepend=True)
+        self._left: list[tuple[Tensor, int]] = []
+        self.model.register_forward_hook(self._finish)
         graph = labelled(self.model)
         for layer, hook in ((self.start, self._leave_start), (self.end, self._leave_end)):
             if graph is None:
@@ -90,6 +94,11 @@ class Reference:
         named = {**dict(zip(argument_names(module), args, strict=False)), **kwargs}
         self._mask = named[MASK] if isinstance(named.get(MASK), Tensor) else None
 
+    def _finish(self, module: nn.Module, args: Any, output: Any) -> None:
+        changed = any(state._version != version for state, version in self._left)
+        self.written = self.written or changed
+        self._left.clear()
+
     def _at(self, layer: str, index: int, hook: Callable[[Any], Any]) -> Callable[..., Any]:
         def called(module: nn.Module, args: Any, output: Any) -> Any:
             if not is_recomputing():
@@ -111,6 +120,8 @@ class Reference:
             return
         self.states.setdefault(self.start, _cloned(state, detached=True))
         self.entered.append(_cloned(state, detached=True))
+        if isinstance(state, Tensor):
+            self._left.append((state, state._version))
         self._draws = random_draws()
         self._random = random_states() if self.aligned else None
 

@@ -69,7 +69,7 @@ def by_tracing(bench: Workbench, request: SwapRequest, evidence: Evidence | None
         _refuse_containers(traced, request)
         _refuse_draws(traced, cut, request)
     nodes = [_spelled(node) for node in traced.graph.nodes]
-    edited = _splice(request, traced, cut)
+    edited = _splice(request, traced, cut, evidence)
     if evidence is None and nodes != _nodes_in_the_other_mode(bench, request):
         bind(edited.model)
     return replace(edited, advice=_ARGUMENTS, unseen=_unseen(cut))
@@ -90,7 +90,7 @@ def by_exporting(bench: Workbench, request: SwapRequest, evidence: Evidence | No
     finally:
         bench.restore()
     cut = cut_graph(traced, request.start, request.end, request.side_inputs, request.keep_escapes)
-    edited = _splice(request, traced, cut)
+    edited = _splice(request, traced, cut, evidence)
     modes = {name: module.training for name, module in request.model.named_modules()}
     for name, module in edited.model.named_modules():
         module.training = modes.get(name, request.model.training)
@@ -165,7 +165,7 @@ def _spelled(node: fx.Node) -> str:
     return f"{node.op} {node.target} {node.args} {node.kwargs}"
 
 
-def _splice(request: SwapRequest, traced: Traced, cut: Cut) -> Edited:
+def _splice(request: SwapRequest, traced: Traced, cut: Cut, evidence: Evidence | None) -> Edited:
     """Edit the graph: the module after the first end, the region out."""
     graph, root = traced.graph, traced.root
     nodes = {node.name: node for node in graph.nodes}
@@ -177,7 +177,12 @@ def _splice(request: SwapRequest, traced: Traced, cut: Cut) -> Edited:
     if masked and not masks:
         notes.append(f"the model has no argument {MASK!r}: the module counts every position")
     with graph.inserting_after(traced.first):  # right here: nobody has written into it yet
-        new = graph.call_module(name, (traced.first, *(masks if masked else ())))
+        state = traced.first
+        if evidence is not None and evidence.written:
+            with graph.inserting_after(state):
+                state = graph.call_method("clone", (state,))
+    with graph.inserting_after(state):
+        new = graph.call_module(name, (state, *(masks if masked else ())))
     effect = effect_of(new, root)
     if not getattr(request.module, "fresh", False) and (effect.shares or not effect.known):
         with graph.inserting_after(new):

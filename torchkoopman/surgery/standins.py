@@ -39,6 +39,8 @@ class StandIn(nn.Module):
         super().__init__()
         self.module = module
         self.passage = passage
+        self.copies = False
+        """Whether the module is given a copy, since the model writes into the state later."""
         self.index = passage.names.index(link.name) if passage else 0
         self.argument = link.argument
         self.state = link.state
@@ -86,6 +88,8 @@ class StandIn(nn.Module):
 
     def _called(self, *inputs: Any) -> Tensor:
         assert self.module is not None
+        if self.copies:
+            inputs = (inputs[0].clone(), *inputs[1:])
         made: Tensor = self.module(*inputs)
         fresh = getattr(self.module, "fresh", False)
         state: Tensor = made if fresh else apart(made, inputs[0])
