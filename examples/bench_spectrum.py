@@ -15,7 +15,7 @@ from s1 import watch
 
 import torchkoopman as tk
 from torchkoopman.koopman.parts import Monomials
-from torchkoopman.koopman.spectrum import spectrum_of
+from torchkoopman.spectra.spectrum import spectrum_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -14,18 +14,18 @@ from torchkoopman.fitting.losses import LossWeights
 from torchkoopman.fitting.ranking import SpanRanking, rank_spans
 from torchkoopman.graphs.region import DirtyCut
 from torchkoopman.koopman.files import load_surrogate, save_surrogate
-from torchkoopman.koopman.following import ModeTracks, follow
-from torchkoopman.koopman.normality import NonNormality, non_normality
 from torchkoopman.koopman.parts import ContextMean, Monomials, Neighbours, RandomFeatures
-from torchkoopman.koopman.pseudospectrum import Pseudospectrum
-from torchkoopman.koopman.similarity import OperatorDistance, compare
-from torchkoopman.koopman.spectrum import Spectrum
 from torchkoopman.koopman.surrogate import Surrogate
 from torchkoopman.observe.probes import Probe, attach
 from torchkoopman.observe.trajectory import Trajectory
 from torchkoopman.scaling.recipe import ScalingRecipe
 from torchkoopman.scaling.scale import Scaling, scale_layer
 from torchkoopman.shipping.export import export, load, read_card
+from torchkoopman.spectra.normality import NonNormality, non_normality
+from torchkoopman.spectra.pseudospectrum import Pseudospectrum
+from torchkoopman.spectra.similarity import OperatorDistance, compare
+from torchkoopman.spectra.spectrum import Spectrum
+from torchkoopman.spectra.tracking import ModeTracks, follow
 from torchkoopman.surgery.swap import swap, swap_back, swaps
 from torchkoopman.topology.betti import BettiCurve, betti_curve
 from torchkoopman.topology.layers import topology_of

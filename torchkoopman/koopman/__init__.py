@@ -1,1 +1,1 @@
-"""Koopman: the linear system, from coordinates to spectrum."""
+"""The linear system that stands for layers: coordinates, observables, operator, surrogate."""

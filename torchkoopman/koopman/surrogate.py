@@ -19,17 +19,17 @@ from torchkoopman.koopman.folding import Replacement, fold
 from torchkoopman.koopman.learnt import LearntObservables
 from torchkoopman.koopman.observables import Dictionary
 from torchkoopman.koopman.operators import Operator, operator_from_config
-from torchkoopman.koopman.pseudospectrum import Pseudospectrum, pseudospectrum_of
 from torchkoopman.koopman.span import FitRecord, Span
-from torchkoopman.koopman.spectrum import Spectrum, spectrum_of
+from torchkoopman.spectra.pseudospectrum import Pseudospectrum, pseudospectrum_of
+from torchkoopman.spectra.spectrum import Spectrum, spectrum_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from torchkoopman.koopman.pseudospectrum import Kind
     from torchkoopman.observe.class_moments import LabelledMoments
     from torchkoopman.observe.trajectory import InputSpec
     from torchkoopman.observe.views import View
+    from torchkoopman.spectra.pseudospectrum import Kind
 
 
 class Surrogate(nn.Module):

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from torchkoopman.koopman.normality import non_normality
+from torchkoopman.spectra.normality import non_normality
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:

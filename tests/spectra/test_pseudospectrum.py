@@ -12,12 +12,12 @@ from torch import Tensor
 from torchkoopman.koopman.coordinates import Coordinates
 from torchkoopman.koopman.observables import Dictionary
 from torchkoopman.koopman.operators import Dense
-from torchkoopman.koopman.pseudospectrum import Pseudospectrum, pseudospectrum_of
 from torchkoopman.koopman.span import FitRecord, Span
-from torchkoopman.koopman.spectrum import spectrum_of
 from torchkoopman.koopman.surrogate import Surrogate
 from torchkoopman.observe.class_moments import LabelledMoments
 from torchkoopman.observe.moments import Moments, layer_pairs
+from torchkoopman.spectra.pseudospectrum import Pseudospectrum, pseudospectrum_of
+from torchkoopman.spectra.spectrum import spectrum_of
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:

@@ -17,12 +17,12 @@ import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
-from torchkoopman.koopman.alignment import alignment_starts, ascend, random_orthogonal
-from torchkoopman.koopman.resolvents import excited
-from torchkoopman.koopman.spectrum import matrix_of
+from torchkoopman.spectra.alignment import alignment_starts, ascend, random_orthogonal
+from torchkoopman.spectra.matrices import matrix_of
+from torchkoopman.spectra.resolvents import excited
 
 if TYPE_CHECKING:
-    from torchkoopman.koopman.surrogate import Surrogate
+    from torchkoopman.spectra.matrices import System
 
 _NORMAL = 1e-10
 """Largest ‖KKᵀ - KᵀK‖_F / ‖K‖_F² at which a matrix counts as normal."""
@@ -168,8 +168,8 @@ def similarity_bound(first: Tensor, second: Tensor) -> float:
 
 @torch.no_grad()
 def compare(
-    first: Surrogate | Tensor,
-    second: Surrogate | Tensor,
+    first: System | Tensor,
+    second: System | Tensor,
     *,
     rank: int = 20,
     starts: int = 8,
@@ -225,7 +225,7 @@ def compare(
     )
 
 
-def _in_data_metric(operator: Surrogate | Tensor, rank: int, name: str) -> Tensor:
+def _in_data_metric(operator: System | Tensor, rank: int, name: str) -> Tensor:
     """K in axes in which the start states are white; a matrix as it is."""
     K = matrix_of(operator, name)
     if isinstance(operator, Tensor):

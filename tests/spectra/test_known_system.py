@@ -6,7 +6,7 @@ from known_system import DEPTH, SYSTEMS, fitted, known
 from torch import Tensor
 
 from torchkoopman.koopman.parts import Monomials, RandomFeatures
-from torchkoopman.koopman.spectrum import spectrum_of
+from torchkoopman.spectra.spectrum import spectrum_of
 
 
 def nearest(values: Tensor, truth: complex) -> int:

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from torchkoopman.koopman.spectrum import Spectrum, matrix_of, spectrum_of
 from torchkoopman.observe.moments import Moments, layer_pairs
+from torchkoopman.spectra.matrices import matrix_of
+from torchkoopman.spectra.spectrum import Spectrum, spectrum_of
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:

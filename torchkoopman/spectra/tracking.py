@@ -19,7 +19,7 @@ from torch import Tensor
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from torchkoopman.koopman.spectrum import Spectrum
+    from torchkoopman.spectra.spectrum import Spectrum
 
 Match = tuple[int, int]
 

@@ -22,8 +22,8 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
-from torchkoopman.koopman.resolvents import EXCITED, of_data, of_matrix
-from torchkoopman.koopman.spectrum import matrix_of
+from torchkoopman.spectra.matrices import matrix_of
+from torchkoopman.spectra.resolvents import EXCITED, of_data, of_matrix
 
 if TYPE_CHECKING:
     from torchkoopman.observe.moments import Moments

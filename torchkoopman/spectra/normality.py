@@ -14,13 +14,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from torchkoopman.koopman.pseudospectrum import pseudospectrum_of
-from torchkoopman.koopman.spectrum import matrix_of
+from torchkoopman.spectra.matrices import matrix_of
+from torchkoopman.spectra.pseudospectrum import pseudospectrum_of
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from torchkoopman.koopman.surrogate import Surrogate
+    from torchkoopman.spectra.matrices import System
 
 _ANGLES = 48
 """Directions in which the numerical range is measured; the radius is then exact to 0.05 %."""
@@ -92,7 +92,7 @@ class NonNormality:
 
 @torch.no_grad()
 def non_normality(
-    operator: Surrogate | Tensor, *, horizon: int = 20, points: int = 31, rank: int = 100
+    operator: System | Tensor, *, horizon: int = 20, points: int = 31, rank: int = 100
 ) -> NonNormality:
     """How far an operator over a span is from normal.
 

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from torchkoopman.spectra.matrices import matrix_of
+
 if TYPE_CHECKING:
-    from torchkoopman.koopman.surrogate import Surrogate
     from torchkoopman.observe.moments import Moments
 
 _BELIEVED = 0.1
@@ -177,29 +178,6 @@ def spectrum_of(matrix: Tensor, moments: Moments | None = None) -> Spectrum:
         _residuals(values, functionals, moments),
         _energies(modes, moments),
     )
-
-
-def matrix_of(operator: Surrogate | Tensor, name: str = "operator") -> Tensor:
-    """K over the span as float64 on the CPU, from a surrogate or a matrix; ``name`` is for errors.
-
-    Raises:
-        TypeError: something else came, or a complex matrix.
-        ValueError: the matrix is empty, not square or not finite.
-    """
-    if not isinstance(operator, Tensor) and not hasattr(operator, "operator"):
-        raise TypeError(f"{name} must be a Surrogate or a matrix; got {type(operator).__name__}.")
-    matrix = operator if isinstance(operator, Tensor) else operator.operator.matrix(1.0)
-    if matrix.ndim != 2 or matrix.shape[0] != matrix.shape[1] or not len(matrix):
-        raise ValueError(f"{name} has shape {tuple(matrix.shape)}; expected (latent, latent).")
-    if matrix.is_complex():
-        raise TypeError(f"{name} is {matrix.dtype}; operators on layer states are real.")
-    if not matrix.isfinite().all():
-        bad = int((~matrix.isfinite()).sum())
-        raise ValueError(
-            f"{name} has {bad} of {matrix.numel()} entries that are not finite, so it has no "
-            "spectrum; see where the fit diverged."
-        )
-    return matrix.detach().cpu().double()
 
 
 def _residuals(values: Tensor, functionals: Tensor, moments: Moments) -> Tensor:

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from torchkoopman.koopman.following import ModeTracks, follow
-from torchkoopman.koopman.spectrum import Spectrum, spectrum_of
+from torchkoopman.spectra.spectrum import Spectrum, spectrum_of
+from torchkoopman.spectra.tracking import ModeTracks, follow
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:

@@ -9,20 +9,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from torchkoopman.koopman.alignment import alignment_starts, ascend, random_orthogonal
 from torchkoopman.koopman.coordinates import Coordinates
 from torchkoopman.koopman.observables import Dictionary
 from torchkoopman.koopman.operators import Dense
-from torchkoopman.koopman.similarity import (
+from torchkoopman.koopman.span import FitRecord, Span
+from torchkoopman.koopman.surrogate import Surrogate
+from torchkoopman.observe.class_moments import LabelledMoments
+from torchkoopman.observe.moments import layer_pairs
+from torchkoopman.spectra.alignment import alignment_starts, ascend, random_orthogonal
+from torchkoopman.spectra.similarity import (
     compare,
     similarity_bound,
     similarity_distance,
     spectral_distance,
 )
-from torchkoopman.koopman.span import FitRecord, Span
-from torchkoopman.koopman.surrogate import Surrogate
-from torchkoopman.observe.class_moments import LabelledMoments
-from torchkoopman.observe.moments import layer_pairs
 
 
 def seeded(seed: int = 0) -> torch.Generator:

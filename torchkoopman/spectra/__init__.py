@@ -1,0 +1,1 @@
+"""What eigenvalues of an operator are, how far to trust them, and how two operators compare."""
