@@ -30,10 +30,11 @@ from torchkoopman.surgery.swap import swap, swap_back, swaps
 from torchkoopman.topology.betti import BettiCurve, betti_curve
 from torchkoopman.topology.layers import topology_of
 from torchkoopman.topology.report import Topology
-from torchkoopman.unlearning.audit import Audit, audit
+from torchkoopman.unlearning.audit import audit
 from torchkoopman.unlearning.edit import revert, unlearn
 from torchkoopman.unlearning.neutral import neutral_head
 from torchkoopman.unlearning.relearning import Relearning
+from torchkoopman.unlearning.report import Audit
 from torchkoopman.unlearning.retraining import Retraining
 
 __all__ = [

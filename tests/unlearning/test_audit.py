@@ -11,8 +11,9 @@ import torchkoopman as tk
 from torchkoopman.koopman.folding import Replacement
 from torchkoopman.observe.views import OutputOption
 from torchkoopman.unlearning.answers import Ends, Interview, Part
-from torchkoopman.unlearning.audit import EDITED, ORIGINAL, RETRAINED, UNEDITED, Audit, audit
+from torchkoopman.unlearning.audit import audit
 from torchkoopman.unlearning.relearning import Relearning
+from torchkoopman.unlearning.report import EDITED, ORIGINAL, RETRAINED, UNEDITED, Audit
 from torchkoopman.unlearning.retraining import Batches, Retraining
 
 CLASSES = 3

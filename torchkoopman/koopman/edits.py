@@ -6,9 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from torchkoopman.koopman.surrogate import Surrogate
+    from torch import Tensor, nn
 
 Target = Literal["softmix", "nearest", "centroid"]
 Method = Literal["redirect", "retarget", "erase"]
@@ -37,7 +35,7 @@ class Edit:
     so far."""
     right: Tensor | None = None
     """Float64, shape ``(latent, points)``."""
-    previous: Surrogate | None = None
+    previous: nn.Module | None = None
     """The surrogate before the edit, which ``torchkoopman.revert`` gives back."""
     method: Method = "redirect"
     """How: ``torchkoopman.unlearn`` redirects; a refit on other targets and LEACE are rivals."""

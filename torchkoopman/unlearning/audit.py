@@ -8,15 +8,12 @@ retrained network's, not against chance.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
 from torchkoopman.unlearning.answers import Answers, Ends, Interview, answers_of
 from torchkoopman.unlearning.measures import (
-    Detection,
-    Membership,
     among,
     class_accuracies,
     detection,
@@ -24,7 +21,14 @@ from torchkoopman.unlearning.measures import (
     membership,
 )
 from torchkoopman.unlearning.relearning import Relearning
-from torchkoopman.unlearning.report import audit_table
+from torchkoopman.unlearning.report import (
+    EDITED,
+    ORIGINAL,
+    RETRAINED,
+    UNEDITED,
+    Audit,
+    Column,
+)
 from torchkoopman.unlearning.retraining import Retraining
 
 if TYPE_CHECKING:
@@ -36,73 +40,10 @@ if TYPE_CHECKING:
     from torchkoopman.observe.views import OutputOption
     from torchkoopman.unlearning.retraining import Batches
 
-ORIGINAL, UNEDITED, EDITED, RETRAINED = "original", "unedited swap", "edited", "retrained"
 _ATTACKED = 5000
 """Samples of each kind that the membership attack takes."""
 _RELEARNT = 500
 """Unseen samples on which relearning is judged after every step."""
-
-
-@dataclass(frozen=True)
-class Column:
-    """What was measured on one network."""
-
-    test: dict[int, float]
-    """Class → accuracy on unseen data."""
-    train: dict[int, float]
-    """Class → accuracy on training data."""
-    forgotten: float
-    """Share of unseen samples of the forgotten classes still given their class."""
-    retained: float
-    """Accuracy on unseen samples of the other classes."""
-    divergence: tuple[float, float] | None
-    """KL of this network's answers from the retrained network's on unseen data, in nats: on the
-    forgotten classes, and on the others."""
-    membership: Membership
-    """What an attack by entropy says of the forgotten classes' training samples."""
-    relearning: int | None
-    """Steps of training until the forgotten classes are back; None if they did not come back."""
-    detections: dict[str, Detection]
-    """State → how well the forgotten classes are told apart in it: ``"start"`` and ``"decoded"``
-    are the outputs of the two layers, ``"operator"`` the latent state behind the operator."""
-
-
-@dataclass(frozen=True)
-class Audit:
-    """What was forgotten and what was kept, a column for each network; prints as a table."""
-
-    classes: tuple[int, ...]
-    """The forgotten ones."""
-    columns: dict[str, Column]
-    """Network → what was measured; original first, retrained last."""
-    seconds: float | None
-    """Time of the closed-form edit; None without its surrogate."""
-    moment_bytes: int | None
-    """Memory of the class-wise moments the edit needs; None without its surrogate."""
-    relearning: Relearning
-    """How relearning was tried."""
-    notes: tuple[str, ...] = field(default=())
-    """What could not be measured or checked, and why."""
-
-    @property
-    def swap_cost(self) -> float | None:
-        """Accuracy that the swap alone costs on the retained classes; None if not measured."""
-        if UNEDITED not in self.columns:
-            return None
-        return self.columns[ORIGINAL].retained - self.columns[UNEDITED].retained
-
-    @property
-    def edit_cost(self) -> float:
-        """Accuracy that the edit costs on the retained classes, the swap's cost apart."""
-        before = UNEDITED if UNEDITED in self.columns else ORIGINAL
-        return self.columns[before].retained - self.columns[EDITED].retained
-
-    def card(self) -> dict[str, Any]:
-        """JSON-able content."""
-        return {**asdict(self), "swap_cost": self.swap_cost, "edit_cost": self.edit_cost}
-
-    def __str__(self) -> str:
-        return audit_table(self)
 
 
 def audit(

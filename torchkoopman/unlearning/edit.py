@@ -26,6 +26,7 @@ from torch import Tensor, nn
 
 from torchkoopman.koopman.edits import Edit
 from torchkoopman.koopman.regression import koopman_matrix, solve_ridge
+from torchkoopman.koopman.surrogate import Surrogate
 from torchkoopman.unlearning.neutral import neutralised
 from torchkoopman.unlearning.problem import affine_copy, aims_of, partition, points_of
 
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from torchkoopman.koopman.edits import Target
-    from torchkoopman.koopman.surrogate import Surrogate
     from torchkoopman.observe.class_moments import LabelledMoments
 
 _REFIT_RIDGE = 0.3
@@ -137,6 +137,7 @@ def revert(surrogate: Surrogate) -> Surrogate:
     previous = surrogate.edits[-1].previous
     if previous is None:
         raise ValueError("a saved surrogate keeps no undo; load the file from before the edit.")
+    assert isinstance(previous, Surrogate)
     return previous
 
 
