@@ -1,26 +1,54 @@
-"""A bounded, uniform sample of everything streamed: what the autoencoder trains on."""
+"""A bounded sample of everything streamed: what the autoencoder trains on.
+
+Uniform over the stream (Vitter 1985, algorithm R), or with a halflife biased towards the present
+(Aggarwal 2006, "On biased reservoir sampling in the presence of stream evolution").
+"""
 
 from __future__ import annotations
 
+import math
 from typing import Self
 
 import torch
 from torch import Tensor
 
+from torchkoopman.observe.class_moments import check_halflife
+
 
 class Reservoir:
-    """Reservoir sampling (Vitter 1985, algorithm R) of paths, at most ``max_bytes`` of them.
+    """Reservoir sampling of paths, at most ``max_bytes`` of them.
 
-    At any time every path of the stream is kept with equal probability. A path is one row's states
-    at all layers, in coordinates: ``(layers, coordinates)``.
+    A path is one row's states at all layers, in coordinates: ``(layers, coordinates)``. Without a
+    halflife every path of the stream is kept with equal probability, at any time.
+
+    With a halflife a path is in the sample with a probability proportional to ``2 ** (-age /
+    halflife)``, its age being the number of rows that came after it. Every row draws a place of
+    ``k`` and writes over what is there, so that a path survives each later row with probability
+    ``1 - 1 / k = 2 ** (-1 / halflife)``: there are ``k ≈ halflife / log 2`` places, and the
+    probability is 1 at age 0. Where memory holds fewer, only the share ``p = k (1 - 2 ** (-1 /
+    halflife))`` of the rows draws a place, and the probability at age 0 is p; but of the first k
+    rows all do, lest the sample be empty.
+
+    Args:
+        max_bytes: memory of paths and labels.
+        generator: of the draws.
+        halflife: rows after which a path is kept with half the probability; None: all alike.
+
+    Raises:
+        ValueError: a halflife that is not a positive number.
     """
 
-    def __init__(self, max_bytes: int, generator: torch.Generator) -> None:
+    def __init__(
+        self, max_bytes: int, generator: torch.Generator, halflife: float | None = None
+    ) -> None:
         self.max_bytes = max_bytes
+        self.halflife = check_halflife(halflife)
         self.seen = 0
         self._generator = generator
         self._paths: Tensor | None = None
         self._labels: Tensor | None = None
+        self._places = torch.empty(0, dtype=torch.long)
+        """Where the path of each drawn place lies; -1 if none was ever written there."""
         self._filled = 0
 
     def __len__(self) -> int:
@@ -39,14 +67,16 @@ class Reservoir:
         if labels is None:
             labels = torch.full((len(paths),), -1, device=paths.device)
         capacity = self._allocate(paths)
-        slots = self._slots(len(paths), capacity).to(paths.device)
-        kept = slots < capacity
+        draw = self._uniform if self.halflife is None else self._biased
+        slots = _latest(draw(len(paths), capacity), capacity)
+        kept = (slots < capacity).nonzero().squeeze(1)
+        where = self._lying(slots[kept])
         assert self._paths is not None
         assert self._labels is not None
-        self._paths[slots[kept]] = paths[kept]
-        self._labels[slots[kept]] = labels[kept]
+        chosen, target = kept.to(paths.device), where.to(paths.device)
+        self._paths[target] = paths[chosen]
+        self._labels[target] = labels[chosen]
         self.seen += len(paths)
-        self._filled = min(self.seen, capacity)
         return self
 
     def sample(self, rows: int) -> Tensor:
@@ -55,20 +85,34 @@ class Reservoir:
         index = torch.randint(self._filled, (rows,), generator=self._generator)
         return self._paths[index.to(self._paths.device)]
 
-    def _slots(self, rows: int, capacity: int) -> Tensor:
-        """Where each new row goes; ``capacity`` or more means nowhere.
+    def _uniform(self, rows: int, capacity: int) -> Tensor:
+        """The place each new row draws; ``capacity`` or more means none.
 
-        The first rows fill the reservoir in order. Row number t then draws a slot from 0 to t and
-        is kept if it lies within. If two of one batch draw the same slot the later one stays.
+        The first rows fill the reservoir in order. Row number t then draws a place from 0 to t and
+        is kept if it lies within.
         """
         order = torch.arange(self.seen, self.seen + rows)
-        drawn = (
-            torch.rand(rows, generator=self._generator, dtype=torch.float64) * (order + 1)
-        ).long()
-        slots = torch.where(order < capacity, order, drawn)
-        chosen, which = torch.unique(slots, return_inverse=True)
-        winner = torch.full_like(chosen, -1).scatter_reduce(0, which, order, "amax")
-        return torch.where(winner[which] == order, slots, capacity)
+        drawn = (self._random(rows) * (order + 1)).long()
+        return torch.where(order < capacity, order, drawn)
+
+    def _biased(self, rows: int, capacity: int) -> Tensor:
+        """The same with a halflife: any place, for the rows that take part."""
+        assert self.halflife is not None
+        drawn = (self._random(rows) * capacity).long()
+        share = capacity * _dying(self.halflife)
+        order = torch.arange(self.seen, self.seen + rows)
+        takes_part = (self._random(rows) < share) | (order < capacity)
+        return torch.where(takes_part, drawn, capacity)
+
+    def _random(self, rows: int) -> Tensor:
+        return torch.rand(rows, generator=self._generator, dtype=torch.float64)
+
+    def _lying(self, places: Tensor) -> Tensor:
+        """Where the paths of drawn places lie: side by side, new ones behind those there are."""
+        new = places[self._places[places] < 0]
+        self._places[new] = torch.arange(self._filled, self._filled + len(new))
+        self._filled += len(new)
+        return self._places[places]
 
     def _allocate(self, paths: Tensor) -> int:
         """Make room at the first batch; returns how many rows fit."""
@@ -76,6 +120,22 @@ class Reservoir:
             label = torch.iinfo(torch.long).bits // 8
             row = paths[0].numel() * paths.element_size() + label
             capacity = max(1, self.max_bytes // row)
+            if self.halflife is not None:
+                capacity = min(capacity, max(1, int(1 / _dying(self.halflife))))
             self._paths = paths.new_empty(capacity, *paths.shape[1:])
             self._labels = torch.full((capacity,), -1, device=paths.device)
+            self._places = torch.full((capacity,), -1)
         return len(self._paths)
+
+
+def _dying(halflife: float) -> float:
+    """The probability that a path does not survive a later row."""
+    return -math.expm1(-math.log(2) / halflife)
+
+
+def _latest(slots: Tensor, capacity: int) -> Tensor:
+    """Of rows of one batch that drew the same place the last one stays; the others go nowhere."""
+    order = torch.arange(len(slots))
+    chosen, which = torch.unique(slots, return_inverse=True)
+    winner = torch.full_like(chosen, -1).scatter_reduce(0, which, order, "amax")
+    return torch.where(winner[which] == order, slots, capacity)

@@ -2,7 +2,7 @@
 
 Means and covariances of named variables are accumulated batch by batch in float64 with the update
 of Chan, Golub & LeVeque (1983). Merging two streams gives what one stream would have given, and
-memory does not grow with the number of rows.
+memory does not grow with the number of rows. Rows may fade: then the count is the sum of weights.
 
 Products of a batch's rows are formed in float64, or faster in float32. That errs by up to 1e-7 of
 the largest variance in every direction: axes of any scale are fine, oblique directions below 1e-6
@@ -11,23 +11,25 @@ of it are uncertain. Regressions use those (their ridge is 1e-9), so float64 is 
 
 from __future__ import annotations
 
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from functools import partial
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from torchkoopman.observe.products import add_product, exact_float32
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 Pair = tuple[str, str]
 PairKind = Literal["ends", "adjacent", "all"]
 
-_BLOCK, _ROWS = 128, 256
-"""Columns of a block of a symmetric product; rows that float32 sums before float64 takes over."""
+_NOTHING = 1e-30
+"""Rows: what weighs less than this is nothing; its sums would soon be denormal numbers, and slow."""
 
 
 def layer_pairs(layers: Sequence[str], kind: PairKind) -> list[Pair]:
@@ -53,7 +55,8 @@ def layer_pairs(layers: Sequence[str], kind: PairKind) -> list[Pair]:
 class Moments:
     """Count, means and covariances of named variables over a stream of rows.
 
-    Covariances exist for the pairs asked for; they are normalised by the row count.
+    Covariances exist for the pairs asked for; they are normalised by the row count. Where the past
+    was made to fade (:meth:`fade`), rows count by their weights: ``count`` is the sum of those.
 
     Args:
         pairs: variables whose covariances to keep.
@@ -66,7 +69,7 @@ class Moments:
         self.precision = precision
         self.pairs = tuple(dict.fromkeys(pairs))
         self.names = tuple(dict.fromkeys(name for pair in self.pairs for name in pair))
-        self.count = 0
+        self.count: float = 0
         self._means: dict[str, Tensor] = {}
         self._scatters: dict[Pair, Tensor] = {}
 
@@ -85,12 +88,24 @@ class Moments:
             return self
         self._allocate({name: value.shape[1] for name, value in batch.items()}, values)
         parts = {name: self._centred(name, value) for name, value in batch.items()}
-        with nullcontext() if self.precision == torch.float64 else _exact_float32():
+        with nullcontext() if self.precision == torch.float64 else exact_float32():
             for (a, b), scatter in self._scatters.items():
-                _add_product(scatter, parts[a][1], parts[b][1], symmetric=a == b)
+                add_product(scatter, parts[a][1], parts[b][1], symmetric=a == b)
         self.count += rows
         for name, (mean, _) in parts.items():
             self._means[name] += (mean - self._means[name]) * (rows / self.count)
+        return self
+
+    def fade(self, factor: float) -> Self:
+        """Multiply the weight of every row until now by ``factor``, between 0 and 1.
+
+        A mean does not change by it; count and scatters shrink alike, so no covariance does either:
+        what changes is how much the rows to come will weigh against these.
+        """
+        self.count = 0 if self.count * factor < _NOTHING else self.count * factor
+        factor = factor if self.count else 0.0
+        for scatter in self._scatters.values():
+            scatter *= factor
         return self
 
     def mean(self, name: str) -> Tensor:
@@ -176,7 +191,8 @@ class Moments:
         if not (dist.is_available() and dist.is_initialized()):
             return self
         shapes: list[dict[str, int]] = [{} for _ in range(dist.get_world_size(group))]
-        dist.all_gather_object(shapes, {n: len(m) for n, m in self._means.items()}, group=group)
+        held = self._means if self.count else {}
+        dist.all_gather_object(shapes, {n: len(m) for n, m in held.items()}, group=group)
         known = [shape for shape in shapes if shape]
         if not known:
             return self
@@ -192,7 +208,7 @@ class Moments:
         for (a, b), scatter in self._scatters.items():
             scatter.addr_(self._means[a] - means[a], self._means[b] - means[b], alpha=self.count)
             dist.all_reduce(scatter, group=group)
-        self._means, self.count = means, int(count)
+        self._means, self.count = means, _number(count)
         return self
 
     def tensors(self) -> dict[str, Tensor]:
@@ -205,7 +221,7 @@ class Moments:
 
     def load(self, tensors: Mapping[str, Tensor]) -> Self:
         """The inverse of :meth:`tensors`."""
-        self.count = int(tensors["count"])
+        self.count = _number(tensors["count"])
         if self.count:
             self._means = {name: tensors[f"mean/{name}"] for name in self.names}
             self._scatters = {(a, b): tensors[f"scatter/{a}/{b}"] for a, b in self.pairs}
@@ -243,35 +259,10 @@ class Moments:
             raise ValueError(f"no rows of {self.names} were streamed yet; moments need one.")
 
 
-def _add_product(scatter: Tensor, left: Tensor, right: Tensor, symmetric: bool) -> None:
-    """Add ``leftᵀ right``; of a symmetric one, blocks below the diagonal are copied from above."""
-    columns = _BLOCK if symmetric else max(1, left.shape[1])
-    rows = len(left) if left.dtype == scatter.dtype else _ROWS
-    for start in range(0, left.shape[1], columns):
-        first, stop = (start if symmetric else 0), start + columns
-        block = scatter[start:stop, first:]
-        sides = torch.split(left[:, start:stop], rows), torch.split(right[:, first:], rows)
-        for a, b in zip(*sides, strict=True):
-            if left.dtype == scatter.dtype:
-                block.addmm_(a.T, b)
-            else:
-                block += a.T @ b
-        if symmetric:
-            scatter[stop:, start:stop] = block[:, columns:].T
-
-
-@contextmanager
-def _exact_float32() -> Iterator[None]:
-    """Within it a float32 product is one, also where the user lets networks round to TF32."""
-    backends: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)  # type: ignore[attr-defined]
-    allowed = [backend.fp32_precision for backend in backends]
-    try:
-        for backend in backends:
-            backend.fp32_precision = "ieee"
-        yield
-    finally:
-        for backend, precision in zip(backends, allowed, strict=True):
-            backend.fp32_precision = precision
+def _number(count: Tensor) -> float:
+    """A count as Python's number, whole where nothing has faded."""
+    value: float = count.item()
+    return int(value) if value.is_integer() else value
 
 
 def _device(group: dist.ProcessGroup | None) -> torch.device:
