@@ -22,12 +22,11 @@ class Reservoir:
     halflife every path of the stream is kept with equal probability, at any time.
 
     With a halflife a path is in the sample with a probability proportional to ``2 ** (-age /
-    halflife)``, its age being the number of rows that came after it. Every row draws a place of
-    ``k`` and writes over what is there, so that a path survives each later row with probability
-    ``1 - 1 / k = 2 ** (-1 / halflife)``: there are ``k ≈ halflife / log 2`` places, and the
-    probability is 1 at age 0. Where memory holds fewer, only the share ``p = k (1 - 2 ** (-1 /
-    halflife))`` of the rows draws a place, and the probability at age 0 is p; but of the first k
-    rows all do, lest the sample be empty.
+    halflife)``, its age being the number of rows that came after it. A row that takes part draws
+    one of ``k`` places and writes over what is there; of all rows the share ``p = k (1 - 2 ** (-1 /
+    halflife))`` takes part, so that a path survives each later row with probability ``2 ** (-1 /
+    halflife)``, and the probability at age 0 is p. There are ``halflife / log 2`` places (p is then
+    almost 1), or as many as memory holds. The first k rows all take part, lest the sample be empty.
 
     Args:
         max_bytes: memory of paths and labels.
@@ -109,6 +108,9 @@ class Reservoir:
 
     def _lying(self, places: Tensor) -> Tensor:
         """Where the paths of drawn places lie: side by side, new ones behind those there are."""
+        if self.halflife is None:  # places are filled in order
+            self._filled = max(self._filled, int(places.max()) + 1 if len(places) else 0)
+            return places
         new = places[self._places[places] < 0]
         self._places[new] = torch.arange(self._filled, self._filled + len(new))
         self._filled += len(new)
@@ -117,14 +119,15 @@ class Reservoir:
     def _allocate(self, paths: Tensor) -> int:
         """Make room at the first batch; returns how many rows fit."""
         if self._paths is None:
-            label = torch.iinfo(torch.long).bits // 8
-            row = paths[0].numel() * paths.element_size() + label
+            integer = torch.iinfo(torch.long).bits // 8
+            biased = self.halflife is not None
+            row = paths[0].numel() * paths.element_size() + integer * (1 + biased)
             capacity = max(1, self.max_bytes // row)
             if self.halflife is not None:
                 capacity = min(capacity, max(1, int(1 / _dying(self.halflife))))
             self._paths = paths.new_empty(capacity, *paths.shape[1:])
             self._labels = torch.full((capacity,), -1, device=paths.device)
-            self._places = torch.full((capacity,), -1)
+            self._places = torch.full((capacity if biased else 0,), -1)
         return len(self._paths)
 
 
