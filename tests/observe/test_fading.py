@@ -143,7 +143,9 @@ def test_merged_streams_weigh_their_rows_as_each_of_them_did() -> None:
     assert_weighted(merged.total(), values, weight)
 
 
-def test_a_class_that_has_not_come_for_long_is_no_class_any_more_and_the_total_stays_exact() -> None:
+def test_a_class_that_has_not_come_for_long_is_no_class_any_more_and_the_total_stays_exact() -> (
+    None
+):
     values, labels = draw(1000)
     labels = torch.where(torch.arange(1000) < 100, labels, 0)
     sizes = [100, *[50] * 18]

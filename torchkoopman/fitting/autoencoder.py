@@ -61,6 +61,8 @@ class AutoencoderFitter:
         ridge: relative, of the closed form that K starts from and is polished with.
         replay_bytes: memory of the reservoir.
         calibration: rows held back until coordinates are chosen; None for ten per feature.
+        halflife: rows after which a row is kept in the reservoir half as likely, for a network that
+            still learns; None keeps all rows alike. See :class:`Reservoir`.
         generator: of all randomness; None for one seeded with 0.
     """
 
@@ -81,6 +83,7 @@ class AutoencoderFitter:
         ridge: float = 1e-6,
         replay_bytes: int = 128 * 2**20,
         calibration: int | None = None,
+        halflife: float | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
         if operator not in FAMILIES:
@@ -108,9 +111,10 @@ class AutoencoderFitter:
         if operator == "LowRank":
             self._family["rank"] = operator_rank or max(1, latent // 4)
         self.ridge = ridge
+        self._seeded = generator is None
         self._generator = torch.Generator().manual_seed(0) if generator is None else generator
         self._calibration = Calibration(CoordinateOptions(rank), calibration)
-        self._reservoir = Reservoir(replay_bytes, self._generator)
+        self._reservoir = Reservoir(replay_bytes, self._generator, halflife)
         self._latest: Trajectory | None = None
         self._frames: list[Coordinates] = []
         self._trainer: Trainer | None = None
@@ -127,6 +131,20 @@ class AutoencoderFitter:
         elif self._calibration.add(trajectory):
             self._start()
         self._pay()
+        return self
+
+    def reset(self) -> Self:
+        """Forget all data, and all that was learnt of them: layers, coordinates, weights.
+
+        What the fitter was made with stays. A generator of yours goes on where it stands; without
+        one all is as freshly made.
+        """
+        if self._seeded:
+            self._generator.manual_seed(0)
+        kept = self._reservoir
+        self._reservoir = Reservoir(kept.max_bytes, self._generator, kept.halflife)
+        self._calibration = Calibration(self._calibration.options, self._calibration.rows)
+        self._latest, self._trainer, self._frames, self._owed = None, None, [], 0.0
         return self
 
     @property

@@ -15,7 +15,7 @@ from torchkoopman.koopman.operators import Dense
 from torchkoopman.koopman.regression import koopman_matrix, pool
 from torchkoopman.koopman.span import FitRecord, Span
 from torchkoopman.koopman.surrogate import Surrogate
-from torchkoopman.observe.class_moments import LabelledMoments
+from torchkoopman.observe.class_moments import LabelledMoments, check_halflife
 from torchkoopman.observe.moments import layer_pairs
 
 if TYPE_CHECKING:
@@ -51,17 +51,26 @@ class Fitter(Protocol):
 class ClosedForm:
     """A fitter whose operator is a regression on moments of latent states."""
 
-    def __init__(self, dynamics: Dynamics, ridge: float, pairs: PairKind) -> None:
+    def __init__(
+        self, dynamics: Dynamics, ridge: float, pairs: PairKind, halflife: float | None = None
+    ) -> None:
         if dynamics not in ("span", "step"):
             raise ValueError(f"dynamics={dynamics!r} is unknown; choose 'span' or 'step'.")
         layer_pairs(("first", "last"), pairs)
         self.dynamics = dynamics
         self.ridge = ridge
+        self.halflife = check_halflife(halflife)
         self.pairs: PairKind = pairs
         self._span: Span | None = None
         self._moments = LabelledMoments(())
         self._latest: Trajectory | None = None
         self._precision = torch.float32
+
+    def reset(self) -> Self:
+        """Forget all data, the layers followed included; what the fitter was made with stays."""
+        self._span, self._latest = None, None
+        self._moments = LabelledMoments(())
+        return self
 
     @property
     def surrogate(self) -> Surrogate:
@@ -114,7 +123,7 @@ class ClosedForm:
     def _open(self, span: Span) -> None:
         """Begin the moments of a span."""
         self._span = span
-        self._moments = LabelledMoments(layer_pairs(span.layers, self.pairs))
+        self._moments = LabelledMoments(layer_pairs(span.layers, self.pairs), self.halflife)
 
     def _fingerprint(self) -> str:
         """Equal for fitters whose moments are of the same functions."""
@@ -155,11 +164,13 @@ class ClosedForm:
         statistics = latents.between(layers[0], layers[-1])
         total = latents.total()
         pairs = [(layers[0], layers[-1])] if dynamics == "span" else list(pairwise(layers))
-        require_rows(total.count, observables.latent, ", or use fewer observables or a lower rank")
+        longer = "" if self.halflife is None else ", a longer halflife"
+        remedy = f"{longer}, or use fewer observables or a lower rank"
+        require_rows(total.count, observables.latent, remedy)
         operator = Dense(observables.latent, 1 if dynamics == "span" else len(layers) - 1, True)
         operator.to(coordinates[0].weight)
         operator.start_from(koopman_matrix(pool(total, pairs), self.ridge, constant=True))
-        record = FitRecord(method, total.count)
+        record = FitRecord(method, round(total.count))
         surrogate = Surrogate(span, coordinates, observables, operator, record, statistics)
         surrogate.requires_grad_(False)
         if self._latest is not None:

@@ -101,3 +101,5 @@ class FitRecord:
     """Layer → FVU on rows the fit has not seen; filled by ``torchkoopman.fit``."""
     baselines: dict[str, float] = field(default_factory=dict)
     """Trivial baseline → FVU of the last layer on the same rows."""
+    notes: tuple[str, ...] = ()
+    """What a reader of the numbers must know of how they came about."""

@@ -29,7 +29,7 @@ Pair = tuple[str, str]
 PairKind = Literal["ends", "adjacent", "all"]
 
 _NOTHING = 1e-30
-"""Rows: what weighs less than this is nothing; its sums would soon be denormal numbers, and slow."""
+"""Rows: what weighs less counts as nothing; its sums would soon be denormal numbers, and slow."""
 
 
 def layer_pairs(layers: Sequence[str], kind: PairKind) -> list[Pair]:
