@@ -12,9 +12,11 @@ from tqdm.auto import tqdm
 
 from torchkoopman.fitting.calibration import Calibration, same_layers
 from torchkoopman.fitting.closed_form import NO_DATA
+from torchkoopman.fitting.drift import Renewal
 from torchkoopman.fitting.latents import polish, span_moments, step_matrix
 from torchkoopman.fitting.losses import LossWeights
 from torchkoopman.fitting.quality import unexplained
+from torchkoopman.fitting.reframing import reframed
 from torchkoopman.fitting.replay import Reservoir
 from torchkoopman.fitting.trainer import Trainer
 from torchkoopman.koopman.coordinates import CoordinateOptions, Coordinates
@@ -115,6 +117,7 @@ class AutoencoderFitter:
         self._generator = torch.Generator().manual_seed(0) if generator is None else generator
         self._calibration = Calibration(CoordinateOptions(rank), calibration)
         self._reservoir = Reservoir(replay_bytes, self._generator, halflife)
+        self._renewal = None if halflife is None else Renewal(halflife, replay_bytes)
         self._latest: Trajectory | None = None
         self._frames: list[Coordinates] = []
         self._trainer: Trainer | None = None
@@ -130,6 +133,8 @@ class AutoencoderFitter:
             self._store(trajectory)
         elif self._calibration.add(trajectory):
             self._start()
+        if self._renewal is not None and self._renewal.due(trajectory, self._frames, self.latent):
+            self._renew(self._renewal)
         self._pay()
         return self
 
@@ -141,8 +146,9 @@ class AutoencoderFitter:
         """
         if self._seeded:
             self._generator.manual_seed(0)
-        kept = self._reservoir
-        self._reservoir = Reservoir(kept.max_bytes, self._generator, kept.halflife)
+        self._reservoir = self._reservoir.emptied()
+        if self._renewal is not None:
+            self._renewal = Renewal(self._renewal.halflife, self._renewal.max_bytes)
         self._calibration = Calibration(self._calibration.options, self._calibration.rows)
         self._latest, self._trainer, self._frames, self._owed = None, None, [], 0.0
         return self
@@ -172,7 +178,9 @@ class AutoencoderFitter:
         sample, _ = self._reservoir[:_SAMPLE]
         operator = polish(observables, operator, sample, self.weights, self.ridge)
         span = Span.of(self._latest)
-        record = FitRecord("autoencoder", self._reservoir.seen, losses=dict(trainer.losses))
+        notes = () if self._renewal is None else self._renewal.notes()
+        losses = dict(trainer.losses)
+        record = FitRecord("autoencoder", self._reservoir.seen, losses=losses, notes=notes)
         surrogate = Surrogate(
             span,
             copy.deepcopy(self._frames),
@@ -201,18 +209,48 @@ class AutoencoderFitter:
         self._frames = [frame.float() for frame in frames]
         for trajectory in held:
             self._store(trajectory)
+        self._trainer = self._started(self._drawn(), 0)
+
+    def _drawn(self) -> LearntObservables:
+        """Untrained observables."""
         constant = self._family["family"] == "Dense"
-        observables = LearntObservables(frames[0].size, self.latent, self.hidden, constant)
+        size = self._frames[0].size
+        observables = LearntObservables(size, self.latent, self.hidden, constant)
         observables.initialise(self._generator)
-        steps = 1 if self.weights.inner == 0 else len(frames) - 1
+        return observables.to(self._frames[0].weight.device)
+
+    def _started(self, observables: LearntObservables, done: int) -> Trainer:
+        """A trainer of observables, after so many steps, with K from the closed form."""
+        steps = 1 if self.weights.inner == 0 else len(self._frames) - 1
         operator = operator_from_config({**self._family, "steps": steps})
-        observables.to(device)
-        operator.to(device)
+        operator.to(self._frames[0].weight.device)
         sample, _ = self._reservoir[:_SAMPLE]
         operator.start_from(step_matrix(observables, operator, sample, self.ridge))
-        self._trainer = Trainer(
-            observables, operator, self.weights, self.learning_rate, self.decay, self._judge()
-        )
+        settings = self.weights, self.learning_rate, self.decay, self._judge()
+        return Trainer(observables, operator, *settings, done)
+
+    def _renew(self, renewal: Renewal) -> None:
+        """New coordinates from the latest rows; what was learnt goes on in them, if it is worth it.
+
+        Where the states have changed beyond recognition, untrained observables predict them better.
+        """
+        trainer, before, known = self._trainer, self._frames, self._reservoir
+        assert trainer is not None
+        self._calibration.held = renewal.window.held
+        try:
+            frames, held = self._calibration.finish()
+        except ValueError as error:  # a layer that is constant now
+            self._calibration.held, renewal.hindrance = [], str(error)
+            return
+        self._frames, self._reservoir = [frame.float() for frame in frames], known.emptied()
+        for trajectory in held:
+            self._store(trajectory)
+        self._reservoir.seen = known.seen
+        folded = reframed(trainer.averaged()[0], before, self._frames).requires_grad_(True)
+        candidates = [self._started(each, trainer.done) for each in (folded, self._drawn())]
+        sample, _ = self._reservoir[:_SAMPLE]
+        self._trainer = min(candidates, key=lambda each: each.error(sample))
+        renewal.renewed()
 
     def _judge(self) -> nn.Module | None:
         """The tail as a map of the last layer's coordinates."""

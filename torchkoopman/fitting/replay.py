@@ -78,6 +78,10 @@ class Reservoir:
         self.seen += len(paths)
         return self
 
+    def emptied(self) -> Reservoir:
+        """An empty reservoir like this one, drawing from the same generator."""
+        return Reservoir(self.max_bytes, self._generator, self.halflife)
+
     def sample(self, rows: int) -> Tensor:
         """Paths drawn from the sample with replacement, ``(rows, layers, coordinates)``."""
         assert self._paths is not None

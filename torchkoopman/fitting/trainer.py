@@ -28,7 +28,10 @@ while the learning rate is high."""
 
 
 class Trainer:
-    """Optimiser, schedule, running average of the weights, and the latest losses."""
+    """Optimiser, schedule, running average of the weights, and the latest losses.
+
+    A trainer that goes on where another ended is given the steps ``done`` until then.
+    """
 
     def __init__(
         self,
@@ -38,13 +41,14 @@ class Trainer:
         learning_rate: float,
         decay: float,
         tail: nn.Module | None = None,
+        done: int = 0,
     ) -> None:
         self.observables = observables
         self.operator = operator
         self.weights = weights
         self.tail = tail
         self.learning_rate = learning_rate
-        self.done = 0
+        self.done = self._begun = done
         self.losses: dict[str, float] = {}
         self._fall = range(0)
         self._average = AveragedModel(
@@ -71,6 +75,12 @@ class Trainer:
         pair = copy.deepcopy(self._average.module).requires_grad_(False)
         return pair[0], pair[1]  # type: ignore[index]
 
+    @torch.no_grad()
+    def error(self, paths: Tensor) -> float:
+        """Mean square of the error of the predicted coordinates on these paths."""
+        losses = koopman_losses(paths, self.observables, self.operator, self.weights)
+        return losses["state"].item()
+
     def step(self, paths: Tensor) -> dict[str, Tensor]:
         """One gradient step on paths ``(rows, layers, coordinates)``; returns the loss terms."""
         with torch.enable_grad():
@@ -90,7 +100,7 @@ class Trainer:
 
     def _rate(self) -> float:
         """The current share of the highest learning rate."""
-        rise = min(1.0, (self.done + 1) / _RISE)
+        rise = min(1.0, (self.done - self._begun + 1) / _RISE)
         if self.done not in self._fall:
             return rise
         return rise * (self._fall.stop - self.done) / len(self._fall)
