@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from torchkoopman.observe.class_moments import LabelledMoments
     from torchkoopman.observe.trajectory import InputSpec
     from torchkoopman.observe.views import View
+    from torchkoopman.spectra.evidence import Evidence
     from torchkoopman.spectra.pseudospectrum import Kind
 
 
@@ -46,6 +47,7 @@ class Surrogate(nn.Module):
         operator: Operator,
         record: FitRecord,
         statistics: LabelledMoments | None = None,
+        evidence: Evidence | None = None,
     ) -> None:
         super().__init__()
         self.span = span
@@ -56,6 +58,8 @@ class Surrogate(nn.Module):
         self.statistics = statistics
         """Moments of the latent states ``"start"`` and ``"end"`` of the span, per class where
         labels were given: what :meth:`spectrum` and ``unlearn`` know of the data."""
+        self.evidence = evidence
+        """A sample of the latent states' rows, by which :meth:`spectrum` judges its modes."""
         self.edits: tuple[Edit, ...] = ()
         """What was done to the operator since the fit, last edit last."""
 
@@ -135,7 +139,13 @@ class Surrogate(nn.Module):
     def spectrum(self) -> Spectrum:
         """Eigenvalues of K over the whole span, with modes, rates, residuals and energies."""
         total = None if self.statistics is None else self.statistics.total()
-        return spectrum_of(self.operator.matrix(1.0), total)
+        return spectrum_of(
+            self.operator.matrix(1.0),
+            total,
+            self.evidence,
+            steps=len(self.layers) - 1,
+            frames=self.record.frames,
+        )
 
     def pseudospectrum(
         self,
@@ -191,6 +201,7 @@ class Surrogate(nn.Module):
             "operator": self.operator.config(),
             "record": asdict(self.record),
             "edits": [edit.card() for edit in self.edits],
+            "evidence": None if self.evidence is None else self.evidence.config(),
         }
 
     def card(self) -> dict[str, Any]:
@@ -216,17 +227,21 @@ class Surrogate(nn.Module):
             [Coordinates.zeros(size, features) for size, features in config["sizes"]],
             kinds[config["observables"]["kind"]].from_config(config["observables"]),
             operator_from_config(config["operator"]),
-            FitRecord(**config["record"]),
+            FitRecord.from_config(config["record"]),
         )
         surrogate.edits = tuple(Edit.from_card(card) for card in config["edits"])
         return surrogate
 
     def __repr__(self) -> str:
+        record = self.record
         where = f"{self.layers[0]} → {self.layers[-1]}, {len(self.layers)} layers"
-        fvu = self.record.fvu.get(self.layers[-1])
-        quality = "" if fvu is None else f", {self.record.rows} rows, FVU of the latest {fvu:.4f}"
-        kind = f"{self.record.method}, {type(self.operator).__name__} {self.latent}×{self.latent}"
-        return f"Surrogate({where}; {kind}{quality}{', edited' if self.edits else ''})"
+        kind = f"{record.method}, {type(self.operator).__name__} {self.latent}×{self.latent}"
+        if record.frames:
+            kind += f", {record.frames} frames, dynamics by {record.dynamics}"
+        fvu = record.fvu.get(self.layers[-1])
+        quality = "" if fvu is None else f", {record.rows} rows, FVU of the latest {fvu:.4f}"
+        notes = "".join(f"; {note}" for note in record.notes)
+        return f"Surrogate({where}; {kind}{quality}{', edited' if self.edits else ''}{notes})"
 
     def _decode_at(self, latent: Tensor, time: float) -> Tensor:
         """The state at any depth-time, between two layers mixed from both their coordinates."""
