@@ -62,7 +62,8 @@ def load_surrogate(path: str | Path) -> Surrogate:
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     moments = {n.removeprefix(_STATISTICS): t for n, t in tensors.items() if _is_moment(n)}
-    surrogate.load_state_dict({n: t for n, t in tensors.items() if not _is_moment(n)})
+    # Assigned rather than copied, so that a surrogate of float64 states comes back as one.
+    surrogate.load_state_dict({n: t for n, t in tensors.items() if not _is_moment(n)}, assign=True)
     if moments:
         pairs = layer_pairs(("start", "end"), "ends")
         surrogate.statistics = LabelledMoments(pairs).load(moments)
