@@ -136,7 +136,7 @@ def quadruple_well(parts: Callable[[], list[Part]], name: str) -> KnownSystem:
 
 
 def prinz_potential() -> KnownSystem:
-    """kooplearn's example, in its own steps of 1e-4, observed every 100: friction .1, noise √2."""
+    """Kooplearn's example, in its own steps of 1e-4, observed every 100: friction .1, noise √2."""
 
     def drift(x: Tensor) -> Tensor:
         wells = ((3.2, 80, 0.0), (0.8, 80, 0.5), (2.0, 40, -0.5))
@@ -158,7 +158,7 @@ def prinz_potential() -> KnownSystem:
 
 
 def noisy_logistic_map() -> KnownSystem:
-    """kooplearn's example: chaos with noise that makes the operator of finite rank."""
+    """Kooplearn's example: chaos with noise that makes the operator of finite rank."""
     system = NoisyLogisticMap()
     known = noticeable(system.eigenvalues())
 
@@ -169,7 +169,7 @@ def noisy_logistic_map() -> KnownSystem:
 
 
 def linear_noisy() -> KnownSystem:
-    """kooplearn's test_ridge_estimator: 20 coordinates, rank 5, noise as large as the signal."""
+    """Kooplearn's test_ridge_estimator: 20 coordinates, rank 5, noise as large as the signal."""
     generator = torch.Generator().manual_seed(0)
     axes = torch.linalg.qr(torch.randn(20, 20, generator=generator, dtype=torch.float64))[0]
     own = torch.cat([9 * torch.logspace(-1, -3, 5), torch.zeros(15)]).double()
