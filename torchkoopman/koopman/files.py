@@ -72,7 +72,9 @@ def load_surrogate(path: str | Path) -> Surrogate:
     if described.get("evidence") and rows["start"] is not None and rows["end"] is not None:
         start, end = rows["start"], rows["end"]
         surrogate.evidence = Evidence.from_config(described["evidence"], start, end)
-    surrogate.load_state_dict({n: t for n, t in tensors.items() if not _is_moment(n)})
+    own = {name: tensor for name, tensor in tensors.items() if not _is_moment(name)}
+    # Assigned, not copied, for the structure is float32 and the tensors may be float64.
+    surrogate.load_state_dict(own, assign=True)
     if moments:
         pairs = layer_pairs(("start", "end"), "ends")
         surrogate.statistics = LabelledMoments(pairs).load(moments)
