@@ -30,6 +30,13 @@ def test_a_surrogate_read_from_its_file_predicts_the_same_bits(tmp_path: Path) -
     assert str(read.spectrum()) == str(surrogate.spectrum())
 
 
+def test_a_surrogate_in_float64_is_read_in_float64(tmp_path: Path) -> None:
+    surrogate, states = fitted()
+    wide = surrogate.double()
+    read = tk.load_surrogate(tk.save_surrogate(wide, tmp_path / "s.safetensors"))
+    assert torch.equal(read(states.double()), wide(states.double()))
+
+
 def test_a_surrogate_read_from_its_file_forgets_as_the_one_written(tmp_path: Path) -> None:
     surrogate, states = fitted()
     read = tk.load_surrogate(tk.save_surrogate(surrogate, tmp_path / "s.safetensors"))

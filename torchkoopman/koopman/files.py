@@ -62,7 +62,9 @@ def load_surrogate(path: str | Path) -> Surrogate:
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     moments = {n.removeprefix(_STATISTICS): t for n, t in tensors.items() if _is_moment(n)}
-    surrogate.load_state_dict({n: t for n, t in tensors.items() if not _is_moment(n)})
+    own = {name: tensor for name, tensor in tensors.items() if not _is_moment(name)}
+    # Assigned, not copied, for the structure is float32 and the tensors may be float64.
+    surrogate.load_state_dict(own, assign=True)
     if moments:
         pairs = layer_pairs(("start", "end"), "ends")
         surrogate.statistics = LabelledMoments(pairs).load(moments)

@@ -137,8 +137,8 @@ class Looks(nn.Module):
                 :meth:`eigenfunctions` does.
         """
         parts = self._parts()
-        powers = parts.powers(self.span.times if times is None else times).to(state.device)
         values = self._eigenfunctions(state, None, mask, parts)
+        powers = parts.powers(self.span.times if times is None else times).to(state.device)
         return (powers[:, None, None] * values).to(complex_like(state))
 
     @torch.no_grad()
