@@ -23,7 +23,7 @@ from torchkoopman.koopman.readouts import (
     jacobian_readout,
     regressed_readout,
 )
-from torchkoopman.koopman.states import complex_like, require_states
+from torchkoopman.koopman.states import require_states
 from torchkoopman.spectra.normality import NonNormality, non_normality
 from torchkoopman.spectra.spectrum import spectrum_of
 
@@ -86,15 +86,14 @@ class Looks(nn.Module):
             mask: positions that count, bool, ``(batch, positions)``; values at others mean nothing.
 
         Returns:
-            ``(batch, positions, modes)``, complex64, or complex128 for float64 states.
+            ``(batch, positions, modes)``, complex128 as the modes, on the states' device.
 
         Raises:
             ValueError: an unknown layer, another shape or width, or an operator without a basis of
                 eigenvectors.
             TypeError: states or a mask of another kind.
         """
-        values = self._eigenfunctions(state, layer, mask, self._parts())
-        return values.to(complex_like(state))
+        return self._eigenfunctions(state, layer, mask, self._parts())
 
     def amplitudes(self, state: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """PyDMD's b: how strongly each mode takes part.
@@ -130,7 +129,7 @@ class Looks(nn.Module):
             mask: positions that count, ``(batch, positions)``.
 
         Returns:
-            ``(times, batch, positions, modes)``, complex64, or complex128 for float64 states.
+            ``(times, batch, positions, modes)``, complex128.
 
         Raises:
             ValueError: a time between the operator's steps with a negative eigenvalue; and as
@@ -139,7 +138,7 @@ class Looks(nn.Module):
         parts = self._parts()
         values = self._eigenfunctions(state, None, mask, parts)
         powers = parts.powers(self.span.times if times is None else times).to(state.device)
-        return (powers[:, None, None] * values).to(complex_like(state))
+        return powers[:, None, None] * values
 
     @torch.no_grad()
     def reconstruct(
@@ -153,7 +152,8 @@ class Looks(nn.Module):
 
         With all modes this is :meth:`Surrogate.predict`. The chosen part of the latent state is
         decoded. Of DMD and EDMD parts add up, and the layer's mean belongs to the constant
-        function's mode (λ = 1); a learnt decoder is not linear, so there they do not.
+        function's mode (λ = 1); a learnt decoder is not linear, so there they do not. Oblique modes
+        cancel each other, so some of them may be further from the state than none.
 
         Args:
             state: ``(batch, positions, features)``.

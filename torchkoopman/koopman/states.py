@@ -1,14 +1,9 @@
-"""What counts as states of a layer where one asks a surrogate for its modes, and what they make."""
+"""What counts as states of a layer where a surrogate is asked what it makes of them."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
-
-
-def complex_like(state: Tensor) -> torch.dtype:
-    """The complex dtype of what is made of a state: complex128 of float64, else complex64."""
-    return torch.complex128 if state.dtype == torch.float64 else torch.complex64
 
 
 def require_states(state: Tensor, layer: str, features: int, mask: Tensor | None) -> None:
