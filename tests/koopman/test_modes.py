@@ -43,7 +43,7 @@ def polynomial(parts: tk.Monomials, image: Callable[[Tensor], Tensor], rows: int
 
 def with_statistics(surrogate: Surrogate, layer: str = "a") -> tuple[Surrogate, Tensor]:
     """The surrogate with latent statistics of random states of a layer, and these states."""
-    states = draw(400, 1, surrogate.frames()[0].features, seed=9)
+    states = draw(400, 1, surrogate.frames()[0].features, seed=9).to(surrogate.frames()[0].weight)
     latent = surrogate.encode(states, layer)[:, 0].detach()
     end = latent @ surrogate.operator.matrix(1.0).detach().T
     surrogate.statistics = LabelledMoments(layer_pairs(("start", "end"), "ends"))
@@ -284,6 +284,30 @@ def test_a_surrogate_in_float32_takes_states_of_any_precision(dtype: torch.dtype
     torch.testing.assert_close(found.double(), exact(state).detach(), rtol=1e-4, atol=1e-3)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_autocast_and_inference_mode_change_nothing(kind: str) -> None:
+    surrogate, states = with_statistics(make(KINDS[kind]).float())
+    state = draw(2, 5, 4).float().requires_grad_()
+    calls: list[Callable[[], Tensor]] = [
+        lambda: surrogate.modes("c").vectors,
+        lambda: surrogate.modes("c").offset,
+        lambda: surrogate.eigenfunctions(state),
+        lambda: surrogate.amplitudes(state),
+        surrogate.amplitudes,
+        lambda: surrogate.dynamics(state),
+        lambda: surrogate.reconstruct(state),
+    ]
+    if kind.startswith("learnt"):
+        calls.append(lambda: surrogate.modes("a", states.float()).vectors)
+    for call in calls:
+        expected = call()
+        assert not expected.requires_grad
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(call(), expected)
+        with torch.inference_mode():
+            assert torch.equal(call(), expected)
+
+
 def test_mean_amplitudes_are_root_mean_squares_of_the_eigenfunctions() -> None:
     surrogate, states = with_statistics(make())
     values = surrogate.eigenfunctions(states)
@@ -484,8 +508,10 @@ def test_masks_of_another_shape_or_kind_are_refused() -> None:
     surrogate, state = make(), draw(2, 5, 4)
     with pytest.raises(ValueError, match=r"mask has shape \(5, 2\)"):
         surrogate.eigenfunctions(state, mask=torch.ones(5, 2, dtype=torch.bool))
-    with pytest.raises(TypeError, match=r"mask must be bool.*float32"):
+    with pytest.raises(TypeError, match=r"mask must be a bool tensor.*float32"):
         surrogate.eigenfunctions(state, mask=torch.ones(2, 5))
+    with pytest.raises(TypeError, match=r"mask must be a bool tensor.*list"):
+        surrogate.eigenfunctions(state, mask=[[True]])  # type: ignore[arg-type]
 
 
 def test_unknown_layers_are_named() -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from torchkoopman.koopman.arithmetic import own_precision
 from torchkoopman.koopman.coordinates import Coordinates
 from torchkoopman.koopman.decomposition import Decomposition, decompose
 from torchkoopman.koopman.modes import (
@@ -48,6 +49,7 @@ class Looks(nn.Module):
     statistics: LabelledMoments | None
     coordinates: nn.ModuleList
 
+    @own_precision
     def modes(self, layer: str | None = None, states: Tensor | None = None) -> Modes:
         """Koopman modes in a layer's own space, by default the last layer's.
 
@@ -70,7 +72,7 @@ class Looks(nn.Module):
         total = None if self.statistics is None else self.statistics.total()
         return modes_at(layer, self.time(layer), self._parts(), readout, total)
 
-    @torch.no_grad()
+    @own_precision
     def eigenfunctions(
         self, state: Tensor, layer: str | None = None, mask: Tensor | None = None
     ) -> Tensor:
@@ -95,6 +97,7 @@ class Looks(nn.Module):
         """
         return self._eigenfunctions(state, layer, mask, self._parts())
 
+    @own_precision
     def amplitudes(self, state: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
         """PyDMD's b: how strongly each mode takes part.
 
@@ -114,7 +117,7 @@ class Looks(nn.Module):
             )
         return mean_amplitudes(self._parts(), self.statistics.total())
 
-    @torch.no_grad()
+    @own_precision
     def dynamics(
         self, state: Tensor, times: Sequence[float] | None = None, mask: Tensor | None = None
     ) -> Tensor:
@@ -140,7 +143,7 @@ class Looks(nn.Module):
         powers = parts.powers(self.span.times if times is None else times).to(state.device)
         return powers[:, None, None] * values
 
-    @torch.no_grad()
+    @own_precision
     def reconstruct(
         self,
         state: Tensor,
@@ -253,11 +256,9 @@ class Looks(nn.Module):
             return exact_readout(observables, frame, constant)
         if states is None:
             return jacobian_readout(observables, frame, self._mean_latent(layer), constant)
-        with torch.no_grad():
-            latents = self._latents(states, layer, None)
+        latents = self._latents(states, layer, None)
         return regressed_readout(latents.flatten(0, 1), states.flatten(0, 1), constant)
 
-    @torch.no_grad()
     def _mean_latent(self, layer: str) -> Tensor:
         """The mean latent state of the fit carried to a layer, or that of the layer's mean."""
         frame = self._frame(layer)

@@ -40,7 +40,6 @@ class Readout:
     """What it is, in words."""
 
 
-@torch.no_grad()
 def exact_readout(dictionary: Dictionary, frame: Coordinates, constant: bool) -> Readout:
     """The read-out of a dictionary; ``constant`` if the operator keeps its constant at 1."""
     matrix = frame.inverse_weight.double() @ dictionary.decoding_matrix().to(frame.weight).double()
@@ -54,8 +53,7 @@ def jacobian_readout(
     decoder, inverse = copy.deepcopy(observables).double(), copy.deepcopy(frame).double()
     point = latent.to(inverse.weight)
     matrix = torch.func.jacrev(lambda z: inverse.inverse(decoder.decode(z)))(point).detach()
-    with torch.no_grad():
-        offset = inverse.inverse(decoder.decode(point)) - matrix @ point
+    offset = (inverse.inverse(decoder.decode(point)) - matrix @ point).detach()
     note = (
         "not exact: the decoder is not linear, and these are the modes of its Jacobian at the "
         "mean latent state; give states= for least squares on data"
@@ -63,7 +61,6 @@ def jacobian_readout(
     return _carried(matrix, offset, constant, False, note)
 
 
-@torch.no_grad()
 def regressed_readout(latents: Tensor, states: Tensor, constant: bool) -> Readout:
     """The least-squares affine map from latent states to states.
 

@@ -24,8 +24,9 @@ def require_states(state: Tensor, layer: str, features: int, mask: Tensor | None
         )
     if mask is None:
         return
-    if mask.dtype != torch.bool:
-        raise TypeError(f"mask must be bool, true where a position counts; got {mask.dtype}.")
+    if not isinstance(mask, Tensor) or mask.dtype != torch.bool:
+        kind = mask.dtype if isinstance(mask, Tensor) else type(mask).__name__
+        raise TypeError(f"mask must be a bool tensor, true where a position counts; got {kind}.")
     if mask.shape != state.shape[:2]:
         raise ValueError(
             f"mask has shape {tuple(mask.shape)} for states of shape {tuple(state.shape)}; "
