@@ -241,6 +241,23 @@ def test_what_is_no_finite_real_square_matrix_is_refused_by_name() -> None:
         matrix_of([[1.0]], "the first")  # type: ignore[arg-type]
 
 
+@settings(deadline=None, max_examples=20)
+@given(st.floats(0.01, 3.0), st.floats(0.05, 3.0))
+def test_in_its_timescale_a_mode_shrinks_to_one_over_e(decay: float, angle: float) -> None:
+    for sign in (1, -1):
+        scales = spectrum_of(math.exp(-sign * decay) * turn(angle)).timescales
+        assert scales.tolist() == pytest.approx([sign / decay] * 2)
+
+
+def test_timescales_are_infinite_on_the_unit_circle_and_zero_for_what_vanishes() -> None:
+    assert spectrum_of(turn(1.0)).timescales.tolist() == [math.inf] * 2
+    constant = torch.tensor([[1.0, 0.0], [0.3, 0.0]])
+    assert spectrum_of(constant).timescales.tolist() == [math.inf, 0.0]
+    assert spectrum_of(torch.tensor([[1.0 - 1e-6]])).timescales.item() == pytest.approx(
+        1e6, rel=0.1
+    )
+
+
 def test_kept_modes_are_the_chosen_ones_with_what_belongs_to_each() -> None:
     K, start = draw(4, 4), draw(50, 4, seed=1)
     spectrum = spectrum_of(K, pair(start, (start @ K.T).sin()))

@@ -17,6 +17,7 @@ from torchkoopman.koopman.coordinates import Coordinates
 from torchkoopman.koopman.edits import Edit
 from torchkoopman.koopman.folding import Replacement, fold
 from torchkoopman.koopman.learnt import LearntObservables
+from torchkoopman.koopman.looks import Looks
 from torchkoopman.koopman.observables import Dictionary
 from torchkoopman.koopman.operators import Operator, operator_from_config
 from torchkoopman.koopman.span import FitRecord, Span
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from torchkoopman.spectra.pseudospectrum import Kind
 
 
-class Surrogate(nn.Module):
+class Surrogate(Looks):
     """A linear system that stands for the layers of a span.
 
     Calling it leads a state of the first layer, ``(batch, positions, features)``, to the last.
@@ -62,11 +63,6 @@ class Surrogate(nn.Module):
         """A sample of the latent states' rows, by which :meth:`spectrum` judges its modes."""
         self.edits: tuple[Edit, ...] = ()
         """What was done to the operator since the fit, last edit last."""
-
-    @property
-    def layers(self) -> tuple[str, ...]:
-        """Names of the layers, first in depth first."""
-        return self.span.layers
 
     @property
     def inputs(self) -> tuple[InputSpec, ...]:
@@ -167,10 +163,6 @@ class Surrogate(nn.Module):
             K, total, kind=kind, real=real, imag=imag, points=points, rank=rank
         )
 
-    def time(self, layer: str) -> float:
-        """Depth-time of a layer."""
-        return self.span.times[self._index(layer)]
-
     @torch.no_grad()
     def replacement(self, start: str | None = None, end: str | None = None) -> Replacement:
         """The module that stands between two layers' outputs: encoder, one matrix, decoder.
@@ -261,15 +253,3 @@ class Surrogate(nn.Module):
         if self._index(start) >= self._index(end):
             raise ValueError(f"start={start!r} must come before end={end!r} in {self.layers}.")
         return start, end
-
-    def frames(self) -> list[Coordinates]:
-        """Coordinates of each layer."""
-        return [frame for frame in self.coordinates if isinstance(frame, Coordinates)]
-
-    def _frame(self, layer: str) -> Coordinates:
-        return self.frames()[self._index(layer)]
-
-    def _index(self, layer: str) -> int:
-        if layer not in self.layers:
-            raise ValueError(f"the surrogate knows the layers {self.layers}, not {layer!r}.")
-        return self.layers.index(layer)

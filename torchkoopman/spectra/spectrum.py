@@ -15,8 +15,11 @@ from torch import Tensor
 
 from torchkoopman.spectra.evidence import judge, without_rows
 from torchkoopman.spectra.matrices import matrix_of
+from torchkoopman.spectra.plotting import draw
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
     from torchkoopman.observe.moments import Moments
     from torchkoopman.spectra.evidence import Evidence
 
@@ -24,6 +27,8 @@ _OFF = 0.05
 """Default of :meth:`Spectrum.trusted`: how far off an eigenvalue may be and be called right."""
 _LEEWAY = 0.1
 """By so much at most a large standard error may loosen what is asked of the closure."""
+_ON_CIRCLE = 1e-10
+"""Moduli this near to 1, relatively, are 1 up to the rounding of an eigenvalue in float64."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +89,17 @@ class Spectrum:
     def decays(self) -> Tensor:
         """``-Re ω``, per span: positive where a mode shrinks."""
         return -self.rates.real
+
+    @property
+    def timescales(self) -> Tensor:
+        """``-1 / log |λ|``, in spans (as the decays): the time in which a mode shrinks to 1/e.
+
+        As in deeptime and kooplearn, with a lag of one span. Infinite on the unit circle (within
+        1e-10 of it, which is rounding), negative for a mode that grows, by e in minus that time,
+        and 0 for λ = 0. Float64, shape ``(latent,)``.
+        """
+        logs = self.moduli.log()
+        return torch.where(logs.abs() <= _ON_CIRCLE, torch.inf, -1 / logs)
 
     @property
     def radius(self) -> float:
@@ -208,6 +224,20 @@ class Spectrum:
         trusted, energies = self.trusted(), self.energies.nan_to_num(0).tolist()
         order = sorted(range(len(energies)), key=lambda k: (not trusted[k], -energies[k]))
         return order, trusted
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Eigenvalues and the unit circle: trusted modes filled, others hollow, area by energy.
+
+        The view holds the circle and all trusted modes; the title counts what lies beyond it.
+
+        Args:
+            ax: matplotlib axes to draw on; None for a new figure.
+
+        Raises:
+            ImportError: matplotlib is not installed (the extra ``torchkoopman[plot]``).
+        """
+        trusted = None if self.residuals is None else self.trusted()
+        return draw(self.eigenvalues, trusted, self.energies, ax)
 
     def __str__(self) -> str:
         return self.summary()
