@@ -13,6 +13,7 @@ from torchkoopman.fitting.drift import Renewal, Window
 from torchkoopman.fitting.edmd import EDMDFitter
 from torchkoopman.fitting.quality import unexplained
 from torchkoopman.koopman.parts import ContextMean, RandomFeatures
+from torchkoopman.observe.moments import Moments
 from torchkoopman.observe.trajectory import Trajectory
 
 HALFLIFE = 600.0
@@ -23,17 +24,18 @@ def seeded(seed: int = 0) -> torch.Generator:
 
 
 def trajectory(phase: float, seed: int, rows: int = 200) -> Trajectory:
-    """Three layers of a system that turns and moves off with its phase.
+    """Three layers of a system that turns, grows and moves off with its phase.
 
-    The fourth feature is constant at phase 0, so that a frame of that time leaves it out.
+    A fifth feature is 0 everywhere at phase 0, so that a frame of that time leaves it out.
     """
-    start = torch.randn(rows, 4, generator=seeded(seed)) * (1 + phase) + 4 * phase
-    start[:, 3] = start[:, 3] * min(1.0, phase)
+    generator = seeded(seed)
+    start = torch.randn(rows, 4, generator=generator) * (1 + phase) + 4 * phase
+    extra = torch.randn(rows, 1, generator=generator) * 2 * phase
     turn = torch.tensor(1.0 + phase)
     middle = start.roll(1, 1) * turn.cos() + start * turn.sin()
     end = middle + torch.tanh(middle.roll(2, 1) - 4 * phase)
-    labels = torch.arange(rows) % 3
-    return Trajectory.of(start, middle, end, labels=labels)
+    states = (torch.cat([state, extra + 0.1 * extra * state], 1) for state in (start, middle, end))
+    return Trajectory.of(*(state[:, :5] for state in states), labels=torch.arange(rows) % 3)
 
 
 def drifting(batches: int = 40) -> Iterator[Trajectory]:
@@ -85,12 +87,12 @@ def test_a_frame_that_the_data_have_left_is_renewed_and_the_record_says_so() -> 
     parts = list(drifting())
     for part in parts[:40]:
         fitter.update(part)
-    assert fitter.surrogate.record.notes == ()
-    assert fitter.surrogate.coordinates[0].size == 3, "one feature does not vary yet"
+    assert not any("drifted" in note for note in fitter.surrogate.record.notes)
+    assert fitter.surrogate.coordinates[0].size == 4, "one feature does not vary yet"
     for part in parts[40:]:
         fitter.update(part)
     surrogate = fitter.surrogate
-    assert surrogate.coordinates[0].size == 4
+    assert surrogate.coordinates[0].size == 5
     assert any("renewed" in note for note in surrogate.record.notes)
 
 
@@ -158,7 +160,7 @@ def test_a_layer_that_becomes_constant_leaves_the_old_frame_in_place() -> None:
     fitter = MAKE["edmd"](halflife=HALFLIFE)
     for part in drifting(10):
         fitter.update(part)
-    still = torch.ones(200, 4)
+    still = torch.ones(200, 5)
     for _ in range(20):
         fitter.update(Trajectory.of(still, still, still))
     assert fitter._frames
@@ -167,7 +169,7 @@ def test_a_layer_that_becomes_constant_leaves_the_old_frame_in_place() -> None:
 
 def test_the_rows_kept_are_the_latest_and_bounded_in_rows_and_bytes() -> None:
     parts = [trajectory(0, seed, 100) for seed in range(30)]
-    size = 3 * 100 * 4 * 4
+    size = 3 * 100 * 5 * 4
     by_rows, by_bytes = Window(1050, 10**9), Window(10**9, 5 * size)
     for part in parts:
         by_rows.add(part)
@@ -247,6 +249,46 @@ def test_the_autoencoder_trains_on_the_rows_of_the_present() -> None:
         fitter.update(part)
     assert len(fitter._reservoir) <= HALFLIFE / 0.6931 + 1
     assert fitter.surrogate.record.rows == 6000
+
+
+def test_the_held_out_rows_of_a_forgetful_fit_weigh_in_it_what_they_weigh_in_the_moments() -> None:
+    """Whatever sample is taken out, what is left are the moments of the other rows."""
+    fitter = DMDFitter(halflife=HALFLIFE)
+    parts = [trajectory(step / 30, step) for step in range(15)]
+    for part in parts:
+        fitter.update(part)
+    rows, weights = fitter._sampled(), fitter._sample.weights
+    assert weights is not None
+    total = fitter._moments.total()
+    sample = {layer: values[::3] for layer, values in rows.items()}
+    rest = total.minus(Moments(total.pairs).update(sample, weights[::3]))
+    taken = {tuple(row) for row in sample["0"].tolist()}
+    direct = Moments(total.pairs)
+    for age, part in enumerate(reversed(parts)):
+        kept = torch.tensor([tuple(row) not in taken for row in part.rows()["0"].tolist()])
+        weight = torch.full((int(kept.sum()),), 2 ** (-200 * age / HALFLIFE)).double()
+        direct.update({layer: values[kept] for layer, values in part.rows().items()}, weight)
+    assert rest.count == pytest.approx(direct.count)
+    for pair in total.pairs:
+        torch.testing.assert_close(rest.cov(*pair), direct.cov(*pair), rtol=1e-9, atol=1e-9)
+
+
+def test_a_drifted_autoencoder_is_renewed_and_goes_on_with_what_it_learnt() -> None:
+    fitter = MAKE["autoencoder"](halflife=HALFLIFE)
+    parts = list(drifting())
+    for part in parts[:60]:
+        fitter.update(part)
+    assert fitter._frames[0].size == 5, "the direction that came alive is followed"
+    steps = fitter.steps
+    for part in parts[60:]:
+        fitter.update(part)
+    assert fitter.steps == steps + 4 * 60
+    assert fitter.surrogate.record.rows == 200 * 120
+    assert any("renewed" in note for note in fitter.surrogate.record.notes)
+    old = MAKE["autoencoder"]()
+    for part in parts:
+        old.update(part)
+    assert quality(old) > 1.5 * quality(fitter)
 
 
 def test_a_renewal_waits_for_half_a_halflife_of_rows() -> None:

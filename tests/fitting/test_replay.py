@@ -144,8 +144,8 @@ def test_one_path_is_kept_even_if_it_is_larger_than_the_bound() -> None:
     assert len(Reservoir(1, seeded()).add(paths(0, 5))) == 1
 
 
-BIASED_BYTES = ROW_BYTES + 8
-"""Beside its label each path has the place that it was drawn into."""
+BIASED_BYTES = ROW_BYTES + 16
+"""Beside its label each path has the place that it was drawn into, and its age."""
 
 
 def shares(halflife: float, places: int, stop: int, trials: int) -> Tensor:
@@ -202,6 +202,18 @@ def test_a_biased_sample_is_bounded_keeps_labels_and_writes_each_row_once() -> N
     small.add(paths(0, 5))
     assert len(small) > 0
     assert len(small.add(paths(5, 3000))) == 10
+
+
+def test_a_path_has_the_weight_that_its_row_has_in_moments_of_the_same_halflife() -> None:
+    reservoir, sizes = Reservoir(10**6, seeded(), halflife=40), [30, 20, 50, 10]
+    starts = [0, 30, 50, 100]
+    for start, size in zip(starts, sizes, strict=True):
+        reservoir.add(paths(start, start + size))
+    later = torch.tensor([80.0, 60.0, 10.0, 0.0]).repeat_interleave(torch.tensor(sizes))
+    assert reservoir.weights is not None
+    expected = torch.exp2(-later.double() / 40)[kept(reservoir)]
+    torch.testing.assert_close(reservoir.weights, expected)
+    assert Reservoir(10**6, seeded()).add(paths(0, 5)).weights is None
 
 
 @pytest.mark.parametrize("halflife", [1e-3, 0.5, 1, 1e12])

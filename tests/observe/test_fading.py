@@ -143,6 +143,16 @@ def test_merged_streams_weigh_their_rows_as_each_of_them_did() -> None:
     assert_weighted(merged.total(), values, weight)
 
 
+@pytest.mark.parametrize("precision", [torch.float64, torch.float32])
+def test_rows_with_weights_of_their_own_give_the_weighted_moments(precision: torch.dtype) -> None:
+    values, _ = draw(400)
+    weight = torch.rand(400, generator=torch.Generator().manual_seed(1)).double() + 0.01
+    moments = Moments(PAIRS, precision=precision)
+    for part in (slice(0, 150), slice(150, 400)):
+        moments.update({name: value[part] for name, value in values.items()}, weight[part])
+    assert_weighted(moments, values, weight, 1e-12 if precision == torch.float64 else 1e-5)
+
+
 def test_a_class_that_has_not_come_for_long_is_no_class_any_more_and_the_total_stays_exact() -> (
     None
 ):

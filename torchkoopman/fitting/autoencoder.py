@@ -4,30 +4,33 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from torchkoopman.fitting.calibration import Calibration, same_layers
+from torchkoopman.fitting.calibration import MASSIVE, Calibration, same_layers
 from torchkoopman.fitting.closed_form import NO_DATA
+from torchkoopman.fitting.design import family_of
 from torchkoopman.fitting.drift import Renewal
 from torchkoopman.fitting.latents import polish, span_moments, step_matrix
 from torchkoopman.fitting.losses import LossWeights
 from torchkoopman.fitting.quality import unexplained
 from torchkoopman.fitting.reframing import reframed
 from torchkoopman.fitting.replay import Reservoir
+from torchkoopman.fitting.tails import judging
 from torchkoopman.fitting.trainer import Trainer
 from torchkoopman.koopman.coordinates import CoordinateOptions, Coordinates
 from torchkoopman.koopman.learnt import LearntObservables
-from torchkoopman.koopman.operators import FAMILIES, operator_from_config
+from torchkoopman.koopman.operators import operator_from_config
 from torchkoopman.koopman.span import FitRecord, Span
 from torchkoopman.koopman.surrogate import Surrogate
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from torchkoopman.koopman.operators import Operator
     from torchkoopman.observe.trajectory import Trajectory
 
 Family = Literal["Dense", "LowRank", "Orthogonal", "Stable", "BlockDiagonal"]
@@ -64,7 +67,8 @@ class AutoencoderFitter:
         replay_bytes: memory of the reservoir.
         calibration: rows held back until coordinates are chosen; None for ten per feature.
         halflife: rows after which a row is kept in the reservoir half as likely, for a network that
-            still learns; None keeps all rows alike. See :class:`Reservoir`.
+            still learns; None keeps all alike. Coordinates that the data have left are renewed from
+            the latest rows (again ``replay_bytes``) and the learning goes on; see the notes.
         generator: of all randomness; None for one seeded with 0.
     """
 
@@ -88,10 +92,7 @@ class AutoencoderFitter:
         halflife: float | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
-        if operator not in FAMILIES:
-            raise ValueError(f"operator={operator!r} is unknown; choose one of {list(FAMILIES)}.")
-        if latent < 2:
-            raise ValueError(f"latent={latent} is too small; beside the constant take 1 or more.")
+        self._family = family_of(operator, latent, operator_rank)
         if batch < 1 or steps_per_update < 0:
             raise ValueError(
                 f"batch={batch} must be 1 or more, steps_per_update={steps_per_update} 0 or more."
@@ -107,21 +108,17 @@ class AutoencoderFitter:
             1.0, (128 / max(self.hidden, default=128)) ** 0.5
         )
         self.decay = decay
-        self._family: dict[str, Any] = {"family": operator, "latent": latent}
-        if operator == "Dense":
-            self._family["constant"] = True
-        if operator == "LowRank":
-            self._family["rank"] = operator_rank or max(1, latent // 4)
         self.ridge = ridge
         self._seeded = generator is None
         self._generator = torch.Generator().manual_seed(0) if generator is None else generator
-        self._calibration = Calibration(CoordinateOptions(rank), calibration)
+        options = CoordinateOptions(rank, frames="aligned", massive=MASSIVE)
+        self._calibration = Calibration(options, calibration)
         self._reservoir = Reservoir(replay_bytes, self._generator, halflife)
         self._renewal = None if halflife is None else Renewal(halflife, replay_bytes)
         self._latest: Trajectory | None = None
         self._frames: list[Coordinates] = []
         self._trainer: Trainer | None = None
-        self._owed = 0.0
+        self._owed, self._gone = 0.0, 0
 
     def update(self, trajectory: Trajectory) -> Self:
         """Take a trajectory into the reservoir and the steps that are due."""
@@ -139,18 +136,14 @@ class AutoencoderFitter:
         return self
 
     def reset(self) -> Self:
-        """Forget all data, and all that was learnt of them: layers, coordinates, weights.
-
-        What the fitter was made with stays. A generator of yours goes on where it stands; without
-        one all is as freshly made.
-        """
+        """Forget data and weights; a generator of yours goes on, else all is as freshly made."""
         if self._seeded:
             self._generator.manual_seed(0)
         self._reservoir = self._reservoir.emptied()
         if self._renewal is not None:
             self._renewal = Renewal(self._renewal.halflife, self._renewal.max_bytes)
         self._calibration = Calibration(self._calibration.options, self._calibration.rows)
-        self._latest, self._trainer, self._frames, self._owed = None, None, [], 0.0
+        self._latest, self._trainer, self._frames, self._owed, self._gone = None, None, [], 0.0, 0
         return self
 
     @property
@@ -179,8 +172,8 @@ class AutoencoderFitter:
         operator = polish(observables, operator, sample, self.weights, self.ridge)
         span = Span.of(self._latest)
         notes = () if self._renewal is None else self._renewal.notes()
-        losses = dict(trainer.losses)
-        record = FitRecord("autoencoder", self._reservoir.seen, losses=losses, notes=notes)
+        rows, losses = self._gone + self._reservoir.seen, dict(trainer.losses)
+        record = FitRecord("autoencoder", rows, losses=losses, notes=notes)
         surrogate = Surrogate(
             span,
             copy.deepcopy(self._frames),
@@ -205,11 +198,10 @@ class AutoencoderFitter:
     def _start(self) -> None:
         """Choose coordinates, draw the networks, and start K from the closed form."""
         frames, held = self._calibration.finish()
-        device = held[0].device
         self._frames = [frame.float() for frame in frames]
         for trajectory in held:
             self._store(trajectory)
-        self._trainer = self._started(self._drawn(), 0)
+        self._trainer = self._started(self._drawn())
 
     def _drawn(self) -> LearntObservables:
         """Untrained observables."""
@@ -219,37 +211,38 @@ class AutoencoderFitter:
         observables.initialise(self._generator)
         return observables.to(self._frames[0].weight.device)
 
-    def _started(self, observables: LearntObservables, done: int) -> Trainer:
-        """A trainer of observables, after so many steps, with K from the closed form."""
-        steps = 1 if self.weights.inner == 0 else len(self._frames) - 1
-        operator = operator_from_config({**self._family, "steps": steps})
-        operator.to(self._frames[0].weight.device)
-        sample, _ = self._reservoir[:_SAMPLE]
-        operator.start_from(step_matrix(observables, operator, sample, self.ridge))
+    def _started(
+        self, observables: LearntObservables, done: int = 0, operator: Operator | None = None
+    ) -> Trainer:
+        """A trainer after so many steps; without an operator K comes from the closed form."""
+        if operator is None:
+            steps = 1 if self.weights.inner == 0 else len(self._frames) - 1
+            operator = operator_from_config({**self._family, "steps": steps})
+            operator.to(self._frames[0].weight.device)
+            sample, _ = self._reservoir[:_SAMPLE]
+            operator.start_from(step_matrix(observables, operator, sample, self.ridge))
         settings = self.weights, self.learning_rate, self.decay, self._judge()
         return Trainer(observables, operator, *settings, done)
 
     def _renew(self, renewal: Renewal) -> None:
-        """New coordinates from the latest rows; what was learnt goes on in them, if it is worth it.
-
-        Where the states have changed beyond recognition, untrained observables predict them better.
-        """
-        trainer, before, known = self._trainer, self._frames, self._reservoir
-        assert trainer is not None
+        """New coordinates from the latest rows; what was learnt goes on if it is still worth it."""
+        before, trainer = self._frames, self._ready()
         self._calibration.held = renewal.window.held
         try:
             frames, held = self._calibration.finish()
         except ValueError as error:  # a layer that is constant now
             self._calibration.held, renewal.hindrance = [], str(error)
             return
-        self._frames, self._reservoir = [frame.float() for frame in frames], known.emptied()
+        self._gone += self._reservoir.seen - renewal.window.count
+        self._frames, self._reservoir = [f.float() for f in frames], self._reservoir.emptied()
         for trajectory in held:
             self._store(trajectory)
-        self._reservoir.seen = known.seen
-        folded = reframed(trainer.averaged()[0], before, self._frames).requires_grad_(True)
-        candidates = [self._started(each, trainer.done) for each in (folded, self._drawn())]
+        learnt, operator = trainer.averaged()
+        learnt = reframed(learnt, before, self._frames).requires_grad_(True)
+        starts = (learnt, operator.requires_grad_(True)), (learnt, None), (self._drawn(), None)
+        trainers = [self._started(observables, trainer.done, K) for observables, K in starts]
         sample, _ = self._reservoir[:_SAMPLE]
-        self._trainer = min(candidates, key=lambda each: each.error(sample))
+        self._trainer = min(trainers, key=lambda each: each.error(sample))
         renewal.renewed()
 
     def _judge(self) -> nn.Module | None:
@@ -262,7 +255,7 @@ class AutoencoderFitter:
                 f"tail= judges one row at a time, but samples have {self._latest.positions} "
                 "positions; leave the tail out, or flatten them with layout='b ... -> b 1 (...)'."
             )
-        return nn.Sequential(_Decoded(self._frames[-1]), self.tail)
+        return judging(self._frames[-1], self.tail)
 
     @torch.no_grad()
     def _store(self, trajectory: Trajectory) -> None:
@@ -284,14 +277,3 @@ class AutoencoderFitter:
         self._owed -= due
         if losses:
             self._trainer.losses = {term: value.item() for term, value in losses.items()}
-
-
-class _Decoded(nn.Module):
-    """Coordinates back to features, as a module."""
-
-    def __init__(self, frame: Coordinates) -> None:
-        super().__init__()
-        self.frame = frame
-
-    def forward(self, coordinates: Tensor) -> Tensor:
-        return self.frame.inverse(coordinates)

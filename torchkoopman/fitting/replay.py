@@ -10,6 +10,7 @@ import math
 from typing import Self
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from torchkoopman.observe.class_moments import check_halflife
@@ -48,6 +49,8 @@ class Reservoir:
         self._labels: Tensor | None = None
         self._places = torch.empty(0, dtype=torch.long)
         """Where the path of each drawn place lies; -1 if none was ever written there."""
+        self._born = torch.empty(0, dtype=torch.long)
+        """Rows that had been offered when a path's batch ended; with a halflife only."""
         self._filled = 0
 
     def __len__(self) -> int:
@@ -76,11 +79,55 @@ class Reservoir:
         self._paths[target] = paths[chosen]
         self._labels[target] = labels[chosen]
         self.seen += len(paths)
+        if self.halflife is not None:
+            self._born[where] = self.seen
         return self
 
     def emptied(self) -> Reservoir:
         """An empty reservoir like this one, drawing from the same generator."""
         return Reservoir(self.max_bytes, self._generator, self.halflife)
+
+    @property
+    def weights(self) -> Tensor | None:
+        """The weight of each path in moments of the same halflife, ``(paths,)``; None: all alike.
+
+        As there, rows that came in one batch weigh the same.
+        """
+        if self.halflife is None:
+            return None
+        ages = self.seen - self._born[: self._filled]
+        return torch.exp2(-ages.double() / self.halflife)
+
+    def sync(self) -> Self:
+        """Share the sample among all processes of ``torch.distributed``, each by its rows seen."""
+        if not (dist.is_available() and dist.is_initialized()):
+            return self
+        filled = slice(self._filled)
+        held = None if self._paths is None else self._paths[filled].cpu()
+        mine = (self.seen, held, self.seen - self._born[filled])
+        parts = [mine] * dist.get_world_size()
+        dist.all_gather_object(parts, mine)
+        known = [(n, paths, ages) for n, paths, ages in parts if paths is not None and len(paths)]
+        if not known:
+            return self
+        device = known[0][1].device if self._paths is None else self._paths.device
+        capacity = self._allocate(known[0][1].to(device))
+        total = sum(seen for seen, _, _ in known)
+        capacity = min(capacity, total, *(len(p) * total // seen for seen, p, _ in known))
+        drawn, old = [], []
+        for seen, paths, ages in known:
+            rows = torch.linspace(0, len(paths) - 1, max(1, capacity * seen // total))
+            drawn.append(paths[rows.round().long()])
+            old += [] if self.halflife is None else [ages[rows.round().long()]]
+        assert self._paths is not None
+        together = torch.cat(drawn)[: len(self._paths)]
+        self._paths[: len(together)] = together.to(self._paths)
+        self._filled, self.seen = len(together), total
+        if old:
+            self._born[: self._filled] = total - torch.cat(old)[: self._filled]
+            self._places.fill_(-1)
+            self._places[: self._filled] = torch.arange(self._filled)
+        return self
 
     def sample(self, rows: int) -> Tensor:
         """Paths drawn from the sample with replacement, ``(rows, layers, coordinates)``."""
@@ -125,13 +172,14 @@ class Reservoir:
         if self._paths is None:
             integer = torch.iinfo(torch.long).bits // 8
             biased = self.halflife is not None
-            row = paths[0].numel() * paths.element_size() + integer * (1 + biased)
+            row = paths[0].numel() * paths.element_size() + integer * (1 + 2 * biased)
             capacity = max(1, self.max_bytes // row)
             if self.halflife is not None:
                 capacity = min(capacity, max(1, int(1 / _dying(self.halflife))))
             self._paths = paths.new_empty(capacity, *paths.shape[1:])
             self._labels = torch.full((capacity,), -1, device=paths.device)
             self._places = torch.full((capacity if biased else 0,), -1)
+            self._born = torch.zeros_like(self._places)
         return len(self._paths)
 
 

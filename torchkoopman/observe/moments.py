@@ -20,13 +20,14 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from torchkoopman.observe.products import add_product, exact_float32
+from torchkoopman.observe.processes import common_widths, device_of, reduce_moments
+from torchkoopman.observe.products import add_product, centred, exact_float32
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
 Pair = tuple[str, str]
-PairKind = Literal["ends", "adjacent", "all"]
+PairKind = Literal["ends", "chain", "adjacent", "all"]
 
 _NOTHING = 1e-30
 """Rows: what weighs less counts as nothing; its sums would soon be denormal numbers, and slow."""
@@ -36,7 +37,8 @@ def layer_pairs(layers: Sequence[str], kind: PairKind) -> list[Pair]:
     """The pairs of variables whose covariances a fit over ``layers`` needs.
 
     Every layer with itself, and across layers: the first with the last (``"ends"``); besides that
-    each with the next, with the first and with the last (``"adjacent"``); or all (``"all"``).
+    each with the next (``"chain"``), also with the first and with the last (``"adjacent"``); or all
+    (``"all"``).
     """
     own = [(layer, layer) for layer in layers]
     from_first = [(layers[0], later) for later in layers[1:]]
@@ -44,12 +46,14 @@ def layer_pairs(layers: Sequence[str], kind: PairKind) -> list[Pair]:
     match kind:
         case "ends":
             return [*own, *to_last[:1]]
+        case "chain":
+            return [*own, *dict.fromkeys([*pairwise(layers), *to_last[:1]])]
         case "adjacent":
             return [*own, *dict.fromkeys([*pairwise(layers), *from_first, *to_last])]
         case "all":
             later = ((a, b) for depth, a in enumerate(layers) for b in layers[depth + 1 :])
             return [*own, *later]
-    raise ValueError(f"pairs={kind!r} is unknown; choose 'ends', 'adjacent' or 'all'.")
+    raise ValueError(f"pairs={kind!r} is unknown; choose 'ends', 'chain', 'adjacent' or 'all'.")
 
 
 class Moments:
@@ -74,26 +78,32 @@ class Moments:
         self._scatters: dict[Pair, Tensor] = {}
 
     @torch.no_grad()
-    def update(self, values: Mapping[str, Tensor]) -> Self:
+    def update(self, values: Mapping[str, Tensor], weights: Tensor | None = None) -> Self:
         """Take in one batch.
 
         Args:
             values: variable → rows, ``(rows, features)``; row i of all of them is the same point.
+            weights: above 0, ``(rows,)``; by default every row weighs 1.
 
         Raises:
             ValueError: a variable's width differs from that of earlier batches.
         """
         batch = {name: values[name].detach() for name in self.names}
-        if (rows := len(batch[self.names[0]])) == 0:
+        if len(batch[self.names[0]]) == 0:
             return self
+        mass: float = len(batch[self.names[0]]) if weights is None else weights.sum().item()
         self._allocate({name: value.shape[1] for name, value in batch.items()}, values)
-        parts = {name: self._centred(name, value) for name, value in batch.items()}
+        parts = {n: centred(value, weights, mass, self.precision) for n, value in batch.items()}
+        # Chan's mean correction is one more row of the product.
+        weight = (self.count * mass / (self.count + mass)) ** 0.5
+        for name, (mean, rows) in parts.items():
+            rows[-1] = weight * (mean - self._means[name])
         with nullcontext() if self.precision == torch.float64 else exact_float32():
             for (a, b), scatter in self._scatters.items():
                 add_product(scatter, parts[a][1], parts[b][1], symmetric=a == b)
-        self.count += rows
+        self.count += mass
         for name, (mean, _) in parts.items():
-            self._means[name] += (mean - self._means[name]) * (rows / self.count)
+            self._means[name] += (mean - self._means[name]) * (mass / self.count)
         return self
 
     def fade(self, factor: float) -> Self:
@@ -154,6 +164,31 @@ class Moments:
         self.count = total
         return self
 
+    def minus(self, other: Moments) -> Moments:
+        """The moments of the rows of this stream that are not in ``other``: :meth:`merge` undone.
+
+        Raises:
+            ValueError: ``other`` has other pairs, or as many rows or more.
+        """
+        if other.pairs != self.pairs or other.count >= self.count:
+            raise ValueError(
+                f"cannot take {other.count} rows of {other.pairs} out of {self.count} rows of "
+                f"{self.pairs}; they must be part of the stream, and some rows must be left."
+            )
+        if other.count == 0:
+            return Moments(self.pairs).merge(self)
+        rest = Moments(self.pairs, precision=self.precision)
+        rest.count = self.count - other.count
+        share = other.count / rest.count
+        for name in self.names:
+            shift = self._means[name] - other._means[name]
+            rest._means[name] = self._means[name] + share * shift
+        delta = {name: other._means[name] - rest._means[name] for name in self.names}
+        for (a, b), scatter in self._scatters.items():
+            between = torch.outer(delta[a], delta[b]) * (rest.count * other.count / self.count)
+            rest._scatters[a, b] = scatter - other._scatters[a, b] - between
+        return rest
+
     def affine(self, maps: Mapping[str, tuple[Tensor, Tensor]]) -> Moments:
         """Moments of the affine images ``weight @ x + bias`` of the variables named in ``maps``.
 
@@ -190,25 +225,14 @@ class Moments:
         """
         if not (dist.is_available() and dist.is_initialized()):
             return self
-        shapes: list[dict[str, int]] = [{} for _ in range(dist.get_world_size(group))]
         held = self._means if self.count else {}
-        dist.all_gather_object(shapes, {n: len(m) for n, m in held.items()}, group=group)
-        known = [shape for shape in shapes if shape]
-        if not known:
+        widths = common_widths({name: len(mean) for name, mean in held.items()}, group)
+        if widths is None:
             return self
-        if any(shape != known[0] for shape in known):
-            raise ValueError(f"processes stream variables of different widths: {known}.")
-        device = next(iter(self._means.values()), torch.empty(0, device=_device(group))).device
-        self._allocate(known[0], {name: torch.empty(0, device=device) for name in self.names})
-        count = torch.tensor(float(self.count), dtype=torch.float64, device=device)
-        dist.all_reduce(count, group=group)
-        means = {name: self._means[name] * (self.count / count) for name in self.names}
-        for mean in means.values():
-            dist.all_reduce(mean, group=group)
-        for (a, b), scatter in self._scatters.items():
-            scatter.addr_(self._means[a] - means[a], self._means[b] - means[b], alpha=self.count)
-            dist.all_reduce(scatter, group=group)
-        self._means, self.count = means, _number(count)
+        like = next(iter(held.values()), torch.empty(0, device=device_of(group)))
+        self._allocate(widths, dict.fromkeys(self.names, like))
+        count, self._means = reduce_moments(self.count, self._means, self._scatters, group)
+        self.count = _number(count)
         return self
 
     def tensors(self) -> dict[str, Tensor]:
@@ -226,20 +250,6 @@ class Moments:
             self._means = {name: tensors[f"mean/{name}"] for name in self.names}
             self._scatters = {(a, b): tensors[f"scatter/{a}/{b}"] for a, b in self.pairs}
         return self
-
-    def _centred(self, name: str, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean of a batch; and its centred rows, with one more below, in the precision asked."""
-        (count, width), wide = value.shape, torch.promote_types(value.dtype, self.precision)
-        # Rows a power of two apart would evict each other from the cache: leave a gap. In place and
-        # step by step, for mixed dtypes in one operation are several times slower.
-        rows = value.new_empty(count + 1, width + 8, dtype=wide)[:, :width]
-        rows[:-1] = value
-        mean = rows[:-1].double().sum(0) / count
-        rows[:-1] -= mean.to(wide)
-        # Chan's mean correction is one more row of the product.
-        weight = (self.count * count / (self.count + count)) ** 0.5
-        rows[-1] = weight * (mean - self._means[name])
-        return mean, rows.to(self.precision)
 
     def _allocate(self, widths: Mapping[str, int], like: Mapping[str, Tensor]) -> None:
         if not self._means:
@@ -263,9 +273,3 @@ def _number(count: Tensor) -> float:
     """A count as Python's number, whole where nothing has faded."""
     value: float = count.item()
     return int(value) if value.is_integer() else value
-
-
-def _device(group: dist.ProcessGroup | None) -> torch.device:
-    """Where a process without rows of its own takes part in a reduction."""
-    nccl = dist.get_backend(group) == "nccl"
-    return torch.device("cuda", torch.cuda.current_device()) if nccl else torch.device("cpu")

@@ -16,6 +16,32 @@ _BLOCK, _ROWS = 128, 256
 """Columns of a block of a symmetric product; rows that float32 sums before float64 takes over."""
 
 
+def centred(
+    value: Tensor, weights: Tensor | None, mass: float, precision: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """Mean of a batch, float64; and its centred rows, with one more below, still to be filled.
+
+    Args:
+        value: ``(rows, features)``.
+        weights: of the rows; centred rows are multiplied by their roots.
+        mass: sum of the weights.
+        precision: of the centred rows.
+    """
+    (count, width), wide = value.shape, torch.promote_types(value.dtype, precision)
+    # Rows a power of two apart would evict each other from the cache: leave a gap. In place and
+    # step by step, for mixed dtypes in one operation are several times slower.
+    rows = value.new_empty(count + 1, width + 8, dtype=wide)[:, :width]
+    rows[:-1] = value
+    if weights is None:
+        mean = rows[:-1].double().sum(0) / mass
+        rows[:-1] -= mean.to(wide)
+    else:
+        mean = weights.double() @ rows[:-1].double() / mass
+        rows[:-1] -= mean.to(wide)
+        rows[:-1] *= weights.sqrt()[:, None].to(wide)
+    return mean, rows.to(precision)
+
+
 def add_product(scatter: Tensor, left: Tensor, right: Tensor, symmetric: bool) -> None:
     """Add ``leftᵀ right``; of a symmetric one, blocks below the diagonal are copied from above."""
     columns = _BLOCK if symmetric else max(1, left.shape[1])
