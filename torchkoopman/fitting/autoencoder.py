@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
-from torchkoopman.fitting.calibration import Calibration, same_layers
+from torchkoopman.fitting.calibration import MASSIVE, Calibration, same_layers
 from torchkoopman.fitting.closed_form import NO_DATA
 from torchkoopman.fitting.latents import polish, span_moments, step_matrix
 from torchkoopman.fitting.losses import LossWeights
@@ -109,7 +109,8 @@ class AutoencoderFitter:
             self._family["rank"] = operator_rank or max(1, latent // 4)
         self.ridge = ridge
         self._generator = torch.Generator().manual_seed(0) if generator is None else generator
-        self._calibration = Calibration(CoordinateOptions(rank), calibration)
+        options = CoordinateOptions(rank, frames="aligned", massive=MASSIVE)
+        self._calibration = Calibration(options, calibration)
         self._reservoir = Reservoir(replay_bytes, self._generator)
         self._latest: Trajectory | None = None
         self._frames: list[Coordinates] = []

@@ -101,3 +101,16 @@ class FitRecord:
     """Layer → FVU on rows the fit has not seen; filled by ``torchkoopman.fit``."""
     baselines: dict[str, float] = field(default_factory=dict)
     """Trivial baseline → FVU of the last layer on the same rows."""
+    frames: str = ""
+    """``"shared"``: λ is that of the map between the layers; ``"aligned"``: each layer has a frame
+    of its own, and λ depends on them."""
+    dynamics: str = ""
+    """``"step"``: K is a power of one matrix for every step; ``"span"``: it leads from the first
+    layer to the last alone; ``"skip"``: no matrix did better than the identity."""
+    notes: tuple[str, ...] = ()
+    """What the fit chose for the user and why, what it left out, one sentence each."""
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> FitRecord:
+        """The record that ``dataclasses.asdict`` and JSON made ``config`` of."""
+        return cls(**{**config, "notes": tuple(config.get("notes", ()))})
