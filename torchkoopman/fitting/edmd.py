@@ -16,6 +16,7 @@ from torchkoopman.fitting.drift import Renewal
 from torchkoopman.koopman.coordinates import CoordinateOptions, Coordinates
 from torchkoopman.koopman.observables import Dictionary
 from torchkoopman.koopman.parts import Part, RandomFeatures, as_parts
+from torchkoopman.koopman.regression import best_ridge
 from torchkoopman.koopman.span import Span
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from torchkoopman.fitting.dynamics import Dynamics
     from torchkoopman.koopman.coordinates import Frames
     from torchkoopman.koopman.surrogate import Surrogate
-    from torchkoopman.observe.moments import PairKind
+    from torchkoopman.observe.moments import Moments, PairKind
     from torchkoopman.observe.trajectory import Trajectory
 
 
@@ -168,6 +169,9 @@ class EDMDFitter(ClosedForm):
             notes = (*surrogate.record.notes, *self._renewal.notes())
             surrogate.record = replace(surrogate.record, notes=notes)
         return surrogate
+
+    def _default_ridge(self, pair: Moments, precision: torch.dtype) -> float:
+        return best_ridge(pair, precision)
 
     def _widths(self) -> dict[str, int]:
         layers = self._following().layers
