@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -14,6 +15,7 @@ from torchkoopman.fitting.calibration import Calibration, same_layers
 from torchkoopman.fitting.closed_form import NO_DATA
 from torchkoopman.fitting.latents import polish, span_moments, step_matrix
 from torchkoopman.fitting.losses import LossWeights
+from torchkoopman.fitting.outliers import BOUND, plausible, without
 from torchkoopman.fitting.quality import unexplained
 from torchkoopman.fitting.replay import Reservoir
 from torchkoopman.fitting.trainer import Trainer
@@ -22,11 +24,12 @@ from torchkoopman.koopman.learnt import LearntObservables
 from torchkoopman.koopman.operators import FAMILIES, operator_from_config
 from torchkoopman.koopman.span import FitRecord, Span
 from torchkoopman.koopman.surrogate import Surrogate
+from torchkoopman.observe.capture import plain_modes
+
+from torchkoopman.observe.trajectory import Trajectory
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from torchkoopman.observe.trajectory import Trajectory
 
 Family = Literal["Dense", "LowRank", "Orthogonal", "Stable", "BlockDiagonal"]
 
@@ -94,7 +97,7 @@ class AutoencoderFitter:
         self.latent = latent
         self.hidden = (2 * latent,) if hidden is None else tuple(hidden)
         self.weights = weights
-        self.tail = None if tail is None else copy.deepcopy(tail).eval().requires_grad_(False)
+        self.tail = None if tail is None else _frozen(tail)
         self.batch = batch
         self.steps_per_update = steps_per_update
         # Good at 128 hidden units (Yin-Yang) and at 800 (MNIST); wide layers need smaller steps.
@@ -115,6 +118,7 @@ class AutoencoderFitter:
         self._frames: list[Coordinates] = []
         self._trainer: Trainer | None = None
         self._owed = 0.0
+        self._left_out = 0
 
     def update(self, trajectory: Trajectory) -> Self:
         """Take a trajectory into the reservoir and the steps that are due."""
@@ -122,11 +126,12 @@ class AutoencoderFitter:
             same_layers(self._latest.layers, trajectory)
         self._latest = trajectory
         self._owed += self.steps_per_update
-        if self._trainer is not None:
-            self._store(trajectory)
-        elif self._calibration.add(trajectory):
-            self._start()
-        self._pay()
+        with plain_modes(trajectory.device.type, grad=False):
+            if self._trainer is not None:
+                self._store(trajectory)
+            elif self._calibration.add(trajectory):
+                self._start()
+            self._pay()
         return self
 
     @property
@@ -136,9 +141,10 @@ class AutoencoderFitter:
 
     def train(self, steps: int, *, progress: bool = False) -> Self:
         """Further steps on the reservoir, the learning rate falling linearly to zero."""
-        self._ready().fall(steps)
-        self._owed = float(steps)
-        self._pay(progress)
+        with plain_modes(self._followed().device.type, grad=False):
+            self._ready().fall(steps)
+            self._owed = float(steps)
+            self._pay(progress)
         return self
 
     @property
@@ -148,28 +154,37 @@ class AutoencoderFitter:
         A dense operator is polished: the closed form on the final latent states takes its place if
         it predicts the states of a sample of the reservoir better.
         """
-        trainer = self._ready()
-        assert self._latest is not None
+        with plain_modes(self._followed().device.type, grad=False):
+            return self._surrogate()
+
+    def _surrogate(self) -> Surrogate:
+        trainer, latest = self._ready(), self._followed()
         observables, operator = trainer.averaged()
         sample, _ = self._reservoir[:_SAMPLE]
         operator = polish(observables, operator, sample, self.weights, self.ridge)
-        span = Span.of(self._latest)
-        record = FitRecord("autoencoder", self._reservoir.seen, losses=dict(trainer.losses))
+        record = FitRecord(
+            "autoencoder", self._reservoir.seen, losses=dict(trainer.losses), notes=self._notes()
+        )
         surrogate = Surrogate(
-            span,
+            Span.of(latest),
             copy.deepcopy(self._frames),
             observables,
             operator,
             record,
             span_moments(observables, *self._reservoir[:]),
         )
-        surrogate.record = replace(record, fvu=unexplained(surrogate, self._latest))
+        surrogate.to(self._frames[0].weight.dtype)  # of the states, whatever it was learnt in
+        surrogate.record = replace(record, fvu=unexplained(surrogate, latest))
         return surrogate
+
+    def _followed(self) -> Trajectory:
+        """The latest trajectory."""
+        if self._latest is None:
+            raise ValueError(NO_DATA)
+        return self._latest
 
     def _ready(self) -> Trainer:
         """The trainer, started with what came until now if need be."""
-        if self._latest is None:
-            raise ValueError(NO_DATA)
         if self._trainer is None:
             self._start()
             self._pay()
@@ -178,18 +193,18 @@ class AutoencoderFitter:
 
     def _start(self) -> None:
         """Choose coordinates, draw the networks, and start K from the closed form."""
-        frames, held = self._calibration.finish()
+        self._calibration.held = self._usable(self._calibration.held)
+        self._frames, held = self._calibration.finish()
         device = held[0].device
-        self._frames = [frame.float() for frame in frames]
         for trajectory in held:
             self._store(trajectory)
         constant = self._family["family"] == "Dense"
-        observables = LearntObservables(frames[0].size, self.latent, self.hidden, constant)
-        observables.initialise(self._generator)
-        steps = 1 if self.weights.inner == 0 else len(frames) - 1
+        observables = LearntObservables(self._frames[0].size, self.latent, self.hidden, constant)
+        observables.float().initialise(self._generator)  # of the same draws whatever the default
+        steps = 1 if self.weights.inner == 0 else len(self._frames) - 1
         operator = operator_from_config({**self._family, "steps": steps})
         observables.to(device)
-        operator.to(device)
+        operator.to(device, torch.float32)
         sample, _ = self._reservoir[:_SAMPLE]
         operator.start_from(step_matrix(observables, operator, sample, self.ridge))
         self._trainer = Trainer(
@@ -200,22 +215,74 @@ class AutoencoderFitter:
         """The tail as a map of the last layer's coordinates."""
         if self.tail is None:
             return None
-        assert self._latest is not None
-        if self._latest.positions != 1:
+        if self._followed().positions != 1:
             raise ValueError(
-                f"tail= judges one row at a time, but samples have {self._latest.positions} "
+                f"tail= judges one row at a time, but samples have {self._followed().positions} "
                 "positions; leave the tail out, or flatten them with layout='b ... -> b 1 (...)'."
             )
-        return nn.Sequential(_Decoded(self._frames[-1]), self.tail)
+        return nn.Sequential(_Decoded(copy.deepcopy(self._frames[-1]).float()), self.tail)
 
-    @torch.no_grad()
     def _store(self, trajectory: Trajectory) -> None:
-        """Offer a trajectory's rows to the reservoir, in coordinates."""
-        paths = [
-            frame(trajectory.flatten(state).float())
-            for frame, state in zip(self._frames, trajectory.states.values(), strict=True)
-        ]
-        self._reservoir.add(torch.stack(paths, 1), trajectory.row_labels())
+        """Offer a trajectory's rows to the reservoir, in coordinates; those far out are left out."""
+        paths = torch.stack(
+            [
+                frame(rows.to(frame.weight.dtype)).float()
+                for frame, rows in zip(self._frames, trajectory.rows().values(), strict=True)
+            ],
+            1,
+        )
+        good = (paths.abs() <= BOUND).flatten(1).all(1)  # false for what is not a number
+        labels = trajectory.row_labels()
+        if not good.all():
+            self._leave_out(int((~good).sum()))
+            paths, labels = paths[good], None if labels is None else labels[good]
+            self._latest = without(trajectory, good)
+        self._reservoir.add(paths, labels)
+
+    def _usable(self, held: list[Trajectory]) -> list[Trajectory]:
+        """Trajectories held back for the calibration, without the rows that would spoil it.
+
+        Raises:
+            ValueError: none is left.
+        """
+        if not held:
+            return held
+        together = Trajectory.concatenate(held)
+        good = plausible(together)
+        if good.all():
+            return held
+        if not good.any():
+            raise ValueError(
+                f"none of the {len(good)} rows that came first is finite in all layers "
+                f"{together.layers}, so there is nothing to choose coordinates from. Look for the "
+                "layer that overflows, or stream states that do not."
+            )
+        self._leave_out(int((~good).sum()))
+        sizes = [int(each.full_mask().sum()) for each in held]
+        kept = [without(*pair) for pair in zip(held, torch.split(good, sizes), strict=True)]
+        self._latest = kept[-1]
+        return kept
+
+    def _notes(self) -> tuple[str, ...]:
+        """What the record says of the fit."""
+        if not self._left_out:
+            return ()
+        rows = self._left_out + self._reservoir.seen
+        return (
+            f"{self._left_out} of {rows} rows were left out: not finite, or more than {BOUND:.0e} "
+            "deviations from the others.",
+        )
+
+    def _leave_out(self, rows: int) -> None:
+        """Count rows that are left out, and say so at the first of them."""
+        if not self._left_out:
+            warnings.warn(
+                f"{rows} rows are not finite or lie more than {BOUND:.0e} deviations from the "
+                "others; the autoencoder leaves such rows out (record.notes counts them).",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+        self._left_out += rows
 
     def _pay(self, progress: bool = False) -> None:
         """Take the steps that are due."""
@@ -228,6 +295,13 @@ class AutoencoderFitter:
         self._owed -= due
         if losses:
             self._trainer.losses = {term: value.item() for term, value in losses.items()}
+
+
+def _frozen(tail: nn.Module) -> nn.Module:
+    """A copy that takes no gradients and has the precision that the fit has."""
+    device = next((each.device.type for each in tail.parameters()), "cpu")
+    with plain_modes(device, grad=False):
+        return copy.deepcopy(tail).eval().requires_grad_(False).float()
 
 
 class _Decoded(nn.Module):

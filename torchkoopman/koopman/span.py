@@ -101,3 +101,10 @@ class FitRecord:
     """Layer → FVU on rows the fit has not seen; filled by ``torchkoopman.fit``."""
     baselines: dict[str, float] = field(default_factory=dict)
     """Trivial baseline → FVU of the last layer on the same rows."""
+    frames: str = ""
+    """``"shared"`` or ``"aligned"``: whether the layers have one frame, or one each."""
+    dynamics: str = ""
+    """``"step"`` or ``"span"``: whether one step leads from each layer to the next, or one matrix
+    from the first to the last."""
+    notes: tuple[str, ...] = ()
+    """What a reader of the surrogate should know of its fit."""

@@ -216,7 +216,7 @@ class Surrogate(nn.Module):
             [Coordinates.zeros(size, features) for size, features in config["sizes"]],
             kinds[config["observables"]["kind"]].from_config(config["observables"]),
             operator_from_config(config["operator"]),
-            FitRecord(**config["record"]),
+            FitRecord(**{**config["record"], "notes": tuple(config["record"].get("notes", ()))}),
         )
         surrogate.edits = tuple(Edit.from_card(card) for card in config["edits"])
         return surrogate
