@@ -97,7 +97,7 @@ def koopman_losses(
         for term, (ends, others) in errors.items()
     }
     if tail is not None and weights.behaviour:
-        losses["behaviour"] = _divergence(tail(last), tail(arrived))
+        losses["behaviour"] = divergence(tail(last), tail(arrived))
     if weights.isometry:
         near, far = (torch.stack(pair)[:, :_LANDMARKS] for pair in ((first, last), (start, end)))
         if scales is not None:
@@ -164,7 +164,7 @@ def _layer_means(errors: Tensor, rows: int) -> Tensor:
     return errors.square().sum() / (max(1, rows) * errors.shape[-1])
 
 
-def _divergence(logits: Tensor, predicted: Tensor) -> Tensor:
+def divergence(logits: Tensor, predicted: Tensor) -> Tensor:
     """Kullback–Leibler divergence of the predicted classes from the network's, mean over rows."""
     log_truth, log_guess = logits.log_softmax(-1), predicted.log_softmax(-1)
     return (log_truth.exp() * (log_truth - log_guess)).sum(-1).mean()

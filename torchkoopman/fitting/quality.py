@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Self
 
-from torch import Tensor
-
 from torchkoopman.observe.capture import plain_modes
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from torchkoopman.koopman.surrogate import Surrogate
     from torchkoopman.observe.trajectory import Trajectory
 
