@@ -14,6 +14,7 @@ from torchkoopman.fitting.losses import LossWeights
 from torchkoopman.fitting.ranking import SpanRanking, rank_spans
 from torchkoopman.graphs.region import DirtyCut
 from torchkoopman.koopman.files import load_surrogate, save_surrogate
+from torchkoopman.koopman.modes import Modes
 from torchkoopman.koopman.parts import ContextMean, Monomials, Neighbours, RandomFeatures
 from torchkoopman.koopman.surrogate import Surrogate
 from torchkoopman.observe.probes import Probe, attach
@@ -57,6 +58,7 @@ __all__ = [
     # look
     "Surrogate",
     "Spectrum",
+    "Modes",
     "Pseudospectrum",
     "non_normality",
     "NonNormality",

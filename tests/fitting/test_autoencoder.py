@@ -10,7 +10,7 @@ from torch import Tensor, nn
 import torchkoopman as tk
 from torchkoopman.fitting.autoencoder import Family
 from torchkoopman.fitting.baselines import Baselines
-from torchkoopman.fitting.design import Dynamics
+from torchkoopman.fitting.dynamics import Dynamics
 from torchkoopman.fitting.quality import Unexplained, unexplained
 from torchkoopman.koopman.operators import Dense
 from torchkoopman.observe.trajectory import Trajectory

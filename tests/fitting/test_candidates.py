@@ -16,7 +16,6 @@ from torchkoopman.fitting.candidates import (
     judged,
     much_worse,
 )
-from torchkoopman.fitting.latents import held_out_moments
 from torchkoopman.fitting.quality import Unexplained
 from torchkoopman.koopman.learnt import LearntObservables
 from torchkoopman.koopman.observables import Dictionary
@@ -184,21 +183,17 @@ def test_the_choice_between_the_operators_is_made_on_paths_held_out() -> None:
         assert sum(judged(chosen, paths, None).unexplained) <= sum(learnt.unexplained) + 1e-6
 
 
-def test_moments_of_paths_held_out_are_those_of_every_fifth_row_streamed() -> None:
+def test_eigenpairs_are_judged_by_every_fifth_row_streamed() -> None:
     states = system(1000)
-    fitter = fitted(states, train=0)
-    surrogate = fitter.surrogate
-    moments = held_out_moments(surrogate.observables, fitter._intake.reservoir)
-    assert moments is not None
-    assert moments.count == 200
-    rows = surrogate.encode(states[0][4::5, None], "0")[:, 0].double()
-    torch.testing.assert_close(moments.mean("start"), rows.mean(0), rtol=1e-4, atol=1e-5)
-    cov = (rows - rows.mean(0)).T @ (rows - rows.mean(0)) / 200
-    torch.testing.assert_close(moments.cov("start", "start"), cov, rtol=1e-3, atol=1e-4)
+    surrogate = fitted(states, train=0).surrogate
+    evidence = surrogate.evidence
+    assert evidence is not None
+    assert not evidence.fitted
+    for found, state, layer in ((evidence.start, states[0], "0"), (evidence.end, states[2], "2")):
+        torch.testing.assert_close(found, surrogate.encode(state[4::5, None], layer)[:, 0])
 
 
-def test_without_paths_held_out_there_are_no_moments_of_them() -> None:
-    fitter = fitted(system(1000), train=0)
-    few = tk.AutoencoderFitter(4, hidden=(), calibration=4, rank=1)
+def test_without_paths_held_out_there_is_no_evidence() -> None:
+    few = tk.AutoencoderFitter(4, hidden=(), calibration=4, rank=1, steps_per_update=0)
     few.update(Trajectory.of(*(state[:4, :1] for state in system(4))))
-    assert held_out_moments(fitter.surrogate.observables, few._intake.reservoir) is None
+    assert few.surrogate.evidence is None

@@ -91,7 +91,7 @@ def test_every_layer_of_a_linear_system_is_predicted_from_every_earlier_one() ->
 
 def test_step_dynamics_without_ridge_is_least_squares_on_all_stacked_pairs() -> None:
     states = noisy_path(400, 4)
-    surrogate = stream(tk.DMDFitter(ridge=0.0), states, 64).surrogate
+    surrogate = stream(tk.DMDFitter(dynamics="step", ridge=0.0), states, 64).surrogate
     start, end = torch.cat(states[:-1]), torch.cat(states[1:])
     weight, bias = least_squares(start, end)
     found, offset = affine_map(surrogate.float())
@@ -165,7 +165,7 @@ def test_layers_of_different_widths_are_predicted_from_the_first() -> None:
 
 
 def test_shared_coordinates_over_layers_of_different_widths_are_refused() -> None:
-    fitter = tk.DMDFitter(shared=True).update(Trajectory.of(normal(50, 3), normal(50, 4)))
+    fitter = tk.DMDFitter(frames="shared").update(Trajectory.of(normal(50, 3), normal(50, 4)))
     with pytest.raises(ValueError, match="one width"):
         _ = fitter.surrogate
 
@@ -183,7 +183,9 @@ def test_rank_is_all_or_a_number_or_a_share_of_the_variance(rank: float, kept: i
 def test_rank_zero_cuts_noise_off_by_the_threshold_of_gavish_and_donoho() -> None:
     signal = normal(2000, 3) @ normal(3, 20, seed=1)
     states = [signal + 0.01 * normal(2000, 20, seed=2), 0.5 * signal]
-    surrogate = tk.DMDFitter(0, shared=False).update(Trajectory.of(states[0], states[0])).surrogate
+    surrogate = (
+        tk.DMDFitter(0, frames="aligned").update(Trajectory.of(states[0], states[0])).surrogate
+    )
     assert surrogate.latent == 3 + 1
 
 
@@ -288,12 +290,12 @@ def test_other_layers_than_the_first_ones_are_refused_with_both_lists() -> None:
 
 
 def test_unknown_dynamics_are_refused() -> None:
-    with pytest.raises(ValueError, match="'span' or 'step'"):
+    with pytest.raises(ValueError, match="'auto', 'step' or 'span'"):
         tk.DMDFitter(dynamics="both")  # type: ignore[arg-type]
 
 
 def test_unknown_pairs_are_refused() -> None:
-    with pytest.raises(ValueError, match="'ends', 'adjacent' or 'all'"):
+    with pytest.raises(ValueError, match="'ends', 'chain', 'adjacent' or 'all'"):
         tk.DMDFitter(pairs="some").update(Trajectory.of(*linear_path(9, 2)))  # type: ignore[arg-type]
 
 

@@ -137,18 +137,16 @@ def test_no_rotation_is_nearer_than_that_of_procrustes() -> None:
 def test_layers_that_are_rotations_of_each_other_get_equal_coordinates() -> None:
     rows, turn = rows_of(4, 4), rotation(4)
     layers = {"x": 3 * rows @ turn.T + 1, "y": rows}
-    frames = layer_coordinates(moments_of(**layers), list(layers), CoordinateOptions())
+    options = CoordinateOptions(frames="aligned")
+    frames = layer_coordinates(moments_of(**layers), list(layers), options)
     torch.testing.assert_close(frames[0](layers["x"]), frames[1](layers["y"]), rtol=0, atol=1e-9)
-    apart = layer_coordinates(moments_of(**layers), list(layers), CoordinateOptions(align=False))
-    torch.testing.assert_close(apart[1].weight, frames[1].weight)
-    assert (apart[0](layers["x"]) - apart[1](layers["y"])).abs().max() > 0.1
 
 
 def test_aligned_coordinates_are_as_near_as_rotations_can_make_them() -> None:
     x = rows_of(4, 6)
     layers = {"x": x, "y": x.sin() + 0.2 * x, "z": x.cos() + 0.5 * x}
     moments = moments_of(**layers)
-    aligned = layer_coordinates(moments, list(layers), CoordinateOptions(rank=4))
+    aligned = layer_coordinates(moments, list(layers), CoordinateOptions(rank=4, frames="aligned"))
     last = aligned[-1](layers["z"])
     for frame, layer in zip(aligned[:-1], ("x", "y"), strict=True):
         best = (frame(layers[layer]) - last).square().sum()
@@ -160,7 +158,7 @@ def test_shared_coordinates_keep_a_rotation_between_layers_a_rotation() -> None:
     rows = rows_of(4, 4) - 7
     turn = rotation(4)
     layers = {"x": rows, "y": rows @ turn.T}
-    options = CoordinateOptions(shared=True)
+    options = CoordinateOptions(frames="shared")
     first, last = layer_coordinates(moments_of(**layers), list(layers), options)
     torch.testing.assert_close(first.weight, last.weight, rtol=0, atol=0)
     assert first.weight.data_ptr() != last.weight.data_ptr()
@@ -173,7 +171,9 @@ def test_shared_coordinates_keep_a_rotation_between_layers_a_rotation() -> None:
 def test_shared_coordinates_are_those_of_all_layers_rows_together() -> None:
     layers = {"x": rows_of(4, 6), "y": rows_of(4, 6, seed=1).sin()}
     shared = layer_coordinates(
-        moments_of(**layers), list(layers), CoordinateOptions(shared=True, rank=3, whitening=0.2)
+        moments_of(**layers),
+        list(layers),
+        CoordinateOptions(frames="shared", rank=3, whitening=0.2),
     )[0]
     rows = torch.cat(list(layers.values()))
     together = one(rows, rank=3, whitening=0.2)
@@ -263,7 +263,7 @@ def test_a_constant_layer_is_refused_by_name() -> None:
 def test_layers_of_different_widths_share_no_frame() -> None:
     layers = {"x": rows_of(3, 3), "y": rows_of(3, 4)}
     with pytest.raises(ValueError, match=r"one width; they have \{'x': 3, 'y': 4\}"):
-        layer_coordinates(moments_of(**layers), list(layers), CoordinateOptions(shared=True))
+        layer_coordinates(moments_of(**layers), list(layers), CoordinateOptions(frames="shared"))
 
 
 @pytest.mark.parametrize("rank", [-2, -0.5, 2.5, math.nan, math.inf])

@@ -30,6 +30,17 @@ def test_a_surrogate_read_from_its_file_predicts_the_same_bits(tmp_path: Path) -
     assert str(read.spectrum()) == str(surrogate.spectrum())
 
 
+def test_a_surrogate_of_float64_states_is_read_in_float64(tmp_path: Path) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(200, 3, generator=generator, dtype=torch.float64)
+    fitter = tk.EDMDFitter([RandomFeatures(20), tk.Monomials(2)], calibration=100)
+    surrogate = fitter.update(tk.Trajectory.of(x, x.sin())).surrogate
+    read = tk.load_surrogate(tk.save_surrogate(surrogate, tmp_path / "s.safetensors"))
+    assert torch.equal(read(x[:, None]), surrogate(x[:, None]))
+    assert {p.dtype for p in read.parameters()} == {torch.float64}
+    assert not any(p.requires_grad for p in read.parameters())
+
+
 def test_a_surrogate_read_from_its_file_forgets_as_the_one_written(tmp_path: Path) -> None:
     surrogate, states = fitted()
     read = tk.load_surrogate(tk.save_surrogate(surrogate, tmp_path / "s.safetensors"))

@@ -242,5 +242,5 @@ def test_moments_that_were_not_asked_for_are_named() -> None:
 
 
 def test_pairs_of_an_unknown_kind_are_refused() -> None:
-    with pytest.raises(ValueError, match="'ends', 'adjacent' or 'all'"):
+    with pytest.raises(ValueError, match="'ends', 'chain', 'adjacent' or 'all'"):
         layer_pairs(("a", "b"), "some")  # type: ignore[arg-type]

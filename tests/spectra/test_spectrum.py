@@ -94,7 +94,8 @@ def test_residuals_are_the_error_of_each_eigenfunction_over_the_rows() -> None:
     spectrum = spectrum_of(draw(4, 4, seed=3), pair(start, end))
     assert spectrum.eigenvalues.imag.abs().max() > 0.1
     assert spectrum.residuals is not None
-    expected = [residual_of(spectrum, k, start, end) for k in range(4)]
+    raised = 50 / (50 - 4)  # for four functions of fifty rows that the fit may have seen
+    expected = [raised * residual_of(spectrum, k, start, end) for k in range(4)]
     assert spectrum.residuals.tolist() == pytest.approx(expected, rel=1e-9)
 
 
@@ -113,7 +114,7 @@ def test_the_residual_of_a_spurious_eigenvalue_is_its_distance_from_the_true_one
     wrong = torch.diag(torch.tensor([0.9, 0.7])).double()
     spectrum = spectrum_of(wrong, pair(start, start @ truth.T))
     assert spectrum.residuals is not None
-    assert spectrum.residuals.tolist() == pytest.approx([0, 0.2], abs=1e-7)
+    assert spectrum.residuals.tolist() == pytest.approx([0, 0.2 * 50 / 48], abs=1e-7)
 
 
 def test_the_residual_of_what_the_data_never_excite_is_unknown() -> None:
@@ -160,17 +161,20 @@ def test_a_summary_prints_every_column_and_the_leading_modes() -> None:
     spectrum = spectrum_of(K, pair(start, start @ K.T))
     lines = spectrum.summary(modes=2).splitlines()
     assert lines[0] == (
-        "3 modes, spectral radius 0.9000, 0 outside the unit circle, "
-        "3 trusted (residual ≤ 0.1 |λ|; others: ?)"
+        "3 modes, 3 trusted (others: ?), the largest trusted |λ| 0.9000; "
+        "spectral radius 0.9000; 0 outside the unit circle"
     )
-    assert lines[1].split() == ["λ", "(span)", "|λ|", "decay", "turns", "residual", "energy"]
+    names = ["λ", "(span)", "±", "error", "|λ|", "decay", "turns", "residual", "closure", "energy"]
+    assert lines[1].split() == names
     assert len({len(line) for line in lines[1:4]}) == 1
-    fields = lines[2].split()
+    row = next(line for line in spectrum.summary().splitlines() if "0.9000i" in line)
+    fields = row.split()
     assert fields[1] in ("+0.9000i", "-0.9000i")
-    assert fields[2:4] == ["0.9000", f"{-math.log(0.9):+.4f}"]
-    assert fields[4] in ("+0.2500", "-0.2500")
-    assert float(fields[5]) == pytest.approx(0, abs=1e-4)
-    assert fields[6].endswith("%")
+    assert float(fields[2]) == pytest.approx(0, abs=1e-4)
+    assert fields[3:5] == ["0.9000", f"{-math.log(0.9):+.4f}"]
+    assert fields[5] in ("+0.2500", "-0.2500")
+    assert float(fields[6]) == pytest.approx(0, abs=1e-4)
+    assert fields[7].endswith("%")
     assert lines[-1] == "… and 1 more"
     assert str(spectrum) == spectrum.summary()
     assert "more" not in str(spectrum)
@@ -237,6 +241,23 @@ def test_what_is_no_finite_real_square_matrix_is_refused_by_name() -> None:
         matrix_of([[1.0]], "the first")  # type: ignore[arg-type]
 
 
+@settings(deadline=None, max_examples=20)
+@given(st.floats(0.01, 3.0), st.floats(0.05, 3.0))
+def test_in_its_timescale_a_mode_shrinks_to_one_over_e(decay: float, angle: float) -> None:
+    for sign in (1, -1):
+        scales = spectrum_of(math.exp(-sign * decay) * turn(angle)).timescales
+        assert scales.tolist() == pytest.approx([sign / decay] * 2)
+
+
+def test_timescales_are_infinite_on_the_unit_circle_and_zero_for_what_vanishes() -> None:
+    assert spectrum_of(turn(1.0)).timescales.tolist() == [math.inf] * 2
+    constant = torch.tensor([[1.0, 0.0], [0.3, 0.0]])
+    assert spectrum_of(constant).timescales.tolist() == [math.inf, 0.0]
+    assert spectrum_of(torch.tensor([[1.0 - 1e-6]])).timescales.item() == pytest.approx(
+        1e6, rel=0.1
+    )
+
+
 def test_kept_modes_are_the_chosen_ones_with_what_belongs_to_each() -> None:
     K, start = draw(4, 4), draw(50, 4, seed=1)
     spectrum = spectrum_of(K, pair(start, (start @ K.T).sin()))
@@ -250,6 +271,6 @@ def test_kept_modes_are_the_chosen_ones_with_what_belongs_to_each() -> None:
     assert torch.equal(part.trusted(0.5), spectrum.trusted(0.5)[chosen])
     nothing = spectrum_of(K).keep(torch.zeros(4, dtype=torch.bool))
     assert nothing.radius == 0
-    assert nothing.summary().startswith("0 modes, spectral radius 0.0000")
+    assert nothing.summary().startswith("0 modes; spectral radius 0.0000")
     with pytest.raises(ValueError, match=r"shape \(2,\) and torch\.int64; expected .* 4 modes"):
         spectrum.keep(torch.tensor([0, 1]))

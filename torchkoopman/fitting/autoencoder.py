@@ -17,9 +17,10 @@ from torchkoopman.fitting.candidates import (
     lost_to,
     much_worse,
 )
-from torchkoopman.fitting.design import Design, Dynamics, family_of
-from torchkoopman.fitting.intake import Frames, Intake
-from torchkoopman.fitting.latents import polished, span_moments
+from torchkoopman.fitting.design import Design, family_of
+from torchkoopman.fitting.dynamics import Dynamics, check_dynamics
+from torchkoopman.fitting.intake import Intake
+from torchkoopman.fitting.latents import evidence_of, polished, span_moments
 from torchkoopman.fitting.losses import LossWeights
 from torchkoopman.fitting.quality import unexplained
 from torchkoopman.fitting.tails import frozen, judging
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from torchkoopman.fitting.trainer import Trainer
+    from torchkoopman.koopman.coordinates import Frames
     from torchkoopman.observe.trajectory import Trajectory
 
 Family = Literal["Dense", "LowRank", "Orthogonal", "Stable", "BlockDiagonal"]
@@ -104,8 +106,7 @@ class AutoencoderFitter:
         calibration: int | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
-        if dynamics not in ("auto", "step", "span"):
-            raise ValueError(f"dynamics={dynamics!r} is unknown; choose 'auto', 'step' or 'span'.")
+        check_dynamics(dynamics)
         if batch < 1 or steps_per_update < 0:
             raise ValueError(
                 f"batch={batch} must be 1 or more, steps_per_update={steps_per_update} 0 or more."
@@ -181,12 +182,16 @@ class AutoencoderFitter:
                 dynamics="span" if found.operator.steps == 1 else "step",
                 notes=(*self._notes, *intake.notes()),
             )
-            moments = span_moments(found.observables, *intake.reservoir[:])
-            frames = copy.deepcopy(intake.frames)
-            span = Span.of(intake.latest)
-            pair = (found.observables, found.operator)
-            surrogate = Surrogate(span, frames, *pair, record, moments)
-            surrogate.to(frames[0].weight.dtype)  # of the states, whatever it was learnt in
+            surrogate = Surrogate(
+                Span.of(intake.latest),
+                copy.deepcopy(intake.frames),
+                found.observables,
+                found.operator,
+                record,
+                span_moments(found.observables, *intake.reservoir[:]),
+                evidence_of(found.observables, intake.reservoir),
+            )
+            surrogate.to(intake.frames[0].weight.dtype)  # of the states, whatever it was learnt in
             surrogate.record = replace(record, fvu=unexplained(surrogate, intake.latest))
             return surrogate
 

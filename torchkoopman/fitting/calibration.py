@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from torchkoopman.observe.trajectory import Trajectory
 
 
+MASSIVE = 10.0
+"""See ``CoordinateOptions.massive``: nonlinear functions of the state need like deviations."""
+
+
 class Calibration:
     """Holds back trajectories until there are enough rows to choose coordinates.
 

@@ -1,33 +1,39 @@
-"""What DMD and EDMD share: which pairs of layers are regressed on each other, and how."""
+"""What DMD and EDMD share: moments, a sample of their rows, and the surrogate that these make."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import pairwise
-from typing import TYPE_CHECKING, Literal, Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 import torch
 import torch.distributed as dist
 
 from torchkoopman.fitting.calibration import require_rows
+from torchkoopman.fitting.dynamics import check_dynamics, closed_form
 from torchkoopman.fitting.quality import unexplained
+from torchkoopman.fitting.replay import Reservoir
+from torchkoopman.koopman.coordinates import check_frames, resolve_frames
 from torchkoopman.koopman.operators import Dense
-from torchkoopman.koopman.regression import koopman_matrix, pool
+from torchkoopman.koopman.regression import best_ridge, pool
 from torchkoopman.koopman.span import FitRecord, Span
 from torchkoopman.koopman.surrogate import Surrogate
 from torchkoopman.observe.class_moments import LabelledMoments
 from torchkoopman.observe.moments import layer_pairs
+from torchkoopman.spectra.evidence import Evidence
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-    from torchkoopman.koopman.coordinates import Coordinates
+    from torch import Tensor
+
+    from torchkoopman.fitting.dynamics import Dynamics
+    from torchkoopman.koopman.coordinates import Coordinates, Frames
     from torchkoopman.koopman.observables import Dictionary
     from torchkoopman.observe.moments import PairKind
     from torchkoopman.observe.trajectory import Trajectory
 
-Dynamics = Literal["span", "step"]
-
+_SAMPLE_BYTES = 8 * 2**20
+"""Memory of the sample of rows that judges what was fitted: thousands of rows at usual widths."""
 
 NO_DATA = (
     "the fitter has seen no data yet. Stream to it first: `with tk.attach(model, layers) as probe: "
@@ -51,15 +57,21 @@ class Fitter(Protocol):
 class ClosedForm:
     """A fitter whose operator is a regression on moments of latent states."""
 
-    def __init__(self, dynamics: Dynamics, ridge: float, pairs: PairKind) -> None:
-        if dynamics not in ("span", "step"):
-            raise ValueError(f"dynamics={dynamics!r} is unknown; choose 'span' or 'step'.")
+    def __init__(
+        self, frames: Frames, dynamics: Dynamics, ridge: float | None, pairs: PairKind
+    ) -> None:
+        check_frames(frames)
+        check_dynamics(dynamics)
+        if ridge is not None and not ridge >= 0:
+            raise ValueError(f"ridge={ridge} must not be negative.")
         layer_pairs(("first", "last"), pairs)
+        self.frames = frames
         self.dynamics = dynamics
         self.ridge = ridge
         self.pairs: PairKind = pairs
         self._span: Span | None = None
         self._moments = LabelledMoments(())
+        self._sample = Reservoir(_SAMPLE_BYTES, torch.Generator().manual_seed(0))
         self._latest: Trajectory | None = None
         self._precision = torch.float32
 
@@ -104,6 +116,7 @@ class ClosedForm:
             self._open(known[0][0])
         self._precision = known[0][1]
         self._moments.sync()
+        self._sample.sync()
         self._latest = None
         return self
 
@@ -115,6 +128,20 @@ class ClosedForm:
         """Begin the moments of a span."""
         self._span = span
         self._moments = LabelledMoments(layer_pairs(span.layers, self.pairs))
+
+    def _take(self, values: Mapping[str, Tensor], labels: Tensor | None) -> None:
+        """Take rows into the moments, and some of them into the sample."""
+        self._moments.update(values, labels)
+        self._sample.add(torch.cat(list(values.values()), 1)[:, None])
+
+    def _sampled(self) -> dict[str, Tensor]:
+        """Layer → its part of the sampled rows, ``(rows, features)``."""
+        if not len(self._sample):
+            return {}
+        layers, total = self._following().layers, self._moments.total()
+        widths = [total.features(layer) for layer in layers]
+        paths, _ = self._sample[:]
+        return dict(zip(layers, torch.split(paths[:, 0], widths, 1), strict=True))
 
     def _fingerprint(self) -> str:
         """Equal for fitters whose moments are of the same functions."""
@@ -148,20 +175,41 @@ class ClosedForm:
         coordinates: Sequence[Coordinates],
         observables: Dictionary,
         latents: LabelledMoments,
+        rows: Mapping[str, Tensor],
         dynamics: Dynamics,
     ) -> Surrogate:
-        """The surrogate over a span, from moments of its layers' latent states."""
-        layers = span.layers
-        statistics = latents.between(layers[0], layers[-1])
-        total = latents.total()
-        pairs = [(layers[0], layers[-1])] if dynamics == "span" else list(pairwise(layers))
+        """The surrogate over a span, from moments and a sample of its layers' latent states."""
+        layers, total = span.layers, latents.total()
         require_rows(total.count, observables.latent, ", or use fewer observables or a lower rank")
-        operator = Dense(observables.latent, 1 if dynamics == "span" else len(layers) - 1, True)
-        operator.to(coordinates[0].weight)
-        operator.start_from(koopman_matrix(pool(total, pairs), self.ridge, constant=True))
-        record = FitRecord(method, total.count)
-        surrogate = Surrogate(span, coordinates, observables, operator, record, statistics)
+        ends = [(layers[0], layers[-1])]
+        ridge = self.ridge
+        if ridge is None:
+            ridge = best_ridge(pool(total, ends), coordinates[0].weight.dtype)
+        frames = resolve_frames(self.frames, self._widths())
+        fit = closed_form(
+            total, layers, dynamics, ridge, rows, observables, skippable=frames == "shared"
+        )
+        operator = Dense(observables.latent, len(layers) - 1 if fit.kind == "step" else 1, True)
+        operator.to(coordinates[0].weight).start_from(fit.matrix)
+        record = FitRecord(method, total.count, frames=frames, dynamics=fit.kind, notes=fit.notes)
+        evidence = None
+        if rows:
+            state = slice(1, 1 + observables.features)
+            evidence = Evidence(rows[layers[0]], rows[layers[-1]], state, fitted=True)
+        surrogate = Surrogate(
+            span,
+            coordinates,
+            observables,
+            operator,
+            record,
+            latents.between(*ends[0]),
+            evidence,
+        )
         surrogate.requires_grad_(False)
         if self._latest is not None:
             surrogate.record = replace(record, fvu=unexplained(surrogate, self._latest))
         return surrogate
+
+    def _widths(self) -> dict[str, int]:
+        """Layer → number of its features."""
+        raise NotImplementedError

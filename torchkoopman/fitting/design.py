@@ -17,8 +17,6 @@ if TYPE_CHECKING:
 
     from torchkoopman.fitting.losses import LossWeights
 
-Dynamics = Literal["auto", "step", "span"]
-
 
 def family_of(operator: str, latent: int, rank: int | None) -> dict[str, Any]:
     """A family of operators as ``operator_from_config`` takes it, but for the steps."""

@@ -7,14 +7,21 @@ from typing import TYPE_CHECKING, Self
 import torch
 
 from torchkoopman.fitting.calibration import same_layers
-from torchkoopman.fitting.closed_form import ClosedForm, Dynamics
-from torchkoopman.koopman.coordinates import CoordinateOptions, Coordinates, layer_coordinates
+from torchkoopman.fitting.closed_form import ClosedForm
+from torchkoopman.koopman.coordinates import (
+    CoordinateOptions,
+    Coordinates,
+    layer_coordinates,
+    resolve_frames,
+)
 from torchkoopman.koopman.observables import Dictionary
 from torchkoopman.koopman.span import Span
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from torchkoopman.fitting.dynamics import Dynamics
+    from torchkoopman.koopman.coordinates import Frames
     from torchkoopman.koopman.surrogate import Surrogate
     from torchkoopman.observe.moments import PairKind
     from torchkoopman.observe.trajectory import Trajectory
@@ -25,12 +32,11 @@ class DMDFitter(ClosedForm):
 
     Args:
         rank: directions kept, as PyDMD users know it (see ``CoordinateOptions.rank``).
-        dynamics: ``"step"`` fits one matrix for the step from each layer to the next, pooled over
-            all of them, so that every layer is predicted at its depth-time; ``"span"`` regresses
-            the last layer on the first, which replaces the whole span best.
-        ridge: relative to the mean variance.
-        shared: one frame for all layers, as in the classical DMD; the default wherever the layers'
-            widths allow it. Without it each layer has its own principal axes, aligned on the last.
+        frames: one frame for all layers, as in the classical DMD, wherever their widths allow it;
+            or ``"aligned"``: each layer's own principal axes. See ``Frames``.
+        dynamics: one matrix for every step, one for the span, or what held-out rows prefer; see
+            ``Dynamics``.
+        ridge: relative to the mean variance; None for 1e-9, and 1e-12 for float64 states.
         delays: stack each layer's state on so many earlier ones (delay DMD, S2). The surrogate then
             starts from stacked states and cannot replace layers by itself.
         pairs: which layers' cross-moments to keep: ``"adjacent"``, with those of each layer with
@@ -41,18 +47,17 @@ class DMDFitter(ClosedForm):
         self,
         rank: int | float = -1,
         *,
-        dynamics: Dynamics = "step",
-        ridge: float = 1e-9,
-        shared: bool | None = None,
+        frames: Frames = "auto",
+        dynamics: Dynamics = "auto",
+        ridge: float | None = None,
         delays: int = 0,
         pairs: PairKind = "adjacent",
     ) -> None:
-        super().__init__(dynamics, ridge, pairs)
-        if pairs == "ends":
-            raise ValueError("pairs='ends' cannot align the layers between; take 'adjacent'.")
+        super().__init__(frames, dynamics, ridge, pairs)
+        if pairs in ("ends", "chain"):
+            raise ValueError(f"pairs={pairs!r} cannot align the layers between; take 'adjacent'.")
         CoordinateOptions(rank)
         self.rank = rank
-        self.shared = shared
         self.delays = delays
 
     def update(self, trajectory: Trajectory) -> Self:
@@ -61,20 +66,26 @@ class DMDFitter(ClosedForm):
         if self._span is None:
             self._open(Span.of(trajectory, self.delays))
         same_layers(self._following().layers, stacked)
-        self._moments.update(stacked.rows(), stacked.row_labels())
+        self._take(stacked.rows(), stacked.row_labels())
         self._latest, self._precision = trajectory, trajectory.dtype
         return self
 
     def _fit(self, span: Span, dynamics: Dynamics) -> Surrogate:
-        total = self._moments.total()
-        widths = {total.features(layer) for layer in span.layers}
-        shared = len(widths) == 1 if self.shared is None else self.shared
-        frames = layer_coordinates(total, span.layers, CoordinateOptions(self.rank, shared=shared))
+        options = CoordinateOptions(self.rank, frames=resolve_frames(self.frames, self._widths()))
+        frames = layer_coordinates(self._moments.total(), span.layers, options)
         dictionary = Dictionary().build(frames[0].size)
         maps = {layer: _augmented(frame) for layer, frame in zip(span.layers, frames, strict=True)}
-        latents = self._moments.affine(maps)
+        rows = self._sampled()
+        latent = {
+            layer: rows[layer].double() @ weight.T + bias for layer, (weight, bias) in maps.items()
+        }
         coordinates = [frame.to(self._precision) for frame in frames]
-        return self._solve("dmd", span, coordinates, dictionary, latents, dynamics)
+        moments = self._moments.affine(maps)
+        return self._solve("dmd", span, coordinates, dictionary, moments, latent, dynamics)
+
+    def _widths(self) -> dict[str, int]:
+        total = self._moments.total()
+        return {layer: total.features(layer) for layer in self._following().layers}
 
 
 def _augmented(frame: Coordinates) -> tuple[Tensor, Tensor]:

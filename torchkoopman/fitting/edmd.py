@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Self
 import torch
 import torch.distributed as dist
 
-from torchkoopman.fitting.calibration import Calibration, same_layers
-from torchkoopman.fitting.closed_form import NO_DATA, ClosedForm, Dynamics
+from torchkoopman.fitting.calibration import MASSIVE, Calibration, same_layers
+from torchkoopman.fitting.closed_form import NO_DATA, ClosedForm
 from torchkoopman.koopman.coordinates import CoordinateOptions, Coordinates
 from torchkoopman.koopman.observables import Dictionary
 from torchkoopman.koopman.parts import Part, RandomFeatures, as_parts
@@ -19,6 +19,8 @@ from torchkoopman.koopman.span import Span
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from torchkoopman.fitting.dynamics import Dynamics
+    from torchkoopman.koopman.coordinates import Frames
     from torchkoopman.koopman.surrogate import Surrogate
     from torchkoopman.observe.moments import PairKind
     from torchkoopman.observe.trajectory import Trajectory
@@ -35,9 +37,13 @@ class EDMDFitter(ClosedForm):
         observables: a part or several (``RandomFeatures``, ``Monomials``, ``ContextMean``,
             ``Neighbours``).
         rank: principal directions kept of each layer.
-        dynamics: ``"span"`` or ``"step"`` as for :class:`DMDFitter`; a step shared by all layers
-            costs accuracy at the end of the span (``make demo COMPARE=1`` prints how much).
-        ridge: relative to the mean variance.
+        frames: one frame for all layers wherever their widths allow it, or ``"aligned"``: each
+            layer's own, rotated onto the last. See ``Frames``.
+        dynamics: one matrix for every step, one for the span, or what held-out rows prefer; see
+            ``Dynamics``. ``"span"`` keeps fewer moments and is several times cheaper over many
+            layers.
+        ridge: relative to the mean variance; None for the one of least generalised
+            cross-validation error.
         pairs: which layers' cross-moments to keep; by default those that ``dynamics`` needs, and
             ``"all"`` lets :meth:`between` fit any span.
         calibration: rows held back until coordinates are chosen; None for ten per feature.
@@ -49,17 +55,19 @@ class EDMDFitter(ClosedForm):
         observables: Part | Sequence[Part] | None = None,
         *,
         rank: int | float = -1,
-        dynamics: Dynamics = "span",
-        ridge: float = 1e-7,
+        frames: Frames = "auto",
+        dynamics: Dynamics = "auto",
+        ridge: float | None = None,
         pairs: PairKind | None = None,
         calibration: int | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
-        kept: PairKind = "ends" if dynamics == "span" else "adjacent"
-        super().__init__(dynamics, ridge, pairs or kept)
+        kept: PairKind = "ends" if dynamics == "span" else "chain"
+        super().__init__(frames, dynamics, ridge, pairs or kept)
         self._parts = as_parts(RandomFeatures() if observables is None else observables)
         self._generator = torch.Generator().manual_seed(0) if generator is None else generator
-        self._calibration = Calibration(CoordinateOptions(rank), calibration)
+        options = CoordinateOptions(rank, frames=frames, massive=MASSIVE)
+        self._calibration = Calibration(options, calibration)
         self._frames: list[Coordinates] = []
         self._dictionary = Dictionary()
 
@@ -110,7 +118,13 @@ class EDMDFitter(ClosedForm):
         layers = self._following().layers
         frames = [self._frames[layers.index(layer)] for layer in span.layers]
         frames, dictionary = copy.deepcopy((frames, self._dictionary))
-        return self._solve("edmd", span, frames, dictionary, self._moments, dynamics)
+        return self._solve(
+            "edmd", span, frames, dictionary, self._moments, self._sampled(), dynamics
+        )
+
+    def _widths(self) -> dict[str, int]:
+        layers = self._following().layers
+        return {layer: f.features for layer, f in zip(layers, self._frames, strict=True)}
 
     def _fingerprint(self) -> str:
         """A digest of coordinates and dictionary; before calibration no two are equal."""
@@ -131,4 +145,4 @@ class EDMDFitter(ClosedForm):
             )
             for frame, (layer, state) in states
         }
-        self._moments.update(latents, trajectory.row_labels())
+        self._take(latents, trajectory.row_labels())

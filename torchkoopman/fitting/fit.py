@@ -96,7 +96,7 @@ def fit(
     fitter = _fitter(method, options)
     autoencoder = fitter if isinstance(fitter, AutoencoderFitter) else None
     baselines = Baselines(fitter.delays if isinstance(fitter, DMDFitter) else 0)
-    rival = None if autoencoder is None else EDMDFitter()
+    rival = None if autoencoder is None else EDMDFitter(dynamics="span")
     kept = _Holdout(0 if held_out is not None else _HELD_OUT, [fitter, baselines])
     kept.listeners += [] if rival is None else [_Limited(rival, _RIVAL_ROWS)]
     watch = Watch(model, layers, layout, positions, forward, output)

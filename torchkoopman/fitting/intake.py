@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
 
-from torchkoopman.fitting.calibration import Calibration, same_layers
+from torchkoopman.fitting.calibration import MASSIVE, Calibration, same_layers
 from torchkoopman.fitting.closed_form import NO_DATA
 from torchkoopman.fitting.outliers import BOUND, plausible, without
 from torchkoopman.fitting.replay import Reservoir
-from torchkoopman.koopman.coordinates import CoordinateOptions
+from torchkoopman.koopman.coordinates import CoordinateOptions, resolve_frames
 from torchkoopman.observe.trajectory import Trajectory
 
 if TYPE_CHECKING:
-    from torchkoopman.koopman.coordinates import Coordinates
-
-Frames = Literal["auto", "shared", "aligned"]
+    from torchkoopman.koopman.coordinates import Coordinates, Frames
 
 
 class Intake:
@@ -47,17 +44,16 @@ class Intake:
         self.frames: list[Coordinates] = []
         """Coordinates of the layers, in the precision of the first states; empty until chosen."""
         self.left_out = 0
-        self._asked = frames
-        self._calibration = Calibration(CoordinateOptions(rank), calibration)
+        self._frames: Frames = frames
+        options = CoordinateOptions(rank, frames=frames, massive=MASSIVE)
+        self._calibration = Calibration(options, calibration)
         self._latest: Trajectory | None = None
 
     @property
     def kind(self) -> Literal["shared", "aligned"]:
         """What frames the layers have."""
-        widths = {state.shape[-1] for state in self.latest.states.values()}
-        if self._asked == "shared" and len(widths) > 1:
-            raise ValueError("x")
-        return "aligned" if self._asked == "aligned" or len(widths) > 1 else "shared"
+        widths = {layer: state.shape[-1] for layer, state in self.latest.states.items()}
+        return resolve_frames(self._frames, widths)
 
     @property
     def latest(self) -> Trajectory:
@@ -88,8 +84,6 @@ class Intake:
         """
         self.latest  # noqa: B018, raises where nothing has come
         self._calibration.held = self._usable(self._calibration.held)
-        options = self._calibration.options
-        self._calibration.options = replace(options, shared=self.kind == "shared")
         self.frames, held = self._calibration.finish()
         for trajectory in held:
             self._store(trajectory)

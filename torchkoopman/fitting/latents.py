@@ -11,6 +11,7 @@ from torchkoopman.koopman.operators import Dense
 from torchkoopman.koopman.regression import koopman_matrix
 from torchkoopman.observe.class_moments import LabelledMoments
 from torchkoopman.observe.moments import Moments, layer_pairs
+from torchkoopman.spectra.evidence import Evidence
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 _CHUNK = 4096
 """Rows encoded at a time."""
+_EVIDENCE_BYTES = 8 * 2**20
+"""Memory of the rows that eigenpairs are judged by: thousands at usual latent sizes."""
 
 
 @torch.no_grad()
@@ -43,22 +46,22 @@ def span_moments(
 
 
 @torch.no_grad()
-def held_out_moments(
+def evidence_of(
     observables: LearntObservables | Dictionary, reservoir: Reservoir
-) -> Moments | None:
-    """Moments of the latent states at ``"start"`` and ``"end"`` of paths the fit never trained on.
+) -> Evidence | None:
+    """Latent states at both ends of paths the fit never trained on, to judge eigenpairs by.
 
-    For residuals that the fit's own rows cannot flatter. None if so few rows came that none was
-    held out.
+    None if so few rows came that none was held out.
     """
-    paths = reservoir.held_out(len(reservoir))
+    most = _EVIDENCE_BYTES // (2 * 4 * observables.latent)
+    paths = reservoir.held_out(len(reservoir))[:most]
     if len(paths) == 0:
         return None
-    moments = Moments(layer_pairs(("start", "end"), "ends"))
-    for part in torch.split(paths, _CHUNK):
-        start, end = observables.encode(part[:, [0, -1]]).unbind(1)
-        moments.update({"start": start, "end": end})
-    return moments
+    start, end = observables.encode(paths[:, [0, -1]]).unbind(1)
+    # Of a learnt encoder the first coordinates are the state and something more, a function of it.
+    first = int(observables.constant)
+    state = slice(first, min(first + observables.features, observables.latent))
+    return Evidence(start, end, state, fitted=False)
 
 
 @torch.no_grad()

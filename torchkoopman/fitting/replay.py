@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Self
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 _FOLD = 5
@@ -51,6 +52,30 @@ class Reservoir:
         self._labels[slots[kept]] = labels[kept]
         self.seen += len(paths)
         self._filled = min(self.seen, capacity)
+        return self
+
+    def sync(self) -> Self:
+        """Share the sample among all processes of ``torch.distributed``, each by its rows seen."""
+        if not (dist.is_available() and dist.is_initialized()):
+            return self
+        mine = (self.seen, None if self._paths is None else self._paths[: self._filled].cpu())
+        parts = [mine] * dist.get_world_size()
+        dist.all_gather_object(parts, mine)
+        known = [(seen, paths) for seen, paths in parts if paths is not None and len(paths)]
+        if not known:
+            return self
+        device = known[0][1].device if self._paths is None else self._paths.device
+        capacity = self._allocate(known[0][1].to(device))
+        total = sum(seen for seen, _ in known)
+        capacity = min(capacity, total, *(len(p) * total // seen for seen, p in known))
+        drawn = []
+        for seen, paths in known:
+            rows = torch.linspace(0, len(paths) - 1, max(1, capacity * seen // total))
+            drawn.append(paths[rows.round().long()])
+        assert self._paths is not None
+        together = torch.cat(drawn)[: len(self._paths)]
+        self._paths[: len(together)] = together.to(self._paths)
+        self._filled, self.seen = len(together), total
         return self
 
     def sample(self, rows: int) -> Tensor:

@@ -7,17 +7,25 @@ exact right inverse, and it folds into the maps before and after it (see ``foldi
 from __future__ import annotations
 
 import copy
-import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from torchkoopman.observe.moments import Moments
+
+Frames = Literal["auto", "shared", "aligned"]
+"""Coordinates of the layers: one frame for all, a frame of its own for each, or what widths allow.
+
+``"shared"``: one center, rotation and scale from the pooled moments. Both sides of K are then the
+same coordinates, so its eigenvalues are those of the map between the layers themselves.
+``"aligned"``: each layer's own, rotated onto the last; a convention, on which eigenvalues depend.
+``"auto"``: shared where all layers have one width, otherwise aligned.
+"""
 
 _NULL = 1e-12
 """Directions with less than this share of the largest variance count as constant."""
@@ -39,9 +47,10 @@ class Coordinates(nn.Module):
         self, weight: Tensor, mean: Tensor, inverse_weight: Tensor, offset: Tensor | None = None
     ) -> None:
         super().__init__()
-        self.register_buffer("weight", weight)
+        # In one memory layout, so that a copy from a file gives the same bits.
+        self.register_buffer("weight", weight.contiguous())
         self.register_buffer("mean", mean)
-        self.register_buffer("inverse_weight", inverse_weight)
+        self.register_buffer("inverse_weight", inverse_weight.contiguous())
         self.register_buffer("offset", mean.clone() if offset is None else offset)
 
     @classmethod
@@ -96,14 +105,15 @@ class CoordinateOptions:
     whitening: float = 1.0
     """α of D = α + (1-α) Λ^(-1/2), Λ relative to its mean: 1 keeps the variances as they are,
     0 makes them equal."""
-    align: bool = True
-    """Rotate each layer onto the last by orthogonal Procrustes, so that the operator starts near
-    the identity. Not with ``shared``."""
-    shared: bool = False
-    """One frame for all layers, from their pooled moments: what keeps a rotation between layers a
-    rotation of the operator. Needs layers of one width."""
+    frames: Frames = "auto"
+    """One frame for all layers or one for each; see ``Frames``."""
+    massive: float = 1000.0
+    """A feature that deviates more than so many times the median one is scaled down to that. Some
+    features of language models are 10⁵ times larger than the others, which they would drown in a
+    relative ridge, in float32, and at more than 10 in random features of the state."""
 
     def __post_init__(self) -> None:
+        check_frames(self.frames)
         if not 0 <= self.whitening <= 1:
             raise ValueError(f"whitening={self.whitening} must lie between 0 (full) and 1 (none).")
         if not (self.rank in (-1, 0) or 0 < self.rank < 1 or self.rank % 1 == 0 < self.rank):
@@ -111,6 +121,35 @@ class CoordinateOptions:
                 f"rank={self.rank} must be -1 (all), 0 (Gavish–Donoho), a share of the variance "
                 "between 0 and 1, or a number of directions."
             )
+
+
+def check_frames(frames: str) -> None:
+    """Refuse an unknown kind of frames.
+
+    Raises:
+        ValueError: names the kinds there are.
+    """
+    if frames not in ("auto", "shared", "aligned"):
+        raise ValueError(
+            f"frames={frames!r} is unknown; choose 'auto', 'shared' (one frame for all layers) or "
+            "'aligned' (a frame for each, rotated onto the last)."
+        )
+
+
+def resolve_frames(frames: Frames, widths: Mapping[str, int]) -> Literal["shared", "aligned"]:
+    """What ``frames`` means for layers of these widths.
+
+    Raises:
+        ValueError: ``"shared"`` with layers of different widths.
+    """
+    check_frames(frames)
+    one = len(set(widths.values())) == 1
+    if frames == "shared" and not one:
+        raise ValueError(
+            f"layers share coordinates only if they have one width; they have {dict(widths)}. "
+            "Take frames='aligned' or 'auto', or choose layers of one width."
+        )
+    return "aligned" if frames == "aligned" or not one else "shared"
 
 
 def layer_coordinates(
@@ -124,22 +163,23 @@ def layer_coordinates(
         options: the steps.
 
     Raises:
-        ValueError: a layer that is constant, or ``shared`` with layers of different widths.
+        ValueError: a layer that is constant, or shared frames of layers of different widths.
     """
-    if options.shared:
+    widths = {layer: moments.features(layer) for layer in layers}
+    if resolve_frames(options.frames, widths) == "shared":
+        for layer in layers:
+            _require_motion(moments.cov(layer, layer), layer)
         mean, cov = _pooled(moments, layers)
-        spectrum = _eigh(cov, layers[0])
-        size = truncation_rank(spectrum[0], options.rank, moments.count)
-        shared = _principal(mean, spectrum, size, options.whitening)
+        axes = _axes(cov, layers[0], options.massive)
+        size = truncation_rank(axes.variances, options.rank, moments.count)
+        shared = _principal(mean, axes, size, options.whitening)
         return [copy.deepcopy(shared) for _ in layers]
-    spectra = {layer: _eigh(moments.cov(layer, layer), layer) for layer in layers}
-    wanted = max(truncation_rank(s, options.rank, moments.count) for s, _ in spectra.values())
-    size = min(wanted, *(truncation_rank(s, -1, moments.count) for s, _ in spectra.values()))
+    own = {layer: _axes(moments.cov(layer, layer), layer, options.massive) for layer in layers}
+    wanted = max(truncation_rank(a.variances, options.rank, moments.count) for a in own.values())
+    size = min(wanted, *(truncation_rank(a.variances, -1, moments.count) for a in own.values()))
     frames = [
-        _principal(moments.mean(layer), spectra[layer], size, options.whitening) for layer in layers
+        _principal(moments.mean(layer), own[layer], size, options.whitening) for layer in layers
     ]
-    if not options.align:
-        return frames
     last = frames[-1]
     return [
         frame.rotated(procrustes(last.weight @ moments.cov(layers[-1], layer) @ frame.weight.T))
@@ -177,37 +217,55 @@ def procrustes(cross: Tensor) -> Tensor:
 
 
 def _pooled(moments: Moments, layers: Sequence[str]) -> tuple[Tensor, Tensor]:
-    widths = {layer: moments.features(layer) for layer in layers}
-    if len(set(widths.values())) > 1:
-        raise ValueError(
-            f"layers share coordinates only if they have one width; they have {widths}. "
-            "Give shared=False, or choose layers of one width."
-        )
     means = torch.stack([moments.mean(layer) for layer in layers])
     within = torch.stack([moments.cov(layer, layer) for layer in layers]).mean(0)
     return means.mean(0), within + means.T.cov(correction=0).reshape(within.shape)
 
 
-def _eigh(cov: Tensor, layer: str) -> tuple[Tensor, Tensor]:
-    """Eigenvalues, descending, and eigenvectors of a covariance."""
-    values, vectors = torch.linalg.eigh(cov)
-    if not math.isfinite(values[-1].item()) or values[-1] <= 0:
+def _require_motion(cov: Tensor, layer: str) -> None:
+    """Refuse a layer whose covariance says that it does not vary, or that nothing is known."""
+    if not cov.isfinite().all():
+        raise ValueError(
+            f"layer {layer!r} has states so large that their covariance is not finite; leave such "
+            "rows out with a mask, or choose another layer."
+        )
+    if not cov.diagonal().max() > 0:
         raise ValueError(
             f"layer {layer!r} is constant over the {cov.shape[0]} features of all rows seen; there "
             "is no state to follow. Choose another layer, or stream more than one sample."
         )
-    return values.flip(0), vectors.flip(1)
 
 
-def _principal(
-    mean: Tensor, spectrum: tuple[Tensor, Tensor], size: int, whitening: float
-) -> Coordinates:
-    """Centred, projected, whitened and scaled coordinates; their mean square over features is 1.
+@dataclass(frozen=True)
+class _Axes:
+    """Principal axes of features divided by ``scales``."""
+
+    variances: Tensor
+    """Descending, ``(features,)``."""
+    vectors: Tensor
+    """Columns, ``(features, features)``."""
+    scales: Tensor
+    """1, and more for massive features, ``(features,)``."""
+
+
+def _axes(cov: Tensor, layer: str, massive: float) -> _Axes:
+    """Principal axes of a covariance, features scaled down to ``massive`` medians."""
+    _require_motion(cov, layer)
+    deviations = cov.diagonal().clamp(min=0).sqrt()
+    varying = deviations[deviations > _NULL * deviations.max()]
+    scales = (deviations / (massive * varying.median())).clamp(min=1)
+    values, vectors = torch.linalg.eigh(cov / torch.outer(scales, scales))
+    return _Axes(values.flip(0), vectors.flip(1), scales)
+
+
+def _principal(mean: Tensor, axes: _Axes, size: int, whitening: float) -> Coordinates:
+    """Centered, projected, whitened and scaled coordinates; their mean square over features is 1.
 
     S1 divides by the Frobenius norm of the whole data matrix, which depends on the number of
     samples; the root mean square does not.
     """
-    variances, axes = spectrum[0][:size], spectrum[1][:, :size]
+    variances, vectors = axes.variances[:size], axes.vectors[:, :size]
     spread = whitening + (1 - whitening) * (variances / variances.mean()).rsqrt()
     spread = spread / (spread.square() * variances).mean().sqrt()
-    return Coordinates((axes * spread).T, mean, axes / spread)
+    inverse = axes.scales[:, None] * vectors / spread
+    return Coordinates((vectors * spread / axes.scales[:, None]).T, mean, inverse)

@@ -12,16 +12,18 @@ from safetensors.torch import save_file
 from torchkoopman.koopman.surrogate import Surrogate
 from torchkoopman.observe.class_moments import LabelledMoments
 from torchkoopman.observe.moments import layer_pairs
+from torchkoopman.spectra.evidence import Evidence
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 _CONFIG = "torchkoopman.surrogate"
 _STATISTICS = "statistics/"
+_EVIDENCE = "evidence/"
 
 
 def save_surrogate(surrogate: Surrogate, path: str | Path) -> Path:
-    """Write a surrogate with its class statistics; the undo of its edits stays behind.
+    """Write a surrogate with its statistics and sampled rows; the undo of its edits stays behind.
 
     Args:
         surrogate: any; its tensors are written from the CPU.
@@ -34,6 +36,9 @@ def save_surrogate(surrogate: Surrogate, path: str | Path) -> Path:
     tensors = dict(surrogate.state_dict())
     if surrogate.statistics is not None:
         tensors |= {f"{_STATISTICS}{n}": t for n, t in surrogate.statistics.tensors().items()}
+    if surrogate.evidence is not None:
+        rows = {"start": surrogate.evidence.start, "end": surrogate.evidence.end}
+        tensors |= {f"{_EVIDENCE}{name}": tensor for name, tensor in rows.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     save_file(plain, path, {_CONFIG: json.dumps(surrogate.config())})
@@ -57,12 +62,19 @@ def load_surrogate(path: str | Path) -> Surrogate:
                 f"{path} holds no surrogate; files of edited models are for load(model, path)."
             )
         tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    described = json.loads(config)
     try:
-        surrogate = Surrogate.from_config(json.loads(config))
+        surrogate = Surrogate.from_config(described)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     moments = {n.removeprefix(_STATISTICS): t for n, t in tensors.items() if _is_moment(n)}
-    surrogate.load_state_dict({n: t for n, t in tensors.items() if not _is_moment(n)})
+    rows = {end: tensors.pop(f"{_EVIDENCE}{end}", None) for end in ("start", "end")}
+    if described.get("evidence") and rows["start"] is not None and rows["end"] is not None:
+        start, end = rows["start"], rows["end"]
+        surrogate.evidence = Evidence.from_config(described["evidence"], start, end)
+    own = {name: tensor for name, tensor in tensors.items() if not _is_moment(name)}
+    # Assigned, not copied, for the structure is float32 and the tensors may be float64.
+    surrogate.load_state_dict(own, assign=True)
     if moments:
         pairs = layer_pairs(("start", "end"), "ends")
         surrogate.statistics = LabelledMoments(pairs).load(moments)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-_CONDITION_LIMIT = 1e8
+CONDITION_LIMIT = 1e8
 """Eigenvectors worse conditioned than this (in float64) do not carry a fractional power."""
 
 
@@ -27,7 +27,7 @@ def logarithm(matrix: Tensor) -> Tensor:
             "(Stable, BlockDiagonal)."
         )
     condition = torch.linalg.cond(vectors).item()
-    if condition > _CONDITION_LIMIT:
+    if condition > CONDITION_LIMIT:
         raise ValueError(
             f"the operator is nearly defective (eigenvector condition {condition:.1e}), so its "
             "fractional powers cannot be trusted. Ask for whole steps, or fit a generator family."

@@ -48,6 +48,35 @@ def koopman_matrix(moments: Moments, ridge: float, constant: bool) -> Tensor:
     return solve_ridge(second, moments.second("start", "end"), ridge).T
 
 
+def best_ridge(moments: Moments, precision: torch.dtype) -> float:
+    """The relative ridge of least generalised cross-validation error (Golub, Heath & Wahba 1979).
+
+    Of powers of ten, from the rounding of the states' precision to 1e-5; each latent coordinate of
+    the end counts by its own variance. Noise asks for more of it, exact dynamics for none: of those
+    that do equally well, as far as moments can tell, the least is taken.
+
+    Args:
+        moments: of ``"start"`` and ``"end"``, the first coordinate of both constant.
+        precision: of the states.
+    """
+    start = moments.cov("start", "start")[1:, 1:]
+    deviation = moments.cov("end", "end").diagonal()[1:].clamp(min=0).sqrt()
+    varying = deviation > 1e-12 * deviation.max()
+    cross = moments.cov("start", "end")[1:, 1:][:, varying] / deviation[varying]
+    sizes, axes = torch.linalg.eigh(start)
+    sizes, shares = sizes.clamp(min=0), (axes.T @ cross).square().sum(1)
+    least = 12 if precision == torch.float64 else 9
+    ridges = [10.0**-power for power in range(least, 4, -1)]
+    scores = []
+    for ridge in ridges:
+        kept = sizes + ridge * sizes.mean()
+        error = varying.sum() - (2 * shares / kept - sizes * shares / kept.square()).sum()
+        free = 1 - (1 + (sizes / kept).sum()) / moments.count
+        scores.append((error.clamp(min=0) / free.clamp(min=1e-3).square()).item())
+    enough = 1.001 * min(scores) + 1e-13 * int(varying.sum())
+    return next(r for r, score in zip(ridges, scores, strict=True) if score <= enough)
+
+
 def pool(moments: Moments, pairs: Sequence[tuple[str, str]]) -> Moments:
     """The moments of several (start, end) pairs of variables as one stream of pairs."""
     pooled = moments.between(*pairs[0])

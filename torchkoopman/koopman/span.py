@@ -102,9 +102,15 @@ class FitRecord:
     baselines: dict[str, float] = field(default_factory=dict)
     """Trivial baseline → FVU of the last layer on the same rows."""
     frames: str = ""
-    """``"shared"`` or ``"aligned"``: whether the layers have one frame, or one each."""
+    """``"shared"``: λ is that of the map between the layers; ``"aligned"``: each layer has a frame
+    of its own, and λ depends on them."""
     dynamics: str = ""
-    """``"step"`` or ``"span"``: whether one step leads from each layer to the next, or one matrix
-    from the first to the last."""
+    """``"step"``: K is a power of one matrix for every step; ``"span"``: it leads from the first
+    layer to the last alone; ``"skip"``: no matrix did better than the identity."""
     notes: tuple[str, ...] = ()
-    """What a reader of the surrogate should know of its fit."""
+    """What the fit chose for the user and why, what it left out, one sentence each."""
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> FitRecord:
+        """The record that ``dataclasses.asdict`` and JSON made ``config`` of."""
+        return cls(**{**config, "notes": tuple(config.get("notes", ()))})

@@ -17,6 +17,7 @@ from torchkoopman.koopman.coordinates import Coordinates
 from torchkoopman.koopman.edits import Edit
 from torchkoopman.koopman.folding import Replacement, fold
 from torchkoopman.koopman.learnt import LearntObservables
+from torchkoopman.koopman.looks import Looks
 from torchkoopman.koopman.observables import Dictionary
 from torchkoopman.koopman.operators import Operator, operator_from_config
 from torchkoopman.koopman.span import FitRecord, Span
@@ -29,10 +30,11 @@ if TYPE_CHECKING:
     from torchkoopman.observe.class_moments import LabelledMoments
     from torchkoopman.observe.trajectory import InputSpec
     from torchkoopman.observe.views import View
+    from torchkoopman.spectra.evidence import Evidence
     from torchkoopman.spectra.pseudospectrum import Kind
 
 
-class Surrogate(nn.Module):
+class Surrogate(Looks):
     """A linear system that stands for the layers of a span.
 
     Calling it leads a state of the first layer, ``(batch, positions, features)``, to the last.
@@ -46,6 +48,7 @@ class Surrogate(nn.Module):
         operator: Operator,
         record: FitRecord,
         statistics: LabelledMoments | None = None,
+        evidence: Evidence | None = None,
     ) -> None:
         super().__init__()
         self.span = span
@@ -56,13 +59,10 @@ class Surrogate(nn.Module):
         self.statistics = statistics
         """Moments of the latent states ``"start"`` and ``"end"`` of the span, per class where
         labels were given: what :meth:`spectrum` and ``unlearn`` know of the data."""
+        self.evidence = evidence
+        """A sample of the latent states' rows, by which :meth:`spectrum` judges its modes."""
         self.edits: tuple[Edit, ...] = ()
         """What was done to the operator since the fit, last edit last."""
-
-    @property
-    def layers(self) -> tuple[str, ...]:
-        """Names of the layers, first in depth first."""
-        return self.span.layers
 
     @property
     def inputs(self) -> tuple[InputSpec, ...]:
@@ -135,7 +135,13 @@ class Surrogate(nn.Module):
     def spectrum(self) -> Spectrum:
         """Eigenvalues of K over the whole span, with modes, rates, residuals and energies."""
         total = None if self.statistics is None else self.statistics.total()
-        return spectrum_of(self.operator.matrix(1.0), total)
+        return spectrum_of(
+            self.operator.matrix(1.0),
+            total,
+            self.evidence,
+            steps=len(self.layers) - 1,
+            frames=self.record.frames,
+        )
 
     def pseudospectrum(
         self,
@@ -156,10 +162,6 @@ class Surrogate(nn.Module):
         return pseudospectrum_of(
             K, total, kind=kind, real=real, imag=imag, points=points, rank=rank
         )
-
-    def time(self, layer: str) -> float:
-        """Depth-time of a layer."""
-        return self.span.times[self._index(layer)]
 
     @torch.no_grad()
     def replacement(self, start: str | None = None, end: str | None = None) -> Replacement:
@@ -191,6 +193,7 @@ class Surrogate(nn.Module):
             "operator": self.operator.config(),
             "record": asdict(self.record),
             "edits": [edit.card() for edit in self.edits],
+            "evidence": None if self.evidence is None else self.evidence.config(),
         }
 
     def card(self) -> dict[str, Any]:
@@ -216,17 +219,21 @@ class Surrogate(nn.Module):
             [Coordinates.zeros(size, features) for size, features in config["sizes"]],
             kinds[config["observables"]["kind"]].from_config(config["observables"]),
             operator_from_config(config["operator"]),
-            FitRecord(**{**config["record"], "notes": tuple(config["record"].get("notes", ()))}),
+            FitRecord.from_config(config["record"]),
         )
         surrogate.edits = tuple(Edit.from_card(card) for card in config["edits"])
         return surrogate
 
     def __repr__(self) -> str:
+        record = self.record
         where = f"{self.layers[0]} → {self.layers[-1]}, {len(self.layers)} layers"
-        fvu = self.record.fvu.get(self.layers[-1])
-        quality = "" if fvu is None else f", {self.record.rows} rows, FVU of the latest {fvu:.4f}"
-        kind = f"{self.record.method}, {type(self.operator).__name__} {self.latent}×{self.latent}"
-        return f"Surrogate({where}; {kind}{quality}{', edited' if self.edits else ''})"
+        kind = f"{record.method}, {type(self.operator).__name__} {self.latent}×{self.latent}"
+        if record.frames:
+            kind += f", {record.frames} frames, dynamics by {record.dynamics}"
+        fvu = record.fvu.get(self.layers[-1])
+        quality = "" if fvu is None else f", {record.rows} rows, FVU of the latest {fvu:.4f}"
+        notes = "".join(f"; {note}" for note in record.notes)
+        return f"Surrogate({where}; {kind}{quality}{', edited' if self.edits else ''}{notes})"
 
     def _decode_at(self, latent: Tensor, time: float) -> Tensor:
         """The state at any depth-time, between two layers mixed from both their coordinates."""
@@ -246,15 +253,3 @@ class Surrogate(nn.Module):
         if self._index(start) >= self._index(end):
             raise ValueError(f"start={start!r} must come before end={end!r} in {self.layers}.")
         return start, end
-
-    def frames(self) -> list[Coordinates]:
-        """Coordinates of each layer."""
-        return [frame for frame in self.coordinates if isinstance(frame, Coordinates)]
-
-    def _frame(self, layer: str) -> Coordinates:
-        return self.frames()[self._index(layer)]
-
-    def _index(self, layer: str) -> int:
-        if layer not in self.layers:
-            raise ValueError(f"the surrogate knows the layers {self.layers}, not {layer!r}.")
-        return self.layers.index(layer)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 Pair = tuple[str, str]
-PairKind = Literal["ends", "adjacent", "all"]
+PairKind = Literal["ends", "chain", "adjacent", "all"]
 
 _BLOCK, _ROWS = 128, 256
 """Columns of a block of a symmetric product; rows that float32 sums before float64 takes over."""
@@ -34,7 +34,8 @@ def layer_pairs(layers: Sequence[str], kind: PairKind) -> list[Pair]:
     """The pairs of variables whose covariances a fit over ``layers`` needs.
 
     Every layer with itself, and across layers: the first with the last (``"ends"``); besides that
-    each with the next, with the first and with the last (``"adjacent"``); or all (``"all"``).
+    each with the next (``"chain"``), also with the first and with the last (``"adjacent"``); or all
+    (``"all"``).
     """
     own = [(layer, layer) for layer in layers]
     from_first = [(layers[0], later) for later in layers[1:]]
@@ -42,12 +43,14 @@ def layer_pairs(layers: Sequence[str], kind: PairKind) -> list[Pair]:
     match kind:
         case "ends":
             return [*own, *to_last[:1]]
+        case "chain":
+            return [*own, *dict.fromkeys([*pairwise(layers), *to_last[:1]])]
         case "adjacent":
             return [*own, *dict.fromkeys([*pairwise(layers), *from_first, *to_last])]
         case "all":
             later = ((a, b) for depth, a in enumerate(layers) for b in layers[depth + 1 :])
             return [*own, *later]
-    raise ValueError(f"pairs={kind!r} is unknown; choose 'ends', 'adjacent' or 'all'.")
+    raise ValueError(f"pairs={kind!r} is unknown; choose 'ends', 'chain', 'adjacent' or 'all'.")
 
 
 class Moments:
@@ -138,6 +141,31 @@ class Moments:
             self._means[name] += delta[name] * (other.count / total)
         self.count = total
         return self
+
+    def minus(self, other: Moments) -> Moments:
+        """The moments of the rows of this stream that are not in ``other``: :meth:`merge` undone.
+
+        Raises:
+            ValueError: ``other`` has other pairs, or as many rows or more.
+        """
+        if other.pairs != self.pairs or other.count >= self.count:
+            raise ValueError(
+                f"cannot take {other.count} rows of {other.pairs} out of {self.count} rows of "
+                f"{self.pairs}; they must be part of the stream, and some rows must be left."
+            )
+        if other.count == 0:
+            return Moments(self.pairs).merge(self)
+        rest = Moments(self.pairs, precision=self.precision)
+        rest.count = self.count - other.count
+        share = other.count / rest.count
+        for name in self.names:
+            shift = self._means[name] - other._means[name]
+            rest._means[name] = self._means[name] + share * shift
+        delta = {name: other._means[name] - rest._means[name] for name in self.names}
+        for (a, b), scatter in self._scatters.items():
+            between = torch.outer(delta[a], delta[b]) * (rest.count * other.count / self.count)
+            rest._scatters[a, b] = scatter - other._scatters[a, b] - between
+        return rest
 
     def affine(self, maps: Mapping[str, tuple[Tensor, Tensor]]) -> Moments:
         """Moments of the affine images ``weight @ x + bias`` of the variables named in ``maps``.

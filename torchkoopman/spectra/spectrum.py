@@ -1,8 +1,7 @@
 """The spectrum of a surrogate's operator: what its eigenvalues are and how far to trust them.
 
 λ are eigenvalues of K over the whole span (discrete time), ω = log λ their rates per unit of depth
-(continuous time, principal branch). The residual of an eigenpair is that of ResDMD (Colbrook &
-Townsend 2024), from second moments alone.
+(continuous time, principal branch). What the data say of each is in ``evidence.py``.
 """
 
 from __future__ import annotations
@@ -14,13 +13,22 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from torchkoopman.spectra.evidence import judge, without_rows
 from torchkoopman.spectra.matrices import matrix_of
+from torchkoopman.spectra.plotting import draw
 
 if TYPE_CHECKING:
-    from torchkoopman.observe.moments import Moments
+    from matplotlib.axes import Axes
 
-_BELIEVED = 0.1
-"""Default of :meth:`Spectrum.trusted`: the law accounts for 99 % of its prediction's square."""
+    from torchkoopman.observe.moments import Moments
+    from torchkoopman.spectra.evidence import Evidence
+
+_OFF = 0.05
+"""Default of :meth:`Spectrum.trusted`: how far off an eigenvalue may be and be called right."""
+_LEEWAY = 0.1
+"""By so much at most a large standard error may loosen what is asked of the closure."""
+_ON_CIRCLE = 1e-10
+"""Moduli this near to 1, relatively, are 1 up to the rounding of an eigenvalue in float64."""
 
 
 @dataclass(frozen=True)
@@ -35,12 +43,32 @@ class Spectrum:
     functionals: Tensor
     """Left eigenvectors w with ``wᴴ K = λ wᴴ``: ``wᴴ z`` is the eigenfunction. Unit columns."""
     residuals: Tensor | None
-    """Error of each eigenfunction's law φ(end) = λ φ(start) on the data of the fit, relative to the
-    size of φ(start): 0 is exact. Shape ``(latent,)``; NaN where the data never excite φ, None
-    without data."""
+    """Error of each eigenfunction's law φ(end) = λ φ(start), relative to the size of φ(start): 0 is
+    exact. On rows the fit has not seen, or each predicted by the fit without it. Shape
+    ``(latent,)``; NaN where the data never excite φ, None without data."""
     energies: Tensor | None
     """Share of the latent states' second moment that each mode carries; non-orthogonal modes
     overlap, so shares are normalised to sum to 1. Shape ``(latent,)``; None without data."""
+    errors: Tensor | None = None
+    """Standard error of each λ by sampling, for independent rows and a fit across the span; shape
+    ``(latent,)``, None without data. Rows of one sample, such as tokens, are not independent, and
+    true errors are then larger."""
+    closures: Tensor | None = None
+    """How much of the law's error is a function of the start and no noise, relative to the size of
+    φ; shape ``(latent,)``, None where no rows were kept. See ``evidence.py``."""
+    steps: int = 1
+    """Layers that the span leads over; :attr:`per_step` is λ for one of them."""
+    frames: str = ""
+    """``"shared"`` where all layers have one frame, so that λ is that of the map between them;
+    ``"aligned"`` where each has its own, on which λ depends; empty where it is not known."""
+
+    @property
+    def per_step(self) -> Tensor:
+        """``λ^(1/steps)``, principal branch; complex, shape ``(latent,)``.
+
+        What each layer does where all do the same: 77 over seven layers is 1.86 a layer.
+        """
+        return (self.rates / self.steps).exp()
 
     @property
     def rates(self) -> Tensor:
@@ -63,6 +91,17 @@ class Spectrum:
         return -self.rates.real
 
     @property
+    def timescales(self) -> Tensor:
+        """``-1 / log |λ|``, in spans (as the decays): the time in which a mode shrinks to 1/e.
+
+        As in deeptime and kooplearn, with a lag of one span. Infinite on the unit circle (within
+        1e-10 of it, which is rounding), negative for a mode that grows, by e in minus that time,
+        and 0 for λ = 0. Float64, shape ``(latent,)``.
+        """
+        logs = self.moduli.log()
+        return torch.where(logs.abs() <= _ON_CIRCLE, torch.inf, -1 / logs)
+
+    @property
     def radius(self) -> float:
         """Spectral radius, the largest |λ|; 0 if no mode was kept."""
         return max(self.moduli.tolist(), default=0.0)
@@ -71,15 +110,22 @@ class Spectrum:
         """Number of modes outside the unit circle by more than ``tolerance``."""
         return int((self.moduli > 1 + tolerance).sum())
 
-    def trusted(self, tolerance: float = _BELIEVED, energy: float = 1e-9) -> Tensor:
+    def trusted(self, tolerance: float = _OFF, energy: float = 1e-9) -> Tensor:
         """Which modes the data bear out: bool, shape ``(latent,)``.
 
-        A mode is trusted if its residual is at most ``tolerance · |λ|`` and it carries at least the
-        share ``energy`` of the latent states. Relative to |λ|, since whatever shrinks to nearly
-        nothing obeys φ(end) ≈ λ φ(start) for any small λ. Spurious eigenvalues, of a dictionary
-        that is not closed under the dynamics or of noise, have large residuals (Colbrook & Townsend
-        2024). A true one may have too, where the layers themselves are noisy; and with few rows per
-        observable a fit agrees with its noise.
+        A mode is trusted if it carries at least the share ``energy`` of the latent states, and
+
+        * its law holds row by row: residual at most ``tolerance · max(1, |λ|)``, and at most
+          ``2 · tolerance · |λ|``, since whatever shrinks to nearly nothing obeys
+          φ(end) ≈ λ φ(start) for any small λ; or
+        * it holds in the mean, the rest being noise: closure at most ``tolerance`` and three
+          standard errors (0.1 at most), and λ itself more than ``tolerance`` and two standard
+          errors from zero.
+
+        So a trusted λ of a normal operator is off by no more than ``tolerance`` and three standard
+        errors; far from normal ones can be further off (see :meth:`Surrogate.pseudospectrum`).
+        Spurious eigenvalues, of a dictionary that is not closed under the dynamics or of noise,
+        have large residuals and closures. A true one may have too, where few rows cannot tell.
 
         Raises:
             ValueError: the spectrum was made without data, or a negative threshold.
@@ -92,7 +138,13 @@ class Spectrum:
             )
         if tolerance < 0 or energy < 0:
             raise ValueError(f"tolerance={tolerance}, energy={energy} must not be negative.")
-        lawful = self.residuals <= tolerance * self.moduli
+        size = self.moduli
+        row_by_row = self.residuals <= tolerance * torch.minimum(size.clamp(min=1), 2 * size)
+        lawful = row_by_row
+        if self.closures is not None and self.errors is not None:
+            allowed = tolerance + (3 * self.errors).clamp(max=_LEEWAY)
+            nonzero = size > torch.maximum(2 * self.errors, torch.full_like(size, tolerance))
+            lawful = row_by_row | ((self.closures <= allowed) & nonzero)
         return lawful & (self.energies >= energy)
 
     def keep(self, chosen: Tensor) -> Spectrum:
@@ -116,48 +168,109 @@ class Spectrum:
             functionals=self.functionals[:, chosen],
             residuals=None if self.residuals is None else self.residuals[chosen],
             energies=None if self.energies is None else self.energies[chosen],
+            errors=None if self.errors is None else self.errors[chosen],
+            closures=None if self.closures is None else self.closures[chosen],
         )
 
     def summary(self, modes: int = 10) -> str:
-        """A table of the leading modes: λ, |λ|, decay, turns, residual, energy.
+        """A table of modes: λ ± error, |λ|, decay, turns, residual, closure, energy.
 
-        A ``?`` ends the line of a mode that is not :meth:`trusted`.
+        Trusted modes come first, and among equals those that carry most energy; a ``?`` ends the
+        line of a mode that is not :meth:`trusted`. Without data the largest |λ| come first.
         """
-        head = (
-            f"{len(self.eigenvalues)} modes, spectral radius {self.radius:.4f}, "
-            f"{self.outside()} outside the unit circle"
-        )
-        trusted = torch.ones_like(self.moduli, dtype=torch.bool)
-        if self.residuals is not None:
-            trusted = self.trusted()
-            head += f", {int(trusted.sum())} trusted (residual ≤ {_BELIEVED} |λ|; others: ?)"
-        lines = [head, f"{'λ (span)':>19} {'|λ|':>7} {'decay':>8} {'turns':>8} {'residual':>9}"]
-        lines[1] += f" {'energy':>7}  "
-        for k in range(min(modes, len(self.eigenvalues))):
+        lines = [self._head(), *self._meaning(), _COLUMNS]
+        order, trusted = self._order()
+        for k in order[:modes]:
             value = self.eigenvalues[k]
-            number = f"{value.real:+.4f} {value.imag:+.4f}i"
-            residual = "" if self.residuals is None else f"{self.residuals[k]:9.4f}"
-            energy = "" if self.energies is None else f"{self.energies[k]:7.1%}"
+            cells = (
+                f"{value.real:+.4f} {value.imag:+.4f}i",
+                *(_cell(column, k) for column in (self.errors, self.residuals, self.closures)),
+                "" if self.energies is None else f"{self.energies[k]:.1%}",
+            )
             lines.append(
-                f"{number:>19} {self.moduli[k]:7.4f} {self.decays[k]:+8.4f} "
-                f"{self.frequencies[k]:+8.4f} {residual:>9} {energy:>7}"
+                f"{cells[0]:>19} {cells[1]:>7} {self.moduli[k]:8.4f} {self.decays[k]:+8.4f} "
+                f"{self.frequencies[k]:+8.4f} {cells[2]:>9} {cells[3]:>8} {cells[4]:>7}"
                 f"{'  ' if trusted[k] else ' ?'}"
             )
         if len(self.eigenvalues) > modes:
             lines.append(f"… and {len(self.eigenvalues) - modes} more")
         return "\n".join(lines)
 
+    def _head(self) -> str:
+        head = f"{len(self.eigenvalues)} modes"
+        if self.residuals is not None:
+            trusted = self.trusted()
+            head += f", {int(trusted.sum())} trusted (others: ?)"
+            if trusted.any():
+                head += f", the largest trusted |λ| {self.moduli[trusted].max():.4f}"
+        head += f"; spectral radius {self.radius:.4f}"
+        if self.steps > 1:
+            head += f", {self.radius ** (1 / self.steps):.4f} per step of {self.steps}"
+        return f"{head}; {self.outside()} outside the unit circle"
+
+    def _meaning(self) -> list[str]:
+        match self.frames:
+            case "shared":
+                return ["one frame for all layers: λ is that of the map between the layers"]
+            case "aligned":
+                return ["each layer has its own frame: λ depends on these, it is not the system's"]
+        return []
+
+    def _order(self) -> tuple[list[int], Tensor]:
+        """Modes as :meth:`summary` lists them, and which are trusted (all, without data)."""
+        trusted = torch.ones_like(self.moduli, dtype=torch.bool)
+        if self.residuals is None or self.energies is None:
+            return list(range(len(self.moduli))), trusted
+        trusted, energies = self.trusted(), self.energies.nan_to_num(0).tolist()
+        order = sorted(range(len(energies)), key=lambda k: (not trusted[k], -energies[k]))
+        return order, trusted
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Eigenvalues and the unit circle: trusted modes filled, others hollow, area by energy.
+
+        The view holds the circle and all trusted modes; the title counts what lies beyond it.
+
+        Args:
+            ax: matplotlib axes to draw on; None for a new figure.
+
+        Raises:
+            ImportError: matplotlib is not installed (the extra ``torchkoopman[plot]``).
+        """
+        trusted = None if self.residuals is None else self.trusted()
+        return draw(self.eigenvalues, trusted, self.energies, ax)
+
     def __str__(self) -> str:
         return self.summary()
 
 
+_COLUMNS = (
+    f"{'λ (span)':>19} {'± error':>7} {'|λ|':>8} {'decay':>8} {'turns':>8} {'residual':>9} "
+    f"{'closure':>8} {'energy':>7}  "
+)
+
+
+def _cell(column: Tensor | None, k: int) -> str:
+    return "" if column is None else f"{column[k]:.4f}"
+
+
 @torch.no_grad()
-def spectrum_of(matrix: Tensor, moments: Moments | None = None) -> Spectrum:
+def spectrum_of(
+    matrix: Tensor,
+    moments: Moments | None = None,
+    evidence: Evidence | None = None,
+    *,
+    steps: int = 1,
+    frames: str = "",
+) -> Spectrum:
     """The spectrum of ``matrix`` (K over the span), shape ``(latent, latent)``.
 
     Args:
         matrix: the operator; it acts on columns, ``z_end ≈ K z_start``.
         moments: of the latent states ``"start"`` and ``"end"``, for residuals and energies.
+        evidence: rows of them; without any, residuals are estimated from the moments of the fit's
+            own rows, and there are no closures.
+        steps: layers that K leads over.
+        frames: ``"shared"`` or ``"aligned"``, if known; see :attr:`Spectrum.frames`.
 
     Raises:
         ValueError: the matrix is not square or not finite.
@@ -170,27 +283,17 @@ def spectrum_of(matrix: Tensor, moments: Moments | None = None) -> Spectrum:
     functionals = torch.linalg.pinv(modes).mH
     functionals = functionals / functionals.norm(dim=0)
     if moments is None or moments.count == 0:
-        return Spectrum(values, modes, functionals, None, None)
+        return Spectrum(values, modes, functionals, None, None, steps=steps, frames=frames)
+    closures = None
+    if evidence is None or not len(evidence.start):
+        residuals, errors = without_rows(values, modes, functionals, moments)
+    else:
+        told = judge(values, modes, functionals, moments, evidence)
+        residuals, errors, closures = told.residuals, told.errors, told.closures
+    energies = _energies(modes, moments)
     return Spectrum(
-        values,
-        modes,
-        functionals,
-        _residuals(values, functionals, moments),
-        _energies(modes, moments),
+        values, modes, functionals, residuals, energies, errors, closures, steps, frames
     )
-
-
-def _residuals(values: Tensor, functionals: Tensor, moments: Moments) -> Tensor:
-    """√(E|wᴴ z_end - λ wᴴ z_start|² / E|wᴴ z_start|²), each eigenvalue with its functional w."""
-    G = moments.second("start", "start").cpu().to(values.dtype)
-    A = moments.second("end", "start").cpu().to(values.dtype)
-    L = moments.second("end", "end").cpu().to(values.dtype)
-    forms = [torch.einsum("ik,ij,jk->k", functionals.conj(), M, functionals) for M in (G, A, L)]
-    start, cross, end = forms
-    error = end.real - 2 * (values.conj() * cross).real + values.abs().square() * start.real
-    # A functional the data never excites has no measurable law; its residual is unknown, hence nan.
-    excited = start.real > 1e-14 * G.diagonal().real.sum()
-    return torch.where(excited, error.clamp(min=0) / start.real, torch.nan).sqrt()
 
 
 def _energies(modes: Tensor, moments: Moments) -> Tensor:

@@ -1,0 +1,157 @@
+"""What stands for depth: one matrix for every step, one for the whole span, or none that helps."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Literal
+
+import torch
+
+from torchkoopman.fitting.quality import Unexplained
+from torchkoopman.koopman.regression import koopman_matrix, pool
+from torchkoopman.observe.moments import Moments
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from torch import Tensor
+
+    from torchkoopman.koopman.observables import Dictionary
+
+Dynamics = Literal["auto", "step", "span"]
+"""``"step"``: one matrix for the step from each layer to the next, pooled over all of them, so that
+every layer is predicted at its depth-time. ``"span"``: the last layer regressed on the first, which
+replaces the whole span best and says nothing of the layers between. ``"auto"``: the step matrix
+where it is at no layer worse than skipping and at the last not much worse than the span's, by rows
+kept out of both; otherwise the span's."""
+
+_SHARE = 5
+"""At most one row in so many is kept out of the fits that are compared."""
+_WORSE = 1.2
+"""A step matrix may leave so many times the span's unexplained variance: it says more."""
+_NEGLIGIBLE = 1e-6
+"""Differences of unexplained variance below this decide nothing: exact systems leave rounding."""
+
+
+def check_dynamics(dynamics: str) -> None:
+    """Refuse an unknown kind of dynamics.
+
+    Raises:
+        ValueError: names the kinds there are.
+    """
+    if dynamics not in ("auto", "step", "span"):
+        raise ValueError(f"dynamics={dynamics!r} is unknown; choose 'auto', 'step' or 'span'.")
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A matrix and what it is of."""
+
+    matrix: Tensor
+    """Of one step, or of the span; float64, ``(latent, latent)``."""
+    kind: Literal["step", "span", "skip"]
+    """What it stands for; ``"skip"`` is the identity."""
+    notes: tuple[str, ...] = ()
+    """Why it is not what one would expect, if so."""
+
+
+def closed_form(
+    total: Moments,
+    layers: Sequence[str],
+    dynamics: Dynamics,
+    ridge: float,
+    rows: Mapping[str, Tensor],
+    observables: Dictionary,
+    *,
+    skippable: bool,
+) -> Fit:
+    """The least-squares matrix of the dynamics asked for, or of the one that held-out rows prefer.
+
+    Args:
+        total: moments of the layers' latent states.
+        layers: in order of depth.
+        dynamics: see ``Dynamics``.
+        ridge: relative.
+        rows: layer → latent states of a sample of the rows in ``total``, ``(rows, latent)``.
+        observables: read the state off a latent one.
+        skippable: whether all layers have one frame, so that the identity means skipping.
+    """
+    spans = [(layers[0], layers[-1])]
+    steps = list(pairwise(layers))
+    if dynamics == "step":
+        return Fit(koopman_matrix(pool(total, steps), ridge, constant=True), "step")
+    whole = Fit(koopman_matrix(pool(total, spans), ridge, constant=True), "span")
+    held = len(rows[layers[0]]) if dynamics == "auto" else 0
+    held = min(held, total.count // _SHARE)
+    if held == 0 or total.count - held <= observables.latent:
+        return whole
+    every = len(rows[layers[0]]) // held
+    sample = {layer: values[::every][:held] for layer, values in rows.items()}
+    rest = total.minus(Moments(total.pairs).update(sample))
+    judge = _Judge(sample, layers, observables)
+    span = judge.last(koopman_matrix(pool(rest, spans), ridge, constant=True))
+    if len(layers) > 2:
+        step = judge.each(koopman_matrix(pool(rest, steps), ridge, constant=True))
+        note = _objection(step, span, judge.skip() if skippable else {}, layers[-1])
+        if note is None:
+            return Fit(koopman_matrix(pool(total, steps), ridge, constant=True), "step")
+        whole = Fit(whole.matrix, "span", (note,))
+    still = judge.skip()[layers[-1]] if skippable else float("inf")
+    if span > still + _NEGLIGIBLE:
+        note = (
+            f"on held-out rows a matrix across the span leaves {span:.3g} of the variance of "
+            f"{layers[-1]!r} unexplained and skipping the span {still:.3g}: K is the identity"
+        )
+        return Fit(torch.eye(observables.latent).to(whole.matrix), "skip", (*whole.notes, note))
+    return whole
+
+
+def _objection(
+    step: Mapping[str, float], span: float, skip: Mapping[str, float], last: str
+) -> str | None:
+    """Why the step matrix is not taken; None if it is."""
+    worse = [layer for layer, still in skip.items() if not step[layer] <= still + _NEGLIGIBLE]
+    ending = "so K leads across the span and says nothing of the layers between"
+    if worse:
+        layer = worse[-1]
+        return (
+            f"one matrix for every step leaves {step[layer]:.3g} of the variance of {layer!r} "
+            f"unexplained on held-out rows, skipping to it {skip[layer]:.3g}, {ending}"
+        )
+    if not step[last] <= _WORSE * span + _NEGLIGIBLE:
+        return (
+            f"one matrix for every step leaves {step[last]:.3g} of the variance of {last!r} "
+            f"unexplained on held-out rows, one across the span {span:.3g}, {ending}"
+        )
+    return None
+
+
+class _Judge:
+    """Unexplained variance, in coordinates, of rows that were kept out."""
+
+    def __init__(
+        self, rows: Mapping[str, Tensor], layers: Sequence[str], observables: Dictionary
+    ) -> None:
+        self._start = rows[layers[0]].double()
+        self._later = {layer: observables.decode(rows[layer].double()) for layer in layers[1:]}
+        self._observables = observables
+
+    def each(self, step: Tensor) -> dict[str, float]:
+        """Of every later layer by powers of a step's matrix."""
+        latent, told = self._start, {}
+        for layer, truth in self._later.items():
+            latent = latent @ step.T
+            told[layer] = self._value(latent, truth)
+        return told
+
+    def last(self, matrix: Tensor) -> float:
+        """Of the last layer by the span's matrix."""
+        return self._value(self._start @ matrix.T, list(self._later.values())[-1])
+
+    def skip(self) -> dict[str, float]:
+        """Of every later layer by the first one's state."""
+        return {layer: self._value(self._start, truth) for layer, truth in self._later.items()}
+
+    def _value(self, latent: Tensor, truth: Tensor) -> float:
+        return Unexplained().update(self._observables.decode(latent), truth).value

@@ -1,0 +1,269 @@
+"""What one surrogate shows of itself beside its spectrum: modes, eigenfunctions, their dynamics."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from torchkoopman.koopman.arithmetic import own_precision
+from torchkoopman.koopman.coordinates import Coordinates
+from torchkoopman.koopman.decomposition import Decomposition, decompose
+from torchkoopman.koopman.modes import (
+    Modes,
+    mean_amplitudes,
+    mode_indices,
+    modes_at,
+    require_pairs,
+)
+from torchkoopman.koopman.observables import Dictionary
+from torchkoopman.koopman.readouts import (
+    Readout,
+    exact_readout,
+    jacobian_readout,
+    regressed_readout,
+)
+from torchkoopman.koopman.states import require_states
+from torchkoopman.spectra.normality import NonNormality, non_normality
+from torchkoopman.spectra.spectrum import spectrum_of
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torchkoopman.koopman.learnt import LearntObservables
+    from torchkoopman.koopman.operators import Operator
+    from torchkoopman.koopman.span import Span
+    from torchkoopman.observe.class_moments import LabelledMoments
+
+
+class Looks(nn.Module):
+    """The part of a surrogate that is looked at; the modes of all its methods have one order.
+
+    It is that of ``surrogate.spectrum()``, so ``spectrum.trusted()`` chooses modes here.
+    """
+
+    span: Span
+    observables: Dictionary | LearntObservables
+    operator: Operator
+    statistics: LabelledMoments | None
+    coordinates: nn.ModuleList
+
+    @own_precision
+    def modes(self, layer: str | None = None, states: Tensor | None = None) -> Modes:
+        """Koopman modes in a layer's own space, by default the last layer's.
+
+        For DMD and EDMD they are exact: the sum over modes is what the surrogate decodes. A learnt
+        decoder has no exact modes: without ``states`` those of its Jacobian at the mean latent
+        state are given (of the fit's rows, carried to the layer; of the layer's mean state where
+        the surrogate has no statistics). ``Modes.exact`` and ``Modes.note`` say which.
+
+        Args:
+            layer: one of the surrogate's.
+            states: states of that layer, ``(batch, positions, features)``, every row counted, on
+                which the modes of a learnt decoder are found by least squares.
+
+        Raises:
+            ValueError: an unknown layer, an operator without a basis of eigenvectors, states for a
+                dictionary (whose modes are exact), states of another width or too few.
+        """
+        layer = self.layers[-1] if layer is None else layer
+        readout = self._readout(layer, states)
+        total = None if self.statistics is None else self.statistics.total()
+        return modes_at(layer, self.time(layer), self._parts(), readout, total)
+
+    @own_precision
+    def eigenfunctions(
+        self, state: Tensor, layer: str | None = None, mask: Tensor | None = None
+    ) -> Tensor:
+        """φ_k(x) of a layer's states, by default the first layer's.
+
+        ``φ_k(x) = w_kᴴ ψ(C(x))``, scaled so that ``Σ_k φ_k(x) v_k`` with the layer's
+        :meth:`modes` is the state again. The law of an eigenfunction is φ(x_end) = λ φ(x_start);
+        the spectrum's residuals measure it.
+
+        Args:
+            state: ``(batch, positions, features)``.
+            layer: whose states they are.
+            mask: positions that count, bool, ``(batch, positions)``; values at others mean nothing.
+
+        Returns:
+            ``(batch, positions, modes)``, complex128 as the modes, on the states' device.
+
+        Raises:
+            ValueError: an unknown layer, another shape or width, or an operator without a basis of
+                eigenvectors.
+            TypeError: states or a mask of another kind.
+        """
+        return self._eigenfunctions(state, layer, mask, self._parts())
+
+    @own_precision
+    def amplitudes(self, state: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        """PyDMD's b: how strongly each mode takes part.
+
+        With a state of the first layer, its eigenfunction values, complex, ``(batch, positions,
+        modes)``; without, their RMS over the rows of the fit, real, ``(modes,)``.
+
+        Raises:
+            ValueError: no state given and no statistics of the fit; and as
+                :meth:`eigenfunctions` does.
+        """
+        if state is not None:
+            return self.eigenfunctions(state, mask=mask)
+        if self.statistics is None:
+            raise ValueError(
+                "this surrogate has no statistics of its fit, so there is no mean amplitude; give "
+                "amplitudes() a state of the first layer."
+            )
+        return mean_amplitudes(self._parts(), self.statistics.total())
+
+    @own_precision
+    def dynamics(
+        self, state: Tensor, times: Sequence[float] | None = None, mask: Tensor | None = None
+    ) -> Tensor:
+        """PyDMD's dynamics: ``λ_k^t φ_k(x)`` of a state of the first layer.
+
+        ``(dynamics @ modes.vectors.mT).real`` is the path of :meth:`Surrogate.trajectory` where the
+        layers have one frame and the modes are exact.
+
+        Args:
+            state: ``(batch, positions, features)``.
+            times: depth-times; the layers' own by default.
+            mask: positions that count, ``(batch, positions)``.
+
+        Returns:
+            ``(times, batch, positions, modes)``, complex128.
+
+        Raises:
+            ValueError: a time between the operator's steps with a negative eigenvalue; and as
+                :meth:`eigenfunctions` does.
+        """
+        parts = self._parts()
+        values = self._eigenfunctions(state, None, mask, parts)
+        powers = parts.powers(self.span.times if times is None else times).to(state.device)
+        return powers[:, None, None] * values
+
+    @own_precision
+    def reconstruct(
+        self,
+        state: Tensor,
+        layer: str | None = None,
+        modes: Tensor | Sequence[int] | None = None,
+        mask: Tensor | None = None,
+    ) -> Tensor:
+        """The state at a layer that follows from one of the first layer, by chosen modes alone.
+
+        With all modes this is :meth:`Surrogate.predict`. The chosen part of the latent state is
+        decoded. Of DMD and EDMD parts add up, and the layer's mean belongs to the constant
+        function's mode (λ = 1); a learnt decoder is not linear, so there they do not. Oblique modes
+        cancel each other, so some of them may be further from the state than none.
+
+        Args:
+            state: ``(batch, positions, features)``.
+            layer: where to, by default the last layer.
+            modes: bool, shape ``(modes,)``, such as ``spectrum.trusted()``, or indices; all by
+                default. Complex conjugates go together.
+            mask: positions that count, ``(batch, positions)``.
+
+        Returns:
+            ``(batch, positions, features)``, of the state's dtype.
+
+        Raises:
+            ValueError: modes out of range or without their conjugate, a layer between the
+                operator's steps with a negative eigenvalue; and as :meth:`eigenfunctions` does.
+            TypeError: modes that are neither bool nor indices.
+        """
+        layer = self.layers[-1] if layer is None else layer
+        frame, parts = self._frame(layer), self._parts()
+        if modes is not None:
+            index = mode_indices(modes, len(parts.values))
+            require_pairs(parts, index)
+            parts = parts.keep(index)
+        values = self._eigenfunctions(state, None, mask, parts)
+        grown = values * parts.powers([self.time(layer)])[0].to(state.device)
+        latent = (grown @ parts.vectors.to(state.device).mT).real
+        if isinstance(self.observables, Dictionary):
+            readout = exact_readout(self.observables, frame, self._keeps_constant())
+            matrix, offset = readout.matrix.to(state.device), readout.offset.to(state.device)
+            return (latent @ matrix.mT + offset).to(state.dtype)
+        decoded = self.observables.decode(latent.to(frame.weight.dtype))
+        return frame.inverse(decoded).to(state.dtype)
+
+    def non_normality(
+        self, *, horizon: int = 20, points: int = 31, rank: int = 100
+    ) -> NonNormality:
+        """How far powers of K over the span grow beyond its eigenvalues.
+
+        The same as ``torchkoopman.non_normality(surrogate)``, which tells of the arguments.
+        """
+        total: NonNormality = non_normality(self, horizon=horizon, points=points, rank=rank)
+        return total
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Names of the layers, first in depth first."""
+        return self.span.layers
+
+    def time(self, layer: str) -> float:
+        """Depth-time of a layer."""
+        return self.span.times[self._index(layer)]
+
+    def frames(self) -> list[Coordinates]:
+        """Coordinates of each layer."""
+        return [frame for frame in self.coordinates if isinstance(frame, Coordinates)]
+
+    def _frame(self, layer: str) -> Coordinates:
+        return self.frames()[self._index(layer)]
+
+    def _index(self, layer: str) -> int:
+        if layer not in self.layers:
+            raise ValueError(f"the surrogate knows the layers {self.layers}, not {layer!r}.")
+        return self.layers.index(layer)
+
+    def _parts(self) -> Decomposition:
+        return decompose(self.operator, spectrum_of(self.operator.matrix(1.0)))
+
+    def _keeps_constant(self) -> bool:
+        """Whether the first latent coordinate is 1 and the operator leaves it at that."""
+        first = self.operator.matrix(1 / self.operator.steps)[0].detach()
+        unit = torch.eye(1, len(first))[0].to(first)
+        return self.observables.constant and torch.equal(first, unit)
+
+    def _eigenfunctions(
+        self, state: Tensor, layer: str | None, mask: Tensor | None, parts: Decomposition
+    ) -> Tensor:
+        """φ_k(x) as complex128."""
+        layer = self.layers[0] if layer is None else layer
+        latent = self._latents(state, layer, mask)
+        values: Tensor = latent.to(parts.covectors.dtype) @ parts.covectors.conj().to(state.device)
+        return values
+
+    def _latents(self, state: Tensor, layer: str, mask: Tensor | None) -> Tensor:
+        """The encoded states of a layer, in the surrogate's precision."""
+        frame = self._frame(layer)
+        require_states(state, layer, frame.features, mask)
+        return self.observables.encode(frame(state.to(frame.weight.dtype)), mask)
+
+    def _readout(self, layer: str, states: Tensor | None) -> Readout:
+        """The layer's state as a linear function of the latent one."""
+        frame, observables, constant = self._frame(layer), self.observables, self._keeps_constant()
+        if isinstance(observables, Dictionary):
+            if states is not None:
+                raise ValueError(
+                    f"modes of {self.layers} are exact, for their decoder is linear; leave states "
+                    "out. Only a learnt decoder's modes are found on data."
+                )
+            return exact_readout(observables, frame, constant)
+        if states is None:
+            return jacobian_readout(observables, frame, self._mean_latent(layer), constant)
+        latents = self._latents(states, layer, None)
+        return regressed_readout(latents.flatten(0, 1), states.flatten(0, 1), constant)
+
+    def _mean_latent(self, layer: str) -> Tensor:
+        """The mean latent state of the fit carried to a layer, or that of the layer's mean."""
+        frame = self._frame(layer)
+        if self.statistics is None:
+            return self.observables.encode(torch.zeros(1, 1, frame.size).to(frame.weight))[0, 0]
+        mean = self.statistics.total().mean("start").to(frame.weight)
+        carried: Tensor = self.operator(mean, self.time(layer))
+        return carried

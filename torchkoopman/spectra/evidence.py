@@ -1,0 +1,165 @@
+"""How far data bear out an eigenpair: residual, sampling error, and what the dictionary misses.
+
+Three questions are asked of rows ``z_start, z_end`` of latent states, for each eigenvalue λ with
+left eigenvector w, right eigenvector v and eigenfunction φ(z) = wᴴ z, error r = φ(z_end) - λ
+φ(z_start):
+
+* **residual**: √(E|r|² / E|φ|²), that of ResDMD (Colbrook & Townsend 2024). A row that was part of
+  the fit is predicted by the fit without it: for least squares that error is r / (1 - h), h the
+  row's leverage, exactly (Allen 1974, PRESS).
+* **error**: the standard error of λ. To first order δλ = wᴴ δK v / wᴴ v, and δK is a mean over rows
+  of error times regressor, so its variance is read off the rows, whatever their noise.
+* **closure**: how much of r is no noise: a function of the start. r is uncorrelated with the
+  dictionary's functions by construction; here it is regressed on others. With noise the residual
+  stays large where the law holds in the mean; this one does not. For a normal operator some
+  eigenvalue lies within the closure of λ.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Self
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from torchkoopman.observe.moments import Moments
+
+_WITNESSES = 64
+"""Functions that the closure asks. More see more, and need more rows to be told from chance."""
+_DEVIATIONS = 2.0
+"""Standard deviations by which the closure is raised: few rows must not pass for few errors."""
+_NEVER = 1e-14
+"""Share of the latent states' second moment below which the data do not excite a functional."""
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """A bounded sample of rows that eigenpairs are judged by."""
+
+    start: Tensor
+    """Latent states at the start, ``(rows, latent)``."""
+    end: Tensor
+    """Latent states of the same rows at the end, ``(rows, latent)``."""
+    state: slice
+    """Which latent coordinates hold the state itself."""
+    fitted: bool
+    """Whether the rows were part of the operator's regression, which their leverage undoes."""
+
+    def config(self) -> dict[str, Any]:
+        """JSON-able part; the rows are tensors beside it."""
+        return {"state": [self.state.start, self.state.stop], "fitted": self.fitted}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], start: Tensor, end: Tensor) -> Self:
+        """The evidence that :meth:`config` and its rows describe."""
+        return cls(start, end, slice(*config["state"]), config["fitted"])
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self  # frozen, and of some megabytes
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """What the data say of each eigenpair; float64, shape ``(latent,)``."""
+
+    residuals: Tensor
+    errors: Tensor
+    closures: Tensor
+
+
+def judge(
+    values: Tensor, modes: Tensor, functionals: Tensor, moments: Moments, evidence: Evidence
+) -> Judgement:
+    """Ask the rows.
+
+    Args:
+        values: eigenvalues of K, complex, ``(latent,)``.
+        modes: right eigenvectors as columns.
+        functionals: left eigenvectors as columns.
+        moments: of all rows of the fit, ``"start"`` and ``"end"``.
+        evidence: some of them, or rows that the fit has not seen.
+    """
+    G = moments.second("start", "start").cpu()
+    start, end = evidence.start.double().cpu(), evidence.end.double().cpu()
+    G_inverse = torch.linalg.pinv(G, hermitian=True, rtol=_NEVER)
+    W, V = functionals, modes / (functionals.conj() * modes).sum(0)
+    sizes = torch.einsum("ik,ij,jk->k", W.conj(), G.to(W), W).real
+    errors = end.to(W) @ W.conj() - (start.to(W) @ W.conj()) * values
+    influence = start.to(W) @ (G_inverse.to(W) @ V)
+    spread = (errors * influence.conj()).abs().square().mean(0) / moments.count
+    if evidence.fitted:
+        leverage = ((start @ G_inverse) * start).sum(1) / moments.count
+        errors = errors / (1 - leverage).clamp(min=1e-3)[:, None]
+    excited = sizes > _NEVER * G.diagonal().sum()
+    relative = errors / torch.where(excited, sizes, torch.nan).sqrt()
+    closure = _closure(relative, _witnesses(start, evidence.state))
+    return Judgement(relative.abs().square().mean(0).sqrt(), spread.sqrt(), closure)
+
+
+def without_rows(
+    values: Tensor, modes: Tensor, functionals: Tensor, moments: Moments
+) -> tuple[Tensor, Tensor]:
+    """Residuals and standard errors from moments alone, where no rows were kept.
+
+    A fit of p functions to n rows comes n/(n - p) too near to them: residuals are raised by that,
+    to infinity where p ≥ n. The standard errors assume noise of one size everywhere.
+    """
+    G, A, L = (
+        moments.second(a, b).cpu().to(values)
+        for a, b in (("start", "start"), ("end", "start"), ("end", "end"))
+    )
+    forms = [torch.einsum("ik,ij,jk->k", functionals.conj(), M, functionals) for M in (G, A, L)]
+    start, cross, end = forms
+    error = end.real - 2 * (values.conj() * cross).real + values.abs().square() * start.real
+    error = error.clamp(min=0)
+    # A functional the data never excites has no measurable law; its residual is unknown, hence nan.
+    excited = start.real > _NEVER * G.diagonal().real.sum()
+    free = moments.count - len(values)
+    bias = moments.count / free if free > 0 else torch.inf
+    residuals = bias * torch.where(excited, error / start.real, torch.nan).sqrt()
+    V = modes / (functionals.conj() * modes).sum(0)
+    G_inverse = torch.linalg.pinv(G.real, hermitian=True, rtol=_NEVER).to(V)
+    spread = error * torch.einsum("ik,ij,jk->k", V.conj(), G_inverse, V).real / moments.count
+    return residuals, spread.clamp(min=0).sqrt()
+
+
+def _witnesses(start: Tensor, state: slice) -> Tensor:
+    """Functions of the state, orthonormal over the rows, less what the dictionary explains.
+
+    Random features ``tanh(a·c + b)``, half of them slow and half fast, of the state with each
+    coordinate at deviation 1; always the same ones, drawn from a generator of their own.
+    """
+    rows = len(start)
+    c = start[:, state]
+    c = (c - c.mean(0)) / c.std(0, correction=0).clamp(min=1e-12 * c.abs().max().item() + 1e-300)
+    generator = torch.Generator().manual_seed(0)
+    shape = (c.shape[1], _WITNESSES)
+    weight = torch.randn(shape, generator=generator, dtype=c.dtype) / c.shape[1] ** 0.5
+    bias = torch.randn(_WITNESSES, generator=generator, dtype=c.dtype)
+    pace = torch.where(torch.arange(_WITNESSES) % 2 == 0, 1.5, 4.0).to(c)
+    functions = torch.tanh((c @ weight + bias) * pace)
+    if start.shape[1] < rows // 2:
+        basis = torch.linalg.qr(start)[0]
+        functions = functions - basis @ (basis.T @ functions)
+    U, S, _ = torch.linalg.svd(functions - functions.mean(0), full_matrices=False)
+    orthonormal: Tensor = U[:, 1e-5 * rows**0.5 < S] * rows**0.5
+    return orthonormal
+
+
+def _closure(errors: Tensor, witnesses: Tensor) -> Tensor:
+    """√ of the part of E|r|² that the witnesses explain, raised by its uncertainty.
+
+    ``errors`` are relative to √E|φ|², ``(rows, latent)``; witnesses are orthonormal over the rows.
+    What chance explains, E|u r|²/rows for each, is taken off; the deviation of the rest is added
+    ``_DEVIATIONS`` times.
+    """
+    rows = len(errors)
+    explained = (witnesses.to(errors).T @ errors / rows).abs().square()
+    chance = witnesses.square().T @ errors.abs().square() / rows**2
+    # Of a sum of squares of Gaussian numbers with means m and variances s: 2 Σ s² + 4 Σ m² s.
+    true = (explained - chance).clamp(min=0)
+    deviation = (2 * chance.square() + 4 * true * chance).sum(0).sqrt()
+    raised = (explained - chance).sum(0) + _DEVIATIONS * deviation
+    return raised.clamp(min=0).sqrt()
