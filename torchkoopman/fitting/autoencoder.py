@@ -166,8 +166,9 @@ class AutoencoderFitter:
     def surrogate(self) -> Surrogate:
         """What was learnt until now: a copy, with moments of the reservoir's latent states.
 
-        A dense operator is the one learnt or the closed form on the final latent states, whichever
-        predicts paths held out better.
+        A dense operator is the closed form on the final latent states if that predicts paths held
+        out no worse: its eigenvalues are those of the data, while gradient steps leave some of
+        their own in directions that matter little to the loss. Otherwise it is the one learnt.
         """
         intake = self._intake
         with plain_modes(intake.latest.device.type, grad=False):
@@ -218,11 +219,7 @@ class AutoencoderFitter:
         reservoir, averaged = self._intake.reservoir, Candidate(*trainer.averaged())
         paths, known = reservoir.held_out(_SAMPLE), reservoir.trained(_SAMPLE)
         other = polished(averaged.observables, averaged.operator, known, self._design.ridge)
-        if other is None or len(paths) == 0:
-            return averaged
-        candidates = [averaged, Candidate(averaged.observables, other)]
-        tail = trainer.tail
-        return candidates[best([judged(each, paths, tail) for each in candidates])]
+        return averaged.rather_with(other, paths, trainer.tail)
 
     def _compare(self, trainer: Trainer, progress: bool) -> None:
         """See whether the training went well, and look for something better if it did not."""

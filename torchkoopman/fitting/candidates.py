@@ -30,6 +30,8 @@ _FACTOR, _FLOOR, _FLOOR_BEHAVIOUR = 3.0, 0.02, 0.004
 """The autoencoder is much worse from so many times the closed form's error and so much more, FVU of
 the last layer or nats. On S1's Yin-Yang networks the closed form leaves .006 to .02 and .004 to .01
 nats, good trainings up to twice that, and the one that went astray .12 and .06 nats."""
+_ALIKE = 1.02
+"""Errors within this ratio are taken as equal."""
 _GUARD = 1.5
 """A candidate that explains the states so many times worse than another is not taken for what the
 tail says: its prediction is right for a network that has no other use for it."""
@@ -41,6 +43,17 @@ class Candidate:
 
     observables: LearntObservables | Dictionary
     operator: Operator
+
+    def rather_with(
+        self, operator: Operator | None, paths: Tensor, tail: nn.Module | None
+    ) -> Candidate:
+        """This candidate with another operator, if that predicts the paths no worse."""
+        if operator is None or len(paths) == 0:
+            return self
+        other = Candidate(self.observables, operator)
+        found, own = (judged(each, paths, tail) for each in (other, self))
+        layers = mean(found.unexplained) <= _ALIKE * mean(own.unexplained)
+        return other if layers and found.error <= _ALIKE * own.error else self
 
 
 @dataclass(frozen=True)
