@@ -247,7 +247,7 @@ def test_the_autoencoder_trains_on_the_rows_of_the_present() -> None:
     fitter = MAKE["autoencoder"](halflife=HALFLIFE)
     for part in drifting(10):
         fitter.update(part)
-    assert len(fitter._reservoir) <= HALFLIFE / 0.6931 + 1
+    assert len(fitter._intake.reservoir) <= HALFLIFE / 0.6931 + 1
     assert fitter.surrogate.record.rows == 6000
 
 
@@ -278,7 +278,7 @@ def test_a_drifted_autoencoder_is_renewed_and_goes_on_with_what_it_learnt() -> N
     parts = list(drifting())
     for part in parts[:60]:
         fitter.update(part)
-    assert fitter._frames[0].size == 5, "the direction that came alive is followed"
+    assert fitter._intake.frames[0].size == 5, "the direction that came alive is followed"
     steps = fitter.steps
     for part in parts[60:]:
         fitter.update(part)

@@ -15,12 +15,16 @@ from torch import Tensor
 
 from torchkoopman.observe.class_moments import check_halflife
 
+_FOLD = 5
+"""Every so many-th place holds a path that is never trained on: choices are made on those."""
+
 
 class Reservoir:
     """Reservoir sampling of paths, at most ``max_bytes`` of them.
 
     A path is one row's states at all layers, in coordinates: ``(layers, coordinates)``. Without a
-    halflife every path of the stream is kept with equal probability, at any time.
+    halflife every path of the stream is kept with equal probability, at any time. A path stays in
+    its place until another takes it, so one in every fifth place is held out while it is kept.
 
     With a halflife a path is in the sample with a probability proportional to ``2 ** (-age /
     halflife)``, its age being the number of rows that came after it. A row that takes part draws
@@ -44,7 +48,7 @@ class Reservoir:
         self.max_bytes = max_bytes
         self.halflife = check_halflife(halflife)
         self.seen = 0
-        self._generator = generator
+        self.generator = generator
         self._paths: Tensor | None = None
         self._labels: Tensor | None = None
         self._places = torch.empty(0, dtype=torch.long)
@@ -85,7 +89,7 @@ class Reservoir:
 
     def emptied(self) -> Reservoir:
         """An empty reservoir like this one, drawing from the same generator."""
-        return Reservoir(self.max_bytes, self._generator, self.halflife)
+        return Reservoir(self.max_bytes, self.generator, self.halflife)
 
     @property
     def weights(self) -> Tensor | None:
@@ -130,10 +134,21 @@ class Reservoir:
         return self
 
     def sample(self, rows: int) -> Tensor:
-        """Paths drawn from the sample with replacement, ``(rows, layers, coordinates)``."""
+        """Paths drawn with replacement from those not held out, ``(rows, layers, coordinates)``."""
         assert self._paths is not None
-        index = torch.randint(self._filled, (rows,), generator=self._generator)
+        training = self._filled - self._filled // _FOLD
+        index = torch.randint(training, (rows,), generator=self.generator)
+        index += index // (_FOLD - 1)  # over the places held out
         return self._paths[index.to(self._paths.device)]
+
+    def trained(self, limit: int) -> Tensor:
+        """Paths that batches are drawn from, those among the first ``limit`` places."""
+        paths, _ = self[:limit]
+        return paths[torch.arange(len(paths), device=paths.device) % _FOLD != _FOLD - 1]
+
+    def held_out(self, limit: int) -> Tensor:
+        """Paths never trained on, those among the first ``limit`` places."""
+        return self[:limit][0][_FOLD - 1 :: _FOLD]
 
     def _uniform(self, rows: int, capacity: int) -> Tensor:
         """The place each new row draws; ``capacity`` or more means none.
@@ -155,7 +170,7 @@ class Reservoir:
         return torch.where(takes_part, drawn, capacity)
 
     def _random(self, rows: int) -> Tensor:
-        return torch.rand(rows, generator=self._generator, dtype=torch.float64)
+        return torch.rand(rows, generator=self.generator, dtype=torch.float64)
 
     def _lying(self, places: Tensor) -> Tensor:
         """Where the paths of drawn places lie: side by side, new ones behind those there are."""
