@@ -264,5 +264,5 @@ PARTS = (slice(0, 60), slice(60, 90))
 
 def test_more_rows_than_there_are_cannot_be_taken_out() -> None:
     some = Moments([("x", "x")]).update({"x": torch.randn(5, 2)})
-    with pytest.raises(ValueError, match="cannot take 5 rows .* out of 5 rows"):
+    with pytest.raises(ValueError, match=r"cannot take 5 rows .* out of 5 rows"):
         some.minus(some)
