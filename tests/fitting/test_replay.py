@@ -95,13 +95,42 @@ def test_a_slice_is_of_what_is_filled() -> None:
     assert [len(reservoir[start : start + 12][0]) for start in range(0, 30, 12)] == [12, 12, 6]
 
 
-def test_samples_are_drawn_uniformly_with_replacement_from_what_is_filled() -> None:
-    reservoir = Reservoir(100 * ROW_BYTES, seeded()).add(paths(0, 20))
+@pytest.mark.parametrize("filled", [1, 4, 5, 9, 20, 23])
+def test_samples_are_drawn_uniformly_with_replacement_from_what_is_not_held_out(
+    filled: int,
+) -> None:
+    reservoir = Reservoir(100 * ROW_BYTES, seeded()).add(paths(0, filled))
     drawn = reservoir.sample(20_000)
     assert drawn.shape == (20_000, 2, 3)
-    counts = torch.bincount(drawn[:, 0, 0].long(), minlength=20)
-    assert len(counts) == 20
-    assert ((counts - 1000).abs() < 5 * (1000 * 0.95) ** 0.5).all()
+    counts = torch.bincount(drawn[:, 0, 0].long(), minlength=filled)
+    held_out = torch.arange(filled) % 5 == 4
+    assert len(counts) == filled
+    assert (counts[held_out] == 0).all()
+    expected = 20_000 / int((~held_out).sum())
+    assert ((counts[~held_out] - expected).abs() < 5 * expected**0.5).all()
+
+
+def test_what_is_held_out_and_what_is_trained_on_are_all_there_is_and_share_nothing() -> None:
+    reservoir = Reservoir(100 * ROW_BYTES, seeded()).add(paths(0, 33))
+    held_out, trained = (
+        part[:, 0, 0].long() for part in (reservoir.held_out(33), reservoir.trained(33))
+    )
+    torch.testing.assert_close(held_out, torch.arange(4, 33, 5))
+    torch.testing.assert_close(torch.cat([held_out, trained]).sort().values, torch.arange(33))
+    assert len(reservoir.held_out(10)) == 2
+    assert len(reservoir.trained(10)) == 8
+
+
+def test_a_path_once_trained_on_is_never_held_out_later_nor_the_other_way_round() -> None:
+    """Places are taken anew while the stream goes on; what a batch has shown stays shown."""
+    reservoir, shown, held = Reservoir(20 * ROW_BYTES, seeded()), set(), set()
+    for start in range(0, 400, 10):
+        reservoir.add(paths(start, start + 10))
+        shown |= set(reservoir.sample(50)[:, 0, 0].long().tolist())
+        held |= set(reservoir.held_out(20)[:, 0, 0].long().tolist())
+    assert len(shown) > 40
+    assert len(held) > 10
+    assert not shown & held
 
 
 def test_the_same_generator_gives_the_same_sample_and_the_global_seed_is_of_no_account() -> None:

@@ -14,7 +14,7 @@ from torchkoopman.fitting.quality import unexplained
 from torchkoopman.fitting.replay import Reservoir
 from torchkoopman.koopman.coordinates import check_frames, resolve_frames
 from torchkoopman.koopman.operators import Dense
-from torchkoopman.koopman.regression import best_ridge, pool
+from torchkoopman.koopman.regression import pool
 from torchkoopman.koopman.span import FitRecord, Span
 from torchkoopman.koopman.surrogate import Surrogate
 from torchkoopman.observe.class_moments import LabelledMoments
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from torchkoopman.fitting.dynamics import Dynamics
     from torchkoopman.koopman.coordinates import Coordinates, Frames
     from torchkoopman.koopman.observables import Dictionary
-    from torchkoopman.observe.moments import PairKind
+    from torchkoopman.observe.moments import Moments, PairKind
     from torchkoopman.observe.trajectory import Trajectory
 
 _SAMPLE_BYTES = 8 * 2**20
@@ -184,7 +184,7 @@ class ClosedForm:
         ends = [(layers[0], layers[-1])]
         ridge = self.ridge
         if ridge is None:
-            ridge = best_ridge(pool(total, ends), coordinates[0].weight.dtype)
+            ridge = self._default_ridge(pool(total, ends), coordinates[0].weight.dtype)
         frames = resolve_frames(self.frames, self._widths())
         fit = closed_form(
             total, layers, dynamics, ridge, rows, observables, skippable=frames == "shared"
@@ -209,6 +209,10 @@ class ClosedForm:
         if self._latest is not None:
             surrogate.record = replace(record, fvu=unexplained(surrogate, self._latest))
         return surrogate
+
+    def _default_ridge(self, pair: Moments, precision: torch.dtype) -> float:
+        """The relative ridge of a fit from ``"start"`` to ``"end"`` where none was given."""
+        raise NotImplementedError
 
     def _widths(self) -> dict[str, int]:
         """Layer → number of its features."""

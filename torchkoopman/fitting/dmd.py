@@ -15,6 +15,7 @@ from torchkoopman.koopman.coordinates import (
     resolve_frames,
 )
 from torchkoopman.koopman.observables import Dictionary
+from torchkoopman.koopman.regression import least_ridge
 from torchkoopman.koopman.span import Span
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from torchkoopman.fitting.dynamics import Dynamics
     from torchkoopman.koopman.coordinates import Frames
     from torchkoopman.koopman.surrogate import Surrogate
-    from torchkoopman.observe.moments import PairKind
+    from torchkoopman.observe.moments import Moments, PairKind
     from torchkoopman.observe.trajectory import Trajectory
 
 
@@ -36,7 +37,8 @@ class DMDFitter(ClosedForm):
             or ``"aligned"``: each layer's own principal axes. See ``Frames``.
         dynamics: one matrix for every step, one for the span, or what held-out rows prefer; see
             ``Dynamics``.
-        ridge: relative to the mean variance; None for 1e-9, and 1e-12 for float64 states.
+        ridge: relative to the mean variance; None for what rounding asks: 1e-9, and
+            about 1e-15 for each feature of float64 states.
         delays: stack each layer's state on so many earlier ones (delay DMD, S2). The surrogate then
             starts from stacked states and cannot replace layers by itself.
         pairs: which layers' cross-moments to keep: ``"adjacent"``, with those of each layer with
@@ -82,6 +84,9 @@ class DMDFitter(ClosedForm):
         coordinates = [frame.to(self._precision) for frame in frames]
         moments = self._moments.affine(maps)
         return self._solve("dmd", span, coordinates, dictionary, moments, latent, dynamics)
+
+    def _default_ridge(self, pair: Moments, precision: torch.dtype) -> float:
+        return least_ridge(pair.features("start"), precision)
 
     def _widths(self) -> dict[str, int]:
         total = self._moments.total()

@@ -14,6 +14,7 @@ from torchkoopman.fitting.closed_form import NO_DATA, ClosedForm
 from torchkoopman.koopman.coordinates import CoordinateOptions, Coordinates
 from torchkoopman.koopman.observables import Dictionary
 from torchkoopman.koopman.parts import Part, RandomFeatures, as_parts
+from torchkoopman.koopman.regression import best_ridge
 from torchkoopman.koopman.span import Span
 
 if TYPE_CHECKING:
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     from torchkoopman.fitting.dynamics import Dynamics
     from torchkoopman.koopman.coordinates import Frames
     from torchkoopman.koopman.surrogate import Surrogate
-    from torchkoopman.observe.moments import PairKind
+    from torchkoopman.observe.moments import Moments, PairKind
     from torchkoopman.observe.trajectory import Trajectory
 
 
@@ -121,6 +122,9 @@ class EDMDFitter(ClosedForm):
         return self._solve(
             "edmd", span, frames, dictionary, self._moments, self._sampled(), dynamics
         )
+
+    def _default_ridge(self, pair: Moments, precision: torch.dtype) -> float:
+        return best_ridge(pair, precision)
 
     def _widths(self) -> dict[str, int]:
         layers = self._following().layers

@@ -8,12 +8,16 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+_FOLD = 5
+"""Every so many-th place holds a path that is never trained on: choices are made on those."""
+
 
 class Reservoir:
     """Reservoir sampling (Vitter 1985, algorithm R) of paths, at most ``max_bytes`` of them.
 
     At any time every path of the stream is kept with equal probability. A path is one row's states
-    at all layers, in coordinates: ``(layers, coordinates)``.
+    at all layers, in coordinates: ``(layers, coordinates)``. It stays in its place until another
+    takes it, so a path in one of every fifth place is held out for as long as it is kept.
     """
 
     def __init__(self, max_bytes: int, generator: torch.Generator) -> None:
@@ -75,10 +79,21 @@ class Reservoir:
         return self
 
     def sample(self, rows: int) -> Tensor:
-        """Paths drawn from the sample with replacement, ``(rows, layers, coordinates)``."""
+        """Paths drawn with replacement from those not held out, ``(rows, layers, coordinates)``."""
         assert self._paths is not None
-        index = torch.randint(self._filled, (rows,), generator=self._generator)
+        training = self._filled - self._filled // _FOLD
+        index = torch.randint(training, (rows,), generator=self._generator)
+        index += index // (_FOLD - 1)  # over the places held out
         return self._paths[index.to(self._paths.device)]
+
+    def trained(self, limit: int) -> Tensor:
+        """Paths that batches are drawn from, those among the first ``limit`` places."""
+        paths, _ = self[:limit]
+        return paths[torch.arange(len(paths), device=paths.device) % _FOLD != _FOLD - 1]
+
+    def held_out(self, limit: int) -> Tensor:
+        """Paths never trained on, those among the first ``limit`` places."""
+        return self[:limit][0][_FOLD - 1 :: _FOLD]
 
     def _slots(self, rows: int, capacity: int) -> Tensor:
         """Where each new row goes; ``capacity`` or more means nowhere.

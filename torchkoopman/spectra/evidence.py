@@ -163,3 +163,11 @@ def _closure(errors: Tensor, witnesses: Tensor) -> Tensor:
     deviation = (2 * chance.square() + 4 * true * chance).sum(0).sqrt()
     raised = (explained - chance).sum(0) + _DEVIATIONS * deviation
     return raised.clamp(min=0).sqrt()
+
+
+def shares(modes: Tensor, moments: Moments) -> Tensor:
+    """Share of E|z|² that each mode's component carries, normalised over the modes."""
+    G = moments.second("start", "start").cpu().to(modes.dtype)
+    amplitudes = torch.linalg.pinv(modes)
+    power = torch.einsum("ki,ij,kj->k", amplitudes, G, amplitudes.conj()).real
+    return power / power.sum()

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from torchkoopman.spectra.evidence import judge, without_rows
+from torchkoopman.spectra.evidence import judge, shares, without_rows
 from torchkoopman.spectra.matrices import matrix_of
 from torchkoopman.spectra.plotting import draw
+from torchkoopman.spectra.table import Table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -94,9 +95,9 @@ class Spectrum:
     def timescales(self) -> Tensor:
         """``-1 / log |λ|``, in spans (as the decays): the time in which a mode shrinks to 1/e.
 
-        As in deeptime and kooplearn, with a lag of one span. Infinite on the unit circle (within
-        1e-10 of it, which is rounding), negative for a mode that grows, by e in minus that time,
-        and 0 for λ = 0. Float64, shape ``(latent,)``.
+        As in deeptime and kooplearn, with a lag of one span; times :attr:`steps` it is in layers.
+        Infinite on the unit circle (within 1e-10 of it, which is rounding), negative for a mode
+        that grows, by e in minus that time, and 0 for λ = 0. Float64, shape ``(latent,)``.
         """
         logs = self.moduli.log()
         return torch.where(logs.abs() <= _ON_CIRCLE, torch.inf, -1 / logs)
@@ -178,20 +179,10 @@ class Spectrum:
         Trusted modes come first, and among equals those that carry most energy; a ``?`` ends the
         line of a mode that is not :meth:`trusted`. Without data the largest |λ| come first.
         """
-        lines = [self._head(), *self._meaning(), _COLUMNS]
         order, trusted = self._order()
-        for k in order[:modes]:
-            value = self.eigenvalues[k]
-            cells = (
-                f"{value.real:+.4f} {value.imag:+.4f}i",
-                *(_cell(column, k) for column in (self.errors, self.residuals, self.closures)),
-                "" if self.energies is None else f"{self.energies[k]:.1%}",
-            )
-            lines.append(
-                f"{cells[0]:>19} {cells[1]:>7} {self.moduli[k]:8.4f} {self.decays[k]:+8.4f} "
-                f"{self.frequencies[k]:+8.4f} {cells[2]:>9} {cells[3]:>8} {cells[4]:>7}"
-                f"{'  ' if trusted[k] else ' ?'}"
-            )
+        measured = (self.errors, self.residuals, self.closures)
+        table = Table(self.eigenvalues, measured, self.energies, trusted)
+        lines = [self._head(), *self._meaning(), *table.lines(order[:modes])]
         if len(self.eigenvalues) > modes:
             lines.append(f"… and {len(self.eigenvalues) - modes} more")
         return "\n".join(lines)
@@ -243,16 +234,6 @@ class Spectrum:
         return self.summary()
 
 
-_COLUMNS = (
-    f"{'λ (span)':>19} {'± error':>7} {'|λ|':>8} {'decay':>8} {'turns':>8} {'residual':>9} "
-    f"{'closure':>8} {'energy':>7}  "
-)
-
-
-def _cell(column: Tensor | None, k: int) -> str:
-    return "" if column is None else f"{column[k]:.4f}"
-
-
 @torch.no_grad()
 def spectrum_of(
     matrix: Tensor,
@@ -290,15 +271,7 @@ def spectrum_of(
     else:
         told = judge(values, modes, functionals, moments, evidence)
         residuals, errors, closures = told.residuals, told.errors, told.closures
-    energies = _energies(modes, moments)
+    energies = shares(modes, moments)
     return Spectrum(
         values, modes, functionals, residuals, energies, errors, closures, steps, frames
     )
-
-
-def _energies(modes: Tensor, moments: Moments) -> Tensor:
-    """Share of E|z|² that each mode's component carries, normalised over the modes."""
-    G = moments.second("start", "start").cpu().to(modes.dtype)
-    amplitudes = torch.linalg.pinv(modes)
-    power = torch.einsum("ki,ij,kj->k", amplitudes, G, amplitudes.conj()).real
-    return power / power.sum()
