@@ -166,3 +166,9 @@ def test_an_exact_map_of_directions_of_different_sizes_needs_no_ridge_in_float64
     found = koopman_matrix(moments, ridge, constant=True)[1:, 1:]
     assert (found - A).abs().max() < 1e-8
     assert best_ridge(moments, torch.float32) >= 1e-9
+
+
+def test_near_singular_moments_keep_a_ridge_in_float64() -> None:
+    x = draw(200, 2) * torch.tensor([1.0, 1e-6])
+    moments = pair(lifted(x), lifted(x @ draw(2, 2, seed=1).T))
+    assert best_ridge(moments, torch.float64) >= 1e-12
