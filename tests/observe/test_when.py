@@ -45,8 +45,11 @@ def dropped(trajectory: Trajectory) -> bool:
 
 @pytest.mark.parametrize(
     ("when", "passes", "training"),
-    [("always", 18, [True, True, True, True, False, False] * 3), ("train", 12, [True] * 12)]
-    + [("eval", 6, [False] * 6)],
+    [
+        ("always", 18, [True, True, True, True, False, False] * 3),
+        ("train", 12, [True] * 12),
+        ("eval", 6, [False] * 6),
+    ],
 )
 def test_passes_are_taken_by_the_mode_they_run_in_and_the_others_are_counted(
     when: When, passes: int, training: list[bool]
