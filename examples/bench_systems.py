@@ -3,14 +3,13 @@
 Ours is a fit with all defaults. Peers get the same functions of the state, in the same frame, as
 features: kooplearn's ridge without a ridge, deeptime's EDMD, PyDMD's DMD of all directions. An
 eigenvalue is wrong that is off from every one there is by more than ``OFF`` and three of its
-standard errors.
+standard errors; a leading one is found if it is off by at most three standard errors.
 """
 
 from __future__ import annotations
 
 import importlib
 import math
-import re
 import warnings
 from functools import partial
 from statistics import median
@@ -38,21 +37,22 @@ BEST = 1.1
 
 
 def jobs(quick: bool) -> dict[str, Callable[[], dict[str, Any]]]:
-    """A system each; quick ones of a tenth of the rows."""
-    return {
-        re.sub(r"\W+", "-", system.name.lower()): partial(measured, system, quick)
-        for system in SYSTEMS
-    }
+    """All systems at once, since each takes seconds; quick ones of one draw."""
+    return {"known": partial(everything, 1 if quick else DRAWS)}
 
 
-def measured(system: KnownSystem, quick: bool) -> dict[str, Any]:
+def everything(draws: int) -> dict[str, Any]:
+    """Every system in turn."""
+    return {"systems": [measured(system, draws) for system in SYSTEMS]}
+
+
+def measured(system: KnownSystem, draws: int) -> dict[str, Any]:
     """Largest error of the leading eigenvalues by draw, ours and the peers', and our trust."""
-    rows = system.rows // 10 if quick and system.rows > 1000 else system.rows
-    found: dict[str, Any] = {"name": system.name, "rows": rows, "ours": [], "trust": []}
+    found: dict[str, Any] = {"name": system.name, "rows": system.rows, "ours": [], "trust": []}
     found["peers"] = {name: [] for name in PEERS}
     found["absent"] = {}
-    for seed in range(DRAWS):
-        x, y = system.draw(seed, rows)
+    for seed in range(draws):
+        x, y = system.draw(seed, system.rows)
         surrogate = fitted(system, x, y)
         spectrum = surrogate.spectrum()
         found["ours"].append(system.errors(spectrum.eigenvalues).max().item())
@@ -76,14 +76,14 @@ def fitted(system: KnownSystem, x: Tensor, y: Tensor) -> tk.Surrogate:
 
 
 def trust(system: KnownSystem, spectrum: Spectrum) -> dict[str, int]:
-    """How many leading eigenvalues were found, how many of these are trusted, and wrong ones."""
+    """Counts of leading eigenvalues found, of these trusted, and of wrong ones."""
     values, trusted = spectrum.eigenvalues, spectrum.trusted()
     errors = torch.zeros(len(values)) if spectrum.errors is None else spectrum.errors
     margin = OFF + 3 * errors.nan_to_num(nan=math.inf).cpu()
     wrong = system.distances(values) > margin
     gaps = (system.eigenvalues[:, None] - values).abs()
     nearest = gaps.argmin(1)
-    right = gaps.amin(1) <= margin[nearest]
+    right = gaps.amin(1) <= (margin[nearest] - OFF).clamp(min=EXACT)
     return {
         "leading": len(nearest),
         "found": int(right.sum()),
@@ -128,12 +128,14 @@ PEERS = {"kooplearn": kooplearn, "deeptime": deeptime, "PyDMD": pydmd}
 def table(results: dict[str, dict[str, Any]]) -> str:
     """Errors and trust by system, with the goals and what is not installed."""
     head = ["known system", "rows", "ours", *PEERS, "wrong trusted", "leading trusted", "goal"]
-    rows = [_row(result) for result in results.values()]
-    absent = {f"{n}: {why}" for result in results.values() for n, why in result["absent"].items()}
+    systems = results["known"]["systems"]
+    rows = [_row(system) for system in systems]
+    draws = len(systems[0]["ours"])
+    absent = {f"{n}: {why}" for system in systems for n, why in system["absent"].items()}
     note = f"\n\nNot installed (pip install 'torchkoopman[bench]'): {'; '.join(sorted(absent))}."
     return (
-        f"Largest error of the leading eigenvalues, median of {DRAWS} draws; trust over all draws, "
-        "leading ones of those found:\n\n"
+        f"Largest error of the leading eigenvalues, median of {draws} draw(s); trust over all "
+        "draws, leading ones of those found:\n\n"
         f"{markdown(head, rows)}\n\nGoal: at most {BEST} times the best peer's error or below "
         f"{EXACT:.0e}, no wrong eigenvalue trusted, every leading one that is found trusted."
         f"{note if absent else ''}"
@@ -145,8 +147,10 @@ def _row(result: dict[str, Any]) -> list[str]:
     peers = {name: median(errors) for name, errors in result["peers"].items() if errors}
     sums = {name: sum(each[name] for each in result["trust"]) for name in result["trust"][0]}
     best = min(peers.values(), default=math.inf)
-    met = ours <= max(EXACT, BEST * best)
-    met &= sums["wrong and trusted"] == 0 and sums["found and trusted"] == sums["found"]
+    missed = [] if ours <= max(EXACT, BEST * best) else ["error"]
+    missed += ["wrong trusted"] * (sums["wrong and trusted"] > 0)
+    missed += ["leading not trusted"] * (sums["found and trusted"] < sums["found"])
+    met = "met" if peers or ours <= EXACT else "met but for want of a peer"
     return [
         result["name"],
         str(result["rows"]),
@@ -154,5 +158,5 @@ def _row(result: dict[str, Any]) -> list[str]:
         *(f"{peers[name]:.2g}" if name in peers else "not installed" for name in PEERS),
         f"{sums['wrong and trusted']} of {sums['wrong']}",
         f"{sums['found and trusted']} of {sums['found']} ({sums['leading']} there are)",
-        "met" if met else "MISSED",
+        f"MISSED: {', '.join(missed)}" if missed else met,
     ]

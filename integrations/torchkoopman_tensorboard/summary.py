@@ -24,17 +24,22 @@ if TYPE_CHECKING:
 
 PLUGIN_NAME = "koopman"
 
-SPECTRUM_COLUMNS = ("real", "imaginary", "residual", "energy")
-"""Columns of the tensor ``<span>/spectrum``: λ over the span, ResDMD residual, share of energy."""
+SPECTRUM_COLUMNS = ("real", "imaginary", "residual", "energy", "error", "closure", "trusted")
+"""Columns of the tensor ``<span>/spectrum``: λ over the span, ResDMD residual, share of energy,
+standard error of λ, closure, and 1 where the mode is trusted; NaN where unknown."""
 
 
 def log(writer: SummaryWriter, surrogate: Surrogate, step: int, tag: str = "") -> None:
     """Log a surrogate at a training step.
 
-    Scalars, under ``koopman/<span>/``: ``spectral_radius``, ``modes_outside`` (the unit circle),
-    ``largest_residual`` (of modes with at least a thousandth of the energy), ``fvu/<layer>`` and
-    ``loss/<term>``. Tensors, of the plugin ``koopman``, under ``<span>/``: ``spectrum``
-    ``(latent, 4)`` in the columns of ``SPECTRUM_COLUMNS``, ``singular_values`` ``(latent,)`` of
+    Scalars, under ``koopman/<span>/``, of the modes that the data bear out: ``spectral_radius``
+    over the span and ``spectral_radius_per_step``, ``trusted_modes``, how many of these lie outside
+    the unit circle (``modes_outside``), and the ``largest_error`` of their λ. Without data these
+    are left out, and the radii and errors where no mode is trusted. Of all modes:
+    ``spectral_radius_all``, ``modes_outside_all``, and ``largest_residual`` (of modes with at
+    least a thousandth of the energy). Then ``fvu/<layer>`` and ``loss/<term>``. Tensors, of the
+    plugin ``koopman``, under ``<span>/``: ``spectrum`` ``(latent, 7)`` in the columns of
+    ``SPECTRUM_COLUMNS``, ``singular_values`` ``(latent,)`` of
     the operator, and ``fvu`` ``(layers - 1,)`` in the order of depth, NaN where unknown.
 
     Args:
@@ -62,8 +67,9 @@ def log(writer: SummaryWriter, surrogate: Surrogate, step: int, tag: str = "") -
 
 def _scalars(surrogate: Surrogate, spectrum: Spectrum) -> Mapping[str, float]:
     scalars: dict[str, float] = {
-        "spectral_radius": spectrum.radius,
-        "modes_outside": float(spectrum.outside()),
+        "spectral_radius_all": spectrum.radius,
+        "modes_outside_all": float(spectrum.outside()),
+        **_of_trusted(spectrum),
     }
     if spectrum.residuals is not None and spectrum.energies is not None:
         # A mode that the data hardly excite has an arbitrary residual, so it does not count.
@@ -76,12 +82,31 @@ def _scalars(surrogate: Surrogate, spectrum: Spectrum) -> Mapping[str, float]:
     return scalars
 
 
+def _of_trusted(spectrum: Spectrum) -> dict[str, float]:
+    """What is claimed of the dynamics: nothing without data, no radius without a trusted mode."""
+    if spectrum.residuals is None:
+        return {}
+    kept = spectrum.keep(spectrum.trusted())
+    count = len(kept.eigenvalues)
+    found = {"trusted_modes": float(count), "modes_outside": float(kept.outside())}
+    if count:
+        found["spectral_radius"] = kept.radius
+        found["spectral_radius_per_step"] = kept.radius ** (1 / kept.steps)
+    if kept.errors is not None:
+        finite = kept.errors[kept.errors.isfinite()]
+        if len(finite):
+            found["largest_error"] = float(finite.max())
+    return found
+
+
 def _columns(spectrum: Spectrum) -> npt.NDArray[np.float64]:
     values = spectrum.eigenvalues.numpy()
-    unknown = np.full(len(values), np.nan)
-    residuals = unknown if spectrum.residuals is None else spectrum.residuals.numpy()
-    energies = unknown if spectrum.energies is None else spectrum.energies.numpy()
-    return np.stack([values.real, values.imag, residuals, energies], 1)
+    columns = [values.real, values.imag]
+    trusted = None if spectrum.residuals is None else spectrum.trusted().double()
+    known = (spectrum.residuals, spectrum.energies, spectrum.errors, spectrum.closures, trusted)
+    for column in known:
+        columns.append(np.full(len(values), np.nan) if column is None else column.numpy())
+    return np.stack(columns, 1)
 
 
 def _add_tensor(

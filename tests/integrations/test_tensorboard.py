@@ -72,10 +72,21 @@ def listed(folder: Path) -> dict[str, Any]:
     return dict(series)
 
 
+OF_TRUSTED = [
+    "spectral_radius",
+    "spectral_radius_per_step",
+    "trusted_modes",
+    "modes_outside",
+    "largest_error",
+]
+OF_ALL = ["spectral_radius_all", "modes_outside_all"]
+FVU = ["fvu/b.10", "fvu/b.2"]
+
+
 def test_scalars_have_their_names_and_the_surrogates_values(tmp_path: Path) -> None:
-    fit = surrogate()
+    fit = surrogate(dynamics="step")
     events = accumulator(written(tmp_path, fit))
-    names = ["spectral_radius", "modes_outside", "largest_residual", "fvu/b.10", "fvu/b.2"]
+    names = [*OF_TRUSTED, *OF_ALL, "largest_residual", *FVU]
     assert set(events.Tags()["scalars"]) == {f"koopman/b.9-b.2/{name}" for name in names}
 
     def value(name: str) -> float:
@@ -83,14 +94,49 @@ def test_scalars_have_their_names_and_the_surrogates_values(tmp_path: Path) -> N
         return event.value
 
     spectrum = fit.spectrum()
-    assert value("spectral_radius") == pytest.approx(spectrum.radius, rel=1e-6)
-    assert value("modes_outside") == spectrum.outside()
+    trusted = spectrum.trusted()
+    assert value("spectral_radius_all") == pytest.approx(spectrum.radius, rel=1e-6)
+    assert value("modes_outside_all") == spectrum.outside()
+    assert value("trusted_modes") == trusted.sum() > 0
+    radius = spectrum.moduli[trusted].max().item()
+    assert value("spectral_radius") == pytest.approx(radius, rel=1e-6)
+    assert value("spectral_radius_per_step") == pytest.approx(radius**0.5, rel=1e-6)
+    assert spectrum.errors is not None
+    assert value("largest_error") == pytest.approx(spectrum.errors[trusted].max().item(), rel=1e-5)
     for layer, expected in fit.record.fvu.items():
         assert value(f"fvu/{layer}") == pytest.approx(expected, rel=1e-5)
     assert spectrum.residuals is not None
     assert spectrum.energies is not None
     carried = spectrum.residuals[spectrum.energies >= 1e-3]
     assert value("largest_residual") == pytest.approx(carried.max().item(), rel=1e-5)
+
+
+def test_the_radius_is_that_of_trusted_modes_where_a_spurious_one_is_larger(tmp_path: Path) -> None:
+    """A latent coordinate whose eigenvalue is 43 in the matrix and 0 in the data."""
+    fit = tk.DMDFitter(dynamics="span", frames="shared").update(trajectory(2000)).surrogate
+    K = fit.operator.matrix(1.0).clone()
+    K[1:] = 0
+    K[1, 1] = 43
+    fit.operator.start_from(K)
+    fit.evidence = None  # its closures take K for the regression, which it is no longer
+    events = accumulator(written(tmp_path, fit))
+
+    def value(name: str) -> float:
+        (event,) = events.Scalars(f"koopman/b.9-b.2/{name}")
+        return event.value
+
+    assert value("spectral_radius_all") == pytest.approx(43, rel=1e-3)
+    assert value("modes_outside_all") == 1
+    assert value("spectral_radius") == pytest.approx(1, rel=1e-3), "the constant's"
+    assert value("modes_outside") == 0
+
+
+def test_without_data_nothing_is_claimed_of_trusted_modes(tmp_path: Path) -> None:
+    fit = surrogate()
+    fit.statistics = None
+    names = accumulator(written(tmp_path, fit)).Tags()["scalars"]
+    assert f"koopman/b.9-b.2/{OF_ALL[0]}" in names
+    assert not any(f"koopman/b.9-b.2/{name}" in names for name in OF_TRUSTED)
 
 
 def test_losses_of_the_autoencoder_are_scalars(tmp_path: Path) -> None:
@@ -134,14 +180,19 @@ def test_the_spectrum_tensor_holds_eigenvalues_residuals_and_energies(tmp_path: 
     fit = surrogate()
     (found,) = read(written(tmp_path, fit), "spectrum")
     spectrum = fit.spectrum()
-    assert found.shape == (fit.latent, 4)
+    assert found.shape == (fit.latent, 7)
     assert found.dtype == np.float32
-    assert SPECTRUM_COLUMNS == ("real", "imaginary", "residual", "energy")
+    first, rest = SPECTRUM_COLUMNS[:4], SPECTRUM_COLUMNS[4:]
+    assert first == ("real", "imaginary", "residual", "energy")
+    assert rest == ("error", "closure", "trusted")
     columns = [
         spectrum.eigenvalues.real,
         spectrum.eigenvalues.imag,
         spectrum.residuals,
         spectrum.energies,
+        spectrum.errors,
+        spectrum.closures,
+        spectrum.trusted(),
     ]
     for column, expected in enumerate(columns):
         assert expected is not None
@@ -156,8 +207,8 @@ def test_the_singular_values_are_those_of_the_operator_over_the_span(tmp_path: P
 
 
 def test_fvu_is_in_order_of_depth_and_nan_where_unknown(tmp_path: Path) -> None:
-    (found,) = read(written(tmp_path / "step", surrogate()), "fvu")
-    fit = surrogate()
+    (found,) = read(written(tmp_path / "step", surrogate(dynamics="step")), "fvu")
+    fit = surrogate(dynamics="step")
     np.testing.assert_allclose(found, [fit.record.fvu["b.10"], fit.record.fvu["b.2"]], rtol=1e-5)
     span = surrogate(dynamics="span")
     (found,) = read(written(tmp_path / "span", span), "fvu")
@@ -171,7 +222,7 @@ def test_fvu_is_in_order_of_depth_and_nan_where_unknown(tmp_path: Path) -> None:
 def test_several_steps_are_one_curve(tmp_path: Path) -> None:
     fits = [surrogate(ridge=ridge) for ridge in (1e-9, 0.1, 1.0)]
     folder = written(tmp_path, *fits)
-    events = accumulator(folder).Scalars("koopman/b.9-b.2/spectral_radius")
+    events = accumulator(folder).Scalars("koopman/b.9-b.2/spectral_radius_all")
     assert [event.step for event in events] == [0, 10, 20]
     assert [event.value for event in events] == pytest.approx(
         [fit.spectrum().radius for fit in fits], rel=1e-6

@@ -248,6 +248,27 @@ def test_a_surrogate_asks_its_own_statistics() -> None:
     assert (matrix < 1e-5).tolist() == [False, True, True, True]
 
 
+@pytest.mark.parametrize("kind", ["residual", "matrix"])
+def test_one_spurious_eigenvalue_does_not_stretch_a_surrogates_grid(kind: str) -> None:
+    """The data say 0.5 ± noise where the matrix says 43, so neither kind's grid reaches for it."""
+    start = torch.cat([torch.ones(500, 1), draw(500, 2)], 1)
+    end = start * torch.tensor([1.0, 0.8, 0.5])
+    statistics = LabelledMoments(layer_pairs(("start", "end"), "ends"))
+    statistics.update({"start": start, "end": end})
+    surrogate = surrogate_of(statistics)
+    surrogate.operator.start_from(torch.diag(torch.tensor([1.0, 0.8, 43.0])))
+    result = surrogate.pseudospectrum(kind, points=5)  # type: ignore[arg-type]
+    assert result.real[-1].item() == pytest.approx(1.1)
+    assert result.beyond == (kind == "matrix")
+    told = "1 eigenvalues outside of the grid" in result.summary()
+    assert told == (kind == "matrix")
+    surrogate.operator.start_from(torch.diag(torch.tensor([1.0, 2.0, 43.0])))
+    statistics.unlabelled = statistics.unlabelled.__class__(statistics.pairs)
+    statistics.update({"start": start, "end": start * torch.tensor([1.0, 2.0, 0.5])})
+    grown = surrogate.pseudospectrum(kind, points=5)  # type: ignore[arg-type]
+    assert grown.real[-1].item() == pytest.approx(2.2), "a trusted mode that grows is on it"
+
+
 def test_without_statistics_the_residual_kind_is_refused_and_the_other_is_not() -> None:
     surrogate = surrogate_of(None)
     with pytest.raises(ValueError, match=r"no moments of the latent states.*kind='matrix'"):

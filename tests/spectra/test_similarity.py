@@ -9,13 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from torchkoopman.fitting.dmd import DMDFitter
+from torchkoopman.fitting.edmd import EDMDFitter
 from torchkoopman.koopman.coordinates import Coordinates
 from torchkoopman.koopman.observables import Dictionary
 from torchkoopman.koopman.operators import Dense
+from torchkoopman.koopman.parts import RandomFeatures
 from torchkoopman.koopman.span import FitRecord, Span
 from torchkoopman.koopman.surrogate import Surrogate
 from torchkoopman.observe.class_moments import LabelledMoments
 from torchkoopman.observe.moments import layer_pairs
+from torchkoopman.observe.trajectory import Trajectory
 from torchkoopman.spectra.alignment import alignment_starts, ascend, random_orthogonal
 from torchkoopman.spectra.similarity import (
     compare,
@@ -251,6 +255,73 @@ def test_surrogates_are_compared_whatever_the_basis_of_their_latent_space() -> N
     assert compare(here, step, draws=0).relative < 0.1
 
 
+def flow(seed: int, untrained: bool = False) -> Trajectory:
+    """States before and after residual blocks x + B tanh(Wx), drawn anew by each seed."""
+    x = draw(3000, 5, seed=100)
+    y, size = x, 0.03 if untrained else 0.4
+    for block in range(2):
+        W, B = draw(5, 8, seed=10 * seed + block), draw(8, 5, seed=10 * seed + block + 5)
+        y = y + size * (y @ W).tanh() @ B
+    return Trajectory.of(x[:, None].float(), y[:, None].float())
+
+
+def fitted(trajectory: Trajectory, draw_of_features: int) -> Surrogate:
+    fitter = EDMDFitter(
+        RandomFeatures(60), frames="shared", dynamics="span", generator=seeded(draw_of_features)
+    )
+    return fitter.calibrate(trajectory).update(trajectory).surrogate
+
+
+def test_the_draw_of_the_dictionary_is_not_in_the_distance_and_the_network_is() -> None:
+    one, other = flow(1), flow(2)
+    first, again = fitted(one, 0), fitted(one, 1)
+    drawn_anew = compare(first, again, draws=3, starts=2)
+    networks = compare(first, fitted(other, 0), draws=3, starts=2)
+    assert drawn_anew.relative < 0.01
+    assert networks.relative > 10 * drawn_anew.relative
+    assert drawn_anew.below_null == 1
+    assert drawn_anew.subject == "K - I on functions of the state,"
+    assert drawn_anew.notes == ()
+
+
+def test_with_all_latent_functions_the_draw_counts_and_a_note_says_so() -> None:
+    first, again = (fitted(flow(1), features) for features in (0, 1))
+    state, latent = (
+        compare(first, again, draws=0, starts=2, functions=functions)
+        for functions in ("state", "latent")  # type: ignore[arg-type]
+    )
+    assert latent.relative > 3 * state.relative
+    assert latent.notes[0] in latent.summary()
+    assert "drawn or learnt" in latent.notes[0]
+
+
+def test_two_untrained_residual_blocks_are_not_alike_and_two_fits_of_one_are() -> None:
+    one, other = fitted(flow(3, untrained=True), 0), fitted(flow(4, untrained=True), 1)
+    again = fitted(flow(3, untrained=True), 2)
+    whole = compare(one, other, less_identity=False, starts=2)
+    assert whole.below_null == 1, "near the identity all is alike"
+    assert compare(one, other, starts=2).below_null < 0.6
+    assert compare(one, again, starts=2).below_null == 1
+
+
+def test_the_state_compared_is_the_best_affine_map_in_the_metric_of_the_data() -> None:
+    trajectory = flow(1)
+    dmd = DMDFitter(frames="shared", dynamics="span").update(trajectory).surrogate
+    found = compare(fitted(trajectory, 0), dmd, draws=0, starts=2)
+    assert found.relative < 0.01
+    assert found.sizes == (6, 6)
+
+
+def test_the_identity_is_taken_off_only_where_both_have_shared_frames() -> None:
+    trajectory = flow(1)
+    aligned = DMDFitter(frames="aligned", dynamics="span").update(trajectory).surrogate
+    shared = DMDFitter(frames="shared", dynamics="span").update(trajectory).surrogate
+    assert compare(aligned, shared, draws=0).subject == "K on functions of the state,"
+    assert compare(shared, shared, draws=0).subject == "K - I on functions of the state,"
+    A = draw(3, 3)
+    assert compare(A, A + torch.eye(3), draws=0, less_identity=True).subject == "K - I"
+
+
 def test_a_summary_has_both_distances_beside_their_nulls() -> None:
     lines = str(compare(draw(3, 3), draw(4, 4, seed=1), draws=4)).splitlines()
     assert lines[0].startswith("operators of size 3 and 4, scale ")
@@ -273,6 +344,8 @@ def test_mistakes_are_named() -> None:
         compare(K * math.nan, K)
     with pytest.raises(TypeError, match="second must be a Surrogate or a matrix; got NoneType"):
         compare(K, None)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="functions='all' is unknown"):
+        compare(K, K, functions="all")  # type: ignore[arg-type]
     bare = surrogate_of(draw(4, 4), torch.eye(4).double(), draw(50, 4), fitted=False)
     with pytest.raises(ValueError, match=r"first surrogate has no statistics.*matrix\(1\.0\)"):
         compare(bare, bare)

@@ -191,6 +191,65 @@ def test_a_summary_lists_the_longest_lives_first() -> None:
     assert "latest drift unknown" in follow(spectra[:1]).summary()
 
 
+def judged(values: list[float], trusted: list[bool]) -> Spectrum:
+    """A diagonal operator's spectrum whose data bear out some of its modes."""
+    spectrum = spectrum_of(torch.diag(torch.tensor(values).double()))
+    places = [int((spectrum.eigenvalues.real - value).abs().argmin()) for value in values]
+    residuals = torch.full((len(values),), 9.0, dtype=torch.float64)
+    residuals[[place for place, known in zip(places, trusted, strict=True) if known]] = 0
+    return replace(spectrum, residuals=residuals, energies=torch.full_like(residuals, 0.1))
+
+
+def test_a_mode_that_is_trusted_now_and_then_is_one_track() -> None:
+    flicker = [False, True, False, True, False]
+    spectra = [judged([0.9 - 0.01 * k, 0.3], [known, False]) for k, known in enumerate(flicker)]
+    tracks = follow(spectra)
+    assert tracks.indices.shape == (5, 1)
+    assert tracks.births.tolist() == [1], "it begins where it is trusted first"
+    assert tracks.deaths.tolist() == [5]
+    assert tracks.eigenvalues[1:, 0].real.tolist() == pytest.approx([0.89, 0.88, 0.87, 0.86])
+    assert tracks.trusted is not None
+    assert tracks.trusted[:, 0].tolist() == flicker
+    assert tracks.dropped == 1
+
+
+def test_a_spurious_mode_never_begins_a_track_unless_everything_is_followed() -> None:
+    spurious = [(0.2, 43.0), (0.7, -8.0), (-0.5, 12.0)]
+    spectra = [judged([0.9, *pair], [True, False, False]) for pair in spurious]
+    tracks = follow(spectra)
+    assert tracks.eigenvalues.real.flatten().tolist() == pytest.approx([0.9] * 3)
+    assert tracks.dropped == 6
+    assert str(tracks).splitlines()[0] == (
+        "1 trusted modes over 3 spectra: 1 throughout, 0 born, 0 died; latest drift 0.0000; "
+        "6 never trusted, left out"
+    )
+    lines = str(tracks).splitlines()
+    assert lines[1].split()[-1] == "trusted"
+    assert lines[2].split()[-1] == "100%"
+    assert len({len(line) for line in lines[1:]}) == 1
+    everything = follow(spectra, trusted=False)
+    assert everything.indices.shape == (3, 7)
+    assert (everything.trusted, everything.dropped) == (None, 0)
+
+
+def test_tracks_are_in_order_of_the_birth_that_trust_gives_them() -> None:
+    spectra = [judged([0.9, 0.5], known) for known in ([False, True], [True, True])]
+    tracks = follow(spectra)
+    assert tracks.births.tolist() == [0, 1]
+    assert tracks.eigenvalues[1].real.tolist() == pytest.approx([0.5, 0.9])
+    none = follow([judged([0.9, 0.5], [False, False])] * 2)
+    assert none.indices.shape == (2, 0)
+    assert none.summary().startswith("0 trusted modes over 2 spectra")
+
+
+def test_where_a_spectrum_was_made_without_data_everything_is_followed() -> None:
+    known, unknown = judged([0.9, 0.5], [True, False]), spectrum_of(torch.diag(torch.ones(2)))
+    assert follow([known, unknown]).trusted is None
+    assert follow([known, unknown], gate=9).indices.shape == (2, 2)
+    with pytest.raises(ValueError, match="made without data"):
+        follow([known, unknown], trusted=True)
+
+
 def test_mistakes_are_named() -> None:
     spectrum = spectrum_of(turn(1.0))
     with pytest.raises(ValueError, match="needs at least one spectrum"):

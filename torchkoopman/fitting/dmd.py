@@ -82,7 +82,8 @@ class DMDFitter(ClosedForm):
         maps = {layer: _augmented(frame) for layer, frame in zip(span.layers, frames, strict=True)}
         rows = self._sampled()
         latent = {
-            layer: rows[layer].double() @ weight.T + bias for layer, (weight, bias) in maps.items()
+            layer: torch.nn.functional.linear(rows[layer], *(m.to(rows[layer]) for m in affine))
+            for layer, affine in maps.items()
         }
         coordinates = [frame.to(self._precision) for frame in frames]
         moments = self._moments.affine(maps)

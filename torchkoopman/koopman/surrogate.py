@@ -155,12 +155,16 @@ class Surrogate(Looks):
         """Where over the complex plane K over the span almost has an eigenvalue.
 
         ``"residual"`` asks the data of the fit, ``"matrix"`` the operator alone; for the arguments
-        see :func:`pseudospectrum_of`. Seconds at the default 61 × 61 points and 100 directions.
+        see :func:`pseudospectrum_of`. The default grid covers the unit disk and the trusted
+        eigenvalues, or all where there are no data to trust any by. Seconds at
+        the default 61 × 61 points and 100 directions.
         """
         total = None if self.statistics is None else self.statistics.total()
-        K = self.operator.matrix(1.0)
+        K, spectrum = self.operator.matrix(1.0), self.spectrum()
+        known = spectrum.residuals is not None
+        cover = spectrum.eigenvalues[spectrum.trusted()] if known else None
         return pseudospectrum_of(
-            K, total, kind=kind, real=real, imag=imag, points=points, rank=rank
+            K, total, kind=kind, real=real, imag=imag, points=points, rank=rank, cover=cover
         )
 
     @torch.no_grad()

@@ -51,6 +51,9 @@ class Pseudospectrum:
     """Directions the minimum runs over; with fewer than ``latent`` it is an upper bound."""
     latent: int
     """Size of the operator."""
+    beyond: int = 0
+    """Eigenvalues outside of the grid: of K in the kept directions, for ``"residual"`` of the
+    regression in them."""
 
     @property
     def resolution(self) -> float:
@@ -119,7 +122,8 @@ class Pseudospectrum:
         rows, columns = self.residuals.shape
         lines = [
             f"{self.kind} pseudospectrum on {columns} × {rows} points, resolution "
-            f"{self.resolution:.3g}; {self.kept} of {self.latent} directions",
+            f"{self.resolution:.3g}; {self.kept} of {self.latent} directions"
+            + (f"; {self.beyond} eigenvalues outside of the grid" if self.beyond else ""),
             f"{'ε':>7} {'area':>8} {'radius':>8}",
         ]
         cell = self.real.diff().mean().item() * self.imag.diff().mean().item()
@@ -149,6 +153,7 @@ def pseudospectrum_of(
     points: int = 61,
     rank: int = 100,
     tolerance: float = EXCITED,
+    cover: Tensor | None = None,
 ) -> Pseudospectrum:
     """The pseudospectrum of an operator over a span.
 
@@ -159,13 +164,16 @@ def pseudospectrum_of(
         kind: ``"residual"`` or ``"matrix"``.
         real: real parts of the grid, ascending; by default ``points`` that cover, with a tenth to
             spare, the unit disk and the eigenvalues: of K, or for ``"residual"`` of the regression
-            in the kept directions, without those of directions that hardly vary.
+            in the kept directions, without those of directions that hardly vary. With ``cover``
+            the unit disk and those points instead.
         imag: imaginary parts likewise. Values at z and z̄ agree and are computed once.
         points: per axis of the default grid; odd, so that the real axis is on it.
         rank: directions at most. For ``"residual"`` those in which the latent states at the start
             are largest; for ``"matrix"`` the invariant subspace of the eigenvalues of largest
             modulus. Restricting can only raise the values; costs grow with its cube.
         tolerance: directions with a smaller share of the largest second moment are dropped.
+        cover: points of the plane for the default grid to cover, complex, such as the eigenvalues
+            that are trusted; may be empty.
 
     Raises:
         ValueError: an unknown kind, no moments, moments of another size, no direction excited, or
@@ -180,7 +188,8 @@ def pseudospectrum_of(
         smallest, values = of_matrix(K, rank)
     else:
         raise ValueError(f"kind={kind!r} is unknown; choose 'residual' or 'matrix'.")
-    extent = 1.1 * max(1.0, values.abs().max().item())
+    covered = values if cover is None else cover.detach().cpu()
+    extent = 1.1 * max([1.0, *covered.abs().tolist()])
     default = torch.linspace(-extent, extent, points, dtype=torch.float64)
     x, y = _axis(real, default, "real"), _axis(imag, default, "imag")
     # Equal heights above and below the axis may differ by rounding, and are one computation.
@@ -188,7 +197,10 @@ def pseudospectrum_of(
     z = torch.complex(x.expand(len(heights), -1), heights[:, None].expand(-1, len(x))).flatten()
     parts = torch.split(z, max(1, _CHUNK // len(values) ** 2))
     found = torch.cat([smallest(part) for part in parts]).view(len(heights), -1)
-    return Pseudospectrum(x, y, found[place], kind, len(values), len(K))
+    inside = (values.real >= x[0]) & (values.real <= x[-1])
+    inside &= (values.imag >= y[0]) & (values.imag <= y[-1])
+    beyond = len(values) - int(inside.sum())
+    return Pseudospectrum(x, y, found[place], kind, len(values), len(K), beyond)
 
 
 def _axis(given: Tensor | None, default: Tensor, name: str) -> Tensor:

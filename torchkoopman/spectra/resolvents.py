@@ -24,21 +24,20 @@ EXCITED = 1e-8
 own rounding to residuals of √(1e-16 / 1e-8) = 1e-4."""
 
 
-def excited(moments: Moments, rank: int, tolerance: float = EXCITED) -> tuple[Tensor, Tensor]:
-    """The leading eigenvectors and eigenvalues of G = E[z zᵀ] at the start, largest first.
+def excited(second: Tensor, rank: int, tolerance: float = EXCITED) -> tuple[Tensor, Tensor]:
+    """The leading eigenvectors and eigenvalues of E[z zᵀ] at the start, largest first.
 
     At most ``rank``, and only those with more than ``tolerance`` of the largest.
 
     Raises:
         ValueError: there are no rows, or all latent states are zero or not finite.
     """
-    G = moments.second("start", "start").cpu()
-    if not (G.isfinite().all() and G.diagonal().max() > 0):
+    if not (second.isfinite().all() and second.diagonal().max() > 0):
         raise ValueError(
             "the latent states at the start are all zero or not all finite, so there is nothing to "
             "measure residuals on; look at the fit's statistics."
         )
-    sizes, directions = torch.linalg.eigh(G)
+    sizes, directions = torch.linalg.eigh(second)
     keep = sizes > tolerance * sizes[-1]
     return directions[:, keep].flip(1)[:, :rank], sizes[keep].flip(0)[:rank]
 
@@ -62,7 +61,7 @@ def of_data(
             f"the moments are of {moments.features('start')} → {moments.features('end')} latent "
             f"coordinates, the operator has {latent}."
         )
-    directions, sizes = excited(moments, rank, tolerance)
+    directions, sizes = excited(moments.second("start", "start").cpu(), rank, tolerance)
     whiten = directions / sizes.sqrt()
     A = whiten.T @ moments.second("end", "start").cpu() @ whiten
     L = whiten.T @ moments.second("end", "end").cpu() @ whiten

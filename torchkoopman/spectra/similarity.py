@@ -4,7 +4,8 @@ The similarity distance is that of dynamical similarity analysis (Ostrow et al.,
 NeurIPS 2023): the least ‖A - C B Cᵀ‖_F over orthogonal C. The spectral distance compares
 eigenvalues alone. For normal operators the second is a lower bound of the first (Hoffman &
 Wielandt 1953); for others it is not, so the lower bound reported is one that holds for every
-matrix. The smaller operator is padded with zeros: directions that it forgets at once.
+matrix. The smaller operator is padded with zeros: directions that it forgets at once. Which
+matrices stand for two surrogates is in ``compared.py``.
 """
 
 from __future__ import annotations
@@ -18,11 +19,11 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from torchkoopman.spectra.alignment import alignment_starts, ascend, random_orthogonal
+from torchkoopman.spectra.compared import comparable
 from torchkoopman.spectra.matrices import matrix_of
-from torchkoopman.spectra.resolvents import excited
 
 if TYPE_CHECKING:
-    from torchkoopman.spectra.matrices import System
+    from torchkoopman.spectra.compared import Fitted, Functions
 
 _NORMAL = 1e-10
 """Largest ‖KKᵀ - KᵀK‖_F / ‖K‖_F² at which a matrix counts as normal."""
@@ -56,6 +57,10 @@ class OperatorDistance:
     agreement: float
     """Share of the search's starts that ended within 1 % of the scale of the best: small where the
     search is hard, and the distance may be too large."""
+    subject: str = "operators"
+    """What was compared: ``"operators"`` as they are, or K or K - I on which functions."""
+    notes: tuple[str, ...] = ()
+    """What the distance holds besides the dynamics, one sentence each."""
 
     @property
     def relative(self) -> float:
@@ -73,7 +78,7 @@ class OperatorDistance:
     def summary(self) -> str:
         """Both distances beside their nulls, the bound, and how sure the search is."""
         lines = [
-            f"operators of size {self.sizes[0]} and {self.sizes[1]}, scale {self.scale:.4g}",
+            f"{self.subject} of size {self.sizes[0]} and {self.sizes[1]}, scale {self.scale:.4g}",
             f"{'':20} {'distance':>9} {'relative':>9} {'null, relative':>18}",
         ]
         for name, value, null in (
@@ -90,7 +95,7 @@ class OperatorDistance:
             f"similarity is at least {self.lower_bound:.4f}; angle {self.angle:.4f}; "
             f"{self.agreement:.0%} of the starts agree"
         )
-        return "\n".join(lines)
+        return "\n".join([*lines, *self.notes])
 
     def __str__(self) -> str:
         return self.summary()
@@ -168,20 +173,26 @@ def similarity_bound(first: Tensor, second: Tensor) -> float:
 
 @torch.no_grad()
 def compare(
-    first: System | Tensor,
-    second: System | Tensor,
+    first: Fitted | Tensor,
+    second: Fitted | Tensor,
     *,
     rank: int = 20,
     starts: int = 8,
     draws: int = 10,
+    functions: Functions = "auto",
+    less_identity: bool | None = None,
     generator: torch.Generator | None = None,
 ) -> OperatorDistance:
     """How alike the dynamics of two operators are, beside operators that have nothing in common.
 
     Surrogates are compared in the metric of their own data: each K over its span in axes in which
     the latent states at the start have second moment 1, over the ``rank`` directions they excite
-    most. With all directions kept, no invertible change of a latent space's basis matters, so
-    surrogates of different seeds can be compared. Matrices are taken as they are.
+    most. By default K is projected on functions of the state alone (1 and its coordinates, as an
+    orthogonal projection in the data's metric), and for a fit across the span the draw of a
+    dictionary's random features is then in neither. What the dictionary says of further functions
+    is left out: two systems may differ there. With all directions kept, no invertible change of a
+    latent space's basis matters, so surrogates of different seeds can be compared. Matrices are
+    taken as they are.
 
     Args:
         first: a surrogate or a real square matrix.
@@ -189,17 +200,23 @@ def compare(
         rank: directions of each surrogate; costs grow with its cube.
         starts: random starts of the search, for the pair and for each null pair.
         draws: null pairs; each costs as much as the comparison itself.
+        functions: ``"state"``, ``"latent"`` for all latent coordinates, which holds the draw of a
+            dictionary or the training of an encoder as well, or ``"auto"``: ``"state"`` where both
+            have the state among their latent coordinates.
+        less_identity: compare K - I, what layers do beyond carrying the state on: on a residual
+            stream every K is near the identity, and any two are alike. None: where both surrogates
+            have one frame for all layers, without which the identity means nothing.
         generator: of the starts and the null; None for one seeded with 0.
 
     Raises:
         TypeError: something else came.
         ValueError: a matrix that is not square or not finite, a surrogate without statistics, or a
-            ``rank`` below 1.
+            ``rank`` below 1, or ``functions`` that are not known.
     """
     if rank < 1:
         raise ValueError(f"rank={rank} must be at least 1.")
     draw = torch.Generator().manual_seed(0) if generator is None else generator
-    A, B = _in_data_metric(first, rank, "first"), _in_data_metric(second, rank, "second")
+    A, B, subject, notes = comparable(first, second, rank, functions, less_identity)
     distance, rotation, agreement = similarity_distance(A, B, starts=starts, generator=draw)
     null_similarity, null_spectral = [], []
     for _ in range(draws):
@@ -222,21 +239,9 @@ def compare(
         null_spectral=torch.tensor(null_spectral, dtype=torch.float64),
         sizes=(len(A), len(B)),
         agreement=agreement,
+        subject=subject,
+        notes=notes,
     )
-
-
-def _in_data_metric(operator: System | Tensor, rank: int, name: str) -> Tensor:
-    """K in axes in which the start states are white; a matrix as it is."""
-    K = matrix_of(operator, name)
-    if isinstance(operator, Tensor):
-        return K
-    if operator.statistics is None or operator.statistics.count == 0:
-        raise ValueError(
-            f"the {name} surrogate has no statistics of its latent states, so their metric is "
-            "unknown; fit it, or compare the matrices surrogate.operator.matrix(1.0) themselves."
-        )
-    directions, sizes = excited(operator.statistics.total(), rank)
-    return directions.T @ K @ directions * (sizes.sqrt() / sizes.sqrt()[:, None])
 
 
 def _scrambled(matrix: Tensor, generator: torch.Generator) -> Tensor:

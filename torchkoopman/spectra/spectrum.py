@@ -16,7 +16,7 @@ from torch import Tensor
 from torchkoopman.spectra.evidence import judge, shares, without_rows
 from torchkoopman.spectra.matrices import matrix_of
 from torchkoopman.spectra.plotting import draw
-from torchkoopman.spectra.table import Table
+from torchkoopman.spectra.table import table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -179,42 +179,7 @@ class Spectrum:
         Trusted modes come first, and among equals those that carry most energy; a ``?`` ends the
         line of a mode that is not :meth:`trusted`. Without data the largest |λ| come first.
         """
-        order, trusted = self._order()
-        measured = (self.errors, self.residuals, self.closures)
-        table = Table(self.eigenvalues, measured, self.energies, trusted)
-        lines = [self._head(), *self._meaning(), *table.lines(order[:modes])]
-        if len(self.eigenvalues) > modes:
-            lines.append(f"… and {len(self.eigenvalues) - modes} more")
-        return "\n".join(lines)
-
-    def _head(self) -> str:
-        head = f"{len(self.eigenvalues)} modes"
-        if self.residuals is not None:
-            trusted = self.trusted()
-            head += f", {int(trusted.sum())} trusted (others: ?)"
-            if trusted.any():
-                head += f", the largest trusted |λ| {self.moduli[trusted].max():.4f}"
-        head += f"; spectral radius {self.radius:.4f}"
-        if self.steps > 1:
-            head += f", {self.radius ** (1 / self.steps):.4f} per step of {self.steps}"
-        return f"{head}; {self.outside()} outside the unit circle"
-
-    def _meaning(self) -> list[str]:
-        match self.frames:
-            case "shared":
-                return ["one frame for all layers: λ is that of the map between the layers"]
-            case "aligned":
-                return ["each layer has its own frame: λ depends on these, it is not the system's"]
-        return []
-
-    def _order(self) -> tuple[list[int], Tensor]:
-        """Modes as :meth:`summary` lists them, and which are trusted (all, without data)."""
-        trusted = torch.ones_like(self.moduli, dtype=torch.bool)
-        if self.residuals is None or self.energies is None:
-            return list(range(len(self.moduli))), trusted
-        trusted, energies = self.trusted(), self.energies.nan_to_num(0).tolist()
-        order = sorted(range(len(energies)), key=lambda k: (not trusted[k], -energies[k]))
-        return order, trusted
+        return table(self, modes)
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Eigenvalues and the unit circle: trusted modes filled, others hollow, area by energy.

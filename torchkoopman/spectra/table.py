@@ -1,44 +1,100 @@
-"""A spectrum's modes as lines of text, one a mode."""
+"""The printed table of a spectrum: trusted modes first, one line a mode."""
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
+
+import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from torch import Tensor
 
-_HEAD = (
+_COLUMNS = (
     f"{'λ (span)':>19} {'± error':>7} {'|λ|':>8} {'decay':>8} {'turns':>8} {'residual':>9} "
     f"{'closure':>8} {'energy':>7}  "
 )
 
 
-@dataclass(frozen=True)
-class Table:
-    """The columns of a spectrum's table, each of shape ``(modes,)``; None leaves one blank."""
+class _Listed(Protocol):
+    """What is printed: a ``tk.Spectrum``, which documents each of these."""
 
-    eigenvalues: Tensor
-    measured: tuple[Tensor | None, Tensor | None, Tensor | None]
-    """Standard errors, residuals and closures."""
-    energies: Tensor | None
-    trusted: Tensor
+    @property
+    def eigenvalues(self) -> Tensor: ...
+    @property
+    def residuals(self) -> Tensor | None: ...
+    @property
+    def energies(self) -> Tensor | None: ...
+    @property
+    def errors(self) -> Tensor | None: ...
+    @property
+    def closures(self) -> Tensor | None: ...
+    @property
+    def steps(self) -> int: ...
+    @property
+    def frames(self) -> str: ...
+    @property
+    def moduli(self) -> Tensor: ...
+    @property
+    def decays(self) -> Tensor: ...
+    @property
+    def frequencies(self) -> Tensor: ...
+    @property
+    def radius(self) -> float: ...
+    def outside(self) -> int: ...
+    def trusted(self) -> Tensor: ...
 
-    def lines(self, order: Iterable[int]) -> list[str]:
-        """The heading and a line for each of the modes; a ``?`` ends those that are not trusted."""
-        return [_HEAD, *(self._line(k) for k in order)]
 
-    def _line(self, k: int) -> str:
-        value = self.eigenvalues[k]
-        rate = value.log()
-        error, residual, closure = ("" if c is None else f"{c[k]:.4f}" for c in self.measured)
-        number = f"{value.real:+.4f} {value.imag:+.4f}i"
-        energy = "" if self.energies is None else f"{self.energies[k]:.1%}"
-        return (
-            f"{number:>19} {error:>7} {value.abs():8.4f} {-rate.real:+8.4f} "
-            f"{rate.imag / (2 * math.pi):+8.4f} {residual:>9} {closure:>8} {energy:>7}"
-            f"{'  ' if self.trusted[k] else ' ?'}"
+def table(spectrum: _Listed, modes: int) -> str:
+    """How many modes there are and are trusted, what λ means, and ``modes`` lines of them."""
+    lines = [_head(spectrum), *_meaning(spectrum.frames), _COLUMNS]
+    order, trusted = _order(spectrum)
+    for k in order[:modes]:
+        value = spectrum.eigenvalues[k]
+        columns = (spectrum.errors, spectrum.residuals, spectrum.closures)
+        error, residual, closure = (_cell(column, k) for column in columns)
+        energy = "" if spectrum.energies is None else f"{spectrum.energies[k]:.1%}"
+        name = f"{value.real:+.4f} {value.imag:+.4f}i"
+        lines.append(
+            f"{name:>19} {error:>7} {spectrum.moduli[k]:8.4f} {spectrum.decays[k]:+8.4f} "
+            f"{spectrum.frequencies[k]:+8.4f} {residual:>9} {closure:>8} {energy:>7}"
+            f"{'  ' if trusted[k] else ' ?'}"
         )
+    if len(order) > modes:
+        lines.append(f"… and {len(order) - modes} more")
+    return "\n".join(lines)
+
+
+def _head(spectrum: _Listed) -> str:
+    head = f"{len(spectrum.eigenvalues)} modes"
+    if spectrum.residuals is not None:
+        trusted = spectrum.trusted()
+        head += f", {int(trusted.sum())} trusted (others: ?)"
+        if trusted.any():
+            head += f", the largest trusted |λ| {spectrum.moduli[trusted].max():.4f}"
+    head += f"; spectral radius {spectrum.radius:.4f}"
+    if spectrum.steps > 1:
+        head += f", {spectrum.radius ** (1 / spectrum.steps):.4f} per step of {spectrum.steps}"
+    return f"{head}; {spectrum.outside()} outside the unit circle"
+
+
+def _meaning(frames: str) -> list[str]:
+    match frames:
+        case "shared":
+            return ["one frame for all layers: λ is that of the map between the layers"]
+        case "aligned":
+            return ["each layer has its own frame: λ depends on these, it is not the system's"]
+    return []
+
+
+def _order(spectrum: _Listed) -> tuple[list[int], Tensor]:
+    """Modes in the order of the lines, and which are trusted (all, without data)."""
+    trusted = torch.ones_like(spectrum.moduli, dtype=torch.bool)
+    if spectrum.residuals is None or spectrum.energies is None:
+        return list(range(len(trusted))), trusted
+    trusted, energies = spectrum.trusted(), spectrum.energies.nan_to_num(0).tolist()
+    order = sorted(range(len(energies)), key=lambda k: (not trusted[k], -energies[k]))
+    return order, trusted
+
+
+def _cell(column: Tensor | None, k: int) -> str:
+    return "" if column is None else f"{column[k]:.4f}"
