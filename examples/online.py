@@ -35,9 +35,9 @@ HALFLIFE = 1000.0
 """Rows: a fifth of a validation pass, so that a thirtieth of the last one is left after the next.
 It must exceed the 511 observables of EDMD; longer ones follow a network that moves less closely."""
 CHECKPOINTS = 10
-STEPS = 300
+STEPS = 80
 """Gradient steps of the autoencoder in a validation pass; a fresh one takes ``FRESH``."""
-FRESH = 1000
+FRESH = 500
 LAYERS = "blocks.*"
 KINDS = ("DMD", "EDMD", "autoencoder")
 
@@ -213,7 +213,7 @@ def main() -> int:
     """Watch one training or several; 1 if a closed form with a halflife falls behind."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--epochs", type=int, default=100)
+    parser.add_argument("--epochs", type=int, default=40)
     parser.add_argument("--closed", action="store_true", help="closed forms alone, in a minute")
     parser.add_argument("--out", type=Path, default=Path("runs/figures"))
     arguments = parser.parse_args()
