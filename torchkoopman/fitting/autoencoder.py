@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Literal, Self
 
 import torch
-from tqdm.auto import tqdm
 
 from torchkoopman.fitting.candidates import (
     Candidate,
@@ -32,10 +32,10 @@ from torchkoopman.observe.capture import plain_modes
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from torch import Tensor, nn
+    from torch import nn
 
     from torchkoopman.fitting.trainer import Trainer
-    from torchkoopman.koopman.coordinates import Frames
+    from torchkoopman.koopman.coordinates import Coordinates, Frames
     from torchkoopman.observe.trajectory import Trajectory
 
 Family = Literal["Dense", "LowRank", "Orthogonal", "Stable", "BlockDiagonal"]
@@ -82,6 +82,8 @@ class AutoencoderFitter:
         ridge: relative, of the closed form that K starts from and is polished with.
         replay_bytes: memory of the reservoir.
         calibration: rows held back until coordinates are chosen; None for ten per feature.
+        halflife: rows after which a row is kept half as likely; None: all alike. Coordinates that
+            the data have left are renewed, from rows kept for it (again ``replay_bytes``).
         generator: of all randomness; None for one seeded with 0.
     """
 
@@ -104,29 +106,26 @@ class AutoencoderFitter:
         ridge: float = 1e-6,
         replay_bytes: int = 128 * 2**20,
         calibration: int | None = None,
+        halflife: float | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
         check_dynamics(dynamics)
         if batch < 1 or steps_per_update < 0:
-            raise ValueError(
-                f"batch={batch} must be 1 or more, steps_per_update={steps_per_update} 0 or more."
-            )
+            given = f"batch={batch}, steps_per_update={steps_per_update}"
+            raise ValueError(f"{given}: a batch has 1 row or more, steps are 0 or more.")
         self.dynamics = dynamics
+        self._way: Literal["step", "span"] = "span" if dynamics == "span" else "step"
         self.tail = None if tail is None else frozen(tail)
         self.batch = batch
         self.steps_per_update = steps_per_update
-        # Twice the latent size lost .08 points more on S1's Yin-Yang networks and took 20 % less.
-        widths = (4 * latent,) if hidden is None else tuple(hidden)
-        # Good at 256 hidden units (Yin-Yang) and at 800 (MNIST); wide layers need smaller steps.
-        rate = learning_rate or 1e-2 * min(1.0, (128 / max(widths, default=128)) ** 0.5)
         family = family_of(operator, latent, operator_rank)
-        self._design = Design(latent, widths, family, weights, rate, decay, ridge)
+        self._design = Design.of(family, hidden, weights, learning_rate, decay, ridge)
+        self._seeded = generator is None
         self._generator = torch.Generator().manual_seed(0) if generator is None else generator
-        self._intake = Intake(rank, frames, calibration, replay_bytes, self._generator)
+        self._intake = Intake(rank, frames, calibration, replay_bytes, self._generator, halflife)
         self._trainer: Trainer | None = None
         self._owed = 0.0
-        self._outcome: Candidate | None = None
-        """What the comparison after the latest training ended with, until more rows come."""
+        self._outcome: Candidate | None = None  # of the latest comparison, until more rows come
         self._notes: tuple[str, ...] = ()
 
     def update(self, trajectory: Trajectory) -> Self:
@@ -136,8 +135,18 @@ class AutoencoderFitter:
             self._owed += self.steps_per_update
             self._outcome, self._notes = None, ()
             if self._intake.frames and self._trainer is None:
-                self._trainer = self._started(self._way(), self._judge())
+                self._trainer = self._started(self._way, self._judge())
+            if (before := self._intake.renewed()) is not None:
+                self._renew(before, self._ready())
             self._pay()
+        return self
+
+    def reset(self) -> Self:
+        """Forget data and weights; a generator of yours goes on, else all is as freshly made."""
+        if self._seeded:
+            self._generator.manual_seed(0)
+        self._intake = self._intake.emptied()
+        self._trainer, self._outcome, self._notes, self._owed = None, None, (), 0.0
         return self
 
     @property
@@ -177,7 +186,7 @@ class AutoencoderFitter:
             learnt = isinstance(found.observables, LearntObservables)
             record = FitRecord(
                 "autoencoder" if learnt else "edmd",
-                intake.reservoir.seen,
+                intake.rows,
                 losses=dict(trainer.losses) if learnt else {},
                 frames=intake.kind,
                 dynamics="span" if found.operator.steps == 1 else "step",
@@ -200,19 +209,22 @@ class AutoencoderFitter:
         """The trainer, started with what came until now if need be."""
         if self._trainer is None:
             self._intake.calibrate()
-            self._trainer = self._started(self._way(), self._judge())
+            self._trainer = self._started(self._way, self._judge())
             self._pay()
         return self._trainer
-
-    def _way(self) -> Literal["step", "span"]:
-        """The dynamics to begin with."""
-        return "span" if self.dynamics == "span" else "step"
 
     def _started(self, dynamics: Literal["step", "span"], tail: nn.Module | None) -> Trainer:
         """A training on the reservoir that has not begun."""
         paths = self._intake.reservoir.trained(_SAMPLE)
         scales = self._intake.spreads()
         return self._design.trainer(paths, dynamics, self._generator, tail, scales)
+
+    def _renew(self, before: list[Coordinates], trainer: Trainer) -> None:
+        """Go on in new coordinates with what was learnt, or anew if that is not worth it."""
+        tail = None if trainer.tail is None else self._judge()
+        fresh = self._started("span" if trainer.operator.steps == 1 else "step", tail)
+        paths = self._intake.reservoir.trained(_SAMPLE)
+        self._trainer = self._design.resumed(trainer, fresh, before, self._intake.frames, paths)
 
     def _learnt(self, trainer: Trainer) -> Candidate:
         """What a training has come to: averaged weights, and the better of two operators."""
@@ -248,33 +260,21 @@ class AutoencoderFitter:
     def _again(self, steps: int, progress: bool) -> Trainer:
         """Another training of so many steps: without the tail, or else across the span."""
         span = self.tail is None and self.dynamics == "auto"
-        other = self._started("span" if span else self._way(), None)
+        other = self._started("span" if span else self._way, None)
         other.fall(steps)
-        for _ in tqdm(range(steps), "train again", disable=not progress):
-            losses = other.step(self._intake.reservoir.sample(self.batch))
-        other.losses = {term: value.item() for term, value in losses.items()}
+        draw = partial(self._intake.reservoir.sample, self.batch)
+        other.take(steps, draw, "train again" if progress else None)
         return other
 
     def _judge(self) -> nn.Module | None:
         """The tail as a map of the last layer's coordinates."""
-        if self.tail is None:
-            return None
-        latest = self._intake.latest
-        if latest.positions != 1:
-            raise ValueError(
-                f"tail= judges one row at a time, but samples have {latest.positions} positions; "
-                "leave the tail out, or flatten them with layout='b ... -> b 1 (...)'."
-            )
-        return judging(self._intake.frames[-1], self.tail)
+        return judging(self._intake.frames[-1], self.tail, self._intake.latest.positions)
 
     def _pay(self, progress: bool = False) -> None:
         """Take the steps that are due."""
         if self._trainer is None:
             return
-        losses: dict[str, Tensor] = {}
         due = int(self._owed + 1e-9)  # many small parts of a step must sum to whole ones
-        for _ in tqdm(range(due), "train", disable=not progress):
-            losses = self._trainer.step(self._intake.reservoir.sample(self.batch))
         self._owed -= due
-        if losses:
-            self._trainer.losses = {term: value.item() for term, value in losses.items()}
+        draw = partial(self._intake.reservoir.sample, self.batch)
+        self._trainer.take(due, draw, "train" if progress else None)

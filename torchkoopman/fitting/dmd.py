@@ -43,6 +43,8 @@ class DMDFitter(ClosedForm):
             starts from stacked states and cannot replace layers by itself.
         pairs: which layers' cross-moments to keep: ``"adjacent"``, with those of each layer with
             the first and the last, or ``"all"``, which lets :meth:`between` fit any span.
+        halflife: rows after which a row weighs half as much, for a network that still learns; None
+            weighs all rows alike. Coordinates come from the moments, so they follow the data.
     """
 
     def __init__(
@@ -54,8 +56,9 @@ class DMDFitter(ClosedForm):
         ridge: float | None = None,
         delays: int = 0,
         pairs: PairKind = "adjacent",
+        halflife: float | None = None,
     ) -> None:
-        super().__init__(frames, dynamics, ridge, pairs)
+        super().__init__(frames, dynamics, ridge, pairs, halflife)
         if pairs in ("ends", "chain"):
             raise ValueError(f"pairs={pairs!r} cannot align the layers between; take 'adjacent'.")
         CoordinateOptions(rank)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from torchkoopman.fitting.calibration import MASSIVE, Calibration, same_layers
 from torchkoopman.fitting.closed_form import NO_DATA
+from torchkoopman.fitting.drift import Renewal
 from torchkoopman.fitting.outliers import BOUND, plausible, without
 from torchkoopman.fitting.replay import Reservoir
 from torchkoopman.koopman.coordinates import CoordinateOptions, resolve_frames
@@ -30,6 +31,7 @@ class Intake:
         calibration: rows held back until then; None for ten per feature.
         replay_bytes: memory of the reservoir.
         generator: draws places in the reservoir, and batches from it.
+        halflife: of the reservoir, in rows; with one, coordinates are renewed where the data drift.
     """
 
     def __init__(
@@ -39,8 +41,12 @@ class Intake:
         calibration: int | None,
         replay_bytes: int,
         generator: torch.Generator,
+        halflife: float | None = None,
     ) -> None:
-        self.reservoir = Reservoir(replay_bytes, generator)
+        self.reservoir = Reservoir(replay_bytes, generator, halflife)
+        self._renewal = None if halflife is None else Renewal(halflife, replay_bytes)
+        self._gone = 0
+        """Rows seen by reservoirs before this one."""
         self.frames: list[Coordinates] = []
         """Coordinates of the layers, in the precision of the first states; empty until chosen."""
         self.left_out = 0
@@ -88,6 +94,39 @@ class Intake:
         for trajectory in held:
             self._store(trajectory)
 
+    @property
+    def rows(self) -> int:
+        """Rows offered to the reservoir until now."""
+        return self._gone + self.reservoir.seen
+
+    def emptied(self) -> Intake:
+        """One as it was before anything came, drawing from the same generator."""
+        options, kept = self._calibration.options, self.reservoir
+        settings = options.rank, self._frames, self._calibration.rows
+        return Intake(*settings, kept.max_bytes, kept.generator, kept.halflife)
+
+    def renewed(self) -> list[Coordinates] | None:
+        """Renew the coordinates if the latest trajectory shows that the data have left them.
+
+        Returns:
+            The coordinates until now; None if they stay.
+        """
+        renewal, before = self._renewal, self.frames
+        if renewal is None or not renewal.due(self.latest, before, 0):
+            return None
+        try:
+            self._calibration.held = self._usable(renewal.window.held)
+            self.frames, held = self._calibration.finish()
+        except ValueError as error:  # a layer that is constant now
+            self._calibration.held, renewal.hindrance = [], str(error)
+            return None
+        self._gone += self.reservoir.seen - renewal.window.count
+        self.reservoir = self.reservoir.emptied()
+        for trajectory in held:
+            self._store(trajectory)
+        renewal.renewed()
+        return before
+
     def spreads(self) -> Tensor:
         """Root mean square of each layer's coordinates about their mean, ``(layers,)``."""
         paths = self.reservoir.trained(_SPREAD_ROWS)
@@ -95,10 +134,12 @@ class Intake:
 
     def notes(self) -> tuple[str, ...]:
         """What a record should say of the rows."""
+        drift = () if self._renewal is None else self._renewal.notes()
         if not self.left_out:
-            return ()
-        rows = self.left_out + self.reservoir.seen
+            return drift
+        rows = self.left_out + self.rows
         return (
+            *drift,
             f"{self.left_out} of {rows} rows were left out: not finite, or more than {BOUND:.0e} "
             "deviations from the others.",
         )

@@ -42,7 +42,8 @@ class LossWeights:
     """L_beh: what the rest of the network makes of the prediction; only with a ``tail``. Not of
     S1."""
     inner: float = 0.3
-    """Of each pair of layers other than (first, last); 0 leaves the inner layers out."""
+    """Of each pair of layers other than (first, last), where there is a step for each layer; to
+    leave the inner layers out say ``dynamics="span"``."""
 
 
 _LANDMARKS = 128

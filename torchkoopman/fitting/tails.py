@@ -20,8 +20,19 @@ def frozen(tail: nn.Module) -> nn.Module:
         return copy.deepcopy(tail).eval().requires_grad_(False).float()
 
 
-def judging(frame: Coordinates, tail: nn.Module) -> nn.Module:
-    """The tail as a map of the last layer's coordinates, ``(rows, coordinates)``, to logits."""
+def judging(frame: Coordinates, tail: nn.Module | None, positions: int) -> nn.Module | None:
+    """The tail as a map of the last layer's coordinates, ``(rows, coordinates)``, to logits.
+
+    Raises:
+        ValueError: samples have more positions than one.
+    """
+    if tail is None:
+        return None
+    if positions != 1:
+        raise ValueError(
+            f"tail= judges one row at a time, but samples have {positions} positions; "
+            "leave the tail out, or flatten them with layout='b ... -> b 1 (...)'."
+        )
     return nn.Sequential(_Decoded(copy.deepcopy(frame).float()), tail)
 
 

@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from tqdm.auto import tqdm
 
 from torchkoopman.fitting.losses import koopman_losses, total_loss
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
 
     from torchkoopman.fitting.losses import LossWeights
@@ -33,7 +36,10 @@ while the learning rate is high."""
 
 
 class Trainer:
-    """Optimiser, schedule, running average of the weights, and the latest losses."""
+    """Optimiser, schedule, running average of the weights, and the latest losses.
+
+    A trainer that goes on where another ended is given the steps ``done`` until then.
+    """
 
     def __init__(
         self,
@@ -44,6 +50,7 @@ class Trainer:
         decay: float,
         tail: nn.Module | None = None,
         scales: Tensor | None = None,
+        done: int = 0,
     ) -> None:
         self.observables = observables
         self.operator = operator
@@ -51,7 +58,7 @@ class Trainer:
         self.tail = tail
         self.scales = scales
         self.learning_rate = learning_rate
-        self.done = 0
+        self.done = self._begun = done
         self.losses: dict[str, float] = {}
         self._fall = range(0)
         self._length = 0.0
@@ -84,6 +91,14 @@ class Trainer:
         pair = copy.deepcopy(self._average.module).requires_grad_(False)
         return pair[0], pair[1]  # type: ignore[index]
 
+    def take(self, steps: int, draw: Callable[[], Tensor], title: str | None) -> None:
+        """Take steps on batches drawn one by one; a progress bar shows them under a title."""
+        losses: dict[str, Tensor] = {}
+        for _ in tqdm(range(steps), title, disable=title is None):
+            losses = self.step(draw())
+        if losses:
+            self.losses = {term: value.item() for term, value in losses.items()}
+
     def step(self, paths: Tensor) -> dict[str, Tensor]:
         """One gradient step on paths ``(rows, layers, coordinates)``; returns the loss terms."""
         with torch.enable_grad():
@@ -113,12 +128,12 @@ class Trainer:
         parameters = [each for group in self._optimiser.param_groups for each in group["params"]]
         longest = _CLIP * self._length if self._length else float("inf")
         length = nn.utils.clip_grad_norm_(parameters, longest).clamp(max=longest)
-        share = max(1 / (self.done + 1), 1 - _MEMORY)
+        share = max(1 / (self.done - self._begun + 1), 1 - _MEMORY)
         self._length += share * (length.item() - self._length)
 
     def _rate(self) -> float:
         """The current share of the highest learning rate."""
-        rise = min(1.0, (self.done + 1) / _RISE)
+        rise = min(1.0, (self.done - self._begun + 1) / _RISE)
         if self.done not in self._fall:
             return rise
         return rise * (self._fall.stop - self.done) / len(self._fall)
