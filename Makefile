@@ -6,7 +6,7 @@ RUN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PEERS := $(VENV)/.peers
 
-.PHONY: demo bench figures zoo hostile speed scaling test clean
+.PHONY: demo bench figures zoo hostile speed scaling online robust test clean
 
 # The main job: train, fit, look, swap, forget, export. DATA=yinyang (default) or mnist.
 DATA ?= yinyang
@@ -39,6 +39,17 @@ speed: $(INSTALLED)
 # A trajectory inside one layer, and its replacement (S2). DATA and SEEDS as for the demo.
 scaling: $(INSTALLED)
 	$(RUN)/python examples/scaling.py --data $(DATA) --seeds $(SEEDS)
+
+# A network in training, watched by fitters that forget; CLOSED=1 without the autoencoder.
+CLOSED ?=
+online: $(INSTALLED)
+	$(RUN)/python examples/online.py $(if $(CLOSED),--closed)
+
+# The autoencoder on many networks and with many draws: what it loses in the mean and at worst.
+NETWORKS ?= 20
+GENERATORS ?= 4
+robust: $(INSTALLED)
+	$(RUN)/python examples/bench_robust.py --networks $(NETWORKS) --generators $(GENERATORS)
 
 # The whole check: format, lint, types, tests.
 test: $(INSTALLED)

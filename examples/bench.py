@@ -35,6 +35,7 @@ PARTS: dict[str, tuple[str, int]] = {
     "forgetting": ("bench_forgetting", 2),
     "topology": ("bench_topology", 2),
     "spectrum": ("bench_spectrum", 2),
+    "systems": ("bench_systems", 2),
     "cost": ("bench_cost", 1),
 }
 """Part → its module, and how many of its jobs may run side by side; times of one are of one alone.

@@ -80,7 +80,7 @@ def products(own: Tensor, degree: int) -> Tensor:
         for order in range(degree + 1)
         for chosen in combinations_with_replacement(own.tolist(), order)
     ]
-    return noticeable(torch.tensor(found))
+    return noticeable(torch.tensor(found, dtype=torch.complex128))
 
 
 def noticeable(values: Tensor) -> Tensor:
@@ -172,9 +172,10 @@ def linear_noisy() -> KnownSystem:
     """Kooplearn's test_ridge_estimator: 20 coordinates, rank 5, noise as large as the signal."""
     generator = torch.Generator().manual_seed(0)
     axes = torch.linalg.qr(torch.randn(20, 20, generator=generator, dtype=torch.float64))[0]
-    own = torch.cat([9 * torch.logspace(-1, -3, 5), torch.zeros(15)]).double()
+    own = torch.zeros(20, dtype=torch.float64)
+    own[:5] = 9 * torch.logspace(-1, -3, 5, dtype=torch.float64)
     matrix = axes * own @ axes.T
-    known = noticeable(torch.cat([own, torch.ones(1)]))
+    known = noticeable(torch.cat([own, torch.ones(1).to(own)]))
     return KnownSystem("linear, rank 5 of 20", linear(matrix, 1e-3), known[:3], known, list, 2000)
 
 

@@ -4,10 +4,12 @@ import json
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import bench
 import bench_cost
 import bench_replacement
+import bench_systems
 import pytest
 from bench_tables import markdown, spread
 
@@ -121,3 +123,21 @@ def test_tables_are_markdown_with_mean_and_spread() -> None:
     assert len({len(line) for line in lines}) == 1
     assert "2.00 ± 1.41" in lines[2]
     assert "+2.00" in lines[3]
+
+
+def known(system: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    return {"known": {"systems": [system]}}
+
+
+def test_a_peer_that_is_not_installed_is_said_to_be_and_is_no_bound() -> None:
+    trust = {"leading": 3, "found": 3, "found and trusted": 3, "wrong": 2, "wrong and trusted": 0}
+    result = {"name": "toy", "rows": 10, "ours": [0.2, 0.1, 0.3], "trust": [trust]}
+    result |= {"peers": {"kooplearn": [0.19], "deeptime": []}, "absent": {"deeptime": "no module"}}
+    text = bench_systems.table(known(result))
+    assert "not installed" in text
+    assert "deeptime: no module" in text
+    assert "met" in text.splitlines()[4]
+    worse = {**result, "peers": {"kooplearn": [0.18], "deeptime": []}}
+    assert "MISSED" in bench_systems.table(known(worse))
+    trusting = {**result, "trust": [{**trust, "wrong and trusted": 1}]}
+    assert "MISSED" in bench_systems.table(known(trusting))

@@ -21,7 +21,7 @@ ARROWS: dict[str, set[str]] = {
     "observe": set(),
     "spectra": {"observe"},
     "koopman": {"spectra", "observe"},
-    "fitting": {"koopman", "observe"},
+    "fitting": {"koopman", "spectra", "observe"},
     "graphs": {"observe"},
     "surgery": {"graphs", "observe"},
     "scaling": {"koopman", "observe"},

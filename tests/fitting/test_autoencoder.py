@@ -1,68 +1,25 @@
 """The online autoencoder on a small nonlinear system: what it learns, and what it promises."""
 
-import weakref
-from typing import Any
-
 import pytest
 import torch
 from torch import Tensor, nn
 
 import torchkoopman as tk
+from tests.fitting.autoencoders import (
+    FAMILIES,
+    fvu,
+    normal,
+    polar,
+    ridge_fvu,
+    seeded,
+    small,
+    stream,
+)
 from torchkoopman.fitting.autoencoder import Family
-from torchkoopman.fitting.baselines import Baselines
-from torchkoopman.fitting.losses import koopman_losses
+from torchkoopman.fitting.dynamics import Dynamics
 from torchkoopman.fitting.quality import Unexplained, unexplained
 from torchkoopman.koopman.operators import Dense
 from torchkoopman.observe.trajectory import Trajectory
-
-FAMILIES: list[Family] = ["Dense", "LowRank", "Orthogonal", "Stable", "BlockDiagonal"]
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=seeded(seed))
-
-
-def polar(rows: int, layers: int = 3, seed: int = 0) -> list[Tensor]:
-    """(a, b) ↦ (0.9 a, 0.6 b + 0.8 a²): nonlinear, but linear in (a, b, a²)."""
-    a, b = normal(rows, seed=seed), normal(rows, seed=seed + 1000)
-    states = [torch.stack([a, b], 1)]
-    for _ in range(layers - 1):
-        a, b = 0.9 * a, 0.6 * b + 0.8 * a.square()
-        states.append(torch.stack([a, b], 1))
-    return states
-
-
-def small(**options: Any) -> tk.AutoencoderFitter:
-    defaults: dict[str, Any] = {
-        "latent": 8,
-        "hidden": (24,),
-        "calibration": 200,
-        "steps_per_update": 4,
-        "batch": 64,
-    }
-    return tk.AutoencoderFitter(**{**defaults, **options})
-
-
-def stream(
-    fitter: tk.AutoencoderFitter, states: list[Tensor], size: int = 100, labelled: bool = False
-) -> tk.AutoencoderFitter:
-    for parts in zip(*(state.split(size) for state in states), strict=True):
-        labels = torch.arange(len(parts[0])) % 3 if labelled else None
-        fitter.update(Trajectory.of(*parts, labels=labels))
-    return fitter
-
-
-def fvu(surrogate: tk.Surrogate, states: list[Tensor]) -> float:
-    return Unexplained().update(surrogate(states[0][:, None])[:, 0], states[-1]).value
-
-
-def ridge_fvu(seen: list[Tensor], fresh: list[Tensor]) -> float:
-    weight, bias = Baselines().update(Trajectory.of(*seen)).maps(2)["ridge map"]
-    return Unexplained().update(fresh[0].double() @ weight.T + bias, fresh[-1]).value
 
 
 @pytest.mark.slow
@@ -94,11 +51,13 @@ def test_training_on_the_reservoir_improves_what_the_stream_gave() -> None:
     assert fvu(fitter.train(150).surrogate, fresh) < before
 
 
-@pytest.mark.parametrize("inner", [0.3, 0.0])
+@pytest.mark.parametrize("dynamics", ["step", "span"])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_every_family_keeps_its_guarantee_through_training(family: Family, inner: float) -> None:
-    fitter = small(operator=family, operator_rank=3, weights=tk.LossWeights(inner=inner))
-    surrogate = stream(fitter, polar(400)).train(20).surrogate
+def test_every_family_keeps_its_guarantee_through_training(
+    family: Family, dynamics: Dynamics
+) -> None:
+    fitter = small(operator=family, operator_rank=3, dynamics=dynamics)
+    surrogate = stream(fitter, polar(400)).train(60).surrogate
     assert type(surrogate.operator).__name__ == family
     assert all(value < 1.5 for value in surrogate.record.fvu.values())
     K = surrogate.operator.matrix(1.0).double()
@@ -139,10 +98,10 @@ def test_an_unknown_family_is_refused_with_the_list() -> None:
         small(operator="Magic")
 
 
-def test_inner_zero_fits_the_ends_alone_and_says_nothing_of_inner_layers() -> None:
+def test_dynamics_over_the_span_fit_the_ends_alone_and_say_nothing_of_inner_layers() -> None:
     states = polar(600)
     spoilt = [states[0], normal(600, 2, seed=3), states[2]]
-    fitter = small(weights=tk.LossWeights(inner=0))
+    fitter = small(dynamics="span")
     surrogate = stream(fitter, spoilt).train(60).surrogate
     assert surrogate.operator.steps == 1
     assert set(surrogate.record.fvu) == {"2"}
@@ -169,59 +128,6 @@ def test_the_global_seed_is_neither_read_nor_touched() -> None:
     assert all(torch.equal(results[0][name], results[1][name]) for name in results[0])
 
 
-@pytest.mark.parametrize("mode", [torch.no_grad, torch.inference_mode, torch.enable_grad])
-def test_the_fitter_learns_from_hooks_in_every_gradient_mode(mode: type) -> None:
-    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 4), nn.Tanh())
-    fitter = small()
-    with tk.attach(model, ["1", "3"]) as probe:
-        probe.stream_to(fitter)
-        for x in normal(500, 3).split(100):
-            with mode(), probe.labels(torch.arange(100) % 2):
-                model(x)
-    assert fitter.steps == 5 * 4
-    surrogate = fitter.surrogate
-    assert not any(p.requires_grad for p in surrogate.parameters())
-    assert surrogate.record.fvu["3"] < 1
-    assert all(p.grad is None for p in model.parameters())
-    surrogate(torch.zeros(1, 1, 4))
-
-
-def test_states_that_still_require_gradients_are_taken_as_values() -> None:
-    layer = nn.Linear(2, 2)
-    fitter = small()
-    for x in normal(500, 2).split(100):
-        fitter.update(Trajectory.of(x, layer(x)))
-    fitter.train(3)
-    assert layer.weight.grad is None
-
-
-def test_a_step_inside_the_forward_pass_does_not_reach_the_watched_model() -> None:
-    """The model's own backward pass works and gets its own gradients, fitter or not."""
-    model = nn.Sequential(nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 4))
-    x = normal(300, 3)
-    model(x).square().sum().backward()
-    expected = [p.grad.clone() for p in model.parameters() if p.grad is not None]
-    model.zero_grad()
-    with tk.attach(model, "*") as probe:
-        probe.stream_to(small())
-        model(x).square().sum().backward()
-    for found, true in zip(model.parameters(), expected, strict=True):
-        assert found.grad is not None
-        torch.testing.assert_close(found.grad, true, rtol=0, atol=0)
-
-
-def test_polish_never_makes_the_state_loss_on_the_reservoir_worse() -> None:
-    for seed in range(4):
-        fitter = stream(small(generator=seeded(seed)), polar(300, seed=seed)).train(3 + 10 * seed)
-        assert fitter._trainer is not None
-        observables, operator = fitter._trainer.averaged()
-        surrogate = fitter.surrogate
-        paths, _ = fitter._reservoir[:]
-        before = koopman_losses(paths, observables, operator, fitter.weights)["state"]
-        after = koopman_losses(paths, observables, surrogate.operator, fitter.weights)["state"]
-        assert after <= before * (1 + 1e-6)
-
-
 def test_a_dense_operator_starts_from_the_closed_form() -> None:
     """On a linear system the first prediction, before any step, is already good."""
     x = normal(600, 3)
@@ -230,106 +136,6 @@ def test_a_dense_operator_starts_from_the_closed_form() -> None:
     fitter = stream(small(steps_per_update=0, latent=40), states)
     assert fitter.steps == 0
     assert max(fitter.surrogate.record.fvu.values()) < 0.1
-
-
-def test_updates_go_on_after_training() -> None:
-    fitter = stream(small(), polar(400)).train(10)
-    done, rows = fitter.steps, fitter.surrogate.record.rows
-    stream(fitter, polar(300, seed=3))
-    assert fitter.steps == done + 3 * 4
-    assert fitter.surrogate.record.rows == rows + 300
-    fitter.train(5)
-    assert fitter.steps == done + 12 + 5
-
-
-def test_steps_owed_during_calibration_are_taken_when_it_ends() -> None:
-    fitter = small(calibration=350)
-    taken = [fitter.update(Trajectory.of(*polar(100, seed=k))).steps for k in range(5)]
-    assert taken == [0, 0, 0, 16, 20]
-
-
-def test_data_shorter_than_the_calibration_are_fitted_when_the_surrogate_is_asked_for() -> None:
-    fitter = stream(small(calibration=100_000), polar(300))
-    assert fitter.steps == 0
-    surrogate = fitter.surrogate
-    assert surrogate.record.rows == 300
-    assert fitter.steps == 12
-    assert fvu(surrogate, polar(300, seed=4)) < 1
-
-
-def test_train_before_the_calibration_is_complete_takes_the_steps_asked_for_besides() -> None:
-    fitter = stream(small(calibration=100_000), polar(300)).train(7)
-    assert fitter.steps == 12 + 7
-
-
-def test_a_surrogate_asked_for_too_early_costs_no_rows() -> None:
-    fitter = small().update(Trajectory.of(*polar(2)))
-    with pytest.raises(ValueError, match="2 rows"):
-        _ = fitter.surrogate
-    assert stream(fitter, polar(300)).surrogate.record.rows == 302
-
-
-def test_a_surrogate_before_any_data_is_refused_with_the_way_to_stream() -> None:
-    with pytest.raises(ValueError, match=r"no data yet.*stream_to"):
-        _ = small().surrogate
-    with pytest.raises(ValueError, match="no data yet"):
-        small().train(5)
-
-
-def test_other_layers_than_the_first_ones_are_refused_with_both_lists() -> None:
-    states = polar(50)
-    fitter = small().update(Trajectory.of(*states))
-    with pytest.raises(ValueError, match=r"\('0', '1', '2'\).*\('0', '1'\)"):
-        fitter.update(Trajectory.of(*states[:2]))
-
-
-def test_memory_is_bounded_and_the_count_of_rows_is_not() -> None:
-    row = 3 * 2 * 4 + 8  # with the label
-    fitter = stream(small(replay_bytes=150 * row, steps_per_update=0), polar(2000))
-    kept = fitter._reservoir[:]
-    assert sum(tensor.numel() * tensor.element_size() for tensor in kept) == 150 * row
-    assert not fitter._calibration.held
-    assert fitter.surrogate.record.rows == 2000
-
-
-def test_statistics_are_those_of_the_final_latent_states_class_by_class() -> None:
-    states = polar(600)
-    fitter = stream(small(), states, labelled=True)
-    surrogate = fitter.surrogate
-    statistics = surrogate.statistics
-    assert statistics is not None
-    assert statistics.classes == (0, 1, 2)
-    latent = surrogate.encode(states[0][:, None], "0")[:, 0].double()
-    torch.testing.assert_close(
-        statistics.total().mean("start"), latent.mean(0), rtol=1e-4, atol=1e-4
-    )
-    chosen = latent[(torch.arange(600) % 100) % 3 == 1]
-    torch.testing.assert_close(
-        statistics.by_class[1].mean("start"), chosen.mean(0), rtol=1e-4, atol=1e-4
-    )
-    end = surrogate.encode(states[-1][:, None], "2")[:, 0].double()
-    torch.testing.assert_close(statistics.total().mean("end"), end.mean(0), rtol=1e-4, atol=1e-4)
-
-
-def test_masked_rows_are_not_learnt_from() -> None:
-    states = [state.view(60, 5, 2) for state in polar(300)]
-    mask = (torch.arange(300).view(60, 5) % 3) > 0
-    spoilt = {
-        str(k): torch.where(mask[..., None], s, torch.full_like(s, 1e4))
-        for k, s in enumerate(states)
-    }
-    fitter = small(calibration=100).update(Trajectory(spoilt, mask=mask))
-    assert fitter.surrogate.record.rows == int(mask.sum())
-    assert fitter._reservoir[:][0].abs().max() < 100
-
-
-def test_a_first_batch_with_no_counted_row_is_no_error() -> None:
-    states = [state[:, None] for state in polar(50)]
-    nothing = Trajectory(
-        dict(zip("012", states, strict=True)), mask=torch.zeros(50, 1, dtype=torch.bool)
-    )
-    fitter = stream(small().update(nothing), polar(300))
-    assert fitter.surrogate.record.rows == 300
 
 
 def test_layers_of_different_widths_are_learnt() -> None:
@@ -394,16 +200,3 @@ def test_dense_start_is_exactly_the_constant_for_every_latent_state() -> None:
     assert isinstance(surrogate.operator, Dense)
     latent = surrogate.operator(surrogate.encode(polar(9)[0][:, None], "0"))
     torch.testing.assert_close(latent[..., 0], torch.ones(9, 1))
-
-
-@pytest.mark.parametrize(
-    "fitter", [tk.DMDFitter(), tk.EDMDFitter(calibration=600), small(steps_per_update=0)]
-)
-def test_of_all_that_streams_only_the_latest_trajectory_is_kept(fitter: Any) -> None:
-    seen = []
-    for seed in range(12):
-        trajectory = Trajectory.of(*polar(100, seed=seed))
-        seen.append(weakref.ref(next(iter(trajectory.states.values()))))
-        fitter.update(trajectory)
-        del trajectory
-    assert [ref() is None for ref in seen] == [True] * 11 + [False]

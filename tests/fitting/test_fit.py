@@ -346,7 +346,8 @@ def test_a_layout_is_passed_on() -> None:
 
 def test_evaluate_is_the_fvu_layer_by_layer_on_data_of_its_own() -> None:
     model, fresh = network().eval(), normal(200, 3, seed=5)
-    surrogate = quiet(model, loader(), ["2", "4", "5"], method="dmd", shared=False)
+    options = {"method": "dmd", "frames": "aligned", "dynamics": "step"}
+    surrogate = quiet(model, loader(), ["2", "4", "5"], **options)
     result = tk.evaluate(surrogate, model, [fresh[:130], fresh[130:]])
     assert result.rows == 200
     assert result.baselines == {}
@@ -417,7 +418,7 @@ def test_the_closed_form_beside_the_autoencoder_sees_rows_enough_but_not_all(
     module = importlib.import_module("torchkoopman.fitting.fit")
     monkeypatch.setattr(module, "_RIVAL_ROWS", 100)
     spies: list[Spy] = []
-    monkeypatch.setattr(module, "EDMDFitter", lambda: spies.append(Spy()) or spies[-1])
+    monkeypatch.setattr(module, "EDMDFitter", lambda **_: spies.append(Spy()) or spies[-1])
     surrogate = quiet(network(), loader(), LAYERS, steps=5, **QUICK)
     assert 100 <= len(spies[0].rows()) < 200
     assert surrogate.record.rows == 540

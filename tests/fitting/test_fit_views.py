@@ -55,7 +55,7 @@ def batches(seed: int = 0, count: int = 6, shape: tuple[int, ...] = (50, 3)) -> 
 
 
 def quiet(model: nn.Module, layers: Any = LAYERS, **options: Any) -> tk.Surrogate:
-    options = {"method": "dmd", "shared": False, **options}
+    options = {"method": "dmd", "frames": "aligned", "dynamics": "step", **options}
     return tk.fit(model, batches(), layers, progress=False, **options)
 
 

@@ -1,5 +1,7 @@
 """The reservoir: bounded, uniform, reproducible, labels beside their rows."""
 
+from itertools import pairwise
+
 import pytest
 import torch
 from torch import Tensor
@@ -95,13 +97,42 @@ def test_a_slice_is_of_what_is_filled() -> None:
     assert [len(reservoir[start : start + 12][0]) for start in range(0, 30, 12)] == [12, 12, 6]
 
 
-def test_samples_are_drawn_uniformly_with_replacement_from_what_is_filled() -> None:
-    reservoir = Reservoir(100 * ROW_BYTES, seeded()).add(paths(0, 20))
+@pytest.mark.parametrize("filled", [1, 4, 5, 9, 20, 23])
+def test_samples_are_drawn_uniformly_with_replacement_from_what_is_not_held_out(
+    filled: int,
+) -> None:
+    reservoir = Reservoir(100 * ROW_BYTES, seeded()).add(paths(0, filled))
     drawn = reservoir.sample(20_000)
     assert drawn.shape == (20_000, 2, 3)
-    counts = torch.bincount(drawn[:, 0, 0].long(), minlength=20)
-    assert len(counts) == 20
-    assert ((counts - 1000).abs() < 5 * (1000 * 0.95) ** 0.5).all()
+    counts = torch.bincount(drawn[:, 0, 0].long(), minlength=filled)
+    held_out = torch.arange(filled) % 5 == 4
+    assert len(counts) == filled
+    assert (counts[held_out] == 0).all()
+    expected = 20_000 / int((~held_out).sum())
+    assert ((counts[~held_out] - expected).abs() < 5 * expected**0.5).all()
+
+
+def test_what_is_held_out_and_what_is_trained_on_are_all_there_is_and_share_nothing() -> None:
+    reservoir = Reservoir(100 * ROW_BYTES, seeded()).add(paths(0, 33))
+    held_out, trained = (
+        part[:, 0, 0].long() for part in (reservoir.held_out(33), reservoir.trained(33))
+    )
+    torch.testing.assert_close(held_out, torch.arange(4, 33, 5))
+    torch.testing.assert_close(torch.cat([held_out, trained]).sort().values, torch.arange(33))
+    assert len(reservoir.held_out(10)) == 2
+    assert len(reservoir.trained(10)) == 8
+
+
+def test_a_path_once_trained_on_is_never_held_out_later_nor_the_other_way_round() -> None:
+    """Places are taken anew while the stream goes on; what a batch has shown stays shown."""
+    reservoir, shown, held = Reservoir(20 * ROW_BYTES, seeded()), set(), set()
+    for start in range(0, 400, 10):
+        reservoir.add(paths(start, start + 10))
+        shown |= set(reservoir.sample(50)[:, 0, 0].long().tolist())
+        held |= set(reservoir.held_out(20)[:, 0, 0].long().tolist())
+    assert len(shown) > 40
+    assert len(held) > 10
+    assert not shown & held
 
 
 def test_the_same_generator_gives_the_same_sample_and_the_global_seed_is_of_no_account() -> None:
@@ -140,3 +171,88 @@ def test_what_is_kept_is_a_copy() -> None:
 
 def test_one_path_is_kept_even_if_it_is_larger_than_the_bound() -> None:
     assert len(Reservoir(1, seeded()).add(paths(0, 5))) == 1
+
+
+BIASED_BYTES = ROW_BYTES + 16
+"""Beside its label each path has the place that it was drawn into, and its age."""
+
+
+def shares(halflife: float, places: int, stop: int, trials: int) -> Tensor:
+    """How often each row of a stream of ``stop`` was in the sample at its end."""
+    generator, counts = seeded(2), torch.zeros(stop, dtype=torch.float64)
+    cuts = [0, 7, 30, 31, *range(60, stop, 29), stop]
+    for _ in range(trials):
+        reservoir = Reservoir(places * BIASED_BYTES, generator, halflife)
+        for start, end in pairwise(cuts):
+            reservoir.add(paths(start, end))
+        counts[kept(reservoir)] += 1
+    return counts / trials
+
+
+def assert_shares(measured: Tensor, expected: Tensor, trials: int) -> None:
+    """No share is off by more than 4.5 deviations, and χ² is what it should be."""
+    z = (measured - expected) / (expected * (1 - expected) / trials).clamp(min=1e-12).sqrt()
+    counted = (expected * trials > 5) & ((1 - expected) * trials > 5)
+    assert z[counted].abs().max() < 4.5
+    chi_square, freedom = z[counted].square().sum().item(), int(counted.sum())
+    # Rows compete for places, which makes the sum a little smaller than of independent ones.
+    assert 0.5 * freedom < chi_square < freedom + 4 * (2 * freedom) ** 0.5
+
+
+@pytest.mark.parametrize("memory", [8, 1000])
+@pytest.mark.parametrize("stop", [33, 60, 150])
+def test_with_a_halflife_a_row_is_kept_with_a_probability_in_proportion_to_2_to_the_minus_age(
+    stop: int, memory: int
+) -> None:
+    """Whether or not memory is short, and also while there are few rows."""
+    halflife, trials = 20.0, 4000
+    dying = 1 - 2 ** (-1 / halflife)
+    places = min(memory, int(1 / dying))
+    row = torch.arange(stop, dtype=torch.float64)
+    expected = places * dying * 2 ** (-(stop - 1 - row) / halflife)
+    # Of the first rows, as many as there are places, all draw one.
+    full = min(places, stop)
+    first = (1 - 1 / places) ** (full - 1 - row[:full])
+    expected[:full] = first * 2 ** (-(stop - full) / halflife)
+    assert_shares(shares(halflife, memory, stop, trials), expected, trials)
+
+
+def test_a_biased_sample_is_bounded_keeps_labels_and_writes_each_row_once() -> None:
+    reservoir = Reservoir(10**9, seeded(), halflife=50)
+    for start in range(0, 2000, 90):
+        rows = torch.arange(start, start + 90)
+        reservoir.add(paths(start, start + 90), rows % 7)
+    held, labels = reservoir[:]
+    assert 65 < len(reservoir) <= 50 / 0.693 + 1
+    assert reservoir.seen == 2070
+    assert len(kept(reservoir).unique()) == len(reservoir)
+    torch.testing.assert_close(labels, held[:, 0, 0].long() % 7)
+    small = Reservoir(10 * BIASED_BYTES, seeded(), halflife=50)
+    small.add(paths(0, 5))
+    assert len(small) > 0
+    assert len(small.add(paths(5, 3000))) == 10
+
+
+def test_a_path_has_the_weight_that_its_row_has_in_moments_of_the_same_halflife() -> None:
+    reservoir, sizes = Reservoir(10**6, seeded(), halflife=40), [30, 20, 50, 10]
+    starts = [0, 30, 50, 100]
+    for start, size in zip(starts, sizes, strict=True):
+        reservoir.add(paths(start, start + size))
+    later = torch.tensor([80.0, 60.0, 10.0, 0.0]).repeat_interleave(torch.tensor(sizes))
+    assert reservoir.weights is not None
+    expected = torch.exp2(-later.double() / 40)[kept(reservoir)]
+    torch.testing.assert_close(reservoir.weights, expected)
+    assert Reservoir(10**6, seeded()).add(paths(0, 5)).weights is None
+
+
+@pytest.mark.parametrize("halflife", [1e-3, 0.5, 1, 1e12])
+def test_no_halflife_leaves_the_sample_empty(halflife: float) -> None:
+    reservoir = Reservoir(20 * BIASED_BYTES, seeded(), halflife)
+    for start in range(0, 60, 3):
+        assert len(reservoir.add(paths(start, start + 3))) >= 1
+
+
+@pytest.mark.parametrize("halflife", [0, -1.0, float("nan"), float("inf")])
+def test_a_halflife_that_is_not_positive_is_refused(halflife: float) -> None:
+    with pytest.raises(ValueError, match="positive number of rows"):
+        Reservoir(1000, seeded(), halflife)

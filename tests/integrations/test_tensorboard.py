@@ -40,6 +40,7 @@ def trajectory(rows: int = 300) -> Trajectory:
 
 
 def surrogate(**options: Any) -> tk.Surrogate:
+    options = {"dynamics": "step", **options}
     return tk.DMDFitter(**options).update(trajectory()).surrogate
 
 

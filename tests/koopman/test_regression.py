@@ -8,7 +8,13 @@ from hypothesis import strategies as st
 from scipy import linalg
 from torch import Tensor
 
-from torchkoopman.koopman.regression import koopman_matrix, pool, ridge_map, solve_ridge
+from torchkoopman.koopman.regression import (
+    best_ridge,
+    koopman_matrix,
+    pool,
+    ridge_map,
+    solve_ridge,
+)
 from torchkoopman.observe.moments import Moments, layer_pairs
 
 
@@ -149,3 +155,20 @@ def test_pooled_pairs_are_the_pairs_one_after_the_other() -> None:
     torch.testing.assert_close(moments.between("x", "y").cov("start", "end"), moments.cov("x", "y"))
     expected = ridge_map(direct, 1e-3)
     torch.testing.assert_close(ridge_map(pooled, 1e-3), expected)
+
+
+def test_an_exact_map_of_directions_of_different_sizes_needs_no_ridge_in_float64() -> None:
+    """A ridge of 1e-12 would be off by 1e-6 in the direction of a millionth of the variance."""
+    x = draw(200, 2) * torch.tensor([1.0, 1e-3])
+    A = draw(2, 2, seed=1)
+    moments = pair(lifted(x), lifted(x @ A.T))
+    ridge = best_ridge(moments, torch.float64)
+    found = koopman_matrix(moments, ridge, constant=True)[1:, 1:]
+    assert (found - A).abs().max() < 1e-8
+    assert best_ridge(moments, torch.float32) >= 1e-9
+
+
+def test_near_singular_moments_keep_a_ridge_in_float64() -> None:
+    x = draw(200, 2) * torch.tensor([1.0, 1e-6])
+    moments = pair(lifted(x), lifted(x @ draw(2, 2, seed=1).T))
+    assert best_ridge(moments, torch.float64) >= 1e-12

@@ -244,3 +244,25 @@ def test_moments_that_were_not_asked_for_are_named() -> None:
 def test_pairs_of_an_unknown_kind_are_refused() -> None:
     with pytest.raises(ValueError, match="'ends', 'chain', 'adjacent' or 'all'"):
         layer_pairs(("a", "b"), "some")  # type: ignore[arg-type]
+
+
+def test_rows_taken_out_leave_the_moments_of_the_others() -> None:
+    rows = {"x": torch.randn(90, 3) + 5, "y": torch.randn(90, 2)}
+    pairs = [("x", "x"), ("x", "y")]
+    kept, gone = ({name: value[part] for name, value in rows.items()} for part in PARTS)
+    rest = Moments(pairs).update(rows).minus(Moments(pairs).update(gone))
+    expected = Moments(pairs).update(kept)
+    assert rest.count == expected.count
+    for pair in pairs:
+        torch.testing.assert_close(rest.cov(*pair), expected.cov(*pair), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(rest.mean("x"), expected.mean("x"), rtol=1e-9, atol=1e-9)
+    assert rest.merge(Moments(pairs).update(gone)).count == 90
+
+
+PARTS = (slice(0, 60), slice(60, 90))
+
+
+def test_more_rows_than_there_are_cannot_be_taken_out() -> None:
+    some = Moments([("x", "x")]).update({"x": torch.randn(5, 2)})
+    with pytest.raises(ValueError, match=r"cannot take 5 rows .* out of 5 rows"):
+        some.minus(some)

@@ -27,7 +27,7 @@ def samples(rows: int = 900) -> tuple[Tensor, Tensor]:
 
 
 def fitted() -> Surrogate:
-    model, fitter = network(), tk.EDMDFitter([tk.RandomFeatures(20)])
+    model, fitter = network(), tk.EDMDFitter([tk.RandomFeatures(20)], frames="aligned")
     inputs, labels = samples()
     with torch.no_grad(), tk.attach(model, ["1", "3"]) as probe, probe.labels(labels):
         probe.stream_to(fitter)

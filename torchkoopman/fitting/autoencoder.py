@@ -4,34 +4,47 @@ from __future__ import annotations
 
 import copy
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal, Self
+from functools import partial
+from typing import TYPE_CHECKING, Literal, Self
 
 import torch
-from torch import Tensor, nn
-from tqdm.auto import tqdm
 
-from torchkoopman.fitting.calibration import MASSIVE, Calibration, same_layers
-from torchkoopman.fitting.closed_form import NO_DATA
-from torchkoopman.fitting.latents import polish, span_moments, step_matrix
+from torchkoopman.fitting.candidates import (
+    Candidate,
+    best,
+    closed_form,
+    judged,
+    lost_to,
+    much_worse,
+)
+from torchkoopman.fitting.design import Design, family_of
+from torchkoopman.fitting.dynamics import Dynamics, check_dynamics
+from torchkoopman.fitting.intake import Intake
+from torchkoopman.fitting.latents import evidence_of, polished, span_moments
 from torchkoopman.fitting.losses import LossWeights
 from torchkoopman.fitting.quality import unexplained
-from torchkoopman.fitting.replay import Reservoir
-from torchkoopman.fitting.trainer import Trainer
-from torchkoopman.koopman.coordinates import CoordinateOptions, Coordinates
+from torchkoopman.fitting.tails import frozen, judging
 from torchkoopman.koopman.learnt import LearntObservables
-from torchkoopman.koopman.operators import FAMILIES, operator_from_config
 from torchkoopman.koopman.span import FitRecord, Span
 from torchkoopman.koopman.surrogate import Surrogate
+from torchkoopman.observe.capture import plain_modes
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from torch import nn
+
+    from torchkoopman.fitting.trainer import Trainer
+    from torchkoopman.koopman.coordinates import Coordinates, Frames
     from torchkoopman.observe.trajectory import Trajectory
 
 Family = Literal["Dense", "LowRank", "Orthogonal", "Stable", "BlockDiagonal"]
 
 _SAMPLE = 8192
-"""Rows of the reservoir that the closed form of K and its comparison take."""
+"""Rows of the reservoir that closed forms and comparisons take."""
+_FEW, _UNFINISHED = 100, 500
+"""With fewer paths held out nothing is decided on them, for their score would be chance; nor after
+fewer steps, for such a training is not meant to be finished."""
 
 
 class AutoencoderFitter:
@@ -41,15 +54,23 @@ class AutoencoderFitter:
     reservoir and takes some steps on batches drawn from it, at a steady learning rate; the weights
     are averaged over steps, so that the surrogate is good at any time. At the stream's end
     :meth:`train` takes further steps on the reservoir with a falling rate, which makes it better.
+    Every fifth path of the reservoir is held out of all steps: what is chosen is chosen on those.
 
     Args:
         latent: size of the operator.
         hidden: widths of the encoder's hidden layers (the decoder's in reverse); None for one of
-            twice the latent size.
+            four times the latent size.
         operator: family of K, see ``torchkoopman.koopman.operators``; only ``Dense`` is affine.
         operator_rank: of the family ``LowRank``.
         rank: principal directions kept of each layer.
-        weights: of the losses; ``LossWeights(inner=0)`` fits the first and last layer alone.
+        frames: one frame for all layers, ``"shared"``, or a frame for each, ``"aligned"``; by
+            default shared where all layers have one width. In a shared frame each layer's errors
+            count relative to its own variance.
+        dynamics: ``"step"``: one matrix leads from each layer to the next, and inner layers take
+            part; ``"span"``: one matrix leads from the first layer to the last, and they do not.
+            ``"auto"`` is the step, unless it turns out to be much worse at the last layer than the
+            closed form across the span.
+        weights: of the losses.
         batch: rows of a gradient step.
         tail: what follows the last layer up to the logits, ``(rows, features)`` to
             ``(rows, classes)``: predictions are then also judged by what the network makes of them
@@ -61,6 +82,8 @@ class AutoencoderFitter:
         ridge: relative, of the closed form that K starts from and is polished with.
         replay_bytes: memory of the reservoir.
         calibration: rows held back until coordinates are chosen; None for ten per feature.
+        halflife: rows after which a row is kept half as likely; None: all alike. Coordinates that
+            the data have left are renewed, from rows kept for it (again ``replay_bytes``).
         generator: of all randomness; None for one seeded with 0.
     """
 
@@ -72,6 +95,8 @@ class AutoencoderFitter:
         operator: Family = "Dense",
         operator_rank: int | None = None,
         rank: int | float = -1,
+        frames: Frames = "auto",
+        dynamics: Dynamics = "auto",
         weights: LossWeights = LossWeights(),  # noqa: B008, frozen
         tail: nn.Module | None = None,
         batch: int = 128,
@@ -81,53 +106,47 @@ class AutoencoderFitter:
         ridge: float = 1e-6,
         replay_bytes: int = 128 * 2**20,
         calibration: int | None = None,
+        halflife: float | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
-        if operator not in FAMILIES:
-            raise ValueError(f"operator={operator!r} is unknown; choose one of {list(FAMILIES)}.")
-        if latent < 2:
-            raise ValueError(f"latent={latent} is too small; beside the constant take 1 or more.")
+        check_dynamics(dynamics)
         if batch < 1 or steps_per_update < 0:
-            raise ValueError(
-                f"batch={batch} must be 1 or more, steps_per_update={steps_per_update} 0 or more."
-            )
-        self.latent = latent
-        self.hidden = (2 * latent,) if hidden is None else tuple(hidden)
-        self.weights = weights
-        self.tail = None if tail is None else copy.deepcopy(tail).eval().requires_grad_(False)
+            given = f"batch={batch}, steps_per_update={steps_per_update}"
+            raise ValueError(f"{given}: a batch has 1 row or more, steps are 0 or more.")
+        self.dynamics = dynamics
+        self._way: Literal["step", "span"] = "span" if dynamics == "span" else "step"
+        self.tail = None if tail is None else frozen(tail)
         self.batch = batch
         self.steps_per_update = steps_per_update
-        # Good at 128 hidden units (Yin-Yang) and at 800 (MNIST); wide layers need smaller steps.
-        self.learning_rate = learning_rate or 1e-2 * min(
-            1.0, (128 / max(self.hidden, default=128)) ** 0.5
-        )
-        self.decay = decay
-        self._family: dict[str, Any] = {"family": operator, "latent": latent}
-        if operator == "Dense":
-            self._family["constant"] = True
-        if operator == "LowRank":
-            self._family["rank"] = operator_rank or max(1, latent // 4)
-        self.ridge = ridge
+        family = family_of(operator, latent, operator_rank)
+        self._design = Design.of(family, hidden, weights, learning_rate, decay, ridge)
+        self._seeded = generator is None
         self._generator = torch.Generator().manual_seed(0) if generator is None else generator
-        options = CoordinateOptions(rank, frames="aligned", massive=MASSIVE)
-        self._calibration = Calibration(options, calibration)
-        self._reservoir = Reservoir(replay_bytes, self._generator)
-        self._latest: Trajectory | None = None
-        self._frames: list[Coordinates] = []
+        self._intake = Intake(rank, frames, calibration, replay_bytes, self._generator, halflife)
         self._trainer: Trainer | None = None
         self._owed = 0.0
+        self._outcome: Candidate | None = None  # of the latest comparison, until more rows come
+        self._notes: tuple[str, ...] = ()
 
     def update(self, trajectory: Trajectory) -> Self:
         """Take a trajectory into the reservoir and the steps that are due."""
-        if self._latest is not None:
-            same_layers(self._latest.layers, trajectory)
-        self._latest = trajectory
-        self._owed += self.steps_per_update
-        if self._trainer is not None:
-            self._store(trajectory)
-        elif self._calibration.add(trajectory):
-            self._start()
-        self._pay()
+        with plain_modes(trajectory.device.type, grad=False):
+            self._intake.add(trajectory)
+            self._owed += self.steps_per_update
+            self._outcome, self._notes = None, ()
+            if self._intake.frames and self._trainer is None:
+                self._trainer = self._started(self._way, self._judge())
+            if (before := self._intake.renewed()) is not None:
+                self._renew(before, self._ready())
+            self._pay()
+        return self
+
+    def reset(self) -> Self:
+        """Forget data and weights; a generator of yours goes on, else all is as freshly made."""
+        if self._seeded:
+            self._generator.manual_seed(0)
+        self._intake = self._intake.emptied()
+        self._trainer, self._outcome, self._notes, self._owed = None, None, (), 0.0
         return self
 
     @property
@@ -136,107 +155,126 @@ class AutoencoderFitter:
         return 0 if self._trainer is None else self._trainer.done
 
     def train(self, steps: int, *, progress: bool = False) -> Self:
-        """Further steps on the reservoir, the learning rate falling linearly to zero."""
-        self._ready().fall(steps)
-        self._owed = float(steps)
-        self._pay(progress)
+        """Further steps on the reservoir, the learning rate falling linearly to zero.
+
+        After 500 steps or more what was learnt is compared, on paths held out, with the closed form
+        of 500 random features. If it is much worse, as a training can be that went astray, another
+        one of as many steps is tried, without the tail if there is one; and if that is much worse
+        too, the closed form takes its place. ``record.notes`` says so.
+        """
+        with plain_modes(self._intake.latest.device.type, grad=False):
+            trainer = self._ready()
+            trainer.fall(steps)
+            self._owed = float(steps)
+            self._pay(progress)
+            if steps:
+                self._compare(trainer, progress)
         return self
 
     @property
     def surrogate(self) -> Surrogate:
         """What was learnt until now: a copy, with moments of the reservoir's latent states.
 
-        A dense operator is polished: the closed form on the final latent states takes its place if
-        it predicts the states of a sample of the reservoir better.
+        A dense operator is the closed form on the final latent states if that predicts paths held
+        out no worse: its eigenvalues are those of the data, while gradient steps leave some of
+        their own in directions that matter little to the loss. Otherwise it is the one learnt.
         """
-        trainer = self._ready()
-        assert self._latest is not None
-        observables, operator = trainer.averaged()
-        sample, _ = self._reservoir[:_SAMPLE]
-        operator = polish(observables, operator, sample, self.weights, self.ridge)
-        span = Span.of(self._latest)
-        record = FitRecord("autoencoder", self._reservoir.seen, losses=dict(trainer.losses))
-        surrogate = Surrogate(
-            span,
-            copy.deepcopy(self._frames),
-            observables,
-            operator,
-            record,
-            span_moments(observables, *self._reservoir[:]),
-        )
-        surrogate.record = replace(record, fvu=unexplained(surrogate, self._latest))
-        return surrogate
+        intake = self._intake
+        with plain_modes(intake.latest.device.type, grad=False):
+            trainer = self._ready()
+            found = copy.deepcopy(self._outcome) or self._learnt(trainer)
+            learnt = isinstance(found.observables, LearntObservables)
+            record = FitRecord(
+                "autoencoder" if learnt else "edmd",
+                intake.rows,
+                losses=dict(trainer.losses) if learnt else {},
+                frames=intake.kind,
+                dynamics="span" if found.operator.steps == 1 else "step",
+                notes=(*self._notes, *intake.notes()),
+            )
+            surrogate = Surrogate(
+                Span.of(intake.latest),
+                copy.deepcopy(intake.frames),
+                found.observables,
+                found.operator,
+                record,
+                span_moments(found.observables, *intake.reservoir[:]),
+                evidence_of(found.observables, intake.reservoir),
+            )
+            surrogate.to(intake.frames[0].weight.dtype)  # of the states, whatever it was learnt in
+            surrogate.record = replace(record, fvu=unexplained(surrogate, intake.latest))
+            return surrogate
 
     def _ready(self) -> Trainer:
         """The trainer, started with what came until now if need be."""
-        if self._latest is None:
-            raise ValueError(NO_DATA)
         if self._trainer is None:
-            self._start()
+            self._intake.calibrate()
+            self._trainer = self._started(self._way, self._judge())
             self._pay()
-        assert self._trainer is not None
         return self._trainer
 
-    def _start(self) -> None:
-        """Choose coordinates, draw the networks, and start K from the closed form."""
-        frames, held = self._calibration.finish()
-        device = held[0].device
-        self._frames = [frame.float() for frame in frames]
-        for trajectory in held:
-            self._store(trajectory)
-        constant = self._family["family"] == "Dense"
-        observables = LearntObservables(frames[0].size, self.latent, self.hidden, constant)
-        observables.initialise(self._generator)
-        steps = 1 if self.weights.inner == 0 else len(frames) - 1
-        operator = operator_from_config({**self._family, "steps": steps})
-        observables.to(device)
-        operator.to(device)
-        sample, _ = self._reservoir[:_SAMPLE]
-        operator.start_from(step_matrix(observables, operator, sample, self.ridge))
-        self._trainer = Trainer(
-            observables, operator, self.weights, self.learning_rate, self.decay, self._judge()
-        )
+    def _started(self, dynamics: Literal["step", "span"], tail: nn.Module | None) -> Trainer:
+        """A training on the reservoir that has not begun."""
+        paths = self._intake.reservoir.trained(_SAMPLE)
+        scales = self._intake.spreads()
+        return self._design.trainer(paths, dynamics, self._generator, tail, scales)
+
+    def _renew(self, before: list[Coordinates], trainer: Trainer) -> None:
+        """Go on in new coordinates with what was learnt, or anew if that is not worth it."""
+        tail = None if trainer.tail is None else self._judge()
+        fresh = self._started("span" if trainer.operator.steps == 1 else "step", tail)
+        paths = self._intake.reservoir.trained(_SAMPLE)
+        self._trainer = self._design.resumed(trainer, fresh, before, self._intake.frames, paths)
+
+    def _learnt(self, trainer: Trainer) -> Candidate:
+        """What a training has come to: averaged weights, and the better of two operators."""
+        reservoir, averaged = self._intake.reservoir, Candidate(*trainer.averaged())
+        paths, known = reservoir.held_out(_SAMPLE), reservoir.trained(_SAMPLE)
+        other = polished(averaged.observables, averaged.operator, known, self._design.ridge)
+        return averaged.rather_with(other, paths, trainer.tail)
+
+    def _compare(self, trainer: Trainer, progress: bool) -> None:
+        """See whether the training went well, and look for something better if it did not."""
+        reservoir, tail = self._intake.reservoir, self._judge()
+        paths, dense = reservoir.held_out(_SAMPLE), self._design.family["family"] == "Dense"
+        if not dense or len(paths) < _FEW or trainer.done < _UNFINISHED:
+            return
+        if (rival := closed_form(reservoir.trained(_SAMPLE))) is None:
+            return
+        aim, found = judged(rival, paths, tail), self._learnt(trainer)
+        score = judged(found, paths, tail)
+        if much_worse(score, aim):
+            other = self._again(trainer.done, progress)
+            candidate = self._learnt(other)
+            second = judged(candidate, paths, tail)
+            if best([score, second]) == 1:
+                self._trainer, found, score = other, candidate, second
+                without = "" if tail is None else ", without the tail"
+                self._notes = (f"a second training was better than the first{without}",)
+        if much_worse(score, aim):
+            taken = self.dynamics != "step"
+            self._notes += (lost_to(score, aim, taken),)
+            found = rival if taken else found
+        self._outcome = found
+
+    def _again(self, steps: int, progress: bool) -> Trainer:
+        """Another training of so many steps: without the tail, or else across the span."""
+        span = self.tail is None and self.dynamics == "auto"
+        other = self._started("span" if span else self._way, None)
+        other.fall(steps)
+        draw = partial(self._intake.reservoir.sample, self.batch)
+        other.take(steps, draw, "train again" if progress else None)
+        return other
 
     def _judge(self) -> nn.Module | None:
         """The tail as a map of the last layer's coordinates."""
-        if self.tail is None:
-            return None
-        assert self._latest is not None
-        if self._latest.positions != 1:
-            raise ValueError(
-                f"tail= judges one row at a time, but samples have {self._latest.positions} "
-                "positions; leave the tail out, or flatten them with layout='b ... -> b 1 (...)'."
-            )
-        return nn.Sequential(_Decoded(self._frames[-1]), self.tail)
-
-    @torch.no_grad()
-    def _store(self, trajectory: Trajectory) -> None:
-        """Offer a trajectory's rows to the reservoir, in coordinates."""
-        paths = [
-            frame(trajectory.flatten(state).float())
-            for frame, state in zip(self._frames, trajectory.states.values(), strict=True)
-        ]
-        self._reservoir.add(torch.stack(paths, 1), trajectory.row_labels())
+        return judging(self._intake.frames[-1], self.tail, self._intake.latest.positions)
 
     def _pay(self, progress: bool = False) -> None:
         """Take the steps that are due."""
         if self._trainer is None:
             return
-        losses: dict[str, Tensor] = {}
         due = int(self._owed + 1e-9)  # many small parts of a step must sum to whole ones
-        for _ in tqdm(range(due), "train", disable=not progress):
-            losses = self._trainer.step(self._reservoir.sample(self.batch))
         self._owed -= due
-        if losses:
-            self._trainer.losses = {term: value.item() for term, value in losses.items()}
-
-
-class _Decoded(nn.Module):
-    """Coordinates back to features, as a module."""
-
-    def __init__(self, frame: Coordinates) -> None:
-        super().__init__()
-        self.frame = frame
-
-    def forward(self, coordinates: Tensor) -> Tensor:
-        return self.frame.inverse(coordinates)
+        draw = partial(self._intake.reservoir.sample, self.batch)
+        self._trainer.take(due, draw, "train" if progress else None)

@@ -56,7 +56,7 @@ class Calibration:
         return [frame.to(known[0].dtype) for frame in frames], held
 
 
-def require_rows(rows: int, unknowns: int, remedy: str = "") -> None:
+def require_rows(rows: float, unknowns: int, remedy: str = "") -> None:
     """Refuse a fit with no more rows than unknowns per output: it would only interpolate.
 
     Raises:
@@ -64,8 +64,8 @@ def require_rows(rows: int, unknowns: int, remedy: str = "") -> None:
     """
     if rows <= unknowns:
         raise ValueError(
-            f"{rows} rows were streamed, but the fit has {unknowns} features per row and needs "
-            f"more rows than that. Stream more data{remedy or ', or choose narrower layers'}."
+            f"{round(rows)} rows were streamed, but the fit has {unknowns} features per row and "
+            f"needs more rows than that. Stream more data{remedy or ', or choose narrower layers'}."
         )
 
 

@@ -14,10 +14,10 @@ from torchkoopman.fitting.quality import unexplained
 from torchkoopman.fitting.replay import Reservoir
 from torchkoopman.koopman.coordinates import check_frames, resolve_frames
 from torchkoopman.koopman.operators import Dense
-from torchkoopman.koopman.regression import best_ridge, pool
+from torchkoopman.koopman.regression import pool
 from torchkoopman.koopman.span import FitRecord, Span
 from torchkoopman.koopman.surrogate import Surrogate
-from torchkoopman.observe.class_moments import LabelledMoments
+from torchkoopman.observe.class_moments import LabelledMoments, check_halflife
 from torchkoopman.observe.moments import layer_pairs
 from torchkoopman.spectra.evidence import Evidence
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from torchkoopman.fitting.dynamics import Dynamics
     from torchkoopman.koopman.coordinates import Coordinates, Frames
     from torchkoopman.koopman.observables import Dictionary
-    from torchkoopman.observe.moments import PairKind
+    from torchkoopman.observe.moments import Moments, PairKind
     from torchkoopman.observe.trajectory import Trajectory
 
 _SAMPLE_BYTES = 8 * 2**20
@@ -58,7 +58,12 @@ class ClosedForm:
     """A fitter whose operator is a regression on moments of latent states."""
 
     def __init__(
-        self, frames: Frames, dynamics: Dynamics, ridge: float | None, pairs: PairKind
+        self,
+        frames: Frames,
+        dynamics: Dynamics,
+        ridge: float | None,
+        pairs: PairKind,
+        halflife: float | None = None,
     ) -> None:
         check_frames(frames)
         check_dynamics(dynamics)
@@ -68,12 +73,19 @@ class ClosedForm:
         self.frames = frames
         self.dynamics = dynamics
         self.ridge = ridge
+        self.halflife = check_halflife(halflife)
         self.pairs: PairKind = pairs
         self._span: Span | None = None
         self._moments = LabelledMoments(())
-        self._sample = Reservoir(_SAMPLE_BYTES, torch.Generator().manual_seed(0))
+        self._sample = self._begun()
         self._latest: Trajectory | None = None
         self._precision = torch.float32
+
+    def reset(self) -> Self:
+        """Forget all data, the layers followed included; what the fitter was made with stays."""
+        self._span, self._latest, self._precision = None, None, torch.float32
+        self._moments, self._sample = LabelledMoments(()), self._begun()
+        return self
 
     @property
     def surrogate(self) -> Surrogate:
@@ -125,9 +137,13 @@ class ClosedForm:
         raise NotImplementedError
 
     def _open(self, span: Span) -> None:
-        """Begin the moments of a span."""
-        self._span = span
-        self._moments = LabelledMoments(layer_pairs(span.layers, self.pairs))
+        """Begin the moments of a span, and the sample of its rows."""
+        self._span, self._sample = span, self._begun()
+        self._moments = LabelledMoments(layer_pairs(span.layers, self.pairs), self.halflife)
+
+    def _begun(self) -> Reservoir:
+        """An empty sample."""
+        return Reservoir(_SAMPLE_BYTES, torch.Generator().manual_seed(0), self.halflife)
 
     def _take(self, values: Mapping[str, Tensor], labels: Tensor | None) -> None:
         """Take rows into the moments, and some of them into the sample."""
@@ -180,18 +196,28 @@ class ClosedForm:
     ) -> Surrogate:
         """The surrogate over a span, from moments and a sample of its layers' latent states."""
         layers, total = span.layers, latents.total()
-        require_rows(total.count, observables.latent, ", or use fewer observables or a lower rank")
+        longer = "" if self.halflife is None else ", a longer halflife"
+        remedy = f"{longer}, or use fewer observables or a lower rank"
+        require_rows(total.count, observables.latent, remedy)
         ends = [(layers[0], layers[-1])]
         ridge = self.ridge
         if ridge is None:
-            ridge = best_ridge(pool(total, ends), coordinates[0].weight.dtype)
+            ridge = self._default_ridge(pool(total, ends), coordinates[0].weight.dtype)
         frames = resolve_frames(self.frames, self._widths())
         fit = closed_form(
-            total, layers, dynamics, ridge, rows, observables, skippable=frames == "shared"
+            total,
+            layers,
+            dynamics,
+            ridge,
+            rows,
+            observables,
+            weights=self._sample.weights,
+            skippable=frames == "shared",
         )
         operator = Dense(observables.latent, len(layers) - 1 if fit.kind == "step" else 1, True)
         operator.to(coordinates[0].weight).start_from(fit.matrix)
-        record = FitRecord(method, total.count, frames=frames, dynamics=fit.kind, notes=fit.notes)
+        seen = round(total.count)
+        record = FitRecord(method, seen, frames=frames, dynamics=fit.kind, notes=fit.notes)
         evidence = None
         if rows:
             state = slice(1, 1 + observables.features)
@@ -209,6 +235,10 @@ class ClosedForm:
         if self._latest is not None:
             surrogate.record = replace(record, fvu=unexplained(surrogate, self._latest))
         return surrogate
+
+    def _default_ridge(self, pair: Moments, precision: torch.dtype) -> float:
+        """The relative ridge of a fit from ``"start"`` to ``"end"`` where none was given."""
+        raise NotImplementedError
 
     def _widths(self) -> dict[str, int]:
         """Layer → number of its features."""

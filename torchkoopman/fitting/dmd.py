@@ -15,6 +15,7 @@ from torchkoopman.koopman.coordinates import (
     resolve_frames,
 )
 from torchkoopman.koopman.observables import Dictionary
+from torchkoopman.koopman.regression import least_ridge
 from torchkoopman.koopman.span import Span
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from torchkoopman.fitting.dynamics import Dynamics
     from torchkoopman.koopman.coordinates import Frames
     from torchkoopman.koopman.surrogate import Surrogate
-    from torchkoopman.observe.moments import PairKind
+    from torchkoopman.observe.moments import Moments, PairKind
     from torchkoopman.observe.trajectory import Trajectory
 
 
@@ -36,11 +37,14 @@ class DMDFitter(ClosedForm):
             or ``"aligned"``: each layer's own principal axes. See ``Frames``.
         dynamics: one matrix for every step, one for the span, or what held-out rows prefer; see
             ``Dynamics``.
-        ridge: relative to the mean variance; None for 1e-9, and 1e-12 for float64 states.
+        ridge: relative to the mean variance; None for what rounding asks: 1e-9, and
+            about 1e-15 for each feature of float64 states.
         delays: stack each layer's state on so many earlier ones (delay DMD, S2). The surrogate then
             starts from stacked states and cannot replace layers by itself.
         pairs: which layers' cross-moments to keep: ``"adjacent"``, with those of each layer with
             the first and the last, or ``"all"``, which lets :meth:`between` fit any span.
+        halflife: rows after which a row weighs half as much, for a network that still learns; None
+            weighs all rows alike. Coordinates come from the moments, so they follow the data.
     """
 
     def __init__(
@@ -52,8 +56,9 @@ class DMDFitter(ClosedForm):
         ridge: float | None = None,
         delays: int = 0,
         pairs: PairKind = "adjacent",
+        halflife: float | None = None,
     ) -> None:
-        super().__init__(frames, dynamics, ridge, pairs)
+        super().__init__(frames, dynamics, ridge, pairs, halflife)
         if pairs in ("ends", "chain"):
             raise ValueError(f"pairs={pairs!r} cannot align the layers between; take 'adjacent'.")
         CoordinateOptions(rank)
@@ -77,11 +82,15 @@ class DMDFitter(ClosedForm):
         maps = {layer: _augmented(frame) for layer, frame in zip(span.layers, frames, strict=True)}
         rows = self._sampled()
         latent = {
-            layer: rows[layer].double() @ weight.T + bias for layer, (weight, bias) in maps.items()
+            layer: torch.nn.functional.linear(rows[layer], *(m.to(rows[layer]) for m in affine))
+            for layer, affine in maps.items()
         }
         coordinates = [frame.to(self._precision) for frame in frames]
         moments = self._moments.affine(maps)
         return self._solve("dmd", span, coordinates, dictionary, moments, latent, dynamics)
+
+    def _default_ridge(self, pair: Moments, precision: torch.dtype) -> float:
+        return least_ridge(pair.features("start"), precision)
 
     def _widths(self) -> dict[str, int]:
         total = self._moments.total()

@@ -64,6 +64,7 @@ def closed_form(
     rows: Mapping[str, Tensor],
     observables: Dictionary,
     *,
+    weights: Tensor | None = None,
     skippable: bool,
 ) -> Fit:
     """The least-squares matrix of the dynamics asked for, or of the one that held-out rows prefer.
@@ -75,6 +76,7 @@ def closed_form(
         ridge: relative.
         rows: layer → latent states of a sample of the rows in ``total``, ``(rows, latent)``.
         observables: read the state off a latent one.
+        weights: what these rows weigh in ``total``, ``(rows,)``; None: 1.
         skippable: whether all layers have one frame, so that the identity means skipping.
     """
     spans = [(layers[0], layers[-1])]
@@ -83,12 +85,13 @@ def closed_form(
         return Fit(koopman_matrix(pool(total, steps), ridge, constant=True), "step")
     whole = Fit(koopman_matrix(pool(total, spans), ridge, constant=True), "span")
     held = len(rows[layers[0]]) if dynamics == "auto" else 0
-    held = min(held, total.count // _SHARE)
+    held = min(held, int(total.count) // _SHARE)
     if held == 0 or total.count - held <= observables.latent:
         return whole
     every = len(rows[layers[0]]) // held
     sample = {layer: values[::every][:held] for layer, values in rows.items()}
-    rest = total.minus(Moments(total.pairs).update(sample))
+    chosen = None if weights is None else weights[::every][:held].to(total.mean(layers[0]))
+    rest = total.minus(Moments(total.pairs).update(sample, chosen))
     judge = _Judge(sample, layers, observables)
     span = judge.last(koopman_matrix(pool(rest, spans), ridge, constant=True))
     if len(layers) > 2:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
 import torch
@@ -11,9 +12,11 @@ import torch.distributed as dist
 
 from torchkoopman.fitting.calibration import MASSIVE, Calibration, same_layers
 from torchkoopman.fitting.closed_form import NO_DATA, ClosedForm
+from torchkoopman.fitting.drift import Renewal
 from torchkoopman.koopman.coordinates import CoordinateOptions, Coordinates
 from torchkoopman.koopman.observables import Dictionary
 from torchkoopman.koopman.parts import Part, RandomFeatures, as_parts
+from torchkoopman.koopman.regression import best_ridge
 from torchkoopman.koopman.span import Span
 
 if TYPE_CHECKING:
@@ -22,7 +25,7 @@ if TYPE_CHECKING:
     from torchkoopman.fitting.dynamics import Dynamics
     from torchkoopman.koopman.coordinates import Frames
     from torchkoopman.koopman.surrogate import Surrogate
-    from torchkoopman.observe.moments import PairKind
+    from torchkoopman.observe.moments import Moments, PairKind
     from torchkoopman.observe.trajectory import Trajectory
 
 
@@ -47,6 +50,11 @@ class EDMDFitter(ClosedForm):
         pairs: which layers' cross-moments to keep; by default those that ``dynamics`` needs, and
             ``"all"`` lets :meth:`between` fit any span.
         calibration: rows held back until coordinates are chosen; None for ten per feature.
+        halflife: rows after which a row weighs half as much, for a network that still learns; None
+            weighs all rows alike. Where the data drift out of their frame, frame and observables
+            are renewed from the latest rows, of which those of three halflives are kept; the
+            record's notes say how often.
+        replay_bytes: memory of the rows kept for that.
         generator: draws the random features; None for one seeded with 0.
     """
 
@@ -60,11 +68,15 @@ class EDMDFitter(ClosedForm):
         ridge: float | None = None,
         pairs: PairKind | None = None,
         calibration: int | None = None,
+        halflife: float | None = None,
+        replay_bytes: int = 128 * 2**20,
         generator: torch.Generator | None = None,
     ) -> None:
         kept: PairKind = "ends" if dynamics == "span" else "chain"
-        super().__init__(frames, dynamics, ridge, pairs or kept)
+        super().__init__(frames, dynamics, ridge, pairs or kept, halflife)
+        self._renewal = None if halflife is None else Renewal(halflife, replay_bytes)
         self._parts = as_parts(RandomFeatures() if observables is None else observables)
+        self._seeded = generator is None
         self._generator = torch.Generator().manual_seed(0) if generator is None else generator
         options = CoordinateOptions(rank, frames=frames, massive=MASSIVE)
         self._calibration = Calibration(options, calibration)
@@ -81,6 +93,23 @@ class EDMDFitter(ClosedForm):
             self._stream(trajectory)
         elif self._calibration.add(trajectory):
             self.calibrate()
+        renewal = self._renewal
+        if renewal is not None and renewal.due(trajectory, self._frames, self._dictionary.latent):
+            self._renew(renewal)
+        return self
+
+    def reset(self) -> Self:
+        """Forget all data, layers, coordinates and random features; see :class:`ClosedForm`.
+
+        A generator of yours goes on where it stands; without one all is as freshly made.
+        """
+        super().reset()
+        self._calibration = Calibration(self._calibration.options, self._calibration.rows)
+        self._frames, self._dictionary = [], Dictionary()
+        if self._renewal is not None:
+            self._renewal = Renewal(self._renewal.halflife, self._renewal.max_bytes)
+        if self._seeded:
+            self._generator.manual_seed(0)
         return self
 
     def calibrate(self, sample: Trajectory | None = None) -> Self:
@@ -102,6 +131,8 @@ class EDMDFitter(ClosedForm):
         layers = self._following().layers
         if sample is not None:
             same_layers(layers, sample)
+            if self._renewal is not None:
+                self._renewal.pinned = True
         frames, held = self._calibration.finish(sample)
         device, precision = frames[0].weight.device, frames[0].weight.dtype
         dictionary = Dictionary(copy.deepcopy(self._parts)).build(frames[0].size, self._generator)
@@ -109,6 +140,19 @@ class EDMDFitter(ClosedForm):
         for trajectory in held:
             self._stream(trajectory)
         return self
+
+    def _renew(self, renewal: Renewal) -> None:
+        """Calibrate again, and stream the latest rows into moments of the new observables."""
+        before = self._frames, self._dictionary, self._moments, self._sample
+        self._frames, self._calibration.held = [], renewal.window.held
+        self._open(self._following())
+        try:
+            self.calibrate()
+        except ValueError as error:  # a layer that is constant now
+            self._frames, self._dictionary, self._moments, self._sample = before
+            self._calibration.held, renewal.hindrance = [], str(error)
+        else:
+            renewal.renewed()
 
     def _fit(self, span: Span, dynamics: Dynamics) -> Surrogate:
         if not self._frames:
@@ -118,9 +162,16 @@ class EDMDFitter(ClosedForm):
         layers = self._following().layers
         frames = [self._frames[layers.index(layer)] for layer in span.layers]
         frames, dictionary = copy.deepcopy((frames, self._dictionary))
-        return self._solve(
+        surrogate = self._solve(
             "edmd", span, frames, dictionary, self._moments, self._sampled(), dynamics
         )
+        if self._renewal is not None:
+            notes = (*surrogate.record.notes, *self._renewal.notes())
+            surrogate.record = replace(surrogate.record, notes=notes)
+        return surrogate
+
+    def _default_ridge(self, pair: Moments, precision: torch.dtype) -> float:
+        return best_ridge(pair, precision)
 
     def _widths(self) -> dict[str, int]:
         layers = self._following().layers

@@ -7,26 +7,30 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from torchkoopman.fitting.losses import LossWeights, koopman_losses
 from torchkoopman.koopman.operators import Dense
 from torchkoopman.koopman.regression import koopman_matrix
 from torchkoopman.observe.class_moments import LabelledMoments
 from torchkoopman.observe.moments import Moments, layer_pairs
+from torchkoopman.spectra.evidence import Evidence
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from torchkoopman.fitting.replay import Reservoir
     from torchkoopman.koopman.learnt import LearntObservables
+    from torchkoopman.koopman.observables import Dictionary
     from torchkoopman.koopman.operators import Operator
 
 _CHUNK = 4096
 """Rows encoded at a time."""
-_COMPARED = 2048
-"""Rows on which the polished operator must beat the learnt one."""
+_EVIDENCE_BYTES = 8 * 2**20
+"""Memory of the rows that eigenpairs are judged by: thousands at usual latent sizes."""
 
 
 @torch.no_grad()
-def span_moments(observables: LearntObservables, paths: Tensor, labels: Tensor) -> LabelledMoments:
+def span_moments(
+    observables: LearntObservables | Dictionary, paths: Tensor, labels: Tensor
+) -> LabelledMoments:
     """Moments of the latent states at the ``"start"`` and the ``"end"`` of the span, per class.
 
     Args:
@@ -42,8 +46,27 @@ def span_moments(observables: LearntObservables, paths: Tensor, labels: Tensor) 
 
 
 @torch.no_grad()
+def evidence_of(
+    observables: LearntObservables | Dictionary, reservoir: Reservoir
+) -> Evidence | None:
+    """Latent states at both ends of paths the fit never trained on, to judge eigenpairs by.
+
+    None if so few rows came that none was held out.
+    """
+    most = _EVIDENCE_BYTES // (2 * 4 * observables.latent)
+    paths = reservoir.held_out(len(reservoir))[:most]
+    if len(paths) == 0:
+        return None
+    start, end = observables.encode(paths[:, [0, -1]]).unbind(1)
+    # Of a learnt encoder the first coordinates are the state and something more, a function of it.
+    first = int(observables.constant)
+    state = slice(first, min(first + observables.features, observables.latent))
+    return Evidence(start, end, state, fitted=False)
+
+
+@torch.no_grad()
 def step_matrix(
-    observables: LearntObservables, operator: Operator, paths: Tensor, ridge: float
+    observables: LearntObservables | Dictionary, operator: Operator, paths: Tensor, ridge: float
 ) -> Tensor:
     """The least-squares matrix of one of the operator's steps, ``(latent, latent)``.
 
@@ -59,25 +82,15 @@ def step_matrix(
 
 
 @torch.no_grad()
-def polish(
-    observables: LearntObservables,
-    operator: Operator,
-    paths: Tensor,
-    weights: LossWeights,
-    ridge: float,
-) -> Operator:
-    """The operator with the closed form in its place, if that predicts the paths' states better.
+def polished(
+    observables: LearntObservables | Dictionary, operator: Operator, paths: Tensor, ridge: float
+) -> Operator | None:
+    """A copy of the operator that is the closed form on the paths' latent states.
 
-    Least squares on latent states is not least squares on decoded ones, so it often does not, least
-    of all where one step stands for all layers. Only a dense operator has a closed form; others
-    come back as they are.
+    Least squares on latent states is not least squares on decoded ones, so this need not predict
+    better, least of all where one step stands for all layers. Only a dense operator has a closed
+    form; for others there is none.
     """
     if not isinstance(operator, Dense):
-        return operator
-    candidate = copy.deepcopy(operator)
-    candidate.start_from(step_matrix(observables, operator, paths, ridge))
-    before, after = (
-        koopman_losses(paths[:_COMPARED], observables, each, weights)["state"]
-        for each in (operator, candidate)
-    )
-    return candidate if after < before else operator
+        return None
+    return copy.deepcopy(operator).start_from(step_matrix(observables, operator, paths, ridge))

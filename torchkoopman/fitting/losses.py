@@ -42,7 +42,8 @@ class LossWeights:
     """L_beh: what the rest of the network makes of the prediction; only with a ``tail``. Not of
     S1."""
     inner: float = 0.3
-    """Of each pair of layers other than (first, last); 0 leaves the inner layers out."""
+    """Of each pair of layers other than (first, last), where there is a step for each layer; to
+    leave the inner layers out say ``dynamics="span"``."""
 
 
 _LANDMARKS = 128
@@ -56,6 +57,7 @@ def koopman_losses(
     weights: LossWeights,
     tail: nn.Module | None = None,
     inner_rows: int | None = None,
+    scales: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """The terms of the loss, unweighted but for ``inner``, which acts within them.
 
@@ -68,9 +70,12 @@ def koopman_losses(
         inner_rows: inner layers and all pairs but (first, last) are taken on so many of the rows;
             None for all. Their number grows with the square of the depth, so a share of a random
             batch makes a step many times cheaper and changes no mean.
+        scales: what each layer's errors are divided by, ``(layers,)``: the layers' deviations, so
+            that in a frame that all share each layer counts alike, however states grow with depth.
     """
     if weights.inner == 0:
         paths = paths[:, [0, -1]]
+        scales = None if scales is None else scales[[0, -1]]
     rows, steps = len(paths), paths.shape[1] - 1
     share = rows if inner_rows is None else min(inner_rows, rows)
     first, last = paths[:, 0], paths[:, -1]
@@ -86,15 +91,19 @@ def koopman_losses(
         "state": (arrived - last, passed - _aims(middle, last, share, steps)),
         "latent": (reached - end, inner - _aims(between, end, share, steps)),
     }
+    if scales is not None:
+        errors = _relative(errors, scales, rows, share)
     losses = {
         term: ends.square().mean() + weights.inner * _layer_means(others, share)
         for term, (ends, others) in errors.items()
     }
     if tail is not None and weights.behaviour:
-        losses["behaviour"] = _divergence(tail(last), tail(arrived))
+        losses["behaviour"] = divergence(tail(last), tail(arrived))
     if weights.isometry:
-        near = torch.stack([first, last])[:, :_LANDMARKS]
-        losses["isometry"] = _isometry(near, torch.stack([start, end])[:, :_LANDMARKS])
+        near, far = (torch.stack(pair)[:, :_LANDMARKS] for pair in ((first, last), (start, end)))
+        if scales is not None:
+            near, far = (points / scales[[0, -1], None, None] for points in (near, far))
+        losses["isometry"] = _isometry(near, far)
     return losses
 
 
@@ -133,12 +142,30 @@ def _aims(between: Tensor, end: Tensor, share: int, steps: int) -> Tensor:
     return torch.cat([end[:0], *later])
 
 
+def _relative(
+    errors: dict[str, tuple[Tensor, Tensor]], scales: Tensor, rows: int, share: int
+) -> dict[str, tuple[Tensor, Tensor]]:
+    """Errors divided by the scale of the layer they are errors of, in the order of the terms."""
+    ends, inner = scales[[0, -1]].repeat_interleave(rows), scales[1:-1].repeat_interleave(share)
+    later = [scales[step + 1 :] for step in range(len(scales) - 2)]
+    aimed = torch.cat([scales[:0], *later]).repeat_interleave(share)
+    divisors = {
+        "reconstruction": (ends, inner),
+        "state": (scales[-1:], aimed),
+        "latent": (scales[-1:], aimed),
+    }
+    return {
+        term: (left / divisors[term][0][:, None], right / divisors[term][1][:, None])
+        for term, (left, right) in errors.items()
+    }
+
+
 def _layer_means(errors: Tensor, rows: int) -> Tensor:
     """Sum over layers or pairs, ``rows`` each, of the mean square over rows and features."""
     return errors.square().sum() / (max(1, rows) * errors.shape[-1])
 
 
-def _divergence(logits: Tensor, predicted: Tensor) -> Tensor:
+def divergence(logits: Tensor, predicted: Tensor) -> Tensor:
     """Kullback–Leibler divergence of the predicted classes from the network's, mean over rows."""
     log_truth, log_guess = logits.log_softmax(-1), predicted.log_softmax(-1)
     return (log_truth.exp() * (log_truth - log_guess)).sum(-1).mean()

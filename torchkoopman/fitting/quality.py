@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Self
 
-import torch
-from torch import Tensor
+from torchkoopman.observe.capture import plain_modes
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from torchkoopman.koopman.surrogate import Surrogate
     from torchkoopman.observe.trajectory import Trajectory
 
@@ -52,7 +53,6 @@ def stacked(surrogate: Surrogate, trajectory: Trajectory) -> Trajectory:
     return trajectory.delayed(len(surrogate.span.before))
 
 
-@torch.no_grad()
 def predictions(surrogate: Surrogate, trajectory: Trajectory) -> dict[str, Tensor]:
     """Layer → counted rows predicted from the first layer, ``(rows, features)``.
 
@@ -61,12 +61,13 @@ def predictions(surrogate: Surrogate, trajectory: Trajectory) -> dict[str, Tenso
     """
     first, *later = surrogate.layers
     trajectory = stacked(surrogate, trajectory)
-    start = trajectory.states[first].to(next(surrogate.parameters()).dtype)
     rows = {}
-    for layer in later:
-        if surrogate.operator.exact_at(surrogate.time(layer)):
-            state = surrogate.predict(start, first, layer, trajectory.mask)
-            rows[layer] = trajectory.flatten(state)
+    with plain_modes(trajectory.device.type, grad=False):
+        start = trajectory.states[first].to(next(surrogate.parameters()).dtype)
+        for layer in later:
+            if surrogate.operator.exact_at(surrogate.time(layer)):
+                state = surrogate.predict(start, first, layer, trajectory.mask)
+                rows[layer] = trajectory.flatten(state)
     return rows
 
 

@@ -202,7 +202,7 @@ class _Halves:
     @property
     def rows(self) -> int:
         """Rows of both halves."""
-        return sum(half.count for half in self.moments)
+        return round(sum(half.count for half in self.moments))
 
     def split(self, batches: Iterable[Any]) -> Iterator[Any]:
         """Pass batches on, counting them: the forward passes of one batch stay together."""

@@ -1,27 +1,60 @@
-"""A bounded, uniform sample of everything streamed: what the autoencoder trains on."""
+"""A bounded sample of everything streamed: what the autoencoder trains on.
+
+Uniform over the stream (Vitter 1985, algorithm R), or with a halflife biased towards the present
+(Aggarwal 2006, "On biased reservoir sampling in the presence of stream evolution").
+"""
 
 from __future__ import annotations
 
+import math
 from typing import Self
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from torchkoopman.observe.class_moments import check_halflife
+
+_FOLD = 5
+"""Every so many-th place holds a path that is never trained on: choices are made on those."""
+
 
 class Reservoir:
-    """Reservoir sampling (Vitter 1985, algorithm R) of paths, at most ``max_bytes`` of them.
+    """Reservoir sampling of paths, at most ``max_bytes`` of them.
 
-    At any time every path of the stream is kept with equal probability. A path is one row's states
-    at all layers, in coordinates: ``(layers, coordinates)``.
+    A path is one row's states at all layers, in coordinates: ``(layers, coordinates)``. Without a
+    halflife every path of the stream is kept with equal probability, at any time. A path stays in
+    its place until another takes it, so one in every fifth place is held out while it is kept.
+
+    With a halflife a path is in the sample with a probability proportional to ``2 ** (-age /
+    halflife)``, its age being the number of rows that came after it. A row that takes part draws
+    one of ``k`` places and writes over what is there; of all rows the share ``p = k (1 - 2 ** (-1 /
+    halflife))`` takes part, so that a path survives each later row with probability ``2 ** (-1 /
+    halflife)``, and the probability at age 0 is p. There are ``halflife / log 2`` places (p is then
+    almost 1), or as many as memory holds. The first k rows all take part, lest the sample be empty.
+
+    Args:
+        max_bytes: memory of paths and labels.
+        generator: of the draws.
+        halflife: rows after which a path is kept with half the probability; None: all alike.
+
+    Raises:
+        ValueError: a halflife that is not a positive number.
     """
 
-    def __init__(self, max_bytes: int, generator: torch.Generator) -> None:
+    def __init__(
+        self, max_bytes: int, generator: torch.Generator, halflife: float | None = None
+    ) -> None:
         self.max_bytes = max_bytes
+        self.halflife = check_halflife(halflife)
         self.seen = 0
-        self._generator = generator
+        self.generator = generator
         self._paths: Tensor | None = None
         self._labels: Tensor | None = None
+        self._places = torch.empty(0, dtype=torch.long)
+        """Where the path of each drawn place lies; -1 if none was ever written there."""
+        self._born = torch.empty(0, dtype=torch.long)
+        """Rows that had been offered when a path's batch ended; with a halflife only."""
         self._filled = 0
 
     def __len__(self) -> int:
@@ -40,67 +73,139 @@ class Reservoir:
         if labels is None:
             labels = torch.full((len(paths),), -1, device=paths.device)
         capacity = self._allocate(paths)
-        slots = self._slots(len(paths), capacity).to(paths.device)
-        kept = slots < capacity
+        draw = self._uniform if self.halflife is None else self._biased
+        slots = _latest(draw(len(paths), capacity), capacity)
+        kept = (slots < capacity).nonzero().squeeze(1)
+        where = self._lying(slots[kept])
         assert self._paths is not None
         assert self._labels is not None
-        self._paths[slots[kept]] = paths[kept]
-        self._labels[slots[kept]] = labels[kept]
+        chosen, target = kept.to(paths.device), where.to(paths.device)
+        self._paths[target] = paths[chosen]
+        self._labels[target] = labels[chosen]
         self.seen += len(paths)
-        self._filled = min(self.seen, capacity)
+        if self.halflife is not None:
+            self._born[where] = self.seen
         return self
+
+    def emptied(self) -> Reservoir:
+        """An empty reservoir like this one, drawing from the same generator."""
+        return Reservoir(self.max_bytes, self.generator, self.halflife)
+
+    @property
+    def weights(self) -> Tensor | None:
+        """The weight of each path in moments of the same halflife, ``(paths,)``; None: all alike.
+
+        As there, rows that came in one batch weigh the same.
+        """
+        if self.halflife is None:
+            return None
+        ages = self.seen - self._born[: self._filled]
+        return torch.exp2(-ages.double() / self.halflife)
 
     def sync(self) -> Self:
         """Share the sample among all processes of ``torch.distributed``, each by its rows seen."""
         if not (dist.is_available() and dist.is_initialized()):
             return self
-        mine = (self.seen, None if self._paths is None else self._paths[: self._filled].cpu())
+        filled = slice(self._filled)
+        held = None if self._paths is None else self._paths[filled].cpu()
+        mine = (self.seen, held, self.seen - self._born[filled])
         parts = [mine] * dist.get_world_size()
         dist.all_gather_object(parts, mine)
-        known = [(seen, paths) for seen, paths in parts if paths is not None and len(paths)]
+        known = [(n, paths, ages) for n, paths, ages in parts if paths is not None and len(paths)]
         if not known:
             return self
         device = known[0][1].device if self._paths is None else self._paths.device
         capacity = self._allocate(known[0][1].to(device))
-        total = sum(seen for seen, _ in known)
-        capacity = min(capacity, total, *(len(p) * total // seen for seen, p in known))
-        drawn = []
-        for seen, paths in known:
+        total = sum(seen for seen, _, _ in known)
+        capacity = min(capacity, total, *(len(p) * total // seen for seen, p, _ in known))
+        drawn, old = [], []
+        for seen, paths, ages in known:
             rows = torch.linspace(0, len(paths) - 1, max(1, capacity * seen // total))
             drawn.append(paths[rows.round().long()])
+            old += [] if self.halflife is None else [ages[rows.round().long()]]
         assert self._paths is not None
         together = torch.cat(drawn)[: len(self._paths)]
         self._paths[: len(together)] = together.to(self._paths)
         self._filled, self.seen = len(together), total
+        if old:
+            self._born[: self._filled] = total - torch.cat(old)[: self._filled]
+            self._places.fill_(-1)
+            self._places[: self._filled] = torch.arange(self._filled)
         return self
 
     def sample(self, rows: int) -> Tensor:
-        """Paths drawn from the sample with replacement, ``(rows, layers, coordinates)``."""
+        """Paths drawn with replacement from those not held out, ``(rows, layers, coordinates)``."""
         assert self._paths is not None
-        index = torch.randint(self._filled, (rows,), generator=self._generator)
+        training = self._filled - self._filled // _FOLD
+        index = torch.randint(training, (rows,), generator=self.generator)
+        index += index // (_FOLD - 1)  # over the places held out
         return self._paths[index.to(self._paths.device)]
 
-    def _slots(self, rows: int, capacity: int) -> Tensor:
-        """Where each new row goes; ``capacity`` or more means nowhere.
+    def trained(self, limit: int) -> Tensor:
+        """Paths that batches are drawn from, those among the first ``limit`` places."""
+        paths, _ = self[:limit]
+        return paths[torch.arange(len(paths), device=paths.device) % _FOLD != _FOLD - 1]
 
-        The first rows fill the reservoir in order. Row number t then draws a slot from 0 to t and
-        is kept if it lies within. If two of one batch draw the same slot the later one stays.
+    def held_out(self, limit: int) -> Tensor:
+        """Paths never trained on, those among the first ``limit`` places."""
+        return self[:limit][0][_FOLD - 1 :: _FOLD]
+
+    def _uniform(self, rows: int, capacity: int) -> Tensor:
+        """The place each new row draws; ``capacity`` or more means none.
+
+        The first rows fill the reservoir in order. Row number t then draws a place from 0 to t and
+        is kept if it lies within.
         """
         order = torch.arange(self.seen, self.seen + rows)
-        drawn = (
-            torch.rand(rows, generator=self._generator, dtype=torch.float64) * (order + 1)
-        ).long()
-        slots = torch.where(order < capacity, order, drawn)
-        chosen, which = torch.unique(slots, return_inverse=True)
-        winner = torch.full_like(chosen, -1).scatter_reduce(0, which, order, "amax")
-        return torch.where(winner[which] == order, slots, capacity)
+        drawn = (self._random(rows) * (order + 1)).long()
+        return torch.where(order < capacity, order, drawn)
+
+    def _biased(self, rows: int, capacity: int) -> Tensor:
+        """The same with a halflife: any place, for the rows that take part."""
+        assert self.halflife is not None
+        drawn = (self._random(rows) * capacity).long()
+        share = capacity * _dying(self.halflife)
+        order = torch.arange(self.seen, self.seen + rows)
+        takes_part = (self._random(rows) < share) | (order < capacity)
+        return torch.where(takes_part, drawn, capacity)
+
+    def _random(self, rows: int) -> Tensor:
+        return torch.rand(rows, generator=self.generator, dtype=torch.float64)
+
+    def _lying(self, places: Tensor) -> Tensor:
+        """Where the paths of drawn places lie: side by side, new ones behind those there are."""
+        if self.halflife is None:  # places are filled in order
+            self._filled = max(self._filled, int(places.max()) + 1 if len(places) else 0)
+            return places
+        new = places[self._places[places] < 0]
+        self._places[new] = torch.arange(self._filled, self._filled + len(new))
+        self._filled += len(new)
+        return self._places[places]
 
     def _allocate(self, paths: Tensor) -> int:
         """Make room at the first batch; returns how many rows fit."""
         if self._paths is None:
-            label = torch.iinfo(torch.long).bits // 8
-            row = paths[0].numel() * paths.element_size() + label
+            integer = torch.iinfo(torch.long).bits // 8
+            biased = self.halflife is not None
+            row = paths[0].numel() * paths.element_size() + integer * (1 + 2 * biased)
             capacity = max(1, self.max_bytes // row)
+            if self.halflife is not None:
+                capacity = min(capacity, max(1, int(1 / _dying(self.halflife))))
             self._paths = paths.new_empty(capacity, *paths.shape[1:])
             self._labels = torch.full((capacity,), -1, device=paths.device)
+            self._places = torch.full((capacity if biased else 0,), -1)
+            self._born = torch.zeros_like(self._places)
         return len(self._paths)
+
+
+def _dying(halflife: float) -> float:
+    """The probability that a path does not survive a later row."""
+    return -math.expm1(-math.log(2) / halflife)
+
+
+def _latest(slots: Tensor, capacity: int) -> Tensor:
+    """Of rows of one batch that drew the same place the last one stays; the others go nowhere."""
+    order = torch.arange(len(slots))
+    chosen, which = torch.unique(slots, return_inverse=True)
+    winner = torch.full_like(chosen, -1).scatter_reduce(0, which, order, "amax")
+    return torch.where(winner[which] == order, slots, capacity)

@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from tqdm.auto import tqdm
 
 from torchkoopman.fitting.losses import koopman_losses, total_loss
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import Tensor
 
     from torchkoopman.fitting.losses import LossWeights
@@ -22,13 +25,21 @@ _RISE = 100
 """Steps over which the learning rate rises to its highest value."""
 _INNER = 4
 """Inner layers take part on one row in so many: the first and last layer need the precision."""
+_CLIP = 3.0
+"""A gradient longer than so many times the running mean length is shortened to that. One batch's
+loss can grow a thousandfold in a step, for K enters with its powers; unshortened, that gradient
+fills the optimiser's momentum and moves all weights for many steps."""
+_OPERATOR_SHARE = 1.0
 _MEMORY = 0.99
 """Weights are averaged over about 1 / (1 - memory) steps, so that they are good at any time, also
 while the learning rate is high."""
 
 
 class Trainer:
-    """Optimiser, schedule, running average of the weights, and the latest losses."""
+    """Optimiser, schedule, running average of the weights, and the latest losses.
+
+    A trainer that goes on where another ended is given the steps ``done`` until then.
+    """
 
     def __init__(
         self,
@@ -38,15 +49,20 @@ class Trainer:
         learning_rate: float,
         decay: float,
         tail: nn.Module | None = None,
+        scales: Tensor | None = None,
+        done: int = 0,
     ) -> None:
         self.observables = observables
         self.operator = operator
         self.weights = weights
         self.tail = tail
+        self.scales = scales
         self.learning_rate = learning_rate
-        self.done = 0
+        self.done = self._begun = done
         self.losses: dict[str, float] = {}
         self._fall = range(0)
+        self._length = 0.0
+        """Running mean length of the gradient."""
         self._average = AveragedModel(
             nn.ModuleList([observables, operator]),
             multi_avg_fn=get_ema_multi_avg_fn(_MEMORY),  # type: ignore[no-untyped-call]
@@ -54,8 +70,12 @@ class Trainer:
         # S1's weight decay acts on the operator too, which pulls eigenvalues towards zero.
         self._optimiser = torch.optim.AdamW(
             [
-                {"params": list(observables.parameters()), "weight_decay": decay},
-                {"params": list(operator.parameters()), "weight_decay": 0.0},
+                {"params": list(observables.parameters()), "weight_decay": decay, "share": 1.0},
+                {
+                    "params": list(operator.parameters()),
+                    "weight_decay": 0.0,
+                    "share": _OPERATOR_SHARE,
+                },
             ],
             lr=learning_rate,
             betas=(0.9, 0.99),
@@ -71,26 +91,49 @@ class Trainer:
         pair = copy.deepcopy(self._average.module).requires_grad_(False)
         return pair[0], pair[1]  # type: ignore[index]
 
+    def take(self, steps: int, draw: Callable[[], Tensor], title: str | None) -> None:
+        """Take steps on batches drawn one by one; a progress bar shows them under a title."""
+        losses: dict[str, Tensor] = {}
+        for _ in tqdm(range(steps), title, disable=title is None):
+            losses = self.step(draw())
+        if losses:
+            self.losses = {term: value.item() for term, value in losses.items()}
+
     def step(self, paths: Tensor) -> dict[str, Tensor]:
         """One gradient step on paths ``(rows, layers, coordinates)``; returns the loss terms."""
         with torch.enable_grad():
             inner_rows = max(1, len(paths) // _INNER)
             losses = koopman_losses(
-                paths, self.observables, self.operator, self.weights, self.tail, inner_rows
+                paths,
+                self.observables,
+                self.operator,
+                self.weights,
+                self.tail,
+                inner_rows,
+                self.scales,
             )
             loss = total_loss(losses, self.weights)
             for group in self._optimiser.param_groups:
-                group["lr"] = self.learning_rate * self._rate()
+                group["lr"] = self.learning_rate * self._rate() * group["share"]
             self._optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
+            self._shorten()
             self._optimiser.step()
         self._average.update_parameters(nn.ModuleList([self.observables, self.operator]))
         self.done += 1
         return {term: value.detach() for term, value in losses.items()}
 
+    def _shorten(self) -> None:
+        """Shorten the gradient to a multiple of the running mean length."""
+        parameters = [each for group in self._optimiser.param_groups for each in group["params"]]
+        longest = _CLIP * self._length if self._length else float("inf")
+        length = nn.utils.clip_grad_norm_(parameters, longest).clamp(max=longest)
+        share = max(1 / (self.done - self._begun + 1), 1 - _MEMORY)
+        self._length += share * (length.item() - self._length)
+
     def _rate(self) -> float:
         """The current share of the highest learning rate."""
-        rise = min(1.0, (self.done + 1) / _RISE)
+        rise = min(1.0, (self.done - self._begun + 1) / _RISE)
         if self.done not in self._fall:
             return rise
         return rise * (self._fall.stop - self.done) / len(self._fall)

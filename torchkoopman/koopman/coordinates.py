@@ -187,20 +187,20 @@ def layer_coordinates(
     ] + [last]
 
 
-def truncation_rank(variances: Tensor, rank: int | float, rows: int) -> int:
+def truncation_rank(variances: Tensor, rank: int | float, rows: float) -> int:
     """Number of leading directions to keep.
 
     Args:
         variances: eigenvalues of a covariance, descending.
         rank: -1, 0, a fraction or a number; see :class:`CoordinateOptions`.
-        rows: how many rows the covariance is of.
+        rows: how many rows the covariance is of, or the sum of their weights.
     """
     varying = max(1, int((variances > _NULL * variances[0]).sum()))
     if rank == -1:
         return varying
     if rank == 0:
         beta = min(len(variances), rows) / max(len(variances), rows)
-        singular = variances.clamp(min=0).sqrt()[: min(len(variances), rows)]
+        singular = variances.clamp(min=0).sqrt()[: max(1, int(min(len(variances), rows)))]
         # Gavish & Donoho (2014), equation 5: the optimal threshold when the noise is unknown.
         omega = 0.56 * beta**3 - 0.95 * beta**2 + 1.82 * beta + 1.43
         return min(varying, max(1, int((singular > omega * singular.median()).sum())))

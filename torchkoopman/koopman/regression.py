@@ -14,6 +14,10 @@ if TYPE_CHECKING:
 
     from torchkoopman.observe.moments import Moments
 
+_REGULAR = 1e-11
+"""Variances no further apart than this need no ridge in float64: one of 1e-12 would bias the least
+of them by a tenth, rounding does by a hundred-thousandth. Random features are further apart."""
+
 
 def ridge_map(moments: Moments, ridge: float) -> tuple[Tensor, Tensor]:
     """The affine map of ``"start"`` that predicts ``"end"`` with least squared error.
@@ -48,12 +52,23 @@ def koopman_matrix(moments: Moments, ridge: float, constant: bool) -> Tensor:
     return solve_ridge(second, moments.second("start", "end"), ridge).T
 
 
+def least_ridge(features: int, precision: torch.dtype) -> float:
+    """The relative ridge that keeps rounding out of a regression and changes nothing else.
+
+    Float32 states have rounding of 1e-7 of their size, whose square enters their moments; of
+    float64 states the moments' own rounding is the larger.
+    """
+    if precision == torch.float64:
+        return 4 * features * torch.finfo(torch.float64).eps
+    return 1e-9
+
+
 def best_ridge(moments: Moments, precision: torch.dtype) -> float:
     """The relative ridge of least generalised cross-validation error (Golub, Heath & Wahba 1979).
 
-    Of powers of ten, from the rounding of the states' precision to 1e-5; each latent coordinate of
-    the end counts by its own variance. Noise asks for more of it, exact dynamics for none: of those
-    that do equally well, as far as moments can tell, the least is taken.
+    Of powers of ten up to 1e-5, from what rounding asks for on; each latent coordinate of the end
+    counts by its own variance. Noise asks for more of it, exact dynamics for none: of those that do
+    equally well, as far as moments can tell, the least is taken.
 
     Args:
         moments: of ``"start"`` and ``"end"``, the first coordinate of both constant.
@@ -65,8 +80,10 @@ def best_ridge(moments: Moments, precision: torch.dtype) -> float:
     cross = moments.cov("start", "end")[1:, 1:][:, varying] / deviation[varying]
     sizes, axes = torch.linalg.eigh(start)
     sizes, shares = sizes.clamp(min=0), (axes.T @ cross).square().sum(1)
-    least = 12 if precision == torch.float64 else 9
-    ridges = [10.0**-power for power in range(least, 4, -1)]
+    least = least_ridge(len(start), precision)
+    if precision == torch.float64:
+        least = 1e-15 if sizes[0] > _REGULAR * sizes[-1] else 1e-12
+    ridges = [least, *(10.0**-power for power in range(12, 4, -1) if 10.0**-power > least)]
     scores = []
     for ridge in ridges:
         kept = sizes + ridge * sizes.mean()

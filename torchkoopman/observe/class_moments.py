@@ -1,7 +1,12 @@
-"""Moments by class: what unlearning needs to know, streamed beside the overall moments."""
+"""Moments by class: what unlearning needs to know, streamed beside the overall moments.
+
+With a halflife the past fades: exponential forgetting, for streams of a network that still learns.
+"""
 
 from __future__ import annotations
 
+import math
+from numbers import Real
 from typing import TYPE_CHECKING, Self
 
 import torch
@@ -15,11 +20,28 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-class LabelledMoments:
-    """Moments overall and per class; rows without a label count overall only."""
+_GONE = 2.0**-10
+"""Rows: a class that weighs less has faded. One row of it has after ten halflives."""
 
-    def __init__(self, pairs: Iterable[Pair]) -> None:
+
+class LabelledMoments:
+    """Moments overall and per class; rows without a label count overall only.
+
+    Args:
+        pairs: variables whose covariances to keep.
+        halflife: rows after which a row weighs half as much; None: all rows weigh the same. A row
+            has the weight ``2 ** (-later / halflife)``, where ``later`` is the number of rows in
+            the batches after its own, whatever their classes: rows of one batch weigh the same. In
+            a long stream the weights sum to ``halflife / log 2``. Classes that have not come for
+            long are no classes any more; what is left of them counts overall.
+
+    Raises:
+        ValueError: a halflife that is not a positive number.
+    """
+
+    def __init__(self, pairs: Iterable[Pair], halflife: float | None = None) -> None:
         self.pairs = tuple(pairs)
+        self.halflife = check_halflife(halflife)
         self.by_class: dict[int, Moments] = {}
         self.unlabelled = Moments(self.pairs)
 
@@ -29,8 +51,8 @@ class LabelledMoments:
         return tuple(sorted(self.by_class))
 
     @property
-    def count(self) -> int:
-        """Rows streamed."""
+    def count(self) -> float:
+        """Rows streamed; with a halflife the sum of their weights."""
         return self.unlabelled.count + sum(moments.count for moments in self.by_class.values())
 
     @property
@@ -45,6 +67,8 @@ class LabelledMoments:
             values: variable → rows, ``(rows, features)``.
             labels: class of each row, integers of shape ``(rows,)``; negative where unknown.
         """
+        if self.halflife is not None and self.pairs:
+            self._fade(2 ** (-len(values[self.pairs[0][0]]) / self.halflife))
         if labels is None:
             self.unlabelled.update(values)
             return self
@@ -117,6 +141,13 @@ class LabelledMoments:
                 self.by_class[int(stream)] = moments
         return self
 
+    def _fade(self, factor: float) -> None:
+        """Weigh all rows until now by ``factor``; classes with too little weight are let go."""
+        self.unlabelled.fade(factor)
+        for label, moments in list(self.by_class.items()):
+            if moments.fade(factor).count < _GONE:
+                self.unlabelled.merge(self.by_class.pop(label))
+
     def _each(self, image: Callable[[Moments], Moments]) -> LabelledMoments:
         images = {label: image(moments) for label, moments in self.by_class.items()}
         if self.unlabelled.count or not images:
@@ -126,3 +157,25 @@ class LabelledMoments:
         labelled = LabelledMoments(unlabelled.pairs)
         labelled.by_class, labelled.unlabelled = images, unlabelled
         return labelled
+
+
+def check_halflife(halflife: float | None) -> float | None:
+    """The halflife, if it is one.
+
+    Raises:
+        ValueError: it is not above 0; infinity is None.
+        TypeError: it is no number.
+    """
+    if halflife is None:
+        return None
+    if isinstance(halflife, bool) or not isinstance(halflife, Real):
+        raise TypeError(
+            f"halflife={halflife!r} is a {type(halflife).__name__}; give a number of rows, or None "
+            "to weigh all rows alike."
+        )
+    if not 0 < halflife < math.inf:
+        raise ValueError(
+            f"halflife={halflife} must be a positive number of rows, after which a row weighs half "
+            "as much; None weighs all rows alike."
+        )
+    return float(halflife)

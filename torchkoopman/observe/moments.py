@@ -2,7 +2,7 @@
 
 Means and covariances of named variables are accumulated batch by batch in float64 with the update
 of Chan, Golub & LeVeque (1983). Merging two streams gives what one stream would have given, and
-memory does not grow with the number of rows.
+memory does not grow with the number of rows. Rows may fade: then the count is the sum of weights.
 
 Products of a batch's rows are formed in float64, or faster in float32. That errs by up to 1e-7 of
 the largest variance in every direction: axes of any scale are fine, oblique directions below 1e-6
@@ -11,23 +11,26 @@ of it are uncertain. Regressions use those (their ridge is 1e-9), so float64 is 
 
 from __future__ import annotations
 
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from functools import partial
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Literal, Self
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from torchkoopman.observe.processes import common_widths, device_of, reduce_moments
+from torchkoopman.observe.products import add_product, centred, exact_float32
+
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 Pair = tuple[str, str]
 PairKind = Literal["ends", "chain", "adjacent", "all"]
 
-_BLOCK, _ROWS = 128, 256
-"""Columns of a block of a symmetric product; rows that float32 sums before float64 takes over."""
+_NOTHING = 1e-30
+"""Rows: what weighs less counts as nothing; its sums would soon be denormal numbers, and slow."""
 
 
 def layer_pairs(layers: Sequence[str], kind: PairKind) -> list[Pair]:
@@ -56,7 +59,8 @@ def layer_pairs(layers: Sequence[str], kind: PairKind) -> list[Pair]:
 class Moments:
     """Count, means and covariances of named variables over a stream of rows.
 
-    Covariances exist for the pairs asked for; they are normalised by the row count.
+    Covariances exist for the pairs asked for; they are normalised by the row count. Where the past
+    was made to fade (:meth:`fade`), rows count by their weights: ``count`` is the sum of those.
 
     Args:
         pairs: variables whose covariances to keep.
@@ -69,31 +73,49 @@ class Moments:
         self.precision = precision
         self.pairs = tuple(dict.fromkeys(pairs))
         self.names = tuple(dict.fromkeys(name for pair in self.pairs for name in pair))
-        self.count = 0
+        self.count: float = 0
         self._means: dict[str, Tensor] = {}
         self._scatters: dict[Pair, Tensor] = {}
 
     @torch.no_grad()
-    def update(self, values: Mapping[str, Tensor]) -> Self:
+    def update(self, values: Mapping[str, Tensor], weights: Tensor | None = None) -> Self:
         """Take in one batch.
 
         Args:
             values: variable → rows, ``(rows, features)``; row i of all of them is the same point.
+            weights: above 0, ``(rows,)``; by default every row weighs 1.
 
         Raises:
             ValueError: a variable's width differs from that of earlier batches.
         """
         batch = {name: values[name].detach() for name in self.names}
-        if (rows := len(batch[self.names[0]])) == 0:
+        if len(batch[self.names[0]]) == 0:
             return self
+        mass: float = len(batch[self.names[0]]) if weights is None else weights.sum().item()
         self._allocate({name: value.shape[1] for name, value in batch.items()}, values)
-        parts = {name: self._centred(name, value) for name, value in batch.items()}
-        with nullcontext() if self.precision == torch.float64 else _exact_float32():
+        parts = {n: centred(value, weights, mass, self.precision) for n, value in batch.items()}
+        # Chan's mean correction is one more row of the product.
+        weight = (self.count * mass / (self.count + mass)) ** 0.5
+        for name, (mean, rows) in parts.items():
+            rows[-1] = weight * (mean - self._means[name])
+        with nullcontext() if self.precision == torch.float64 else exact_float32():
             for (a, b), scatter in self._scatters.items():
-                _add_product(scatter, parts[a][1], parts[b][1], symmetric=a == b)
-        self.count += rows
+                add_product(scatter, parts[a][1], parts[b][1], symmetric=a == b)
+        self.count += mass
         for name, (mean, _) in parts.items():
-            self._means[name] += (mean - self._means[name]) * (rows / self.count)
+            self._means[name] += (mean - self._means[name]) * (mass / self.count)
+        return self
+
+    def fade(self, factor: float) -> Self:
+        """Multiply the weight of every row until now by ``factor``, between 0 and 1.
+
+        A mean does not change by it; count and scatters shrink alike, so no covariance does either:
+        what changes is how much the rows to come will weigh against these.
+        """
+        self.count = 0 if self.count * factor < _NOTHING else self.count * factor
+        factor = factor if self.count else 0.0
+        for scatter in self._scatters.values():
+            scatter *= factor
         return self
 
     def mean(self, name: str) -> Tensor:
@@ -203,24 +225,14 @@ class Moments:
         """
         if not (dist.is_available() and dist.is_initialized()):
             return self
-        shapes: list[dict[str, int]] = [{} for _ in range(dist.get_world_size(group))]
-        dist.all_gather_object(shapes, {n: len(m) for n, m in self._means.items()}, group=group)
-        known = [shape for shape in shapes if shape]
-        if not known:
+        held = self._means if self.count else {}
+        widths = common_widths({name: len(mean) for name, mean in held.items()}, group)
+        if widths is None:
             return self
-        if any(shape != known[0] for shape in known):
-            raise ValueError(f"processes stream variables of different widths: {known}.")
-        device = next(iter(self._means.values()), torch.empty(0, device=_device(group))).device
-        self._allocate(known[0], {name: torch.empty(0, device=device) for name in self.names})
-        count = torch.tensor(float(self.count), dtype=torch.float64, device=device)
-        dist.all_reduce(count, group=group)
-        means = {name: self._means[name] * (self.count / count) for name in self.names}
-        for mean in means.values():
-            dist.all_reduce(mean, group=group)
-        for (a, b), scatter in self._scatters.items():
-            scatter.addr_(self._means[a] - means[a], self._means[b] - means[b], alpha=self.count)
-            dist.all_reduce(scatter, group=group)
-        self._means, self.count = means, int(count)
+        like = next(iter(held.values()), torch.empty(0, device=device_of(group)))
+        self._allocate(widths, dict.fromkeys(self.names, like))
+        count, self._means = reduce_moments(self.count, self._means, self._scatters, group)
+        self.count = _number(count)
         return self
 
     def tensors(self) -> dict[str, Tensor]:
@@ -233,25 +245,11 @@ class Moments:
 
     def load(self, tensors: Mapping[str, Tensor]) -> Self:
         """The inverse of :meth:`tensors`."""
-        self.count = int(tensors["count"])
+        self.count = _number(tensors["count"])
         if self.count:
             self._means = {name: tensors[f"mean/{name}"] for name in self.names}
             self._scatters = {(a, b): tensors[f"scatter/{a}/{b}"] for a, b in self.pairs}
         return self
-
-    def _centred(self, name: str, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean of a batch; and its centred rows, with one more below, in the precision asked."""
-        (count, width), wide = value.shape, torch.promote_types(value.dtype, self.precision)
-        # Rows a power of two apart would evict each other from the cache: leave a gap. In place and
-        # step by step, for mixed dtypes in one operation are several times slower.
-        rows = value.new_empty(count + 1, width + 8, dtype=wide)[:, :width]
-        rows[:-1] = value
-        mean = rows[:-1].double().sum(0) / count
-        rows[:-1] -= mean.to(wide)
-        # Chan's mean correction is one more row of the product.
-        weight = (self.count * count / (self.count + count)) ** 0.5
-        rows[-1] = weight * (mean - self._means[name])
-        return mean, rows.to(self.precision)
 
     def _allocate(self, widths: Mapping[str, int], like: Mapping[str, Tensor]) -> None:
         if not self._means:
@@ -271,38 +269,7 @@ class Moments:
             raise ValueError(f"no rows of {self.names} were streamed yet; moments need one.")
 
 
-def _add_product(scatter: Tensor, left: Tensor, right: Tensor, symmetric: bool) -> None:
-    """Add ``leftᵀ right``; of a symmetric one, blocks below the diagonal are copied from above."""
-    columns = _BLOCK if symmetric else max(1, left.shape[1])
-    rows = len(left) if left.dtype == scatter.dtype else _ROWS
-    for start in range(0, left.shape[1], columns):
-        first, stop = (start if symmetric else 0), start + columns
-        block = scatter[start:stop, first:]
-        sides = torch.split(left[:, start:stop], rows), torch.split(right[:, first:], rows)
-        for a, b in zip(*sides, strict=True):
-            if left.dtype == scatter.dtype:
-                block.addmm_(a.T, b)
-            else:
-                block += a.T @ b
-        if symmetric:
-            scatter[stop:, start:stop] = block[:, columns:].T
-
-
-@contextmanager
-def _exact_float32() -> Iterator[None]:
-    """Within it a float32 product is one, also where the user lets networks round to TF32."""
-    backends: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)  # type: ignore[attr-defined]
-    allowed = [backend.fp32_precision for backend in backends]
-    try:
-        for backend in backends:
-            backend.fp32_precision = "ieee"
-        yield
-    finally:
-        for backend, precision in zip(backends, allowed, strict=True):
-            backend.fp32_precision = precision
-
-
-def _device(group: dist.ProcessGroup | None) -> torch.device:
-    """Where a process without rows of its own takes part in a reduction."""
-    nccl = dist.get_backend(group) == "nccl"
-    return torch.device("cuda", torch.cuda.current_device()) if nccl else torch.device("cpu")
+def _number(count: Tensor) -> float:
+    """A count as Python's number, whole where nothing has faded."""
+    value: float = count.item()
+    return int(value) if value.is_integer() else value

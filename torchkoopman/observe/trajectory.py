@@ -41,6 +41,13 @@ class Trajectory:
             raise ValueError("a trajectory needs the state of at least one layer; it got none.")
         if any(len(shape) != 3 for shape in shapes.values()):
             raise ValueError(f"states must be (batch, positions, features); they are {shapes}.")
+        imaginary = [layer for layer, state in self.states.items() if state.is_complex()]
+        if imaginary:
+            raise TypeError(
+                f"the states of {imaginary} are complex; a real operator acts on real states. "
+                "Stack real and imaginary parts as features, torch.view_as_real(state).flatten(-2):"
+                " the eigenvalues are those of the complex system and their conjugates."
+            )
         if len({shape[:2] for shape in shapes.values()}) > 1:
             raise ValueError(
                 f"layers disagree on (batch, positions), so their rows are not the same points: "

@@ -17,7 +17,7 @@ left eigenvector w, right eigenvector v and eigenfunction φ(z) = wᴴ z, error 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
@@ -46,6 +46,14 @@ class Evidence:
     """Which latent coordinates hold the state itself."""
     fitted: bool
     """Whether the rows were part of the operator's regression, which their leverage undoes."""
+
+    def with_constant(self) -> Self:
+        """The same rows with the constant 1 in front of each latent state."""
+        start, end = (
+            torch.cat([torch.ones_like(rows[:, :1]), rows], 1) for rows in (self.start, self.end)
+        )
+        state = slice(self.state.start + 1, self.state.stop + 1)
+        return replace(self, start=start, end=end, state=state)
 
     def config(self) -> dict[str, Any]:
         """JSON-able part; the rows are tensors beside it."""
@@ -163,3 +171,11 @@ def _closure(errors: Tensor, witnesses: Tensor) -> Tensor:
     deviation = (2 * chance.square() + 4 * true * chance).sum(0).sqrt()
     raised = (explained - chance).sum(0) + _DEVIATIONS * deviation
     return raised.clamp(min=0).sqrt()
+
+
+def shares(modes: Tensor, moments: Moments) -> Tensor:
+    """Share of E|z|² that each mode's component carries, normalised over the modes."""
+    G = moments.second("start", "start").cpu().to(modes.dtype)
+    amplitudes = torch.linalg.pinv(modes)
+    power = torch.einsum("ki,ij,kj->k", amplitudes, G, amplitudes.conj()).real
+    return power / power.sum()

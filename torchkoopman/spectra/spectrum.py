@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from torchkoopman.spectra.evidence import judge, without_rows
+from torchkoopman.spectra.evidence import judge, shares, without_rows
 from torchkoopman.spectra.matrices import matrix_of
 from torchkoopman.spectra.plotting import draw
 from torchkoopman.spectra.table import table
@@ -95,9 +95,9 @@ class Spectrum:
     def timescales(self) -> Tensor:
         """``-1 / log |λ|``, in spans (as the decays): the time in which a mode shrinks to 1/e.
 
-        As in deeptime and kooplearn, with a lag of one span. Infinite on the unit circle (within
-        1e-10 of it, which is rounding), negative for a mode that grows, by e in minus that time,
-        and 0 for λ = 0. Float64, shape ``(latent,)``.
+        As in deeptime and kooplearn, with a lag of one span; times :attr:`steps` it is in layers.
+        Infinite on the unit circle (within 1e-10 of it, which is rounding), negative for a mode
+        that grows, by e in minus that time, and 0 for λ = 0. Float64, shape ``(latent,)``.
         """
         logs = self.moduli.log()
         return torch.where(logs.abs() <= _ON_CIRCLE, torch.inf, -1 / logs)
@@ -236,15 +236,7 @@ def spectrum_of(
     else:
         told = judge(values, modes, functionals, moments, evidence)
         residuals, errors, closures = told.residuals, told.errors, told.closures
-    energies = _energies(modes, moments)
+    energies = shares(modes, moments)
     return Spectrum(
         values, modes, functionals, residuals, energies, errors, closures, steps, frames
     )
-
-
-def _energies(modes: Tensor, moments: Moments) -> Tensor:
-    """Share of E|z|² that each mode's component carries, normalised over the modes."""
-    G = moments.second("start", "start").cpu().to(modes.dtype)
-    amplitudes = torch.linalg.pinv(modes)
-    power = torch.einsum("ki,ij,kj->k", amplitudes, G, amplitudes.conj()).real
-    return power / power.sum()

@@ -32,17 +32,18 @@ def affine_copy(surrogate: Surrogate) -> Surrogate:
         )
     span, frames = surrogate.span, surrogate.frames()
     K, observables = surrogate.operator.matrix(1.0).detach(), surrogate.observables
-    statistics = surrogate.statistics
+    statistics, evidence = surrogate.statistics, surrogate.evidence
     if isinstance(observables, LearntObservables) and not observables.constant:
         observables = observables.with_constant()
         eye = torch.eye(len(K) + 1).to(K)
         lift = eye[:, 1:], eye[:, 0]
         K = lift[0] @ K @ lift[0].T + torch.outer(eye[0], eye[0])
         statistics = statistics.affine({"start": lift, "end": lift})
+        evidence = None if evidence is None else evidence.with_constant()
     operator = Dense(len(K), constant=True).to(K).start_from(K)
     ends = replace(span, layers=(span.layers[0], span.layers[-1]), times=(0.0, 1.0))
     kept, observables, operator = copy.deepcopy(([frames[0], frames[-1]], observables, operator))
-    return Surrogate(ends, kept, observables, operator, surrogate.record, statistics)
+    return Surrogate(ends, kept, observables, operator, surrogate.record, statistics, evidence)
 
 
 def partition(

@@ -1,0 +1,154 @@
+"""What data say of eigenpairs: leave-one-out residuals, standard errors, and what is no noise."""
+
+import pytest
+import torch
+from torch import Tensor
+
+import torchkoopman as tk
+from torchkoopman.koopman.regression import koopman_matrix
+from torchkoopman.observe.moments import Moments, layer_pairs
+from torchkoopman.spectra.evidence import Evidence
+from torchkoopman.spectra.spectrum import Spectrum, spectrum_of
+
+RIDGE = 1e-14
+
+
+def draw(*shape: int, seed: int = 0) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+
+def moments_of(start: Tensor, end: Tensor) -> Moments:
+    return Moments(layer_pairs(("start", "end"), "ends")).update({"start": start, "end": end})
+
+
+def with_constant(state: Tensor, *more: Tensor) -> Tensor:
+    return torch.cat([torch.ones_like(state[:, :1]), state, *more], 1)
+
+
+def fitted(start: Tensor, end: Tensor, state: int) -> tuple[Spectrum, Tensor]:
+    moments = moments_of(start, end)
+    K = koopman_matrix(moments, RIDGE, constant=True)
+    evidence = Evidence(start, end, slice(1, 1 + state), fitted=True)
+    return spectrum_of(K, moments, evidence), K
+
+
+def mode_near(spectrum: Spectrum, value: complex) -> int:
+    return int((spectrum.eigenvalues - value).abs().argmin())
+
+
+def test_a_rows_residual_is_that_of_the_fit_without_the_row() -> None:
+    """Slowly: the operator is fitted anew without each row, and predicts that row."""
+    start, noise = with_constant(draw(30, 3)), draw(30, 3, seed=2)
+    end = with_constant(start[:, 1:] @ draw(3, 3, seed=1).T / 3 + noise)
+    spectrum, _ = fitted(start, end, 3)
+    assert spectrum.residuals is not None
+    W = spectrum.functionals
+    errors = []
+    for row in range(30):
+        kept = torch.arange(30) != row
+        K = koopman_matrix(moments_of(start[kept], end[kept]), RIDGE, constant=True)
+        errors.append((end[row] - K @ start[row]).to(W) @ W.conj())
+    sizes = (start.to(W) @ W.conj()).abs().square().mean(0)
+    expected = (torch.stack(errors).abs().square().mean(0) / sizes).sqrt()
+    torch.testing.assert_close(spectrum.residuals, expected, rtol=1e-6, atol=1e-6)
+
+
+def test_rows_that_the_fit_has_not_seen_are_taken_as_they_are() -> None:
+    start, end = with_constant(draw(40, 2)), with_constant(draw(40, 2, seed=1))
+    K = koopman_matrix(moments_of(start, end), RIDGE, constant=True)
+    fresh = with_constant(draw(60, 2, seed=5)), with_constant(draw(60, 2, seed=6))
+    spectrum = spectrum_of(K, moments_of(start, end), Evidence(*fresh, slice(1, 3), fitted=False))
+    W, values = spectrum.functionals, spectrum.eigenvalues
+    error = fresh[1].to(W) @ W.conj() - values * (fresh[0].to(W) @ W.conj())
+    sizes = (start.to(W) @ W.conj()).abs().square().mean(0)
+    expected = (error.abs().square().mean(0) / sizes).sqrt()
+    torch.testing.assert_close(spectrum.residuals, expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("uneven", [False, True])
+def test_the_standard_error_is_the_deviation_over_many_draws(uneven: bool) -> None:
+    """Also where the noise is larger far out, which second moments alone cannot know."""
+    A = torch.tensor([[0.8, 0.3], [0.0, 0.5]], dtype=torch.float64)
+    found, told = [], []
+    for seed in range(150):
+        x, noise = draw(400, 2, seed=2 * seed), draw(400, 2, seed=2 * seed + 1)
+        size = x.norm(dim=1, keepdim=True) if uneven else 1.0
+        spectrum, _ = fitted(with_constant(x), with_constant(x @ A.T + 0.5 * size * noise), 2)
+        k = mode_near(spectrum, 0.5)
+        assert spectrum.errors is not None
+        found.append(spectrum.eigenvalues[k].real)
+        told.append(spectrum.errors[k])
+    deviation = torch.stack(found).std()
+    assert torch.stack(told).median() == pytest.approx(deviation.item(), rel=0.2)
+
+
+def test_noise_around_a_linear_law_is_no_closure_and_the_law_is_trusted() -> None:
+    x = draw(8000, 2)
+    end = x * torch.tensor([0.9, 0.6]).double() + draw(8000, 2, seed=1)
+    spectrum, _ = fitted(with_constant(x), with_constant(end), 2)
+    assert spectrum.residuals is not None
+    assert spectrum.closures is not None
+    for value in (0.9, 0.6):
+        k = mode_near(spectrum, value)
+        assert spectrum.residuals[k] > 0.9  # row by row nothing is predicted well
+        assert spectrum.closures[k] < 0.08
+        assert spectrum.trusted()[k]
+
+
+def test_what_a_dictionary_misses_is_closure_of_its_true_size() -> None:
+    """y = .5 x + .3 (x² - 1) + noise: the linear dictionary misses .3 √2 of the size of x."""
+    x = draw(8000, 1)
+    end = 0.5 * x + 0.3 * (x.square() - 1) + draw(8000, 1, seed=1)
+    spectrum, _ = fitted(with_constant(x), with_constant(end), 1)
+    k = mode_near(spectrum, 0.5)
+    assert spectrum.closures is not None
+    assert spectrum.closures[k] == pytest.approx(0.3 * 2**0.5, rel=0.15)
+    assert not spectrum.trusted()[k]
+
+
+@pytest.mark.parametrize("rows", [45, 60, 120])
+def test_a_fit_to_nothing_but_noise_has_no_trusted_mode_but_the_constant(rows: int) -> None:
+    """With few rows a function residuals of the fit's own rows would be near zero."""
+    for seed in range(5):
+        start, end = draw(rows, 40, seed=seed), draw(rows, 40, seed=seed + 100)
+        spectrum, K = fitted(with_constant(start), with_constant(end), 40)
+        assert spectrum.trusted().nonzero().flatten().tolist() == [mode_near(spectrum, 1.0)]
+        without = spectrum_of(K, moments_of(with_constant(start), with_constant(end)))
+        assert without.trusted().sum() <= 1
+
+
+def test_without_rows_residuals_are_raised_by_the_functions_that_were_fitted() -> None:
+    start, end = with_constant(draw(10, 9)), with_constant(draw(10, 9, seed=1))
+    K = koopman_matrix(moments_of(start, end), 1e-9, constant=True)
+    spectrum = spectrum_of(K, moments_of(start, end))
+    assert spectrum.residuals is not None
+    assert spectrum.residuals.isinf().all() or not spectrum.trusted().any()
+    assert spectrum.closures is None
+
+
+def test_evidence_survives_the_file_and_an_edit_is_judged_by_the_same_rows(tmp_path) -> None:  # type: ignore[no-untyped-def]
+    x = draw(600, 3)
+    labels = torch.arange(600) % 3
+    fitter = tk.EDMDFitter(tk.RandomFeatures(10), calibration=100)
+    fitter.update(tk.Trajectory.of(x, 0.5 * x + 0.2 * draw(600, 3, seed=1), labels=labels))
+    surrogate = fitter.surrogate
+    assert surrogate.evidence is not None
+    read = tk.load_surrogate(tk.save_surrogate(surrogate, tmp_path / "s.safetensors"))
+    assert str(read.spectrum()) == str(surrogate.spectrum())
+    assert read.evidence is not None
+    assert read.evidence.config() == surrogate.evidence.config()
+    edited = tk.unlearn(surrogate, [2])
+    assert edited.evidence is surrogate.evidence
+    assert str(edited.spectrum()) != str(surrogate.spectrum())
+
+
+def test_the_sample_of_a_long_stream_is_bounded() -> None:
+    fitter = tk.DMDFitter()
+    for seed in range(30):
+        x = draw(2000, 64, seed=seed).float()
+        fitter.update(tk.Trajectory.of(x, 0.5 * x))
+    evidence = fitter.surrogate.evidence
+    assert evidence is not None
+    assert evidence.start.shape[0] < 20_000
+    assert fitter.surrogate.record.rows == 60_000

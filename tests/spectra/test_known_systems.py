@@ -1,0 +1,86 @@
+"""The systems with known eigenvalues: draws obey them, and default fits find and trust them."""
+
+import math
+
+import bench_systems
+import pytest
+import torch
+from known_systems import SYSTEMS, KnownSystem
+from random_maps import Diffusion, transfer_eigenvalues
+
+by_name = pytest.mark.parametrize("system", SYSTEMS, ids=lambda system: system.name)
+POLYNOMIAL = [system for system in SYSTEMS if "random" not in system.name]
+
+
+@by_name
+def test_a_draw_is_reproducible_and_of_its_own_seed(system: KnownSystem) -> None:
+    x, y = system.draw(3, 50)
+    again, other = system.draw(3, 50), system.draw(4, 50)
+    assert torch.equal(x, again[0])
+    assert torch.equal(y, again[1])
+    assert not torch.equal(x, other[0])
+    assert x.dtype == y.dtype == torch.float64
+
+
+@pytest.mark.parametrize("system", POLYNOMIAL[1:], ids=lambda system: system.name)
+def test_y_follows_the_law_of_x(system: KnownSystem) -> None:
+    """All but the toy are stationary: means and variances agree to five sampling deviations."""
+    x, y = system.draw(0, 4000)
+    for power in (1, 2):
+        gap = (x**power - y**power).mean(0)
+        deviation = (x**power - y**power).std(0) / len(x) ** 0.5
+        assert (gap.abs() <= 5 * deviation).all()
+
+
+@by_name
+def test_eigenvalues_are_of_a_chain(system: KnownSystem) -> None:
+    """1 is the largest, complex ones come in pairs, and the leading ones are among all known."""
+    assert abs(system.known[0] - 1) < 1e-9
+    assert (system.known.abs() <= 1 + 1e-9).all()
+    assert torch.allclose(system.known.imag.sum(), torch.zeros(1, dtype=torch.float64))
+    assert system.distances(system.eigenvalues).max() == 0
+    assert (system.eigenvalues.abs().diff() <= 1e-12).all()
+
+
+def test_errors_match_each_leading_eigenvalue_with_one_found() -> None:
+    rotation = SYSTEMS[1]
+    conjugates = rotation.eigenvalues[1:]
+    errors = rotation.errors(torch.stack([conjugates[0], conjugates[0] + 0.1]))
+    assert sorted(errors.tolist())[0] == 0
+    assert errors.isinf().sum() == 1
+
+
+def test_a_linear_drift_has_the_eigenvalues_of_its_euler_steps() -> None:
+    """x ↦ (1 - step) x + noise: powers of 1 - step, to the power of the lag."""
+    chain = Diffusion(lambda x: -x, noise=0.5, step=0.1, lag=5, reach=4, nodes=300)
+    true = 0.9 ** (5 * torch.arange(5, dtype=torch.float64))
+    assert torch.allclose(chain.eigenvalues()[:5].real, true, rtol=1e-8)
+
+
+def test_the_double_well_hops_at_the_rate_of_deeptimes_example() -> None:
+    """Its continuous diffusion has .971 and .942 over a time of 1."""
+    assert torch.allclose(
+        SYSTEMS[3].eigenvalues.real,
+        torch.tensor([1, 0.971, 0.971, 0.942], dtype=torch.float64),
+        atol=1e-3,
+    )
+
+
+def test_a_density_that_forgets_has_no_second_eigenvalue() -> None:
+    values = transfer_eigenvalues(lambda x, y: torch.ones_like(x * y), 0, 1, 20)
+    assert values[0].real.item() == pytest.approx(1)
+    assert values[1:].abs().max() < 1e-12
+
+
+@pytest.mark.parametrize("system", POLYNOMIAL, ids=lambda system: system.name)
+def test_default_fits_find_the_leading_eigenvalues_and_trust_no_wrong_one(
+    system: KnownSystem,
+) -> None:
+    spectrum = bench_systems.fitted(system, *system.draw(0, system.rows)).spectrum()
+    trust = bench_systems.trust(system, spectrum)
+    assert trust["wrong and trusted"] == 0
+    assert trust["trusted"] > 0
+    # Sampling decides the error, 1/√rows; monomials of degree 10 are biased on the logistic map.
+    bias = 0.1 if "logistic" in system.name else 0
+    bound = 1e-9 if system.rows == 500 else bias + 4 / math.sqrt(system.rows)
+    assert system.errors(spectrum.eigenvalues).max() < bound
