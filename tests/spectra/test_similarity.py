@@ -9,9 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from torchkoopman.fitting.autoencoder import AutoencoderFitter
 from torchkoopman.fitting.dmd import DMDFitter
 from torchkoopman.fitting.edmd import EDMDFitter
 from torchkoopman.koopman.coordinates import Coordinates
+from torchkoopman.koopman.learnt import LearntObservables
 from torchkoopman.koopman.observables import Dictionary
 from torchkoopman.koopman.operators import Dense
 from torchkoopman.koopman.parts import RandomFeatures
@@ -310,6 +312,19 @@ def test_the_state_compared_is_the_best_affine_map_in_the_metric_of_the_data() -
     found = compare(fitted(trajectory, 0), dmd, draws=0, starts=2)
     assert found.relative < 0.01
     assert found.sizes == (6, 6)
+
+
+def test_a_learnt_encoders_functions_are_compared_whole_and_a_note_says_so() -> None:
+    """Its first coordinates are the state and something more, so they are no common functions."""
+    trajectory = flow(1)
+    fitter = AutoencoderFitter(8, hidden=(6,), calibration=200, steps_per_update=1)
+    learnt = fitter.update(trajectory).surrogate
+    assert isinstance(learnt.observables, LearntObservables)
+    found = compare(learnt, fitted(trajectory, 0), draws=0, starts=2)
+    assert "latent functions" in found.subject
+    assert len(found.notes) == 1
+    with pytest.raises(ValueError, match="learnt encoder's latent coordinates do not hold"):
+        compare(learnt, learnt, functions="state")
 
 
 def test_the_identity_is_taken_off_only_where_both_have_shared_frames() -> None:
