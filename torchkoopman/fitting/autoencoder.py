@@ -112,7 +112,7 @@ class AutoencoderFitter:
         check_dynamics(dynamics)
         if batch < 1 or steps_per_update < 0:
             given = f"batch={batch}, steps_per_update={steps_per_update}"
-            raise ValueError(f"{given}: a batch has 1 row or more, steps are 0 or more.")
+            raise ValueError(f"{given}: batch must be 1 or more, steps_per_update 0 or more.")
         self.dynamics = dynamics
         self._way: Literal["step", "span"] = "span" if dynamics == "span" else "step"
         self.tail = None if tail is None else frozen(tail)

@@ -32,8 +32,7 @@ class ModeTracks:
     """When each spectrum was taken, such as training steps; ascending."""
     eigenvalues: Tensor
     """λ of each track at each step; complex128, shape ``(steps, tracks)``, NaN where absent. Tracks
-    in order of birth, at one birth the largest modulus first (where trust delays a birth, the one
-    matched for longest first)."""
+    in order of birth, at one birth the one matched for longest, then the largest modulus first."""
     indices: Tensor
     """Where each mode is in its step's spectrum; integer, shape ``(steps, tracks)``, -1 where
     absent."""
