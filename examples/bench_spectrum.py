@@ -94,6 +94,7 @@ def _followed(made: Any, seed: int) -> dict[str, Any]:
     return {
         "modes": [len(each.eigenvalues) for each in spectra],
         "followed throughout": whole,
+        "ever trusted": tk.follow(spectra).indices.shape[1],
         "drift": tracks.drift.tolist(),
     }
 
@@ -101,11 +102,21 @@ def _followed(made: Any, seed: int) -> dict[str, Any]:
 def compared(first: int, second: int) -> dict[str, Any]:
     """Operators of two seeds' networks, and of one network by two fits, beside their nulls."""
     one, other = (fitted("yinyang", seed, False, folder(False)) for seed in (first, second))
+    anew = tk.EDMDFitter(generator=torch.Generator().manual_seed(300 + first))
+    stream = one.task.stream(one.data.train, first)
     again = one.task.fitter(one.model, 100 + first)
     watch(one.model, one.task.stream(one.data.train, 100 + first), again)
     pairs = {
-        "two networks": (one.surrogates["autoencoder"], other.surrogates["autoencoder"]),
-        "one network, two fits": (
+        "EDMD, two networks": (one.surrogates["EDMD"], other.surrogates["EDMD"]),
+        "EDMD, one network, two draws": (
+            one.surrogates["EDMD"],
+            tk.fit(one.model, stream, "blocks.*", method=anew, progress=False),
+        ),
+        "autoencoder, two networks": (
+            one.surrogates["autoencoder"],
+            other.surrogates["autoencoder"],
+        ),
+        "autoencoder, one network, two fits": (
             one.surrogates["autoencoder"],
             again.train(one.task.steps).surrogate,
         ),
@@ -136,7 +147,7 @@ def table(results: dict[str, dict[str, Any]]) -> str:
             ]
             for name in pairs[0]
         ]
-        head = ["autoencoders of", "relative similarity distance", "null"]
+        head = ["surrogates", "relative similarity distance", "null"]
         texts.append(f"Operators compared, {len(pairs)} pairs:\n\n{markdown(head, rows)}")
     return "\n\n".join(texts)
 
@@ -163,9 +174,11 @@ def _looks(looks: list[dict[str, Any]]) -> str:
     followed = [look["following"] for look in looks]
     modes = spread([each["modes"][-1] for each in followed], 1)
     whole = spread([each["followed throughout"] for each in followed], 1)
+    trusted = spread([each["ever trusted"] for each in followed], 1)
     drift = [spread([each["drift"][k] for each in followed], 4) for k in (0, -1)]
     return (
         f"Yin-Yang, {len(looks)} seed(s):\n\n{markdown(['surrogate', *names], rows)}\n\n"
         f"Of {modes} modes with 1 % of the energy, {whole} can be followed while the autoencoder "
-        f"trains on; an eigenvalue moves by {drift[0]} at first and {drift[1]} at last."
+        f"trains on, {trusted} tracks are ever trusted; an eigenvalue moves by {drift[0]} at first "
+        f"and {drift[1]} at last."
     )

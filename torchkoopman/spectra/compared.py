@@ -9,7 +9,7 @@ the state, whatever else is in the dictionary, up to its ridge.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 import torch
 
@@ -18,8 +18,6 @@ from torchkoopman.spectra.resolvents import excited
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-    from torchkoopman.spectra.evidence import Evidence
 
 Functions = Literal["auto", "state", "latent"]
 
@@ -38,12 +36,24 @@ class Record(Protocol):
         ...
 
 
+@runtime_checkable
+class Linear(Protocol):
+    """Observables the state is read off linearly: those of a dictionary, not of an encoder."""
+
+    constant: bool
+    """The first latent coordinate is 1 for every state."""
+
+    def decoding_matrix(self) -> Tensor:
+        """The state's coordinates as functionals, ``(features, latent)``."""
+        ...
+
+
 class Fitted(System, Protocol):
     """A linear system that knows how it was fitted, such as a ``tk.Surrogate``."""
 
     @property
-    def evidence(self) -> Evidence | None:
-        """Rows; its ``state`` says which latent coordinates are the state itself."""
+    def observables(self) -> object:
+        """The functions that latent coordinates are; :class:`Linear` where they hold the state."""
         ...
 
     @property
@@ -67,11 +77,12 @@ def comparable(
         raise ValueError(f"functions={functions!r} is unknown; choose 'auto', 'state' or 'latent'.")
     if less_identity is None:
         less_identity = len(systems) == 2 and all(s.record.frames == "shared" for s in systems)
-    known = len(systems) == 2 and all(map(_knows_state, systems))
-    if functions == "state" and not all(map(_knows_state, systems)):
+    hold_state = all(isinstance(system.observables, Linear) for system in systems)
+    known = len(systems) == 2 and hold_state
+    if functions == "state" and not hold_state:
         raise ValueError(
-            "functions='state': a surrogate's latent coordinates do not hold the state itself "
-            "(a learnt encoder's do not); compare them with functions='latent'."
+            "functions='state': a learnt encoder's latent coordinates do not hold the state; "
+            "compare them with functions='latent'."
         )
     of_state = functions == "state" or (functions == "auto" and known)
     found = [
@@ -87,14 +98,6 @@ def comparable(
     return found[0], found[1], subject, () if of_state else (_LATENT,)
 
 
-def _knows_state(system: Fitted) -> bool:
-    """Whether some of the latent coordinates, and not simply all, are the state."""
-    if system.evidence is None:
-        return False
-    state = system.evidence.state
-    return bool(state.start > 0 or state.stop < system.evidence.start.shape[1])
-
-
 def _in_data_metric(
     operator: Fitted | Tensor, matrix: Tensor, rank: int, of_state: bool, name: str
 ) -> Tensor:
@@ -108,10 +111,11 @@ def _in_data_metric(
         )
     G = operator.statistics.total().second("start", "start").cpu()
     image = matrix @ G
-    if of_state and operator.evidence is not None:
-        # The constant, where there is one, stands before the state.
-        kept = slice(0, operator.evidence.state.stop)
-        G, image = G[kept, kept], image[kept, kept]
+    if of_state and isinstance(operator.observables, Linear):
+        read = operator.observables.decoding_matrix().detach().cpu().to(G)
+        if operator.observables.constant:
+            read = torch.cat([torch.eye(1, len(G)).to(G), read])
+        G, image = read @ G @ read.T, read @ image @ read.T
     directions, sizes = excited(G, rank)
     whiten = directions / sizes.sqrt()
     white: Tensor = whiten.T @ image @ whiten
