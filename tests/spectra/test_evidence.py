@@ -152,3 +152,30 @@ def test_the_sample_of_a_long_stream_is_bounded() -> None:
     assert evidence is not None
     assert evidence.start.shape[0] < 20_000
     assert fitter.surrogate.record.rows == 60_000
+
+
+@pytest.mark.parametrize("wrong", [43.0, 0.5])
+def test_an_eigenvalue_that_is_not_the_regressions_is_not_trusted(wrong: float) -> None:
+    """Such as an edit's: the error is a function of the dictionary, not of what it misses."""
+    x = draw(4000, 3)
+    true = torch.tensor([0.9, 0.7, 0.2]).double()
+    start, end = with_constant(x), with_constant(x * true + draw(4000, 3, seed=1))
+    K = koopman_matrix(moments_of(start, end), RIDGE, constant=True)
+    K[2] = 0
+    K[2, 2] = wrong
+    spectrum = spectrum_of(K, moments_of(start, end), Evidence(start, end, slice(1, 4), True))
+    assert spectrum.closures is not None
+    k = mode_near(spectrum, wrong)
+    assert spectrum.closures[k] == pytest.approx(abs(wrong - 0.7), rel=0.2)
+    assert not spectrum.trusted()[k]
+    assert spectrum.trusted()[mode_near(spectrum, 0.9)]
+
+
+def test_an_eigenvalue_that_could_as_well_be_zero_is_not_trusted() -> None:
+    """Two nearly parallel eigenvectors: the law holds for each row, and λ is hardly known."""
+    start = with_constant(draw(50, 3))
+    spectrum, _ = fitted(start, with_constant(0.02 * draw(50, 3, seed=1)), 3)
+    assert spectrum.errors is not None
+    unsure = spectrum.moduli <= 2 * spectrum.errors
+    assert unsure.any()
+    assert not spectrum.trusted()[unsure].any()

@@ -9,10 +9,11 @@ left eigenvector w, right eigenvector v and eigenfunction φ(z) = wᴴ z, error 
   row's leverage, exactly (Allen 1974, PRESS).
 * **error**: the standard error of λ. To first order δλ = wᴴ δK v / wᴴ v, and δK is a mean over rows
   of error times regressor, so its variance is read off the rows, whatever their noise.
-* **closure**: how much of r is no noise: a function of the start. r is uncorrelated with the
-  dictionary's functions by construction; here it is regressed on others. With noise the residual
-  stays large where the law holds in the mean; this one does not. For a normal operator some
-  eigenvalue lies within the closure of λ.
+* **closure**: how much of r is no noise: a function of the start. With noise the residual stays
+  large where the law holds in the mean; this one does not. r is regressed on functions outside the
+  dictionary, and on those of the dictionary, with which only a least-squares K leaves nothing in
+  common: powers of a step, learnt and edited operators do. For a normal operator some eigenvalue
+  lies within the closure of λ.
 """
 
 from __future__ import annotations
@@ -32,6 +33,8 @@ _DEVIATIONS = 2.0
 """Standard deviations by which the closure is raised: few rows must not pass for few errors."""
 _NEVER = 1e-14
 """Share of the latent states' second moment below which the data do not excite a functional."""
+_ROUNDING = 1e-11
+"""Directions with less than this share of the largest second moment are the moments' rounding."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,7 @@ def judge(
     """
     G = moments.second("start", "start").cpu()
     start, end = evidence.start.double().cpu(), evidence.end.double().cpu()
-    G_inverse = torch.linalg.pinv(G, hermitian=True, rtol=_NEVER)
+    G_inverse = torch.linalg.pinv(G, hermitian=True, rtol=_ROUNDING)
     W, V = functionals, modes / (functionals.conj() * modes).sum(0)
     sizes = torch.einsum("ik,ij,jk->k", W.conj(), G.to(W), W).real
     errors = end.to(W) @ W.conj() - (start.to(W) @ W.conj()) * values
@@ -102,8 +105,13 @@ def judge(
         errors = errors / (1 - leverage).clamp(min=1e-3)[:, None]
     excited = sizes > _NEVER * G.diagonal().sum()
     relative = errors / torch.where(excited, sizes, torch.nan).sqrt()
-    closure = _closure(relative, _witnesses(start, evidence.state))
-    return Judgement(relative.abs().square().mean(0).sqrt(), spread.sqrt(), closure)
+    residuals = relative.abs().square().mean(0)
+    outside = _outside(relative, _witnesses(start, evidence.state))
+    regression = (moments.second("end", "start").cpu() @ G_inverse).to(W)
+    missed = regression.mH @ W - W * values.conj()
+    within = torch.einsum("ik,ij,jk->k", missed.conj(), G.to(W), missed).real / sizes
+    within = (within - residuals * len(values) / moments.count).clamp(min=0)  # less what is chance
+    return Judgement(residuals.sqrt(), spread.sqrt(), (outside + within).sqrt())
 
 
 def without_rows(
@@ -128,7 +136,7 @@ def without_rows(
     bias = moments.count / free if free > 0 else torch.inf
     residuals = bias * torch.where(excited, error / start.real, torch.nan).sqrt()
     V = modes / (functionals.conj() * modes).sum(0)
-    G_inverse = torch.linalg.pinv(G.real, hermitian=True, rtol=_NEVER).to(V)
+    G_inverse = torch.linalg.pinv(G.real, hermitian=True, rtol=_ROUNDING).to(V)
     spread = error * torch.einsum("ik,ij,jk->k", V.conj(), G_inverse, V).real / moments.count
     return residuals, spread.clamp(min=0).sqrt()
 
@@ -156,8 +164,8 @@ def _witnesses(start: Tensor, state: slice) -> Tensor:
     return orthonormal
 
 
-def _closure(errors: Tensor, witnesses: Tensor) -> Tensor:
-    """√ of the part of E|r|² that the witnesses explain, raised by its uncertainty.
+def _outside(errors: Tensor, witnesses: Tensor) -> Tensor:
+    """The part of E|r|² that the witnesses explain, raised by its uncertainty.
 
     ``errors`` are relative to √E|φ|², ``(rows, latent)``; witnesses are orthonormal over the rows.
     What chance explains, E|u r|²/rows for each, is taken off; the deviation of the rest is added
@@ -170,7 +178,7 @@ def _closure(errors: Tensor, witnesses: Tensor) -> Tensor:
     true = (explained - chance).clamp(min=0)
     deviation = (2 * chance.square() + 4 * true * chance).sum(0).sqrt()
     raised = (explained - chance).sum(0) + _DEVIATIONS * deviation
-    return raised.clamp(min=0).sqrt()
+    return raised.clamp(min=0)
 
 
 def shares(modes: Tensor, moments: Moments) -> Tensor:

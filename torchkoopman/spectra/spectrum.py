@@ -114,14 +114,14 @@ class Spectrum:
     def trusted(self, tolerance: float = _OFF, energy: float = 1e-9) -> Tensor:
         """Which modes the data bear out: bool, shape ``(latent,)``.
 
-        A mode is trusted if it carries at least the share ``energy`` of the latent states, and
+        A mode is trusted if it carries at least the share ``energy`` of the latent states, if λ is
+        more than two standard errors from zero, and if
 
         * its law holds row by row: residual at most ``tolerance · max(1, |λ|)``, and at most
           ``2 · tolerance · |λ|``, since whatever shrinks to nearly nothing obeys
           φ(end) ≈ λ φ(start) for any small λ; or
         * it holds in the mean, the rest being noise: closure at most ``tolerance`` and three
-          standard errors (0.1 at most), and λ itself more than ``tolerance`` and two standard
-          errors from zero.
+          standard errors (0.1 at most), and |λ| more than ``tolerance``.
 
         So a trusted λ of a normal operator is off by no more than ``tolerance`` and three standard
         errors; far from normal ones can be further off (see :meth:`Surrogate.pseudospectrum`).
@@ -141,12 +141,12 @@ class Spectrum:
             raise ValueError(f"tolerance={tolerance}, energy={energy} must not be negative.")
         size = self.moduli
         row_by_row = self.residuals <= tolerance * torch.minimum(size.clamp(min=1), 2 * size)
+        errors = torch.zeros_like(size) if self.errors is None else self.errors
         lawful = row_by_row
-        if self.closures is not None and self.errors is not None:
-            allowed = tolerance + (3 * self.errors).clamp(max=_LEEWAY)
-            nonzero = size > torch.maximum(2 * self.errors, torch.full_like(size, tolerance))
-            lawful = row_by_row | ((self.closures <= allowed) & nonzero)
-        return lawful & (self.energies >= energy)
+        if self.closures is not None:
+            allowed = tolerance + (3 * errors).clamp(max=_LEEWAY)
+            lawful = row_by_row | ((self.closures <= allowed) & (size > tolerance))
+        return lawful & (size > 2 * errors) & (self.energies >= energy)
 
     def keep(self, chosen: Tensor) -> Spectrum:
         """The spectrum of the chosen modes alone, such as ``spectrum.keep(spectrum.trusted())``.
