@@ -101,7 +101,7 @@ def test_massive_activations_and_heavy_tails_are_not_left_out() -> None:
     x = torch.randn(2000, 4, generator=torch.Generator().manual_seed(0))
     x[:, 0] *= 1e5
     x[7] *= 1e4
-    assert plausible(Trajectory.of(x)).all()
+    assert plausible([Trajectory.of(x)]).all()
 
 
 @pytest.mark.parametrize("share", [0.5, 0.9])
@@ -112,9 +112,9 @@ def test_the_bound_is_in_deviations_whatever_the_units(share: float) -> None:
     for unit in (1e-30, 1.0, 1e20):
         rows = (x.double() * unit).clone()
         rows[0] = 0.1 * BOUND * unit
-        assert plausible(Trajectory.of(rows)).all()
+        assert plausible([Trajectory.of(rows)]).all()
         rows[0] = 100 * BOUND * unit
-        assert plausible(Trajectory.of(rows)).tolist() == [False] + [True] * 999
+        assert plausible([Trajectory.of(rows)]).tolist() == [False] + [True] * 999
 
 
 def test_rows_left_out_are_masked_where_they_stood() -> None:
@@ -124,3 +124,16 @@ def test_rows_left_out_are_masked_where_they_stood() -> None:
     good = torch.tensor([True, False, True, True, False, True, True, True])
     found = without(trajectory, good)
     torch.testing.assert_close(found.rows()["a"], trajectory.rows()["a"][good])
+
+
+def test_samples_of_different_lengths_calibrate_a_fit() -> None:
+    """As sentences are: batches of three, four and five positions, one row of them absurd."""
+    fitter = tk.AutoencoderFitter(8, calibration=150)
+    batches = []
+    for length in (3, 4, 5, 3):
+        x = torch.randn(16, length, 5, generator=torch.Generator().manual_seed(length))
+        x[0, 0] = 1e20 if length == 4 else x[0, 0]
+        batches.append(Trajectory.of(x, x.clamp(max=1).tanh()))
+    with pytest.warns(RuntimeWarning, match="1 rows are not finite or lie more than"):
+        fitter.update(batches[0]).update(batches[1]).update(batches[2]).update(batches[3])
+    assert fitter.surrogate.record.rows == 16 * (3 + 4 + 5 + 3) - 1

@@ -14,10 +14,10 @@ from torchkoopman.fitting.drift import Renewal
 from torchkoopman.fitting.outliers import BOUND, plausible, without
 from torchkoopman.fitting.replay import Reservoir
 from torchkoopman.koopman.coordinates import CoordinateOptions, resolve_frames
-from torchkoopman.observe.trajectory import Trajectory
 
 if TYPE_CHECKING:
     from torchkoopman.koopman.coordinates import Coordinates, Frames
+    from torchkoopman.observe.trajectory import Trajectory
 
 
 class Intake:
@@ -166,14 +166,13 @@ class Intake:
         """
         if not held:
             return held
-        together = Trajectory.concatenate(held)
-        good = plausible(together)
+        good = plausible(held)
         if good.all():
             return held
         if not good.any():
             raise ValueError(
                 f"none of the {len(good)} rows that came first is finite in all layers "
-                f"{together.layers}, so there is nothing to choose coordinates from. Look for the "
+                f"{held[0].layers}, so there is nothing to choose coordinates from. Look for the "
                 "layer that overflows, or stream states that do not."
             )
         self._leave_out(int((~good).sum()))

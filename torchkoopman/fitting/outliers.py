@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from torchkoopman.observe.trajectory import Trajectory
 
 BOUND = 1e6
@@ -17,14 +19,17 @@ every second moment, and no state of a working network lies there: the massive a
 language models are some hundred to some thousand deviations away."""
 
 
-def plausible(trajectory: Trajectory) -> Tensor:
-    """Which counted rows of a trajectory are finite and near the others, ``(rows,)``.
+def plausible(trajectories: Sequence[Trajectory]) -> Tensor:
+    """Which counted rows of trajectories are finite and near the others, ``(rows,)``.
+
+    Their samples may have different numbers of positions.
 
     Near means: in every layer within ``BOUND`` × the median distance of rows from the median row,
     distances by the largest feature. Medians do not move with a few rows of any size.
     """
     good = []
-    for rows in trajectory.rows().values():
+    for layer in trajectories[0].layers:
+        rows = torch.cat([each.flatten(each.states[layer]) for each in trajectories])
         finite = rows.isfinite().all(-1)
         good.append(finite)
         if finite.any():
