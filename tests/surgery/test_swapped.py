@@ -1,5 +1,6 @@
 """Swapped graphs: changing what a graph holds is refused and told, and the rest is free."""
 
+import copy
 import pickle
 from typing import Any
 
@@ -8,7 +9,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (as everybody calls it)
 from torch import Tensor, nn
 
-from torchkoopman.surgery.swap import swap
+from torchkoopman.surgery.swap import swap, swaps
 from torchkoopman.surgery.swapped import SwappedModule, is_bound
 
 
@@ -231,3 +232,21 @@ def test_a_swapped_graph_compiles_whole() -> None:
     torch._dynamo.reset()
     compiled = torch.compile(graph, fullgraph=True, backend="eager")
     assert torch.equal(compiled(rows(1)), expected)
+
+
+@pytest.mark.parametrize(
+    "copied", [lambda model: model, copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))]
+)
+def test_a_container_switches_what_was_put_in_for_its_layers(copied: Any) -> None:
+    layers = nn.ModuleDict({"inner": nn.Sequential(*(nn.Linear(4, 4) for _ in range(6)))})
+    model = nn.Sequential(layers["inner"]).eval()
+    once = swap(model, nn.Dropout(), "0.0", "0.2", how="fx", example_inputs=torch.rand(2, 4))
+    twice = swap(once, nn.Dropout(), "0.3", "0.5", how="fx", example_inputs=torch.rand(2, 4))
+    edited = copied(twice)
+    put_in = [edited.get_submodule(record.module) for record in swaps(edited)]
+    edited.get_submodule("0").train()
+    assert [module.training for module in put_in] == [True, True]
+    assert not edited.training
+    edited.get_submodule("0").eval()
+    assert [module.training for module in put_in] == [False, False]
+    assert list(edited.state_dict()) == ["0.0.weight", "0.0.bias", "0.3.weight", "0.3.bias"]
