@@ -66,6 +66,8 @@ def verdicts(wanted: dict[Job, Case], path: Path) -> dict[Job, Verdict]:
     found = known(path)
     waiting = {job: case for job, case in wanted.items() if job not in found}
     path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists() and path.read_text()[-1:] not in ("", "\n"):  # a line that was cut off
+        path.write_text(path.read_text() + "\n")
     with path.open("a") as file, tqdm(total=len(waiting), unit="swap", mininterval=1) as bar:
         for job, case in waiting.items():
             way, kind, _, prior = job

@@ -165,6 +165,37 @@ def test_a_graph_that_depends_on_the_mode_refuses_the_other(
     assert graph.training is training
 
 
+@pytest.mark.parametrize("kind", [Dropping, Switching, Layered])
+def test_a_program_of_a_model_that_depends_on_the_mode_refuses_the_other(
+    kind: type[nn.Module],
+) -> None:
+    assert is_bound(swap(kind().eval(), nn.Identity(), "a", "b", "export", rows()))
+
+
+class Hidden(Model):
+    """What the span makes counts while training only."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        h: Tensor = self.inner(x)
+        return self.head(x) + (h if self.training else h * 0)
+
+
+@pytest.mark.parametrize("module", [nn.Linear(4, 4), nn.Dropout(0.5)])
+def test_a_program_switches_what_was_put_in_if_nothing_else_depends_on_the_mode(
+    module: nn.Module,
+) -> None:
+    model = Model().eval()
+    graph = swap(model, module, "inner.a", "inner.b", "export", rows())
+    assert not is_bound(graph)
+    assert graph.train().get_submodule(swaps(graph)[-1].module).training
+    with torch.no_grad():
+        torch.manual_seed(0)
+        expected = copy.deepcopy(module).train()(model.inner.a(rows()))
+        torch.manual_seed(0)
+        assert torch.equal(graph(rows()), model.head(expected + 0.5) * 2 * 1.5 + 1 - 1)
+    assert is_bound(swap(Hidden().eval(), module, "inner.a", "inner.b", "export", rows()))
+
+
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("given", [True, False], ids=["with example", "without example"])
 def test_a_graph_whose_layers_know_their_mode_may_be_switched(training: bool, given: bool) -> None:
