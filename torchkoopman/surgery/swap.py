@@ -229,7 +229,7 @@ def _remembered(bench: Workbench, edited: Edited, record: SwapRecord) -> nn.Modu
     held = memory(edited.model)
     held[RECORDS] = (*swaps(bench.model), record)
     keep_together(edited.model, held[RECORDS])
-    held[ORIGINAL] = Original(bench.to_edit())
+    held[ORIGINAL] = Original(bench.source)  # all copies are made
     return edited.model
 
 
