@@ -188,8 +188,12 @@ def keep_together(edited: nn.Module, records: Iterable[SwapRecord]) -> None:
         edited: the model; nothing is done if it is no graph.
         records: its swaps.
     """
+    if not isinstance(edited, SwappedModule):
+        return
     modules = dict(edited.named_modules())
-    for record in records if isinstance(edited, SwappedModule) else ():
+    for module in modules.values():
+        module.__dict__.pop(BESIDE, None)
+    for record in records:
         path = record.end.partition("#")[0]
         while path and not isinstance(modules.get(path), Opened):
             path = path.rpartition(".")[0]
