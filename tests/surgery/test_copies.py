@@ -8,7 +8,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from torchkoopman.surgery.copies import Trespass, Workbench, full_copy, proof_copy, sharing_copy
+from torchkoopman.surgery.copies import (
+    SMALL,
+    Trespass,
+    Workbench,
+    full_copy,
+    proof_copy,
+    sharing_copy,
+)
 
 Copy = Callable[[nn.Module], Any]
 COPIES: list[Copy] = [full_copy, proof_copy, sharing_copy]
@@ -238,3 +245,28 @@ def test_a_full_copy_uses_nothing_of_the_original() -> None:
         other(rows())
     trespass.check()
     assert trespass.used == []
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.int8])
+@pytest.mark.parametrize("numbers", [SMALL + 1, SMALL + 2, 2 * SMALL])
+@pytest.mark.parametrize("skipped", [0, 1])
+def test_one_changed_number_of_a_large_tensor_is_found(
+    dtype: torch.dtype, numbers: int, skipped: int
+) -> None:
+    model = nn.Module()
+    model.register_buffer("table", torch.ones(skipped + numbers).to(dtype)[skipped:])
+    bench = Workbench(model)
+    assert bench.restore(thorough=True) == []
+    bench.source.table.data[-1] += 1
+    assert bench.restore(thorough=True) == ["table"]
+    assert torch.equal(bench.source.table, model.table)
+
+
+def test_zeros_of_either_sign_and_undefined_numbers_are_no_change() -> None:
+    model = nn.Module()
+    model.register_buffer(
+        "table", torch.zeros(2 * SMALL).index_fill(0, torch.tensor([3]), torch.nan)
+    )
+    bench = Workbench(model)
+    bench.source.table.neg_()
+    assert bench.restore(thorough=True) == []

@@ -1,5 +1,6 @@
 """Swapped graphs: changing what a graph holds is refused and told, and the rest is free."""
 
+import copy
 import pickle
 from typing import Any
 
@@ -8,7 +9,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (as everybody calls it)
 from torch import Tensor, nn
 
-from torchkoopman.surgery.swap import swap
+from torchkoopman.surgery.swap import swap, swaps
 from torchkoopman.surgery.swapped import SwappedModule, is_bound
 
 
@@ -164,6 +165,37 @@ def test_a_graph_that_depends_on_the_mode_refuses_the_other(
     assert graph.training is training
 
 
+@pytest.mark.parametrize("kind", [Dropping, Switching, Layered])
+def test_a_program_of_a_model_that_depends_on_the_mode_refuses_the_other(
+    kind: type[nn.Module],
+) -> None:
+    assert is_bound(swap(kind().eval(), nn.Identity(), "a", "b", "export", rows()))
+
+
+class Hidden(Model):
+    """What the span makes counts while training only."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        h: Tensor = self.inner(x)
+        return self.head(x) + (h if self.training else h * 0)
+
+
+@pytest.mark.parametrize("module", [nn.Linear(4, 4), nn.Dropout(0.5)])
+def test_a_program_switches_what_was_put_in_if_nothing_else_depends_on_the_mode(
+    module: nn.Module,
+) -> None:
+    model = Model().eval()
+    graph = swap(model, module, "inner.a", "inner.b", "export", rows())
+    assert not is_bound(graph)
+    assert graph.train().get_submodule(swaps(graph)[-1].module).training
+    with torch.no_grad():
+        torch.manual_seed(0)
+        expected = copy.deepcopy(module).train()(model.inner.a(rows()))
+        torch.manual_seed(0)
+        assert torch.equal(graph(rows()), model.head(expected + 0.5) * 2 * 1.5 + 1 - 1)
+    assert is_bound(swap(Hidden().eval(), module, "inner.a", "inner.b", "export", rows()))
+
+
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("given", [True, False], ids=["with example", "without example"])
 def test_a_graph_whose_layers_know_their_mode_may_be_switched(training: bool, given: bool) -> None:
@@ -231,3 +263,21 @@ def test_a_swapped_graph_compiles_whole() -> None:
     torch._dynamo.reset()
     compiled = torch.compile(graph, fullgraph=True, backend="eager")
     assert torch.equal(compiled(rows(1)), expected)
+
+
+@pytest.mark.parametrize(
+    "copied", [lambda model: model, copy.deepcopy, lambda model: pickle.loads(pickle.dumps(model))]
+)
+def test_a_container_switches_what_was_put_in_for_its_layers(copied: Any) -> None:
+    layers = nn.ModuleDict({"inner": nn.Sequential(*(nn.Linear(4, 4) for _ in range(6)))})
+    model = nn.Sequential(layers["inner"]).eval()
+    once = swap(model, nn.Dropout(), "0.0", "0.2", how="fx", example_inputs=torch.rand(2, 4))
+    twice = swap(once, nn.Dropout(), "0.3", "0.5", how="fx", example_inputs=torch.rand(2, 4))
+    edited = copied(twice)
+    put_in = [edited.get_submodule(record.module) for record in swaps(edited)]
+    edited.get_submodule("0").train()
+    assert [module.training for module in put_in] == [True, True]
+    assert not edited.training
+    edited.get_submodule("0").eval()
+    assert [module.training for module in put_in] == [False, False]
+    assert list(edited.state_dict()) == ["0.0.weight", "0.0.bias", "0.3.weight", "0.3.bias"]

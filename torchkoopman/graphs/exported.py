@@ -31,15 +31,20 @@ if TYPE_CHECKING:
     from torchkoopman.observe.places import Place
 
 
-@torch.library.custom_op("torchkoopman::output_of", mutates_args=())
+_LIBRARY = torch.library.Library("torchkoopman", "FRAGMENT")  # type: ignore[no-untyped-call]
+_LIBRARY.define("output_of(Tensor value, str name) -> Tensor")  # type: ignore[no-untyped-call]
+
+
+@torch.library.impl(_LIBRARY, "output_of", "CompositeExplicitAutograd")
 def _output_of(value: Tensor, name: str) -> Tensor:
-    """Marks a layer's output in a graph; it is taken out again."""
+    """Marks a layer's output in a graph; it is taken out again.
+
+    With ``torch.library.custom_op`` the marks took a quarter of the time of torch.export.
+    """
     return value.clone()
 
 
-@_output_of.register_fake
-def _(value: Tensor, name: str) -> Tensor:
-    return torch.empty_like(value)
+MARK = torch.ops.torchkoopman.output_of.default
 
 
 def export_span(
@@ -104,7 +109,7 @@ def _mark(
     if not isinstance(state, Tensor):
         return None
     calls[name] += 1
-    return filled(output, place, _output_of(state, f"{name}#{calls[name] - 1}"))
+    return filled(output, place, MARK(state, f"{name}#{calls[name] - 1}"))
 
 
 def _exported(
@@ -142,7 +147,7 @@ def _quiet() -> Iterator[None]:
 def _note_outputs(part: fx.GraphModule, calls: Counter[str], is_root: bool) -> None:
     """Labels in place of the marking operations; a span cannot end within another graph's node."""
     for node in list(part.graph.nodes):
-        if node.target is torch.ops.torchkoopman.output_of.default:
+        if node.target is MARK:
             source, layer = node.args
             name, _ = split_call(layer)
             names = (layer,) if calls[name] > 1 else (layer, name)

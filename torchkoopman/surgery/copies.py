@@ -13,7 +13,7 @@ from torch.nn.parameter import is_lazy
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from torchkoopman.observe.facts import INTERNALS
+from torchkoopman.observe.facts import INTERNALS, PLAIN
 from torchkoopman.observe.places import leaves
 from torchkoopman.observe.surroundings import Surroundings
 from torchkoopman.surgery.closures import Closures
@@ -21,8 +21,9 @@ from torchkoopman.surgery.closures import Closures
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SMALL, SAMPLED = 2**14, 61
-"""Of tensors with more numbers than the first every so manieth is compared in between."""
+SMALL, SAMPLED = 2**14, 509
+"""Of tensors with more numbers than the first every so manieth is compared in between; with 61 it
+still read a quarter of the memory. What a sample misses the thorough comparison finds."""
 Model = TypeVar("Model", bound=nn.Module)
 
 
@@ -172,9 +173,20 @@ def _deepcopy(model: Model, memo: dict[int, Any]) -> Model:
     return copied
 
 
+def _words(tensor: Tensor) -> Tensor:
+    """A contiguous tensor's memory as whole numbers, which compare at twice the speed."""
+    size = 8 if tensor.nbytes % 8 == tensor.storage_offset() * tensor.itemsize % 8 == 0 else 1
+    kind = torch.int64 if size == 8 else torch.uint8
+    return tensor.detach().view(-1).view(kind)
+
+
 def _historic(module: nn.Module) -> Iterator[Tensor]:
     """Tensors with a history among a module's attributes: kept activations, computed weights."""
-    own = (value for name, value in vars(module).items() if name not in INTERNALS)
+    own = (
+        value
+        for name, value in vars(module).items()
+        if name not in INTERNALS and not isinstance(value, PLAIN)
+    )
     for value in (*own, *module._buffers.values()):
         for _, leaf in leaves(value):
             if isinstance(leaf, Tensor) and leaf.grad_fn is not None:
@@ -185,6 +197,8 @@ def _same_bits(tensor: Tensor, other: Tensor, step: int) -> bool:
     if tensor.shape != other.shape or tensor.dtype != other.dtype:
         return False
     if tensor.numel() > SMALL and tensor.is_contiguous() and other.is_contiguous():
+        if step == 1 and torch.equal(_words(tensor), _words(other)):
+            return True
         tensor, other = tensor.view(-1)[::step], other.view(-1)[::step]
     if torch.equal(tensor, other):
         return True

@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
+from torchkoopman.graphs.nodes import labelled
 from torchkoopman.observe.capture import is_recomputing
+from torchkoopman.observe.example import Example
 from torchkoopman.observe.facts import Facts, alike, gap
 from torchkoopman.surgery.reference import Reference
 from torchkoopman.surgery.transcript import PUT_IN, Failed, transcribe
@@ -82,26 +84,65 @@ def agrees_in_the_other_mode(
         request.known,
         aligned=True,
     )
-    copied = _switched(bench.to_run(edited.model), training)
     try:
         with bench.surroundings.kept():
             expected = transcribe(
                 reference.model, evidence.examples[:1], reference.entered, "nothing"
             )
+        if _is_program(edited) and _changes_nothing(expected, bench, request, evidence):
+            return True
+        copied = _switched(bench.to_run(edited.model), training)
         with bench.surroundings.kept():
             found = transcribe(copied, evidence.examples[:1], (), "nothing")
     except Failed:
         return False
     finally:
         bench.restore()
-    calls = {name for name in {**expected.calls, **found.calls} if "what enters" not in name}
-    same = all(
-        name in expected.calls
-        and name in found.calls
-        and alike(found.calls[name], expected.calls[name])
-        for name in calls
-    )
+    same = _return_the_same(expected.calls, found.calls)
     return same and not any(_lost(expected.left, found.left, copied, edited))
+
+
+def _is_program(edited: Edited) -> bool:
+    """Whether an edited model calls nothing but operations and the module put in."""
+    graph = getattr(edited.model, "graph", None)
+    called = () if graph is None else [n.target for n in graph.nodes if n.op == "call_module"]
+    return labelled(edited.model) is not None and {*called} <= {edited.module, "_guards_fn"}
+
+
+def _changes_nothing(
+    expected: Transcript, bench: Workbench, request: SwapRequest, evidence: Evidence
+) -> bool:
+    """Whether neither the reference nor the module put in does anything else in the other mode.
+
+    A program of operations then does in both modes what :func:`prove` has compared.
+
+    Args:
+        expected: the reference's first call in the other mode.
+        bench: copies of the model.
+        request: what is to be swapped.
+        evidence: what the reference does in its own mode.
+    """
+    if expected.left or evidence.transcript.left or getattr(request.module, "takes_mask", False):
+        return False
+    first = {name: each for name, each in evidence.transcript.calls.items() if "call 1:" in name}
+    if not _return_the_same(first, expected.calls):
+        return False
+    made = []
+    for training in (bench.model.training, not bench.model.training):
+        module = _switched(bench.to_run(request.module), training)
+        given = Example.of((evidence.states[request.start],))
+        with bench.surroundings.kept():
+            made.append(transcribe(module, (given,), (), "nothing"))
+    own, other = made
+    return not (own.left or other.left) and _return_the_same(own.calls, other.calls)
+
+
+def _return_the_same(calls: Facts, others: Facts) -> bool:
+    """Whether calls agree, but for what enters the module."""
+    names = [name for name in {**calls, **others} if "what enters" not in name]
+    return all(
+        name in calls and name in others and alike(others[name], calls[name]) for name in names
+    )
 
 
 def _switched(model: nn.Module, training: bool) -> nn.Module:

@@ -31,7 +31,7 @@ from torchkoopman.surgery.history import (
 from torchkoopman.surgery.replay import agrees_in_the_other_mode, prove
 from torchkoopman.surgery.request import SwapRequest, ends_of, known_views, present, replacement
 from torchkoopman.surgery.splice import by_exporting, by_tracing
-from torchkoopman.surgery.swapped import SwappedModule, bind, is_bound
+from torchkoopman.surgery.swapped import SwappedModule, bind, is_bound, keep_together
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -228,7 +228,8 @@ def _remembered(bench: Workbench, edited: Edited, record: SwapRecord) -> nn.Modu
     """The edited model with its records and the way back."""
     held = memory(edited.model)
     held[RECORDS] = (*swaps(bench.model), record)
-    held[ORIGINAL] = Original(bench.to_edit())
+    keep_together(edited.model, held[RECORDS])
+    held[ORIGINAL] = Original(bench.source)  # all copies are made
     return edited.model
 
 

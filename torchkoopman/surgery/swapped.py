@@ -20,11 +20,15 @@ from torchkoopman.observe.surroundings import is_foreign, names_in
 from torchkoopman.surgery.history import ORIGINAL, RECORDS, Original
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
+
+    from torchkoopman.surgery.history import SwapRecord
 
 BOUND, CONSTANTS, READ = "torchkoopman.bound", "torchkoopman.constants", "torchkoopman.read"
 """Keys of a graph's ``meta``: it is right in one mode only; names of attributes that it holds; what
 it has read of classes."""
+BESIDE = "torchkoopman.beside"
+"""Attribute of a place in a graph: the modules that were put in for layers which were within."""
 
 
 @dataclass(frozen=True)
@@ -54,9 +58,11 @@ class Opened(nn.Module):
         super().__setattr__(name, value)
 
     def train(self, mode: bool = True) -> Opened:
-        """Switch the modules within; see :meth:`SwappedModule.train`."""
+        """Switch the modules within, and those put in for some; see :meth:`SwappedModule.train`."""
         _refuse_mode(self, self.__dict__.get(BOUND, False), mode)
         super().train(mode)
+        for module in self.__dict__.get(BESIDE, ()):
+            module.train(mode)
         return self
 
     def _never_called(self, *given: Any, **options: Any) -> NoReturn:
@@ -143,6 +149,7 @@ def _restore(
     edited.meta.update(kept)
     if kept.get(BOUND):
         bind(edited)
+    keep_together(edited, kept.get(RECORDS, ()))
     return edited
 
 
@@ -172,6 +179,27 @@ def swapped_module(root: nn.Module, graph: fx.Graph, name: str, model: nn.Module
     opened = [module for path, module in before.items() if not f"{path}.".startswith(inside)]
     edited.meta[READ] = tuple({read for module in opened for read in _reads(module)})
     return edited
+
+
+def keep_together(edited: nn.Module, records: Iterable[SwapRecord]) -> None:
+    """Let the places in a graph switch the modules put in for layers that were within them.
+
+    Args:
+        edited: the model; nothing is done if it is no graph.
+        records: its swaps.
+    """
+    if not isinstance(edited, SwappedModule):
+        return
+    modules = dict(edited.named_modules())
+    for module in modules.values():
+        module.__dict__.pop(BESIDE, None)
+    for record in records:
+        path = record.end.partition("#")[0]
+        while path and not isinstance(modules.get(path), Opened):
+            path = path.rpartition(".")[0]
+        if path and record.module in modules:
+            held = modules[path].__dict__
+            held[BESIDE] = (*held.get(BESIDE, ()), modules[record.module])
 
 
 def bind(edited: nn.Module) -> None:
