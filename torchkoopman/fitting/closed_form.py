@@ -10,6 +10,7 @@ import torch.distributed as dist
 
 from torchkoopman.fitting.calibration import require_rows
 from torchkoopman.fitting.dynamics import check_dynamics, closed_form
+from torchkoopman.fitting.outliers import Sizes
 from torchkoopman.fitting.quality import unexplained
 from torchkoopman.fitting.replay import Reservoir
 from torchkoopman.koopman.coordinates import check_frames, resolve_frames
@@ -17,12 +18,14 @@ from torchkoopman.koopman.operators import Dense
 from torchkoopman.koopman.regression import pool
 from torchkoopman.koopman.span import FitRecord, Span
 from torchkoopman.koopman.surrogate import Surrogate
+from torchkoopman.observe.capture import plain_modes
 from torchkoopman.observe.class_moments import LabelledMoments, check_halflife
 from torchkoopman.observe.moments import layer_pairs
 from torchkoopman.spectra.evidence import Evidence
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from torch import Tensor
 
@@ -78,19 +81,34 @@ class ClosedForm:
         self._span: Span | None = None
         self._moments = LabelledMoments(())
         self._sample = self._begun()
+        self._sizes = Sizes()
         self._latest: Trajectory | None = None
         self._precision = torch.float32
+
+    def update(self, trajectory: Trajectory) -> Self:
+        """Learn from one trajectory, in the states' own precision whatever runs around it.
+
+        Rows a million times larger than the others are left out, and said in ``record.notes``.
+        """
+        with plain_modes(trajectory.device.type, grad=False):
+            self._learn(self._sizes.usable(trajectory))
+        return self
+
+    def _learn(self, trajectory: Trajectory) -> None:
+        """Take a trajectory's rows in."""
+        raise NotImplementedError
 
     def reset(self) -> Self:
         """Forget all data, the layers followed included; what the fitter was made with stays."""
         self._span, self._latest, self._precision = None, None, torch.float32
-        self._moments, self._sample = LabelledMoments(()), self._begun()
+        self._moments, self._sample, self._sizes = LabelledMoments(()), self._begun(), Sizes()
         return self
 
     @property
     def surrogate(self) -> Surrogate:
         """The fit over all layers streamed until now."""
-        return self._fit(self._following(), self.dynamics)
+        with self._plainly():
+            return self._fit(self._following(), self.dynamics)
 
     def between(self, start: str, end: str) -> Surrogate:
         """The best operator from one layer to a later one, from the same pass.
@@ -98,7 +116,13 @@ class ClosedForm:
         Raises:
             ValueError: layers not followed or in the wrong order, or whose moments were not kept.
         """
-        return self._fit(self._between(start, end), "span")
+        with self._plainly():
+            return self._fit(self._between(start, end), "span")
+
+    def _plainly(self) -> AbstractContextManager[None]:
+        """Out of autocast and inference mode, on the states' device."""
+        device = "cpu" if self._latest is None else self._latest.device.type
+        return plain_modes(device, grad=False)
 
     def sync(self) -> Self:
         """Merge what all processes of ``torch.distributed`` have streamed, in place.
@@ -217,7 +241,8 @@ class ClosedForm:
         operator = Dense(observables.latent, len(layers) - 1 if fit.kind == "step" else 1, True)
         operator.to(coordinates[0].weight).start_from(fit.matrix)
         seen = round(total.count)
-        record = FitRecord(method, seen, frames=frames, dynamics=fit.kind, notes=fit.notes)
+        notes = (*fit.notes, *self._sizes.notes())
+        record = FitRecord(method, seen, frames=frames, dynamics=fit.kind, notes=notes)
         evidence = None
         if rows:
             state = slice(1, 1 + observables.features)

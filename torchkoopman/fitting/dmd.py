@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -65,15 +65,13 @@ class DMDFitter(ClosedForm):
         self.rank = rank
         self.delays = delays
 
-    def update(self, trajectory: Trajectory) -> Self:
-        """Take a trajectory's rows into the moments."""
+    def _learn(self, trajectory: Trajectory) -> None:
         stacked = trajectory.delayed(self.delays)
         if self._span is None:
             self._open(Span.of(trajectory, self.delays))
         same_layers(self._following().layers, stacked)
         self._take(stacked.rows(), stacked.row_labels())
         self._latest, self._precision = trajectory, trajectory.dtype
-        return self
 
     def _fit(self, span: Span, dynamics: Dynamics) -> Surrogate:
         options = CoordinateOptions(self.rank, frames=resolve_frames(self.frames, self._widths()))

@@ -83,8 +83,7 @@ class EDMDFitter(ClosedForm):
         self._frames: list[Coordinates] = []
         self._dictionary = Dictionary()
 
-    def update(self, trajectory: Trajectory) -> Self:
-        """Take a trajectory's rows into the moments of ψ, or hold them back for calibration."""
+    def _learn(self, trajectory: Trajectory) -> None:
         if self._span is None:
             self._open(Span.of(trajectory))
         same_layers(self._following().layers, trajectory)
@@ -96,7 +95,6 @@ class EDMDFitter(ClosedForm):
         renewal = self._renewal
         if renewal is not None and renewal.due(trajectory, self._frames, self._dictionary.latent):
             self._renew(renewal)
-        return self
 
     def reset(self) -> Self:
         """Forget all data, layers, coordinates and random features; see :class:`ClosedForm`.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -39,6 +40,52 @@ def plausible(trajectories: Sequence[Trajectory]) -> Tensor:
             if len(typical):  # else all rows are one point
                 good[-1] = finite & (distance <= BOUND * typical.median())
     return torch.stack(good).all(0)
+
+
+class Sizes:
+    """Leaves out of a stream what is absurdly larger than the rows before and beside it.
+
+    For fits that know no coordinates yet: a row is left out if in some layer its largest feature is
+    more than ``BOUND`` × the median row's, of the first batch or the largest of those since.
+    """
+
+    def __init__(self) -> None:
+        self.left_out = 0
+        self._typical: dict[str, float] = {}
+
+    def usable(self, trajectory: Trajectory) -> Trajectory:
+        """The trajectory without such rows; the first of them are warned of."""
+        good = None
+        for layer, rows in trajectory.rows().items():
+            if not len(rows):
+                return trajectory
+            size = rows.abs().amax(1)
+            beside = size.nanmedian().item()
+            known = self._typical.get(layer, 0.0) or beside
+            fits = size <= BOUND * known  # false for what is not a number
+            good = fits if good is None else good & fits
+            if not beside > BOUND * known:
+                self._typical[layer] = max(known, beside)
+        assert good is not None
+        if good.all():
+            return trajectory
+        if not self.left_out:
+            warnings.warn(
+                f"{int((~good).sum())} rows are not finite or more than {BOUND:.0e} times "
+                "larger than the others; the fit leaves such rows out (record.notes counts them).",
+                RuntimeWarning,
+                stacklevel=4,
+            )
+        self.left_out += int((~good).sum())
+        return without(trajectory, good)
+
+    def notes(self) -> tuple[str, ...]:
+        """What a record should say of them."""
+        if not self.left_out:
+            return ()
+        return (
+            f"{self.left_out} rows were left out: not finite, or {BOUND:.0e} times larger than others",
+        )
 
 
 def without(trajectory: Trajectory, good: Tensor) -> Trajectory:

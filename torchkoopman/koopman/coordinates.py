@@ -27,6 +27,8 @@ same coordinates, so its eigenvalues are those of the map between the layers the
 ``"auto"``: shared where all layers have one width, otherwise aligned.
 """
 
+_TINY = 1e-70
+"""Variance below which the scale of coordinates, one over a deviation, nears float32's overflow."""
 _NULL = 1e-12
 """Directions with less than this share of the largest variance count as constant."""
 
@@ -228,6 +230,11 @@ def _require_motion(cov: Tensor, layer: str) -> None:
         raise ValueError(
             f"layer {layer!r} has states so large that their covariance is not finite; leave such "
             "rows out with a mask, or choose another layer."
+        )
+    if 0 < cov.diagonal().max() < _TINY:
+        raise ValueError(
+            f"layer {layer!r} varies by no more than {cov.diagonal().max().sqrt():.1e}, below what "
+            "coordinates of float32 can be scaled from; multiply its states by a constant first."
         )
     if not cov.diagonal().max() > 0:
         raise ValueError(

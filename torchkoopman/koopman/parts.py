@@ -5,6 +5,7 @@ Parts see states of shape ``(batch, positions, coordinates)`` and may look along
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import chain, combinations_with_replacement
 from math import comb
 from typing import TYPE_CHECKING, Any, Self
@@ -77,9 +78,11 @@ class RandomFeatures(Part):
     def build(self, features: int, generator: torch.Generator | None) -> Self:
         """Draw W and b."""
         deviation = self.scale / features**0.5
-        weight = torch.randn(self.count, features, generator=generator) * deviation
-        self.register_buffer("weight", weight)
-        self.register_buffer("bias", torch.randn(self.count, generator=generator) * self.scale)
+        draw = partial(
+            torch.randn, generator=generator, dtype=torch.float32
+        )  # whatever the default
+        self.register_buffer("weight", draw(self.count, features) * deviation)
+        self.register_buffer("bias", draw(self.count) * self.scale)
         return self
 
     def folded(self, inner: Affine) -> Part:

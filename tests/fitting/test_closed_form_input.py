@@ -1,0 +1,100 @@
+"""What surrounds a closed form, and rows that no fit should follow."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor
+
+import torchkoopman as tk
+from torchkoopman.fitting.quality import Unexplained
+from torchkoopman.observe.trajectory import Trajectory
+
+FITTERS: list[Callable[[], tk.DMDFitter | tk.EDMDFitter]] = [
+    tk.DMDFitter,
+    lambda: tk.EDMDFitter(tk.RandomFeatures(30), calibration=500),
+]
+fitters = pytest.mark.parametrize("make", FITTERS, ids=["dmd", "edmd"])
+
+
+def path(rows: int = 1500) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(rows, 5, generator=generator)
+    return x, torch.tanh(x @ torch.randn(5, 5, generator=generator))
+
+
+def fitted(make: Callable[[], tk.DMDFitter | tk.EDMDFitter], x: Tensor, y: Tensor) -> tk.Surrogate:
+    fitter = make()
+    for rows in torch.arange(len(x)).split(250):
+        fitter.update(Trajectory.of(x[rows], y[rows]))
+    return fitter.surrogate
+
+
+@fitters
+def test_a_fit_inside_autocast_or_inference_mode_is_the_fit_outside(make) -> None:  # type: ignore[no-untyped-def]
+    x, y = path()
+    outside = fitted(make, x, y)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        cast = fitted(make, x, y)
+    with torch.inference_mode():
+        inferred = fitted(make, x.clone(), y.clone())
+    for inside in (cast, inferred):
+        assert torch.equal(inside(x[:, None]), outside(x[:, None]))
+        assert inside.record == outside.record
+
+
+@fitters
+def test_a_default_of_float64_changes_nothing(make) -> None:  # type: ignore[no-untyped-def]
+    x, y = path()
+    outside = fitted(make, x, y)
+    torch.set_default_dtype(torch.float64)
+    try:
+        inside = fitted(make, x, y)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(inside(x[:, None]), outside(x[:, None]))
+
+
+@fitters
+@pytest.mark.parametrize("row", [3, 700])
+def test_a_row_of_1e20_is_left_out_counted_and_said(make, row: int) -> None:  # type: ignore[no-untyped-def]
+    x, y = path()
+    kept = torch.arange(len(x)) != row
+    spoilt = x.clone()
+    spoilt[row] = 1e20
+    with pytest.warns(
+        RuntimeWarning, match=r"1 rows are not finite or more than 1e\+06 times larger"
+    ):
+        surrogate = fitted(make, spoilt, y)
+    assert surrogate.record.rows == len(x) - 1
+    assert "1 rows were left out" in surrogate.record.notes[-1]
+    clean = fitted(make, x[kept], y[kept])
+    left = [Unexplained().update(each(x[:, None])[:, 0], y).value for each in (surrogate, clean)]
+    assert left[0] < 1.3 * left[1] < 0.5
+
+
+@fitters
+def test_rows_one_by_one_are_measured_by_those_before(make) -> None:  # type: ignore[no-untyped-def]
+    x, y = path(700)
+    fitter = make()
+    for row in range(699):
+        fitter.update(Trajectory.of(x[row : row + 1], y[row : row + 1]))
+    with pytest.warns(RuntimeWarning, match="times larger"):
+        fitter.update(Trajectory.of(torch.full((1, 5), 1e20), y[699:]))
+    assert fitter.surrogate.record.rows == 699
+
+
+@fitters
+def test_states_of_any_scale_that_float32_has_are_followed_alike(make) -> None:  # type: ignore[no-untyped-def]
+    x, y = path()
+    expected = fitted(make, x, y)(x[:, None])
+    for scale in (1e-30, 1e-12, 1e12, 1e28):
+        found = fitted(make, x * scale, y * scale)(x[:, None] * scale) / scale
+        torch.testing.assert_close(found, expected, rtol=0, atol=2e-2)
+
+
+@fitters
+def test_states_below_what_float32_can_scale_are_refused_by_name(make) -> None:  # type: ignore[no-untyped-def]
+    x, y = path()
+    with pytest.raises(ValueError, match=r"layer '0' varies by no more than .*multiply its states"):
+        fitted(make, x * 1e-39, y * 1e-39)
