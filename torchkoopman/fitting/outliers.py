@@ -83,9 +83,8 @@ class Sizes:
         """What a record should say of them."""
         if not self.left_out:
             return ()
-        return (
-            f"{self.left_out} rows were left out: not finite, or {BOUND:.0e} times larger than others",
-        )
+        why = f"not finite, or {BOUND:.0e} times larger than the others"
+        return (f"{self.left_out} rows were left out: {why}",)
 
 
 def without(trajectory: Trajectory, good: Tensor) -> Trajectory:
