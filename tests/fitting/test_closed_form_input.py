@@ -98,3 +98,24 @@ def test_states_below_what_float32_can_scale_are_refused_by_name(make) -> None: 
     x, y = path()
     with pytest.raises(ValueError, match=r"layer '0' varies by no more than .*multiply its states"):
         fitted(make, x * 1e-39, y * 1e-39)
+
+
+@fitters
+def test_an_orbit_that_decays_over_thirty_decades_is_followed_whole(make) -> None:  # type: ignore[no-untyped-def]
+    orbit = (
+        10.0 * 0.9 ** torch.arange(700, dtype=torch.float64)[:, None] * torch.ones(1, 3).double()
+    )
+    fitter = make()
+    for rows in torch.arange(699).split(100):
+        fitter.update(Trajectory.of(orbit[rows], orbit[rows + 1]))
+    assert fitter.surrogate.record.rows == 699
+    assert fitter.surrogate.record.notes == ()
+
+
+@fitters
+def test_a_stream_may_grow_and_a_layer_may_be_zero_at_first(make) -> None:  # type: ignore[no-untyped-def]
+    x, y = path()
+    fitter = make().update(Trajectory.of(torch.zeros(50, 5), torch.zeros(50, 5)))
+    for power in range(6):
+        fitter.update(Trajectory.of(10.0**power * x, 10.0**power * y))
+    assert fitter.surrogate.record.rows == 50 + 6 * len(x)

@@ -19,6 +19,9 @@ BOUND = 1e6
 every second moment, and no state of a working network lies there: the massive activations of
 language models are some hundred to some thousand deviations away."""
 
+_EXCEPTIONS = 0.1
+"""Share of the rows that may lie beyond the bound and still be exceptions."""
+
 
 def plausible(trajectories: Sequence[Trajectory]) -> Tensor:
     """Which counted rows of trajectories are finite and near the others, ``(rows,)``.
@@ -26,7 +29,8 @@ def plausible(trajectories: Sequence[Trajectory]) -> Tensor:
     Their samples may have different numbers of positions.
 
     Near means: in every layer within ``BOUND`` × the median distance of rows from the median row,
-    distances by the largest feature. Medians do not move with a few rows of any size.
+    distances by the largest feature. Medians do not move with a few rows of any size; where more
+    than a tenth of the rows lie beyond, they are no exceptions and all are taken.
     """
     good = []
     for layer in trajectories[0].layers:
@@ -38,35 +42,37 @@ def plausible(trajectories: Sequence[Trajectory]) -> Tensor:
             distance = (rows.double() - known.median(0).values).abs().amax(-1)
             typical = distance[finite & (distance > 0)]
             if len(typical):  # else all rows are one point
-                good[-1] = finite & (distance <= BOUND * typical.median())
+                near = finite & (distance <= BOUND * typical.median())
+                if (finite & ~near).sum() <= max(1, _EXCEPTIONS * int(finite.sum())):
+                    good[-1] = near
     return torch.stack(good).all(0)
 
 
 class Sizes:
-    """Leaves out of a stream what is absurdly larger than the rows before and beside it.
+    """Leaves out of a stream what is absurdly larger than all rows before and beside it.
 
-    For fits that know no coordinates yet: a row is left out if in some layer its largest feature is
-    more than ``BOUND`` × the median row's, of the first batch or the largest of those since.
+    For fits that know no coordinates yet. Rows may span any number of decades, as a decaying orbit
+    does; what is left out lies beyond a gap: its largest feature is more than ``BOUND`` × that of
+    the next smaller row, and of every row before.
     """
 
     def __init__(self) -> None:
         self.left_out = 0
-        self._typical: dict[str, float] = {}
+        self._largest: dict[str, float] = {}
 
     def usable(self, trajectory: Trajectory) -> Trajectory:
         """The trajectory without such rows; the first of them are warned of."""
-        good = None
+        good, limits = None, {}
         for layer, rows in trajectory.rows().items():
             if not len(rows):
                 return trajectory
-            size = rows.abs().amax(1)
-            beside = size.nanmedian().item()
-            known = self._typical.get(layer, 0.0) or beside
-            fits = size <= BOUND * known  # false for what is not a number
+            size = rows.abs().amax(1).double()
+            limits[layer] = _before_a_gap(size, self._largest.get(layer, 0.0))
+            fits = size <= limits[layer]  # false for what is not a number
             good = fits if good is None else good & fits
-            if not beside > BOUND * known:
-                self._typical[layer] = max(known, beside)
         assert good is not None
+        for layer, limit in limits.items():
+            self._largest[layer] = max(limit, self._largest.get(layer, 0.0))
         if good.all():
             return trajectory
         if not self.left_out:
@@ -85,6 +91,26 @@ class Sizes:
             return ()
         why = f"not finite, or {BOUND:.0e} times larger than the others"
         return (f"{self.left_out} rows were left out: {why}",)
+
+
+def _before_a_gap(sizes: Tensor, largest: float) -> float:
+    """The largest size below the first gap, or the largest known if none is below it.
+
+    Args:
+        sizes: of rows, ``(rows,)``.
+        largest: of the rows before; 0 if there were none, and then nine tenths of these are taken
+            as they are.
+    """
+    ascending = sizes[sizes.isfinite()].sort().values
+    if not len(ascending):
+        return largest
+    base = largest or ascending[int(0.9 * (len(ascending) - 1))].item()
+    below = torch.cat([ascending.new_tensor([base]), ascending[:-1]]).clamp(min=base)
+    beyond = (ascending > BOUND * below).nonzero()
+    if not len(beyond):
+        return ascending[-1].item()
+    first = int(beyond[0])
+    return ascending[first - 1].item() if first else largest
 
 
 def without(trajectory: Trajectory, good: Tensor) -> Trajectory:
