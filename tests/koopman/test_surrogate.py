@@ -66,6 +66,8 @@ def make(
     moments = Moments(layer_pairs(tuple(layers), "all")).update(layers)
     frames = layer_coordinates(moments, list(layers), CoordinateOptions(rank=3, whitening=0.2))
     observables = kind()
+    if isinstance(observables, LearntObservables):
+        observables.initialise(torch.Generator().manual_seed(0))
     K = operator(observables.latent)
     with torch.no_grad():
         for index, parameter in enumerate(K.parameters()):
