@@ -10,7 +10,8 @@ import torchkoopman as tk
 from torchkoopman.fitting.quality import Unexplained
 from torchkoopman.observe.trajectory import Trajectory
 
-FITTERS: list[Callable[[], tk.DMDFitter | tk.EDMDFitter]] = [
+Make = Callable[[], tk.DMDFitter | tk.EDMDFitter]
+FITTERS: list[Make] = [
     tk.DMDFitter,
     lambda: tk.EDMDFitter(tk.RandomFeatures(30), calibration=500),
 ]
@@ -23,7 +24,7 @@ def path(rows: int = 1500) -> tuple[Tensor, Tensor]:
     return x, torch.tanh(x @ torch.randn(5, 5, generator=generator))
 
 
-def fitted(make: Callable[[], tk.DMDFitter | tk.EDMDFitter], x: Tensor, y: Tensor) -> tk.Surrogate:
+def fitted(make: Make, x: Tensor, y: Tensor) -> tk.Surrogate:
     fitter = make()
     for rows in torch.arange(len(x)).split(250):
         fitter.update(Trajectory.of(x[rows], y[rows]))
@@ -31,7 +32,7 @@ def fitted(make: Callable[[], tk.DMDFitter | tk.EDMDFitter], x: Tensor, y: Tenso
 
 
 @fitters
-def test_a_fit_inside_autocast_or_inference_mode_is_the_fit_outside(make) -> None:  # type: ignore[no-untyped-def]
+def test_a_fit_inside_autocast_or_inference_mode_is_the_fit_outside(make: Make) -> None:
     x, y = path()
     outside = fitted(make, x, y)
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -44,7 +45,7 @@ def test_a_fit_inside_autocast_or_inference_mode_is_the_fit_outside(make) -> Non
 
 
 @fitters
-def test_a_default_of_float64_changes_nothing(make) -> None:  # type: ignore[no-untyped-def]
+def test_a_default_of_float64_changes_nothing(make: Make) -> None:
     x, y = path()
     outside = fitted(make, x, y)
     torch.set_default_dtype(torch.float64)
@@ -57,7 +58,7 @@ def test_a_default_of_float64_changes_nothing(make) -> None:  # type: ignore[no-
 
 @fitters
 @pytest.mark.parametrize("row", [3, 700])
-def test_a_row_of_1e20_is_left_out_counted_and_said(make, row: int) -> None:  # type: ignore[no-untyped-def]
+def test_a_row_of_1e20_is_left_out_counted_and_said(make: Make, row: int) -> None:
     x, y = path()
     kept = torch.arange(len(x)) != row
     spoilt = x.clone()
@@ -74,7 +75,7 @@ def test_a_row_of_1e20_is_left_out_counted_and_said(make, row: int) -> None:  # 
 
 
 @fitters
-def test_rows_one_by_one_are_measured_by_those_before(make) -> None:  # type: ignore[no-untyped-def]
+def test_rows_one_by_one_are_measured_by_those_before(make: Make) -> None:
     x, y = path(700)
     fitter = make()
     for row in range(699):
@@ -85,7 +86,7 @@ def test_rows_one_by_one_are_measured_by_those_before(make) -> None:  # type: ig
 
 
 @fitters
-def test_states_of_any_scale_that_float32_has_are_followed_alike(make) -> None:  # type: ignore[no-untyped-def]
+def test_states_of_any_scale_that_float32_has_are_followed_alike(make: Make) -> None:
     x, y = path()
     expected = fitted(make, x, y)(x[:, None])
     for scale in (1e-30, 1e-12, 1e12, 1e28):
@@ -94,14 +95,14 @@ def test_states_of_any_scale_that_float32_has_are_followed_alike(make) -> None: 
 
 
 @fitters
-def test_states_below_what_float32_can_scale_are_refused_by_name(make) -> None:  # type: ignore[no-untyped-def]
+def test_states_below_what_float32_can_scale_are_refused_by_name(make: Make) -> None:
     x, y = path()
     with pytest.raises(ValueError, match=r"layer '0' varies by no more than .*multiply its states"):
         fitted(make, x * 1e-39, y * 1e-39)
 
 
 @fitters
-def test_an_orbit_that_decays_over_thirty_decades_is_followed_whole(make) -> None:  # type: ignore[no-untyped-def]
+def test_an_orbit_that_decays_over_thirty_decades_is_followed_whole(make: Make) -> None:
     orbit = (
         10.0 * 0.9 ** torch.arange(700, dtype=torch.float64)[:, None] * torch.ones(1, 3).double()
     )
@@ -113,7 +114,7 @@ def test_an_orbit_that_decays_over_thirty_decades_is_followed_whole(make) -> Non
 
 
 @fitters
-def test_a_stream_may_grow_and_a_layer_may_be_zero_at_first(make) -> None:  # type: ignore[no-untyped-def]
+def test_a_stream_may_grow_and_a_layer_may_be_zero_at_first(make: Make) -> None:
     x, y = path()
     fitter = make().update(Trajectory.of(torch.zeros(50, 5), torch.zeros(50, 5)))
     for power in range(6):

@@ -1,5 +1,7 @@
 """What data say of eigenpairs: leave-one-out residuals, standard errors, and what is no noise."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor
@@ -127,7 +129,9 @@ def test_without_rows_residuals_are_raised_by_the_functions_that_were_fitted() -
     assert spectrum.closures is None
 
 
-def test_evidence_survives_the_file_and_an_edit_is_judged_by_the_same_rows(tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_evidence_survives_the_file_and_an_edit_is_judged_by_the_same_rows(
+    tmp_path: Path,
+) -> None:
     x = draw(600, 3)
     labels = torch.arange(600) % 3
     fitter = tk.EDMDFitter(tk.RandomFeatures(10), calibration=100)
