@@ -118,7 +118,7 @@ def test_the_radius_is_that_of_trusted_modes_where_a_spurious_one_is_larger(tmp_
     K[1:] = 0
     K[1, 1] = 43
     fit.operator.start_from(K)
-    fit.evidence = None  # its closures take K for the regression, which it is no longer
+    fit = fit.with_(evidence=None)  # its closures take K for the regression, which it is no longer
     events = accumulator(written(tmp_path, fit))
 
     def value(name: str) -> float:
@@ -132,8 +132,7 @@ def test_the_radius_is_that_of_trusted_modes_where_a_spurious_one_is_larger(tmp_
 
 
 def test_without_data_nothing_is_claimed_of_trusted_modes(tmp_path: Path) -> None:
-    fit = surrogate()
-    fit.statistics = None
+    fit = surrogate().with_(statistics=None)
     names = accumulator(written(tmp_path, fit)).Tags()["scalars"]
     assert f"koopman/b.9-b.2/{OF_ALL[0]}" in names
     assert not any(f"koopman/b.9-b.2/{name}" in names for name in OF_TRUSTED)
@@ -239,8 +238,7 @@ def test_a_tag_names_the_span(tmp_path: Path) -> None:
 
 
 def test_a_surrogate_without_statistics_is_logged_with_unknown_residuals(tmp_path: Path) -> None:
-    fit = surrogate()
-    fit.statistics = None
+    fit = surrogate().with_(statistics=None)
     (found,) = read(written(tmp_path, fit), "spectrum")
     assert np.isnan(found[:, 2:]).all()
     assert np.isfinite(found[:, :2]).all()

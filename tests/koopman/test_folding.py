@@ -91,7 +91,8 @@ def test_a_replacement_is_the_prediction_for_learnt_observables(
 def test_a_replacement_is_the_prediction_after_an_edit_of_the_way_back(kind: str) -> None:
     observables = dictionary("random") if kind == "dictionary" else LearntObservables(3, 6, [7])
     surrogate = assemble(observables, Dense(observables.latent, 2, constant=True))
-    surrogate.coordinates[-1] = surrogate.frames()[-1].after(draw(5, 5), draw(5))
+    *frames, last = surrogate.frames()
+    surrogate = surrogate.with_(coordinates=[*frames, last.after(draw(5, 5), draw(5))])
     assert_replaces_every_pair(surrogate)
 
 

@@ -46,9 +46,9 @@ def with_statistics(surrogate: Surrogate, layer: str = "a") -> tuple[Surrogate, 
     states = draw(400, 1, surrogate.frames()[0].features, seed=9).to(surrogate.frames()[0].weight)
     latent = surrogate.encode(states, layer)[:, 0].detach()
     end = latent @ surrogate.operator.matrix(1.0).detach().T
-    surrogate.statistics = LabelledMoments(layer_pairs(("start", "end"), "ends"))
-    surrogate.statistics.update({"start": latent, "end": end})
-    return surrogate, states
+    statistics = LabelledMoments(layer_pairs(("start", "end"), "ends"))
+    statistics.update({"start": latent, "end": end})
+    return surrogate.with_(statistics=statistics), states
 
 
 def mode_of(modes: tk.Modes, value: complex) -> int:

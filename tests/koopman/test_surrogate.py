@@ -207,9 +207,8 @@ def test_a_surrogate_survives_its_configuration_as_json_and_its_tensors(
     surrogate = make(KINDS[kind], OPERATORS[operator])
     layout = Layout.of(torch.zeros(2, 4, 3, 3))
     inputs = (((7, 4, 3, 3), "float32"),)
-    surrogate.span = Span.even(
-        surrogate.layers, views={"a": View(layout, (Step(1),), ("tuple",))}, inputs=inputs
-    )
+    views = {"a": View(layout, (Step(1),), ("tuple",))}
+    surrogate = surrogate.with_(span=Span.even(surrogate.layers, views=views, inputs=inputs))
     config = json.loads(json.dumps(surrogate.config()))
     restored = Surrogate.from_config(config).double()
     restored.load_state_dict(surrogate.state_dict())
@@ -233,9 +232,9 @@ def test_the_spectrum_is_that_of_the_whole_span_with_what_is_known_of_the_data()
     torch.testing.assert_close(surrogate.spectrum().moduli, values)
     start = torch.cat([torch.ones(50, 1).double(), draw(50, 3)], 1)
     labels = torch.arange(50) % 3
-    surrogate.statistics = LabelledMoments(layer_pairs(("start", "end"), "ends"))
-    surrogate.statistics.update({"start": start, "end": start @ K.T}, labels)
-    spectrum = surrogate.spectrum()
+    statistics = LabelledMoments(layer_pairs(("start", "end"), "ends"))
+    statistics.update({"start": start, "end": start @ K.T}, labels)
+    spectrum = surrogate.with_(statistics=statistics).spectrum()
     assert spectrum.residuals is not None
     assert spectrum.residuals.max() < 1e-6
     torch.testing.assert_close(spectrum.moduli, values)

@@ -4,7 +4,6 @@ import copy
 import json
 import statistics as scalar
 from collections.abc import Callable
-from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -78,12 +77,11 @@ def fitted(classes: int = CLASSES) -> Surrogate:
 def learnt(family: Callable[[int], Operator], constant: bool = False) -> Surrogate:
     observables = LearntObservables(5, 8, [10], constant)
     observables.initialise(torch.Generator().manual_seed(0))
-    surrogate = observe(observables)
-    surrogate.operator = family(8).double()
+    operator = family(8).double()
     with torch.no_grad():
-        for k, parameter in enumerate(surrogate.operator.parameters()):
+        for k, parameter in enumerate(operator.parameters()):
             parameter += 0.2 * draw(*parameter.shape, seed=k)
-    return surrogate
+    return observe(observables).with_(operator=operator)
 
 
 def mean(surrogate: Surrogate, label: int, end: str = "start") -> Tensor:
@@ -302,9 +300,10 @@ def test_an_edit_leaves_the_surrogate_it_is_given_as_it_is() -> None:
 
 def test_an_edited_surrogate_spans_the_ends_and_replaces_as_it_predicts() -> None:
     surrogate = fitted()
-    middle = copy.deepcopy(surrogate.frames()[0])
-    surrogate.coordinates.insert(1, middle)
-    surrogate.span = Span.even(["a", "m", "z"])
+    first, last = surrogate.frames()
+    surrogate = surrogate.with_(
+        span=Span.even(["a", "m", "z"]), coordinates=[first, copy.deepcopy(first), last]
+    )
     edited, state = unlearn(surrogate, [1]), draw(3, 2, 6)
     assert edited.layers == ("a", "z")
     assert edited.span.times == (0.0, 1.0)
@@ -397,12 +396,11 @@ def test_the_decoder_of_a_surrogate_edited_with_a_head_keeps_retained_logits() -
 
 def test_a_surrogate_without_class_statistics_is_refused() -> None:
     surrogate = fitted()
-    surrogate.statistics = None
     with pytest.raises(ValueError, match=r"no class statistics.*Fit it with labels"):
-        unlearn(surrogate, [0])
-    surrogate.statistics = LabelledMoments(layer_pairs(("start", "end"), "ends"))
+        unlearn(surrogate.with_(statistics=None), [0])
+    empty = LabelledMoments(layer_pairs(("start", "end"), "ends"))
     with pytest.raises(ValueError, match="no class statistics"):
-        unlearn(surrogate, [0])
+        unlearn(surrogate.with_(statistics=empty), [0])
 
 
 @pytest.mark.parametrize(
@@ -451,8 +449,7 @@ def test_there_is_nothing_to_revert_without_an_edit_or_without_its_undo() -> Non
     surrogate = fitted()
     with pytest.raises(ValueError, match="never edited"):
         revert(surrogate)
-    edited = unlearn(surrogate, [0])
-    edited.edits = (replace(edited.edits[0], previous=None),)
+    edited = unlearn(surrogate, [0]).with_(previous=None)
     with pytest.raises(ValueError, match="keeps no undo"):
         revert(edited)
 

@@ -192,18 +192,16 @@ class AutoencoderFitter:
                 dynamics="span" if found.operator.steps == 1 else "step",
                 notes=(*self._notes, *intake.notes()),
             )
-            surrogate = Surrogate(
-                Span.of(intake.latest),
-                copy.deepcopy(intake.frames),
-                found.observables,
-                found.operator,
-                record,
+            frames = copy.deepcopy(intake.frames)
+            parts = Span.of(intake.latest), frames, found.observables, found.operator
+            data = (
                 span_moments(found.observables, *intake.reservoir[:]),
                 evidence_of(found.observables, intake.reservoir),
             )
+            surrogate = Surrogate(*parts, record, *data)
             surrogate.to(intake.frames[0].weight.dtype)  # of the states, whatever it was learnt in
-            surrogate.record = replace(record, fvu=unexplained(surrogate, intake.latest))
-            return surrogate
+            record = replace(record, fvu=unexplained(surrogate, intake.latest))
+            return Surrogate(*parts, record, *data)
 
     def _ready(self) -> Trainer:
         """The trainer, started with what came until now if need be."""

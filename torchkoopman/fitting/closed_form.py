@@ -217,6 +217,7 @@ class ClosedForm:
         latents: LabelledMoments,
         rows: Mapping[str, Tensor],
         dynamics: Dynamics,
+        notes: Sequence[str] = (),
     ) -> Surrogate:
         """The surrogate over a span, from moments and a sample of its layers' latent states."""
         layers, total = span.layers, latents.total()
@@ -241,25 +242,19 @@ class ClosedForm:
         operator = Dense(observables.latent, len(layers) - 1 if fit.kind == "step" else 1, True)
         operator.to(coordinates[0].weight).start_from(fit.matrix)
         seen = round(total.count)
-        notes = (*fit.notes, *self._sizes.notes())
+        notes = (*fit.notes, *self._sizes.notes(), *notes)
         record = FitRecord(method, seen, frames=frames, dynamics=fit.kind, notes=notes)
         evidence = None
         if rows:
             state = slice(1, 1 + observables.features)
-            evidence = Evidence(rows[layers[0]], rows[layers[-1]], state, fitted=True)
-        surrogate = Surrogate(
-            span,
-            coordinates,
-            observables,
-            operator,
-            record,
-            latents.between(*ends[0]),
-            evidence,
-        )
-        surrogate.requires_grad_(False)
-        if self._latest is not None:
-            surrogate.record = replace(record, fvu=unexplained(surrogate, self._latest))
-        return surrogate
+            start, end = (rows[layer].clone() for layer in ends[0])  # the sample is streamed into
+            evidence = Evidence(start, end, state, fitted=True)
+        parts = span, coordinates, observables, operator
+        data = latents.between(*ends[0]), evidence
+        surrogate = Surrogate(*parts, record, *data).requires_grad_(False)
+        if self._latest is None:
+            return surrogate
+        return Surrogate(*parts, replace(record, fvu=unexplained(surrogate, self._latest)), *data)
 
     def _default_ridge(self, pair: Moments, precision: torch.dtype) -> float:
         """The relative ridge of a fit from ``"start"`` to ``"end"`` where none was given."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from dataclasses import replace
 from typing import TYPE_CHECKING, Self
 
 import torch
@@ -160,13 +159,9 @@ class EDMDFitter(ClosedForm):
         layers = self._following().layers
         frames = [self._frames[layers.index(layer)] for layer in span.layers]
         frames, dictionary = copy.deepcopy((frames, self._dictionary))
-        surrogate = self._solve(
-            "edmd", span, frames, dictionary, self._moments, self._sampled(), dynamics
-        )
-        if self._renewal is not None:
-            notes = (*surrogate.record.notes, *self._renewal.notes())
-            surrogate.record = replace(surrogate.record, notes=notes)
-        return surrogate
+        notes = () if self._renewal is None else self._renewal.notes()
+        rows = self._sampled()
+        return self._solve("edmd", span, frames, dictionary, self._moments, rows, dynamics, notes)
 
     def _default_ridge(self, pair: Moments, precision: torch.dtype) -> float:
         return best_ridge(pair, precision)

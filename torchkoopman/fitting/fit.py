@@ -113,12 +113,11 @@ def fit(
     if held_out is not None:
         watch.stream(held_out, evaluator)
     evaluation = evaluator.result()
-    surrogate.record = replace(
-        surrogate.record, held_out=evaluation.layers, baselines=evaluation.baselines
-    )
     if progress:
         tqdm.write(str(evaluation))
-    return surrogate
+    record = surrogate.record
+    record = replace(record, held_out=evaluation.layers, baselines=evaluation.baselines)
+    return surrogate.with_(record=record)
 
 
 def evaluate(

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import Tensor
 
 Target = Literal["softmix", "nearest", "centroid"]
 Method = Literal["redirect", "retarget", "erase"]
@@ -16,8 +16,7 @@ Method = Literal["redirect", "retarget", "erase"]
 class Edit:
     """One forgetting of classes; made by ``torchkoopman.unlearn``.
 
-    The factors and the surrogate from before the edit are its undo: they are in no file, and after
-    loading they are None.
+    The factors and the seconds are in no file, and after loading they are None.
     """
 
     classes: tuple[int, ...]
@@ -35,11 +34,8 @@ class Edit:
     so far."""
     right: Tensor | None = None
     """Float64, shape ``(latent, points)``."""
-    previous: nn.Module | None = None
-    """The surrogate before the edit, which ``torchkoopman.revert`` gives back."""
     method: Method = "redirect"
     """How: ``torchkoopman.unlearn`` redirects; a refit on other targets and LEACE are rivals."""
-
     halves: bool = False
     """Whether the two halves of a class had targets of their own."""
 
@@ -56,8 +52,5 @@ class Edit:
 
     @classmethod
     def from_card(cls, card: dict[str, Any]) -> Self:
-        """The edit that a card tells of, without its undo."""
+        """The edit that a card tells of."""
         return cls(**{**card, "classes": tuple(card["classes"])})
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        return self

@@ -69,16 +69,17 @@ def load_surrogate(path: str | Path) -> Surrogate:
         raise ValueError(f"{path}: {error}") from error
     moments = {n.removeprefix(_STATISTICS): t for n, t in tensors.items() if _is_moment(n)}
     rows = {end: tensors.pop(f"{_EVIDENCE}{end}", None) for end in ("start", "end")}
+    evidence = statistics = None
     if described.get("evidence") and rows["start"] is not None and rows["end"] is not None:
         start, end = rows["start"], rows["end"]
-        surrogate.evidence = Evidence.from_config(described["evidence"], start, end)
+        evidence = Evidence.from_config(described["evidence"], start, end)
     own = {name: tensor for name, tensor in tensors.items() if not _is_moment(name)}
     # Assigned, not copied, for the structure is float32 and the tensors may be float64.
     surrogate.load_state_dict(own, assign=True)
     if moments:
         pairs = layer_pairs(("start", "end"), "ends")
-        surrogate.statistics = LabelledMoments(pairs).load(moments)
-    return surrogate.requires_grad_(False)
+        statistics = LabelledMoments(pairs).load(moments)
+    return surrogate.with_(statistics=statistics, evidence=evidence).requires_grad_(False)
 
 
 def _is_moment(name: str) -> bool:

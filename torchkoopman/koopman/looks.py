@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from torchkoopman.koopman.arithmetic import own_precision
-from torchkoopman.koopman.coordinates import Coordinates
 from torchkoopman.koopman.decomposition import Decomposition, decompose
 from torchkoopman.koopman.modes import (
     Modes,
@@ -25,29 +24,21 @@ from torchkoopman.koopman.readouts import (
     regressed_readout,
 )
 from torchkoopman.koopman.states import require_states
+from torchkoopman.koopman.value import Value
 from torchkoopman.spectra.normality import NonNormality, non_normality
 from torchkoopman.spectra.spectrum import spectrum_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from torchkoopman.koopman.learnt import LearntObservables
-    from torchkoopman.koopman.operators import Operator
-    from torchkoopman.koopman.span import Span
-    from torchkoopman.observe.class_moments import LabelledMoments
+    from torchkoopman.koopman.coordinates import Coordinates
 
 
-class Looks(nn.Module):
+class Looks(Value):
     """The part of a surrogate that is looked at; the modes of all its methods have one order.
 
     It is that of ``surrogate.spectrum()``, so ``spectrum.trusted()`` chooses modes here.
     """
-
-    span: Span
-    observables: Dictionary | LearntObservables
-    operator: Operator
-    statistics: LabelledMoments | None
-    coordinates: nn.ModuleList
 
     @own_precision
     def modes(self, layer: str | None = None, states: Tensor | None = None) -> Modes:
@@ -207,10 +198,6 @@ class Looks(nn.Module):
     def time(self, layer: str) -> float:
         """Depth-time of a layer."""
         return self.span.times[self._index(layer)]
-
-    def frames(self) -> list[Coordinates]:
-        """Coordinates of each layer."""
-        return [frame for frame in self.coordinates if isinstance(frame, Coordinates)]
 
     def _frame(self, layer: str) -> Coordinates:
         return self.frames()[self._index(layer)]

@@ -8,29 +8,21 @@ for any two chosen layers i before j at depth-times t (mathematics as in S1, arX
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from torchkoopman.koopman.coordinates import Coordinates
-from torchkoopman.koopman.edits import Edit
 from torchkoopman.koopman.folding import Replacement, fold
-from torchkoopman.koopman.learnt import LearntObservables
 from torchkoopman.koopman.looks import Looks
-from torchkoopman.koopman.observables import Dictionary
-from torchkoopman.koopman.operators import Operator, operator_from_config
-from torchkoopman.koopman.span import FitRecord, Span
 from torchkoopman.spectra.pseudospectrum import Pseudospectrum, pseudospectrum_of
 from torchkoopman.spectra.spectrum import Spectrum, spectrum_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from torchkoopman.observe.class_moments import LabelledMoments
     from torchkoopman.observe.trajectory import InputSpec
     from torchkoopman.observe.views import View
-    from torchkoopman.spectra.evidence import Evidence
     from torchkoopman.spectra.pseudospectrum import Kind
 
 
@@ -38,31 +30,8 @@ class Surrogate(Looks):
     """A linear system that stands for the layers of a span.
 
     Calling it leads a state of the first layer, ``(batch, positions, features)``, to the last.
+    It is a value: its parts cannot be set, and :meth:`with_` makes a copy with others.
     """
-
-    def __init__(
-        self,
-        span: Span,
-        coordinates: Sequence[Coordinates],
-        observables: Dictionary | LearntObservables,
-        operator: Operator,
-        record: FitRecord,
-        statistics: LabelledMoments | None = None,
-        evidence: Evidence | None = None,
-    ) -> None:
-        super().__init__()
-        self.span = span
-        self.coordinates = nn.ModuleList(coordinates)
-        self.observables = observables
-        self.operator = operator
-        self.record = record
-        self.statistics = statistics
-        """Moments of the latent states ``"start"`` and ``"end"`` of the span, per class where
-        labels were given: what :meth:`spectrum` and ``unlearn`` know of the data."""
-        self.evidence = evidence
-        """A sample of the latent states' rows, by which :meth:`spectrum` judges its modes."""
-        self.edits: tuple[Edit, ...] = ()
-        """What was done to the operator since the fit, last edit last."""
 
     @property
     def inputs(self) -> tuple[InputSpec, ...]:
@@ -188,18 +157,6 @@ class Surrogate(Looks):
         views = (self.views.get(layer) for layer in (start, end))
         return Replacement(core, *(None if view is None else view.layout for view in views))
 
-    def config(self) -> dict[str, Any]:
-        """JSON-able structure, enough for :meth:`from_config`."""
-        return {
-            "span": self.span.config(),
-            "sizes": [(frame.size, frame.features) for frame in self.frames()],
-            "observables": self.observables.config(),
-            "operator": self.operator.config(),
-            "record": asdict(self.record),
-            "edits": [edit.card() for edit in self.edits],
-            "evidence": None if self.evidence is None else self.evidence.config(),
-        }
-
     def card(self) -> dict[str, Any]:
         """JSON-able description for the file an edited model is exported to."""
         return {
@@ -210,23 +167,6 @@ class Surrogate(Looks):
             **asdict(self.record),
             "edits": [edit.card() for edit in self.edits],
         }
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Self:
-        """A surrogate of the structure of ``config``; its tensors are still to be loaded."""
-        kinds: dict[str, type[Dictionary] | type[LearntObservables]] = {
-            "dictionary": Dictionary,
-            "learnt": LearntObservables,
-        }
-        surrogate = cls(
-            Span.from_config(config["span"]),
-            [Coordinates.zeros(size, features) for size, features in config["sizes"]],
-            kinds[config["observables"]["kind"]].from_config(config["observables"]),
-            operator_from_config(config["operator"]),
-            FitRecord.from_config(config["record"]),
-        )
-        surrogate.edits = tuple(Edit.from_card(card) for card in config["edits"])
-        return surrogate
 
     def __repr__(self) -> str:
         record = self.record

@@ -67,9 +67,6 @@ class Evidence:
         """The evidence that :meth:`config` and its rows describe."""
         return cls(start, end, slice(*config["state"]), config["fitted"])
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
-        return self  # frozen, and of some megabytes
-
 
 @dataclass(frozen=True)
 class Judgement:

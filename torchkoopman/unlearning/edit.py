@@ -28,7 +28,13 @@ from torchkoopman.koopman.edits import Edit
 from torchkoopman.koopman.regression import koopman_matrix, solve_ridge
 from torchkoopman.koopman.surrogate import Surrogate
 from torchkoopman.unlearning.neutral import neutralised
-from torchkoopman.unlearning.problem import affine_copy, aims_of, partition, points_of
+from torchkoopman.unlearning.problem import (
+    affine_copy,
+    aims_of,
+    edited_copy,
+    partition,
+    points_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -85,7 +91,7 @@ def unlearn(
     """
     began = time.perf_counter()
     base = affine_copy(surrogate)
-    statistics, operator = base.statistics, base.operator
+    statistics = base.statistics
     assert statistics is not None
     forgotten, gone, halved = _roles(surrogate, classes, halves)
     _, retained = partition(statistics, forgotten, base.latent, len(halved))
@@ -97,7 +103,7 @@ def unlearn(
             f"forgetting {forgotten} after {gone} leaves no class; the fit has seen "
             f"{list(statistics.classes)}."
         )
-    K = before = operator.matrix(1.0).detach().double()
+    K = before = base.operator.matrix(1.0).detach().double()
     if downdate:
         K = before + _refit(statistics, [*gone, *forgotten]) - _refit(statistics, gone)
     moved = points_of(statistics, forgotten, halved)
@@ -107,10 +113,10 @@ def unlearn(
     # The second block takes back what the downdate does to classes forgotten earlier.
     left = torch.cat([strength * (aims - K @ moved), (before - K) @ kept], 1)
     right = _selectors(statistics, points, ridge)[:, : left.shape[1]]
-    operator.start_from(K + left @ right.T).requires_grad_(False)
+    last = None
     if head is not None:
         # All of them anew: an earlier class's logit still holds those of the classes that go now.
-        base.coordinates[-1] = neutralised(base.frames()[-1], head, [*forgotten, *gone])
+        last = neutralised(base.frames()[-1], head, [*forgotten, *gone])
     edit = Edit(
         tuple(forgotten),
         strength,
@@ -119,11 +125,9 @@ def unlearn(
         seconds=time.perf_counter() - began,
         left=left,
         right=right,
-        previous=surrogate,
         halves=halves,
     )
-    base.edits = (*surrogate.edits, edit)
-    return base
+    return edited_copy(surrogate, base, K + left @ right.T, edit, last)
 
 
 def revert(surrogate: Surrogate) -> Surrogate:
@@ -134,7 +138,7 @@ def revert(surrogate: Surrogate) -> Surrogate:
     """
     if not surrogate.edits:
         raise ValueError("the surrogate was never edited; there is nothing to revert.")
-    previous = surrogate.edits[-1].previous
+    previous = surrogate.previous
     if previous is None:
         raise ValueError("a saved surrogate keeps no undo; load the file from before the edit.")
     assert isinstance(previous, Surrogate)

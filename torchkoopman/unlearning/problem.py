@@ -16,7 +16,8 @@ from torchkoopman.koopman.surrogate import Surrogate
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from torchkoopman.koopman.edits import Target
+    from torchkoopman.koopman.coordinates import Coordinates
+    from torchkoopman.koopman.edits import Edit, Target
     from torchkoopman.observe.class_moments import LabelledMoments
 
 _WIDTH = 1e-12
@@ -42,8 +43,35 @@ def affine_copy(surrogate: Surrogate) -> Surrogate:
         evidence = None if evidence is None else evidence.with_constant()
     operator = Dense(len(K), constant=True).to(K).start_from(K)
     ends = replace(span, layers=(span.layers[0], span.layers[-1]), times=(0.0, 1.0))
-    kept, observables, operator = copy.deepcopy(([frames[0], frames[-1]], observables, operator))
-    return Surrogate(ends, kept, observables, operator, surrogate.record, statistics, evidence)
+    parts = [frames[0], frames[-1]], observables, operator, surrogate.record, statistics, evidence
+    return Surrogate(ends, *copy.deepcopy(parts))
+
+
+def edited_copy(
+    surrogate: Surrogate,
+    base: Surrogate,
+    matrix: Tensor,
+    edit: Edit,
+    last: Coordinates | None = None,
+) -> Surrogate:
+    """What an edit makes of a surrogate: ``base``, its affine copy, with another operator.
+
+    ``base`` goes into it and is of no further use. ``last`` are the last layer's coordinates where
+    the edit changes them.
+    """
+    first, end = base.frames()
+    operator = Dense(len(matrix), constant=True).to(base.operator.matrix(1.0)).start_from(matrix)
+    return Surrogate(
+        base.span,
+        [first, end if last is None else last],
+        base.observables,
+        operator.requires_grad_(False),
+        base.record,
+        base.statistics,
+        base.evidence,
+        (*surrogate.edits, edit),
+        surrogate,
+    )
 
 
 def partition(

@@ -14,7 +14,13 @@ import torch
 from torchkoopman.koopman.edits import Edit
 from torchkoopman.koopman.regression import koopman_matrix
 from torchkoopman.observe.moments import Moments
-from torchkoopman.unlearning.problem import affine_copy, aims_of, partition, points_of
+from torchkoopman.unlearning.problem import (
+    affine_copy,
+    aims_of,
+    edited_copy,
+    partition,
+    points_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -48,10 +54,10 @@ def retargeted(
         ValueError: as :func:`torchkoopman.unlearn`.
     """
     began = time.perf_counter()
-    edited = affine_copy(surrogate)
-    statistics, K = edited.statistics, edited.operator.matrix(1.0).detach().double()
+    base = affine_copy(surrogate)
+    statistics, K = base.statistics, base.operator.matrix(1.0).detach().double()
     assert statistics is not None
-    forgotten, retained = partition(statistics, classes, edited.latent)
+    forgotten, retained = partition(statistics, classes, base.latent)
     means = points_of(statistics, forgotten, ())
     aims = aims_of(statistics, K @ means, retained, target)
     eye, nothing = torch.eye(len(K)).to(K), torch.zeros_like(K)
@@ -61,11 +67,10 @@ def retargeted(
             aim = aims[:, forgotten.index(c)]
             moments = moments.affine({"start": (eye, nothing[0]), "end": (nothing, aim)})
         pooled.merge(moments)
-    edited.operator.start_from(koopman_matrix(pooled, ridge, constant=True)).requires_grad_(False)
+    changed = koopman_matrix(pooled, ridge, constant=True)
     took = time.perf_counter() - began
-    edit = Edit(tuple(forgotten), 1.0, target, False, took, previous=surrogate, method="retarget")
-    edited.edits = (*surrogate.edits, edit)
-    return edited
+    edit = Edit(tuple(forgotten), 1.0, target, False, took, method="retarget")
+    return edited_copy(surrogate, base, changed, edit)
 
 
 def erased(surrogate: Surrogate, classes: Iterable[int]) -> Surrogate:
@@ -83,10 +88,10 @@ def erased(surrogate: Surrogate, classes: Iterable[int]) -> Surrogate:
         ValueError: as :func:`torchkoopman.unlearn`, or the two already have one mean image.
     """
     began = time.perf_counter()
-    edited = affine_copy(surrogate)
-    statistics, K = edited.statistics, edited.operator.matrix(1.0).detach().double()
+    base = affine_copy(surrogate)
+    statistics, K = base.statistics, base.operator.matrix(1.0).detach().double()
     assert statistics is not None
-    forgotten, _ = partition(statistics, classes, edited.latent)
+    forgotten, _ = partition(statistics, classes, base.latent)
     total = statistics.total()
     mean = K @ total.mean("start")
     difference = mean - K @ statistics.without(forgotten).mean("start")
@@ -102,8 +107,6 @@ def erased(surrogate: Surrogate, classes: Iterable[int]) -> Surrogate:
     eraser = torch.outer(difference, direction) / size
     changed = K - eraser @ K
     changed[:, 0] += eraser @ mean
-    edited.operator.start_from(changed).requires_grad_(False)
     took = time.perf_counter() - began
-    edit = Edit(tuple(forgotten), 1.0, "centroid", False, took, previous=surrogate, method="erase")
-    edited.edits = (*surrogate.edits, edit)
-    return edited
+    edit = Edit(tuple(forgotten), 1.0, "centroid", False, took, method="erase")
+    return edited_copy(surrogate, base, changed, edit)

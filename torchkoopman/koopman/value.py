@@ -1,0 +1,132 @@
+"""What a surrogate is made of, as one value: made whole, and a change is a copy."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Self
+
+from torch import nn
+
+from torchkoopman.koopman.coordinates import Coordinates
+from torchkoopman.koopman.edits import Edit
+from torchkoopman.koopman.learnt import LearntObservables
+from torchkoopman.koopman.observables import Dictionary
+from torchkoopman.koopman.operators import operator_from_config
+from torchkoopman.koopman.span import FitRecord, Span
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torchkoopman.koopman.operators import Operator
+    from torchkoopman.observe.class_moments import LabelledMoments
+    from torchkoopman.spectra.evidence import Evidence
+
+_PARTS = (
+    "span",
+    "coordinates",
+    "observables",
+    "operator",
+    "record",
+    "statistics",
+    "evidence",
+    "edits",
+    "previous",
+)
+"""The constructor's arguments, each an attribute of the same name."""
+
+
+class Value(nn.Module):
+    """The parts of a surrogate. They are set once; :meth:`with_` makes a copy with others.
+
+    Parameters still move with ``.to()`` and take gradients, as in every module.
+    """
+
+    def __init__(
+        self,
+        span: Span,
+        coordinates: Sequence[Coordinates],
+        observables: Dictionary | LearntObservables,
+        operator: Operator,
+        record: FitRecord,
+        statistics: LabelledMoments | None = None,
+        evidence: Evidence | None = None,
+        edits: Sequence[Edit] = (),
+        previous: Value | None = None,
+    ) -> None:
+        super().__init__()
+        self.span = span
+        self.coordinates = nn.ModuleList(coordinates)
+        self.observables = observables
+        self.operator = operator
+        self.record = record
+        self.statistics = statistics
+        """Moments of the latent states ``"start"`` and ``"end"`` of the span, per class where
+        labels were given: what the spectrum and ``unlearn`` know of the data."""
+        self.evidence = evidence
+        """A sample of the latent states' rows, by which the spectrum's modes are tested."""
+        self.edits = tuple(edits)
+        """What was done to the operator since the fit, last edit last."""
+        self._previous = (previous,)  # in a tuple, or it would be a submodule of this one
+
+    @property
+    def previous(self) -> Value | None:
+        """The surrogate before the last edit, for ``torchkoopman.revert``; it is in no file."""
+        return self._previous[0]
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _PARTS and (name in vars(self) or name in self._modules):
+            raise AttributeError(
+                f"a surrogate is a value, so its {name!r} cannot be set: make a copy with "
+                f"surrogate.with_({name}=…)."
+            )
+        super().__setattr__(name, value)
+
+    def with_(self, **changes: Any) -> Self:
+        """A copy with other parts, such as ``surrogate.with_(evidence=None)``.
+
+        Everything is copied, what is given too: the two share no tensor.
+
+        Args:
+            changes: arguments of the constructor by name.
+
+        Raises:
+            TypeError: there is no such part.
+        """
+        unknown = sorted(changes.keys() - set(_PARTS))
+        if unknown:
+            raise TypeError(f"a surrogate has no part {unknown[0]!r}; it has {', '.join(_PARTS)}.")
+        parts = {name: getattr(self, name) for name in _PARTS} | changes
+        return type(self)(**copy.deepcopy(parts)).train(self.training)
+
+    def frames(self) -> list[Coordinates]:
+        """Coordinates of each layer."""
+        return [frame for frame in self.coordinates if isinstance(frame, Coordinates)]
+
+    def config(self) -> dict[str, Any]:
+        """JSON-able structure, enough for :meth:`from_config`."""
+        return {
+            "span": self.span.config(),
+            "sizes": [(frame.size, frame.features) for frame in self.frames()],
+            "observables": self.observables.config(),
+            "operator": self.operator.config(),
+            "record": asdict(self.record),
+            "edits": [edit.card() for edit in self.edits],
+            "evidence": None if self.evidence is None else self.evidence.config(),
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Self:
+        """A surrogate of the structure of ``config``; its tensors are still to be loaded."""
+        kinds: dict[str, type[Dictionary] | type[LearntObservables]] = {
+            "dictionary": Dictionary,
+            "learnt": LearntObservables,
+        }
+        return cls(
+            Span.from_config(config["span"]),
+            [Coordinates.zeros(size, features) for size, features in config["sizes"]],
+            kinds[config["observables"]["kind"]].from_config(config["observables"]),
+            operator_from_config(config["operator"]),
+            FitRecord.from_config(config["record"]),
+            edits=[Edit.from_card(card) for card in config["edits"]],
+        )
