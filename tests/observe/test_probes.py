@@ -430,16 +430,17 @@ def test_positions_are_the_same_in_all_layers_and_in_the_mask() -> None:
     with attach(model, "*", positions=8) as probe, probe.mask(mask):
         probe.stream_to(got.append)
         model(tokens), model(tokens)
-    taken = [each.states["0"][0, :, 0] for each in got]
+    taken = [each.sampled().states["0"][0, :, 0] for each in got]
     assert [len(each.unique()) for each in taken] == [8, 8]
     assert not torch.equal(*taken)
     assert torch.equal(taken[0], taken[0].sort().values)
     assert torch.equal(got[0].states["0"], got[0].states["1"])
-    assert torch.equal(got[0].full_mask()[0], taken[0] < 25)
+    assert torch.equal(got[0].sampled().full_mask()[0], taken[0] < 25)
+    assert torch.equal(got[0].rows()["0"].reshape(2, -1)[0], taken[0][taken[0] < 25])
     with attach(model, "*", positions=8) as probe:
         probe.stream_to(got.append)
         model(tokens)
-    assert torch.equal(got[-1].states["0"][0, :, 0], taken[0])
+    assert torch.equal(got[-1].sampled().states["0"][0, :, 0], taken[0])
 
 
 def test_the_generator_decides_which_positions() -> None:
@@ -450,7 +451,7 @@ def test_the_generator_decides_which_positions() -> None:
         with attach(model, "*", positions=8, generator=generator) as probe:
             probe.stream_to(got.append)
             model(tokens)
-        taken.append(got[0].states["0"])
+        taken.append(got[0].rows()["0"])
     assert torch.equal(taken[0], taken[1])
     assert not torch.equal(taken[0], taken[2])
 

@@ -87,6 +87,8 @@ class AutoencoderFitter:
         generator: of all randomness; None for one seeded with 0.
     """
 
+    contextual = False  # each row is encoded alone
+
     def __init__(
         self,
         latent: int = 64,
@@ -158,9 +160,8 @@ class AutoencoderFitter:
         """Further steps on the reservoir, the learning rate falling linearly to zero.
 
         After 500 steps or more what was learnt is compared, on paths held out, with the closed form
-        of 500 random features. If it is much worse, as a training can be that went astray, another
-        one of as many steps is tried, without the tail if there is one; and if that is much worse
-        too, the closed form takes its place. ``record.notes`` says so.
+        of 500 random features. If it is much worse, another training of as many steps is tried,
+        without a tail; if that is too, the closed form takes its place, and ``record.notes`` says.
         """
         with plain_modes(self._intake.latest.device.type, grad=False):
             trainer = self._ready()
@@ -176,8 +177,7 @@ class AutoencoderFitter:
         """What was learnt until now: a copy, with moments of the reservoir's latent states.
 
         A dense operator is the closed form on the final latent states if that predicts paths held
-        out no worse: its eigenvalues are those of the data, while gradient steps leave some of
-        their own in directions that matter little to the loss. Otherwise it is the one learnt.
+        out no worse: its eigenvalues are the data's, while gradient steps leave some of their own.
         """
         intake = self._intake
         with plain_modes(intake.latest.device.type, grad=False):

@@ -21,6 +21,8 @@ _RIDGE = 1e-7
 class Baselines:
     """Affine maps from the first layer to the last, from moments of the same stream as the fit."""
 
+    contextual = False
+
     def __init__(self, delays: int = 0) -> None:
         self.delays = delays
         self._moments: Moments | None = None

@@ -60,6 +60,9 @@ class Fitter(Protocol):
 class ClosedForm:
     """A fitter whose operator is a regression on moments of latent states."""
 
+    contextual = False
+    """Whether it needs the neighbours of a row."""
+
     def __init__(
         self,
         frames: Frames,

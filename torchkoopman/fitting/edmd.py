@@ -82,6 +82,11 @@ class EDMDFitter(ClosedForm):
         self._frames: list[Coordinates] = []
         self._dictionary = Dictionary()
 
+    @property
+    def contextual(self) -> bool:  # type: ignore[override]
+        """Whether an observable looks along the positions."""
+        return any(part.contextual for part in self._parts)
+
     def _learn(self, trajectory: Trajectory) -> None:
         if self._span is None:
             self._open(Span.of(trajectory))
@@ -182,6 +187,7 @@ class EDMDFitter(ClosedForm):
 
     @torch.no_grad()
     def _stream(self, trajectory: Trajectory) -> None:
+        trajectory = trajectory if self.contextual else trajectory.sampled()
         states = zip(self._frames, trajectory.states.items(), strict=True)
         latents = {
             layer: trajectory.flatten(

@@ -64,6 +64,8 @@ class Evaluator:
         notes: tuple[str, ...] = (),
     ) -> None:
         self.surrogate = surrogate
+        among = (surrogate, *(rivals or {}).values())
+        self.contextual = any(each.observables.contextual for each in among)
         self._maps = dict(maps or {})
         self._rivals = dict(rivals or {})
         self._notes = notes

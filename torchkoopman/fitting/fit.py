@@ -13,6 +13,7 @@ from torchkoopman.fitting.baselines import Baselines
 from torchkoopman.fitting.dmd import DMDFitter
 from torchkoopman.fitting.edmd import EDMDFitter
 from torchkoopman.fitting.evaluation import Evaluation, Evaluator
+from torchkoopman.observe.pairing import looks_along
 from torchkoopman.observe.watch import Watch, batches_in
 
 if TYPE_CHECKING:
@@ -168,12 +169,13 @@ class _Limited:
     def __init__(self, listener: Fitter, rows: int) -> None:
         self.listener = listener
         self.rows = rows
+        self.contextual = looks_along(listener.update)
 
     def update(self, trajectory: Trajectory) -> None:
         """Pass one on, if more are wanted."""
         if self.rows > 0:
             self.listener.update(trajectory)
-            self.rows -= trajectory.batch * trajectory.positions
+            self.rows -= int(trajectory.counted().sum())
 
 
 class _Holdout:
@@ -184,6 +186,11 @@ class _Holdout:
         self.listeners = listeners
         self.held: list[Trajectory] = []
         self._seen = 0
+
+    @property
+    def contextual(self) -> bool:
+        """Whether one of the listeners needs the neighbours of a row."""
+        return any(looks_along(listener.update) for listener in self.listeners)
 
     def update(self, trajectory: Trajectory) -> None:
         """Split one trajectory's samples."""

@@ -176,7 +176,7 @@ class Intake:
                 "layer that overflows, or stream states that do not."
             )
         self._leave_out(int((~good).sum()))
-        sizes = [int(each.full_mask().sum()) for each in held]
+        sizes = [int(each.counted().sum()) for each in held]
         kept = [without(*pair) for pair in zip(held, torch.split(good, sizes), strict=True)]
         self._latest = kept[-1]
         return kept

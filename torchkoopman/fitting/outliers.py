@@ -118,5 +118,5 @@ def without(trajectory: Trajectory, good: Tensor) -> Trajectory:
     if good.all():
         return trajectory
     mask = trajectory.full_mask().clone()
-    mask[trajectory.full_mask()] = good
+    mask[trajectory.counted()] = good
     return replace(trajectory, mask=mask)

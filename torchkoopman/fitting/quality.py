@@ -61,6 +61,8 @@ def predictions(surrogate: Surrogate, trajectory: Trajectory) -> dict[str, Tenso
     """
     first, *later = surrogate.layers
     trajectory = stacked(surrogate, trajectory)
+    if not surrogate.observables.contextual:
+        trajectory = trajectory.sampled()
     rows = {}
     with plain_modes(trajectory.device.type, grad=False):
         start = trajectory.states[first].to(next(surrogate.parameters()).dtype)

@@ -195,6 +195,7 @@ class _Halves:
         self.moments = (Moments(()), Moments(()))
         self.batches = 0
         self._parts, self._ridge = parts, ridge
+        self.contextual = any(part.contextual for part in parts)
         self._generator = torch.Generator().manual_seed(0) if random is None else random
         self._scales: dict[str, tuple[Tensor, Tensor]] = {}
         self._dictionaries: dict[str, Dictionary] = {}

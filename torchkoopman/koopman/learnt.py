@@ -85,6 +85,8 @@ class SkipMLP(nn.Module):
 class LearntObservables(nn.Module):
     """``z = [1, encoder(c)]`` and ``c ≈ decoder(z)``; without ``constant``, ``z = encoder(c)``."""
 
+    contextual = False
+
     def __init__(
         self, features: int, latent: int, hidden: Sequence[int] = (64,), constant: bool = True
     ) -> None:

@@ -29,6 +29,11 @@ class Observables(Protocol):
     constant: bool
     """The first latent coordinate is 1 for every state."""
 
+    @property
+    def contextual(self) -> bool:
+        """Whether a position's latent state depends on other positions."""
+        ...
+
     def encode(self, coordinates: Tensor, mask: Tensor | None = None) -> Tensor:
         """``(batch, positions, features)`` → ``(batch, positions, latent)``."""
         ...

@@ -63,16 +63,24 @@ def plain_modes(device_type: str, grad: bool) -> Iterator[None]:
 
 
 class PositionSample:
-    """The same random positions in every layer of one forward pass, in ascending order."""
+    """The same random positions in every layer of one forward pass, in ascending order.
 
-    def __init__(self, limit: int | None, generator: torch.Generator) -> None:
+    Args:
+        limit: how many; None for all.
+        generator: draws them.
+        thin: whether states are read at these positions alone; else they are read whole, for
+            listeners that look along the positions.
+    """
+
+    def __init__(self, limit: int | None, generator: torch.Generator, thin: bool) -> None:
         self._limit = limit
         self._generator = generator
+        self._thin = thin
         self._count: int | None = None
         self._indices: Tensor | None = None
 
     def of(self, values: Tensor, owner: str) -> Tensor:
-        """``values`` of shape ``(batch, positions, ...)`` at the sampled positions.
+        """``values`` of shape ``(batch, positions, ...)`` as they are read.
 
         Raises:
             ValueError: ``values`` has another number of positions than the first layer.
@@ -88,10 +96,16 @@ class PositionSample:
                 "layers of one resolution, or flatten the positions into the features with "
                 "layout='b ... -> b 1 (...)'."
             )
-        if self._indices is None:
+        if self._indices is None or not self._thin:
             return values
         self._indices = self._indices.to(values.device, non_blocking=True)
         return values.index_select(1, self._indices)
+
+    def chosen(self, batch: int, device: torch.device) -> Tensor | None:
+        """The positions that are rows among those read, ``(batch, k)``; None if all are."""
+        if self._thin or self._indices is None:
+            return None
+        return self._indices.to(device, non_blocking=True).expand(batch, -1)
 
     def _draw(self, count: int) -> None:
         self._count = count
@@ -154,9 +168,9 @@ class Reader:
         """Whether a forward pass of ``module`` shall be read in the mode that it is in."""
         return self._when == "always" or module.training == (self._when == "train")
 
-    def sample(self) -> PositionSample:
+    def sample(self, thin: bool) -> PositionSample:
         """The positions for one forward pass, drawn when its first layer is read."""
-        return PositionSample(self._positions, self._generator)
+        return PositionSample(self._positions, self._generator, thin)
 
     def read(
         self, layer: str, call: str, output: object, sample: PositionSample, masked: bool

@@ -78,7 +78,7 @@ class Pairing:
             self.ledger.forwards += 1
             takes = self._reader.takes(module)
             self._forward = Forward(
-                self._reader.sample(),
+                self._reader.sample(not any(map(looks_along, self.listeners))),
                 () if name else _input_specs(args, kwargs),
                 "traced" if is_tracing() else None if takes else "mode",
             )
@@ -170,12 +170,14 @@ class Pairing:
         device = next(iter(readings.values())).state.device
         with plain_modes(device.type, grad=True):
             mask = _ordinary(self.mask, device)
+            batch = len(next(iter(readings.values())).state)
             trajectory = Trajectory(
                 {stream: reading.state for stream, reading in readings.items()},
                 _ordinary(self.labels, device),
                 None if mask is None else forward.sample.of(mask.bool(), "the mask"),
                 {stream: reading.view for stream, reading in readings.items()},
                 forward.inputs,
+                forward.sample.chosen(batch, device),
             )
             trajectory = self._without_bad_rows(trajectory, readings)
             self.ledger.record(trajectory, readings)
@@ -199,12 +201,17 @@ class Pairing:
         known = [reading.finite for reading in readings.values() if reading.finite is not None]
         if not known:
             return trajectory
-        counted = trajectory.full_mask()
+        mask, counted = trajectory.full_mask(), trajectory.counted()
         finite = reduce(
             torch.logical_and, (each.to(counted.device, non_blocking=True) for each in known)
         )
         self.ledger.dropped.add((counted & ~finite).sum())
-        return replace(trajectory, mask=counted & finite)
+        return replace(trajectory, mask=mask & finite)
+
+
+def looks_along(listener: Callable[[Trajectory], object]) -> bool:
+    """Whether a listener needs all positions, rows or not: ``contextual`` says no, or nobody does."""
+    return bool(getattr(getattr(listener, "__self__", listener), "contextual", True))
 
 
 def _ordinary(tensor: Tensor | None, device: torch.device) -> Tensor | None:

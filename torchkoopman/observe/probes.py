@@ -26,7 +26,11 @@ if TYPE_CHECKING:
 
 
 class Updatable(Protocol):
-    """A fitter, as far as a probe knows it."""
+    """A fitter, as far as a probe knows it.
+
+    One with an attribute ``contextual`` that is False looks at each row alone: with ``positions=``
+    it is then given those positions only, which saves copying the others.
+    """
 
     def update(self, trajectory: Trajectory, /) -> object:
         """Learn from one trajectory."""
@@ -66,8 +70,10 @@ def attach(
             layers of a surrogate as they were read for it, layouts included.
         when: take forward passes ``"always"``, or only while the outermost module called is in
             ``"train"`` or ``"eval"`` mode.
-        positions: take at most this many positions of each sample, the same random ones in all
-            layers of one forward pass; 64 of 1024 tokens make statistics free. Default: all.
+        positions: take at most this many positions of each sample as rows, the same random ones in
+            all layers of one forward pass; 64 of 1024 tokens make statistics free. Default: all.
+            Observables that look along the positions still see all of them
+            (``Trajectory.chosen``).
         generator: where these positions come from; by default the probe's own, seeded with 0, so
             that global random state is never touched.
 

@@ -132,13 +132,16 @@ class Ledger:
 
     def record(self, trajectory: Trajectory, readings: Mapping[str, Reading]) -> None:
         """Count a trajectory that is about to be passed on; the first one fixes the streams."""
-        mask = trajectory.mask
+        mask, chosen = trajectory.mask, trajectory.chosen
+        rows: int | Tensor = trajectory.batch * trajectory.positions
+        if mask is not None or chosen is not None:
+            rows = trajectory.counted().sum()
         self.trajectories += 1
         for layer, reading in readings.items():
             stream = self.streams.setdefault(layer, StreamLedger())
             stream.shape, view = tuple(reading.state.shape), reading.view
             stream.output, stream.layout = view.source, view.layout.pattern
-            stream.rows.add(trajectory.batch * trajectory.positions if mask is None else mask.sum())
+            stream.rows.add(rows)
             if reading.finite is not None:
                 stream.not_finite.add((~reading.finite).sum())
 

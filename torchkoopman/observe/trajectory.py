@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
 import torch
 from torch import Tensor
@@ -34,6 +34,9 @@ class Trajectory:
     stacked states."""
     inputs: tuple[InputSpec, ...] = ()
     """The model's positional tensor arguments, so that an export can make an example of its own."""
+    chosen: Tensor | None = None
+    """Positions of each sample that are rows, ascending, shape ``(batch, k)``; None for all. The
+    others are there for observables that look along the positions."""
 
     def __post_init__(self) -> None:
         shapes = {layer: tuple(state.shape) for layer, state in self.states.items()}
@@ -65,6 +68,11 @@ class Trajectory:
             raise ValueError(
                 f"the mask has shape {tuple(self.mask.shape)}, but states have (batch, positions) "
                 f"= {(self.batch, self.positions)}."
+            )
+        if self.chosen is not None and (self.chosen.ndim, len(self.chosen)) != (2, self.batch):
+            raise ValueError(
+                f"chosen has shape {tuple(self.chosen.shape)}; it holds positions of each sample, "
+                f"shape (batch, k) with a batch of {self.batch}."
             )
 
     @classmethod
@@ -114,7 +122,30 @@ class Trajectory:
 
     def flatten(self, values: Tensor) -> Tensor:
         """``(batch, positions, features)`` → the counted rows, ``(rows, features)``."""
-        return values.flatten(0, 1) if self.mask is None else values[self.mask]
+        values, mask = self._at_chosen(values), self._at_chosen(self.mask)
+        return values.flatten(0, 1) if mask is None else values[mask]
+
+    def counted(self) -> Tensor:
+        """True where a position is a row: chosen and not masked, shape ``(batch, positions)``."""
+        if self.chosen is None:
+            return self.full_mask()
+        rows = torch.zeros_like(self.full_mask()).scatter_(1, self.chosen, value=True)
+        return rows if self.mask is None else rows & self.mask
+
+    def sampled(self) -> Trajectory:
+        """The same rows without the positions that were not chosen.
+
+        For what looks at each position alone: observables that look along the positions would
+        take what is left for neighbours.
+        """
+        if self.chosen is None:
+            return self
+        return replace(
+            self,
+            states={layer: self._at_chosen(state) for layer, state in self.states.items()},
+            mask=self._at_chosen(self.mask),
+            chosen=None,
+        )
 
     def select(self, samples: Tensor) -> Trajectory:
         """The same trajectory with only the samples of an index or boolean tensor."""
@@ -123,6 +154,7 @@ class Trajectory:
             states={layer: state[samples] for layer, state in self.states.items()},
             labels=None if self.labels is None else self.labels[samples],
             mask=None if self.mask is None else self.mask[samples],
+            chosen=None if self.chosen is None else self.chosen[samples],
         )
 
     def only(self, layers: Sequence[str]) -> Trajectory:
@@ -168,6 +200,12 @@ class Trajectory:
         first = parts[0]
         labelled = all(part.labels is not None for part in parts)
         masked = any(part.mask is not None for part in parts)
+        chosen = [part.chosen for part in parts if part.chosen is not None]
+        if len(chosen) not in (0, len(parts)):
+            raise ValueError(
+                "some of these trajectories are of chosen positions and some of all; stream them "
+                "with one positions=, or take .sampled() of each."
+            )
         return Trajectory(
             {layer: torch.cat([part.states[layer] for part in parts]) for layer in first.states},
             torch.cat([part.labels for part in parts if part.labels is not None])
@@ -176,6 +214,7 @@ class Trajectory:
             torch.cat([part.full_mask() for part in parts]) if masked else None,
             first.views,
             first.inputs,
+            torch.cat(chosen) if chosen else None,
         )
 
     def full_mask(self) -> Tensor:
@@ -183,3 +222,13 @@ class Trajectory:
         if self.mask is not None:
             return self.mask
         return torch.ones(self.batch, self.positions, dtype=torch.bool, device=self.device)
+
+    @overload
+    def _at_chosen(self, values: Tensor) -> Tensor: ...
+    @overload
+    def _at_chosen(self, values: None) -> None: ...
+    def _at_chosen(self, values: Tensor | None) -> Tensor | None:
+        """``(batch, positions, …)`` at the chosen positions."""
+        if values is None or self.chosen is None:
+            return values
+        return values[torch.arange(len(values), device=values.device)[:, None], self.chosen]

@@ -37,6 +37,7 @@ class Clouds:
         generator: torch.Generator,
     ) -> None:
         self.surrogate = surrogate
+        self.contextual = surrogate.observables.contextual
         self.points = points
         self.layers = [
             layer
@@ -54,7 +55,7 @@ class Clouds:
     def update(self, trajectory: Trajectory) -> None:
         """Offer the rows of one trajectory."""
         trajectory = trajectory.delayed(len(self.surrogate.span.before))
-        counted = trajectory.full_mask().cpu()
+        counted = trajectory.counted().cpu()
         keys = torch.full(counted.shape, torch.inf, dtype=torch.float64)
         drawn = torch.rand(int(counted.sum()), generator=self._generator, dtype=torch.float64)
         keys[counted] = drawn
