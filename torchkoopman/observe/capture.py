@@ -164,9 +164,10 @@ class Reader:
         self._generator = generator
         self._views: dict[str, tuple[torch.Size, View]] = {}
 
-    def takes(self, module: nn.Module) -> bool:
-        """Whether a forward pass of ``module`` shall be read in the mode that it is in."""
-        return self._when == "always" or module.training == (self._when == "train")
+    def passes_over(self, module: nn.Module) -> str | None:
+        """Why a forward pass of ``module`` shall not be read, if so: the mode that it is in."""
+        taken = self._when == "always" or module.training == (self._when == "train")
+        return None if taken else "mode"
 
     def sample(self, thin: bool) -> PositionSample:
         """The positions for one forward pass, drawn when its first layer is read."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import dataclass, field, replace
+import threading
+from dataclasses import replace
 from functools import reduce
 from typing import TYPE_CHECKING, Any
 
@@ -11,59 +11,66 @@ import torch
 from torch import Tensor, nn
 
 from torchkoopman.observe.capture import (
-    PositionSample,
     Reader,
     Reading,
     is_recomputing,
     is_tracing,
     plain_modes,
 )
+from torchkoopman.observe.passes import Forward, Passes
 from torchkoopman.observe.report import Ledger
+from torchkoopman.observe.selection import common_ancestors
 from torchkoopman.observe.trajectory import InputSpec, Trajectory
+from torchkoopman.observe.unseen import refuse_replica
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    from torchkoopman.observe.report import ProbeReport
     from torchkoopman.observe.selection import Selected
 
 
-@dataclass
-class Forward:
-    """One outermost call under way, and what was read of it so far."""
+class Companions(threading.local):
+    """What accompanies the forward passes of one thread."""
 
-    sample: PositionSample
-    inputs: tuple[InputSpec, ...]
-    skip: str | None
-    """Why none of its layers shall be read, if so."""
-    calls: Counter[str] = field(default_factory=Counter)
-    readings: dict[tuple[str, int], Reading] = field(default_factory=dict)
-    skipped: bool = False
-    """True once one of its layer calls was not read."""
-    broken: bool = False
-    """True once an exception passed through a part of it, to be caught further out."""
+    labels: Tensor | None = None
+    mask: Tensor | None = None
+    begun: int = 0
+    """Forward passes begun in this thread."""
 
 
 class Pairing:
     """Hears when modules around the layers are entered and left, and when a layer has an output.
 
     Children called without the model still pair: a forward pass begins and ends with the outermost
-    call of any module around all layers, which a stack of their names finds.
+    call of any module around all layers. If such a module calls itself, or one further out, each of
+    the calls is a forward pass of its own.
+
+    Threads may run the model at the same time. Their passes are kept apart; one lock is held while
+    anything is counted, and while listeners run.
     """
 
     def __init__(self, selected: Iterable[Selected], reader: Reader) -> None:
         self.selected = {each.name: each for each in selected}
         self.ledger = Ledger([mark for each in self.selected.values() for mark in each.required])
         self.listeners: list[Callable[[Trajectory], object]] = []
-        self.labels: Tensor | None = None
-        self.mask: Tensor | None = None
+        self.with_pass = Companions()
         self._reader = reader
-        self._stack: list[str] = []
-        self._forward: Forward | None = None
+        self._depths = {name: k for k, name in enumerate(common_ancestors(self.selected))}
+        self._passes = Passes()
+        self._lock = threading.RLock()  # a listener may run the model
 
     def clear(self) -> None:
-        """Forget the forward pass under way."""
-        self._stack.clear()
-        self._forward = None
+        """Forget the forward passes under way."""
+        with self._lock:
+            self.ledger.interrupted += self._passes.settle_all()
+            self._passes.clear()
+
+    def report(self, lost_hooks: tuple[str, ...]) -> ProbeReport:
+        """The counts as they stand."""
+        with self._lock:
+            self.ledger.interrupted += self._passes.settle_all()
+            return self.ledger.report(lost_hooks)
 
     def enter(
         self, name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -71,63 +78,73 @@ class Pairing:
         """A module around all layers is about to run."""
         if is_recomputing():
             return
-        if name in self._stack:  # left without a word, as KeyboardInterrupt does
-            self.clear()
-            self.ledger.interrupted += 1
-        if not self._stack:
-            self.ledger.forwards += 1
-            takes = self._reader.takes(module)
-            self._forward = Forward(
-                self._reader.sample(not any(map(looks_along, self.listeners))),
-                () if name else _input_specs(args, kwargs),
-                "traced" if is_tracing() else None if takes else "mode",
-            )
-        self._stack.append(name)
+        refuse_replica(module)
+        depth = self._depths[name]
+        with self._lock:
+            self.ledger.interrupted += self._passes.settle(entering=module)
+            forward = self._passes.current()
+            if forward is None or depth <= forward.around[-1][0]:
+                self.ledger.forwards += 1
+                self.with_pass.begun += 1
+                forward = Forward(
+                    self._reader.sample(not any(map(looks_along, self.listeners))),
+                    () if name else _input_specs(args, kwargs),
+                    "traced" if is_tracing() else self._reader.passes_over(module),
+                )
+                self._passes.begin(forward)
+            forward.around.append((depth, module))
 
     def leave(self, name: str, module: nn.Module, args: tuple[Any, ...], output: object) -> None:
         """It returned; if it was the outermost, the forward pass is over."""
-        if is_recomputing() or name not in self._stack:
+        if is_recomputing():
             return
-        del self._stack[self._stack.index(name) :]
-        if not self._stack and self._forward is not None:
-            forward, self._forward = self._forward, None
-            self._finish(forward)
+        with self._lock:
+            self.ledger.interrupted += self._passes.settle()
+            left = self._passes.leave(self._depths[name])
+            if left is not None and left[1]:
+                self._finish(left[0])
 
     def abort(self, name: str, module: nn.Module, args: tuple[Any, ...], output: object) -> None:
-        """It returned or raised; if it is still on the stack, it raised."""
-        if is_recomputing() or name not in self._stack or self._forward is None:
+        """It returned or raised; if it is still known to run, it raised."""
+        if is_recomputing():
             return
-        del self._stack[self._stack.index(name) :]
-        self._forward.broken = True
-        if not self._stack:
-            self._forward = None
-            self.ledger.interrupted += 1
+        with self._lock:
+            self.ledger.interrupted += self._passes.settle()
+            depth = self._depths[name]
+            left = self._passes.leave(depth) if self._passes.knows(depth, module) else None
+            if left is not None:
+                left[0].broken = True
+                self.ledger.interrupted += left[1]
 
     def read(self, name: str, module: nn.Module, args: tuple[Any, ...], output: object) -> None:
         """A layer returned ``output``: copy its state, unless this is no time to do so."""
-        if is_recomputing():
-            self.ledger.skipped["recompute"] += 1
-            return
-        forward = self._forward
-        call = 0 if forward is None else forward.calls[name]
-        stream = f"{name}#{call}"
-        self.ledger.fired.update((name, stream))
-        if forward is None:
-            self.ledger.skipped["traced" if is_tracing() else "outside"] += 1
-            return
+        with self._lock:
+            if is_recomputing():
+                self.ledger.skipped["recompute"] += 1
+                return
+            refuse_replica(module)
+            self.ledger.interrupted += self._passes.settle()
+            forward = self._passes.current()
+            call = 0 if forward is None else forward.calls[name]
+            stream = f"{name}#{call}"
+            self.ledger.fired.update((name, stream))
+            if forward is None:
+                self.ledger.skipped["traced" if is_tracing() else "outside"] += 1
+                return
         forward.calls[name] += 1
         chosen = self.selected[name].calls
         if chosen is not None and call not in chosen:
             return
         reading = forward.skip or self._reader.read(
-            name, stream, output, forward.sample, self.mask is not None
+            name, stream, output, forward.sample, self.with_pass.mask is not None
         )
-        if isinstance(reading, Reading):
-            forward.readings[name, call] = reading
-            self.ledger.reads[stream] += 1
-        else:
-            forward.skipped = True
-            self.ledger.skipped[reading] += 1
+        with self._lock:
+            if isinstance(reading, Reading):
+                forward.readings[name, call] = reading
+                self.ledger.reads[stream] += 1
+            else:
+                forward.skipped = True
+                self.ledger.skipped[reading] += 1
 
     def _finish(self, forward: Forward) -> None:
         """Emit a complete forward pass; count or refuse another."""
@@ -169,11 +186,11 @@ class Pairing:
             self._check_width(stream, reading.state.shape[-1])
         device = next(iter(readings.values())).state.device
         with plain_modes(device.type, grad=True):
-            mask = _ordinary(self.mask, device)
+            mask = _ordinary(self.with_pass.mask, device)
             batch = len(next(iter(readings.values())).state)
             trajectory = Trajectory(
                 {stream: reading.state for stream, reading in readings.items()},
-                _ordinary(self.labels, device),
+                _ordinary(self.with_pass.labels, device),
                 None if mask is None else forward.sample.of(mask.bool(), "the mask"),
                 {stream: reading.view for stream, reading in readings.items()},
                 forward.inputs,
@@ -210,7 +227,7 @@ class Pairing:
 
 
 def looks_along(listener: Callable[[Trajectory], object]) -> bool:
-    """Whether a listener needs all positions, rows or not: ``contextual`` says no, or nobody does."""
+    """Whether a listener needs all positions, rows or not; ``contextual = False`` says no."""
     return bool(getattr(getattr(listener, "__self__", listener), "contextual", True))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
@@ -17,6 +18,7 @@ from torchkoopman.observe.trajectory import Trajectory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from contextlib import AbstractContextManager
     from types import TracebackType
 
     from torch import nn
@@ -52,7 +54,8 @@ def attach(
     """Hook the chosen layers; every forward pass becomes one trajectory, streamed to listeners.
 
     A forward pass is one outermost call of a module around all chosen layers: of the model, or of
-    a part of it that holds them all. Use the probe in a ``with``, or call :meth:`Probe.detach`.
+    a part of it that holds them all; where it calls itself, each call is one. Use the probe in a
+    ``with``, or call :meth:`Probe.detach`.
 
     Args:
         model: any eager module; it is not changed but for hooks that return nothing.
@@ -78,9 +81,9 @@ def attach(
             that global random state is never touched.
 
     Raises:
-        ValueError: a layer that does not exist, is compiled, or is meant under two names; a key
-            of ``layout`` or ``output`` that matches no layer; ``when`` or ``positions`` out of
-            range.
+        ValueError: a layer that does not exist, is compiled, in an ``nn.DataParallel``, or meant
+            under two names; a key of ``layout`` or ``output`` that matches no layer; ``when`` or
+            ``positions`` out of range.
         TypeError: ``layers`` of a kind not named above.
     """
     if when not in ("always", "train", "eval"):
@@ -108,10 +111,12 @@ class Probe:
 
     Keep it as long as it shall stream: its hooks come off with :meth:`detach`, at the end of the
     ``with``, or when nobody refers to it any more. Copies of the model, also pickled ones, do not
-    stream. What it does not see it counts (:meth:`report`).
+    stream. What it does not see it counts (:meth:`report`). Several threads may run the model:
+    their passes never mix, and listeners are called one at a time, in the order in which passes
+    end.
 
     Raises, from within the model's forward pass:
-        RuntimeError: a chosen layer did not run.
+        RuntimeError: a chosen layer did not run, or it ran in a replica of ``nn.DataParallel``.
         TypeError: a layer's output is ambiguous, packed, or not floating-point.
         ValueError: layers of different resolution, a width that changed, a layout, labels or a mask
             that do not fit, nothing at the path of ``output``, or a view's structure that differs.
@@ -159,32 +164,44 @@ class Probe:
             self._pairing.listeners.append(call)
         return self
 
-    @contextmanager
-    def labels(self, classes: Tensor) -> Iterator[None]:
-        """The classes of the samples of the forward passes inside: integers, shape ``(batch,)``."""
-        _check_integers("labels", classes, "the class of each sample, shape (batch,)")
-        previous, self._pairing.labels = self._pairing.labels, classes
-        try:
-            yield
-        finally:
-            self._pairing.labels = previous
+    def labels(self, classes: Tensor) -> AbstractContextManager[None]:
+        """The classes of the samples of the forward passes inside: integers, shape ``(batch,)``.
 
-    @contextmanager
-    def mask(self, mask: Tensor) -> Iterator[None]:
+        They go with the passes of the thread that opens the context.
+        """
+        _check_integers("labels", classes, "the class of each sample, shape (batch,)")
+        return self._accompanied("labels", classes)
+
+    def mask(self, mask: Tensor) -> AbstractContextManager[None]:
         """Which rows count in the forward passes inside: shape ``(batch, positions)``.
 
-        True or 1 counts, False or 0 is padding: an attention mask as tokenizers give it.
+        True or 1 counts, False or 0 is padding: an attention mask as tokenizers give it. It goes
+        with the passes of the thread that opens the context.
         """
         _check_integers("mask", mask, "True or 1 where a row counts, shape (batch, positions)")
-        previous, self._pairing.mask = self._pairing.mask, mask
+        return self._accompanied("mask", mask)
+
+    @contextmanager
+    def _accompanied(self, what: str, value: Tensor) -> Iterator[None]:
+        own = self._pairing.with_pass
+        previous, begun = getattr(own, what), own.begun
+        setattr(own, what, value)
         try:
             yield
         finally:
-            self._pairing.mask = previous
+            setattr(own, what, previous)
+        if own.begun == begun:
+            warnings.warn(
+                f"no forward pass ran inside `with probe.{what}(...)` in this thread, so they went "
+                "with none. They belong to the thread that opens the context, and to calls that "
+                "hooks hear: of the model the probe is on, not of a compiled version or a copy.",
+                RuntimeWarning,
+                stacklevel=3,
+            )
 
     def report(self) -> ProbeReport:
         """What was seen, passed on and left out so far; the only place that waits for a device."""
-        return self._pairing.ledger.report(self._lost + self._hooks.lost())
+        return self._pairing.report(self._lost + self._hooks.lost())
 
 
 def _check_integers(argument: str, value: object, expected: str) -> None:

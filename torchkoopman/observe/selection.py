@@ -10,6 +10,8 @@ from typing import TypeVar
 
 from torch import nn
 
+from torchkoopman.observe.unseen import ancestors, refuse_unseen
+
 Layers = str | nn.Module | type[nn.Module] | Callable[[str, nn.Module], bool] | Iterable["Layers"]
 """What :func:`select` takes: a name, a wildcard, a module, a type, a predicate, or several."""
 
@@ -47,10 +49,10 @@ def select(model: nn.Module, layers: Layers) -> tuple[Selected, ...]:
             module; a module type; a predicate ``(name, module) -> bool``; or an iterable of these.
 
     Raises:
-        ValueError: nothing matches, a module is meant under two names, or it is compiled.
+        ValueError: nothing matches, or a module is meant under two names, compiled, or replicated.
         TypeError: ``layers`` is none of the kinds above.
     """
-    _refuse_compiled(model, [""])
+    refuse_unseen(model, [""])
     modules = dict(model.named_modules(remove_duplicate=False))
     calls: dict[str, set[int] | None] = {}
     for name, call in _matches(modules, layers):
@@ -65,7 +67,7 @@ def select(model: nn.Module, layers: Layers) -> tuple[Selected, ...]:
             f"{_some(modules)[0]!r} or a wildcard such as '**'."
         )
     _refuse_ambiguous(modules, calls)
-    _refuse_compiled(model, calls)
+    refuse_unseen(model, calls)
     return tuple(
         Selected(name, module, None if (chosen := calls[name]) is None else frozenset(chosen))
         for name, module in modules.items()
@@ -79,7 +81,7 @@ def common_ancestors(names: Iterable[str]) -> tuple[str, ...]:
     A chosen module does not count as its own ancestor, except the model itself: nothing is around
     it, so its own call is the outermost.
     """
-    chains = [_ancestors(name) or [""] for name in names]
+    chains = [ancestors(name) or [""] for name in names]
     return tuple(name for name in chains[0] if all(name in chain for chain in chains))
 
 
@@ -207,33 +209,6 @@ def _refuse_ambiguous(modules: Mapping[str, nn.Module], names: Iterable[str]) ->
                 f"so its outputs cannot be told apart by name. Choose one: with {other!r}, its "
                 f"calls within one forward become the streams '{other}#0', '{other}#1', …"
             )
-
-
-def _refuse_compiled(model: nn.Module, names: Iterable[str]) -> None:
-    """Hooks inside compiled code never fire, and nobody says so; we do."""
-    around = (part for each in names for part in (*_ancestors(each), each))
-    for name in dict.fromkeys(around):
-        module = model.get_submodule(name)
-        called = f"module {name!r}" if name else "the model"
-        # By name: importing torch._dynamo for an isinstance costs seconds.
-        if any(kind.__name__ == "OptimizedModule" for kind in type(module).__mro__):
-            raise ValueError(
-                f"attach() cannot see into {called}: it is compiled (torch.compile), and hooks in "
-                "compiled code never fire. Attach to the eager module, `._orig_mod` of the "
-                "compiled one, and call that one while the probe is on."
-            )
-        if getattr(module, "_compiled_call_impl", None) is not None:
-            raise ValueError(
-                f"attach() cannot see into {called}: it was compiled in place (.compile()), and "
-                "hooks in compiled code never fire. Attach to an eager copy: copy.deepcopy(model) "
-                "before compiling it, or a fresh model with the same state_dict()."
-            )
-
-
-def _ancestors(name: str) -> list[str]:
-    """Names of the modules around ``name``, outermost first: ``"a.b.c"`` → ``["", "a", "a.b"]``."""
-    parts = name.split(".") if name else []
-    return [".".join(parts[:depth]) for depth in range(len(parts))]
 
 
 def _regex(pattern: str) -> re.Pattern[str]:

@@ -1,0 +1,144 @@
+"""Passes: the forward passes under way, thread by thread, as far as they are really running.
+
+Each thread has a stack of its own, so that no trajectory mixes two of them. An interrupt (Ctrl-C)
+leaves modules without telling a hook; whether one is still running is therefore read off Python's
+own stack, where each call of a module is a frame.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections import Counter
+from dataclasses import dataclass, field
+from threading import get_ident
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import FrameType
+
+    from torchkoopman.observe.capture import PositionSample, Reading
+    from torchkoopman.observe.trajectory import InputSpec
+
+_CALL = nn.Module._call_impl.__code__
+"""What runs while a module is called, its hooks included."""
+
+
+@dataclass
+class Forward:
+    """One forward pass under way, and what was read of it so far."""
+
+    sample: PositionSample
+    inputs: tuple[InputSpec, ...]
+    skip: str | None
+    """Why none of its layers shall be read, if so."""
+    calls: Counter[str] = field(default_factory=Counter)
+    readings: dict[tuple[str, int], Reading] = field(default_factory=dict)
+    skipped: bool = False
+    """True once one of its layer calls was not read."""
+    broken: bool = False
+    """True once an exception passed through a part of it, to be caught further out."""
+    around: list[tuple[int, nn.Module]] = field(default_factory=list)
+    """The modules around all layers that are running, outermost first, each with its depth."""
+
+
+class Passes:
+    """Of each thread the forward passes under way, outermost first; a model may call itself.
+
+    Not safe by itself: whoever calls holds a lock.
+    """
+
+    def __init__(self) -> None:
+        self._under_way: dict[int, list[Forward]] = {}
+
+    def clear(self) -> None:
+        """Forget all of them."""
+        self._under_way.clear()
+
+    def current(self) -> Forward | None:
+        """The innermost forward pass of this thread."""
+        mine = self._under_way.get(get_ident())
+        return mine[-1] if mine else None
+
+    def begin(self, forward: Forward) -> None:
+        """A forward pass begins within what is running in this thread."""
+        self._under_way.setdefault(get_ident(), []).append(forward)
+
+    def knows(self, depth: int, module: nn.Module) -> bool:
+        """Whether the call of a module that is now ending in this thread is still among those."""
+        forwards = self._under_way.get(get_ident(), [])
+        known = sum(depth == each for forward in forwards for each, _ in forward.around)
+        return known > 0 and _running([module] * (known + 1), sys._getframe(1)) <= known
+
+    def leave(self, depth: int) -> tuple[Forward, bool] | None:
+        """A module around the layers was left in this thread: its pass, and whether that is over.
+
+        None if it was not known to run.
+        """
+        forward = self.current()
+        depths = [] if forward is None else [each for each, _ in forward.around]
+        if forward is None or depth not in depths:
+            return None
+        del forward.around[depths.index(depth) :]
+        if not forward.around:
+            self._drop(get_ident())
+        return forward, not forward.around
+
+    def settle(self, entering: nn.Module | None = None) -> int:
+        """Give up what is no longer running in this thread; returns how many passes that ends.
+
+        Args:
+            entering: a module that is being called, but is not yet among those around. Then the
+                passes of threads that have ended are given up too.
+        """
+        ident = get_ident()
+        ended = self._settle(ident, sys._getframe(1), entering)
+        if entering is not None and self._under_way.keys() - {ident}:
+            frames = sys._current_frames()
+            ended += sum(self._settle(i, None) for i in self._under_way.keys() - frames.keys())
+        return ended
+
+    def settle_all(self) -> int:
+        """The same for all threads."""
+        frames = sys._current_frames()
+        return sum(self._settle(ident, frames.get(ident)) for ident in list(self._under_way))
+
+    def _settle(
+        self, ident: int, frame: FrameType | None, entering: nn.Module | None = None
+    ) -> int:
+        forwards = self._under_way.get(ident, [])
+        around = [module for forward in forwards for _, module in forward.around]
+        if not around:
+            return 0
+        new = [] if entering is None else [entering]
+        # Calls end in the reverse order of their beginning, so those that ended are the last ones.
+        gone = len(around) + len(new) - _running([*around, *new], frame)
+        ended = 0
+        while gone > 0 and forwards:
+            innermost = forwards[-1]
+            kept = max(0, len(innermost.around) - gone)
+            gone -= len(innermost.around) - kept
+            del innermost.around[kept:]
+            innermost.broken = True
+            if not kept:
+                self._drop(ident)
+                ended += 1
+        return ended
+
+    def _drop(self, ident: int) -> None:
+        forwards = self._under_way[ident]
+        forwards.pop()
+        if not forwards:
+            del self._under_way[ident]
+
+
+def _running(modules: Sequence[nn.Module], frame: FrameType | None) -> int:
+    """How many calls of these modules are on the stack of a frame; of one it may be several."""
+    known, found = {id(module) for module in modules}, 0
+    while frame is not None and found < len(modules):
+        if frame.f_code is _CALL and id(frame.f_locals["self"]) in known:
+            found += 1
+        frame = frame.f_back
+    return found
