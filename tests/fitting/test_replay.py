@@ -1,6 +1,7 @@
 """The reservoir: bounded, uniform, reproducible, labels beside their rows."""
 
 from itertools import pairwise
+from pathlib import Path
 
 import pytest
 import torch
@@ -256,3 +257,108 @@ def test_no_halflife_leaves_the_sample_empty(halflife: float) -> None:
 def test_a_halflife_that_is_not_positive_is_refused(halflife: float) -> None:
     with pytest.raises(ValueError, match="positive number of rows"):
         Reservoir(1000, seeded(), halflife)
+
+
+@pytest.mark.parametrize("halflife", [None, 30.0])
+@pytest.mark.parametrize("before", [0, 7, 60, 400])
+def test_a_saved_reservoir_goes_on_as_if_nothing_had_happened(
+    halflife: float | None, before: int, tmp_path: Path
+) -> None:
+    one = Reservoir(60 * ROW_BYTES, seeded(4), halflife)
+    one.add(paths(0, before), torch.arange(before))
+    torch.save(one.state_dict(), tmp_path / "state")
+    other = Reservoir(60 * ROW_BYTES, seeded(9), halflife)
+    other.load_state_dict(torch.load(tmp_path / "state", weights_only=True))
+    for reservoir in (one, other):
+        reservoir.add(paths(before, before + 50)).add(paths(0, 3))
+    for mine, theirs in zip(one[:], other[:], strict=True):
+        assert torch.equal(mine, theirs)
+    assert torch.equal(one.sample(20), other.sample(20))
+    assert halflife is None or torch.equal(one.weights, other.weights)  # type: ignore[arg-type]
+
+
+def test_a_loaded_reservoir_shares_nothing_with_what_it_was_loaded_from() -> None:
+    one = Reservoir(10 * ROW_BYTES, seeded()).add(paths(0, 10))
+    state = one.state_dict()
+    other = Reservoir(10 * ROW_BYTES, seeded()).load_state_dict(state).add(paths(10, 200))
+    assert kept(one).tolist() == list(range(10))
+    assert kept(other).tolist() != list(range(10))
+
+
+def test_a_sample_too_large_is_refused_before_anything_changes() -> None:
+    state = Reservoir(20 * ROW_BYTES, seeded()).add(paths(0, 20)).state_dict()
+    small = Reservoir(10 * ROW_BYTES, seeded()).add(paths(50, 53))
+    with pytest.raises(ValueError, match="max_bytes"):
+        small.load_state_dict(state)
+    assert kept(small).tolist() == [50, 51, 52]
+
+
+def streamed(rows: range, generator: torch.Generator, halflife: float | None) -> Reservoir:
+    reservoir = Reservoir(12 * ROW_BYTES, generator, halflife)
+    for start in range(rows.start, rows.stop, 7):
+        reservoir.add(paths(start, min(start + 7, rows.stop)))
+    return reservoir
+
+
+def test_every_row_of_merged_streams_is_kept_with_equal_probability() -> None:
+    """Streams of 40, 9 and 20 rows, merged one after the other: χ² of the inclusion counts."""
+    generator, trials = seeded(2), 1500
+    counts = torch.zeros(69)
+    for _ in range(trials):
+        merged = streamed(range(40), generator, None)
+        merged.merge(streamed(range(40, 49), generator, None))
+        merged.merge(streamed(range(49, 69), generator, None))
+        assert len(merged) == 12
+        assert merged.seen == 69
+        counts[kept(merged)] += 1
+    expected = trials * 12 / 69
+    chi = ((counts - expected) ** 2 / (expected * (1 - 12 / 69))).sum().item()
+    assert chi < 69 + 5 * (2 * 69) ** 0.5
+
+
+def test_merged_streams_with_a_halflife_are_kept_by_their_weights() -> None:
+    """Two saturated streams and one of the same length merged later: a third of the places each."""
+    generator, trials, halflife = seeded(3), 400, 20.0
+    shares = torch.zeros(3)
+    for _ in range(trials):
+        one, two, three = (streamed(range(t, t + 140), generator, halflife) for t in (0, 140, 280))
+        one.merge(two).merge(three)
+        assert len(one) == 8  # with its age a row takes half as much again
+        assert one.weights is not None
+        assert bool((one.weights <= 1).all())
+        shares += torch.bincount(kept(one) // 140, minlength=3) / len(one)
+    torch.testing.assert_close(shares / trials, torch.full((3,), 1 / 3), atol=0.03, rtol=0)
+
+
+def test_paths_held_out_are_held_out_after_a_merger() -> None:
+    one = Reservoir(50 * ROW_BYTES, seeded(5)).add(paths(0, 50))
+    held, trained = (
+        set(part[:, 0, 0].long().tolist()) for part in (one.held_out(50), one.trained(50))
+    )
+    one.merge(Reservoir(50 * ROW_BYTES, seeded(6)).add(paths(100, 150)))
+    assert not held & set(one.trained(50)[:, 0, 0].long().tolist())
+    assert not trained & set(one.held_out(50)[:, 0, 0].long().tolist())
+    assert 10 < (kept(one) >= 100).sum() < 40
+
+
+@pytest.mark.parametrize("halflife", [None, 40.0])
+def test_a_merged_reservoir_streams_on(halflife: float | None) -> None:
+    one, two = (
+        streamed(range(4), seeded(7), halflife),
+        streamed(range(100, 104), seeded(8), halflife),
+    )
+    before = sorted([*kept(one).tolist(), *kept(two).tolist()])
+    assert sorted(kept(one.merge(two)).tolist()) == before
+    one.add(paths(200, 240))
+    assert len(one) == (12 if halflife is None else 8)
+    assert len(set(kept(one).tolist())) == len(one)
+
+
+def test_reservoirs_that_do_not_fit_are_not_merged() -> None:
+    one = Reservoir(10 * ROW_BYTES, seeded()).add(paths(0, 5))
+    wide = Reservoir(10 * ROW_BYTES, seeded()).add(torch.zeros(3, 2, 4))
+    others = [one, wide, Reservoir(9 * ROW_BYTES, seeded()), Reservoir(10 * ROW_BYTES, seeded(), 5)]
+    for other in others:
+        with pytest.raises(ValueError, match="max_bytes and halflife"):
+            one.merge(other)
+    assert kept(one).tolist() == [0, 1, 2, 3, 4]

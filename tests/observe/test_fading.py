@@ -193,3 +193,73 @@ def test_a_halflife_that_is_not_positive_is_refused(halflife: float) -> None:
 def test_a_halflife_that_is_no_number_is_refused(halflife: object) -> None:
     with pytest.raises(TypeError, match="a number of rows"):
         LabelledMoments(PAIRS, halflife)  # type: ignore[arg-type]
+
+
+def state(moments: LabelledMoments) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in moments.tensors().items()}
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.lists(st.integers(1, 60), min_size=2, max_size=5),
+    st.integers(0, 4),
+    st.sampled_from([None, 0.5, 30.0]),
+    st.booleans(),
+)
+def test_saved_moments_go_on_bit_by_bit(
+    sizes: list[int], stop: int, halflife: float | None, labelled: bool
+) -> None:
+    """Also where all has faded to nothing, for then the means still enter the arithmetic."""
+    values, labels = draw(sum(sizes))
+    parts = {name: torch.split(value, sizes) for name, value in values.items()}
+    classes = torch.split(labels, sizes)
+    moments = LabelledMoments(PAIRS, halflife)
+    for number in range(len(sizes)):
+        if number == stop:
+            moments = LabelledMoments(PAIRS, halflife).load(moments.tensors())
+        batch = {name: part[number] for name, part in parts.items()}
+        moments.update(batch, classes[number] if labelled else None)
+    whole = stream(values, labels if labelled else None, sizes, halflife)
+    assert moments.tensors().keys() == whole.tensors().keys()
+    assert all(torch.equal(moments.tensors()[name], t) for name, t in whole.tensors().items())
+
+
+def test_loaded_moments_share_no_memory_with_what_they_were_loaded_from() -> None:
+    values, labels = draw(60)
+    saved = state(moments := stream(values, labels, [60], None))
+    tensors = moments.tensors()
+    LabelledMoments(PAIRS).load(tensors).update(values, labels)
+    assert all(torch.equal(tensors[name], tensor) for name, tensor in saved.items())
+
+
+def test_moments_of_other_pairs_are_not_loaded() -> None:
+    values, labels = draw(60)
+    moments = stream(values, labels, [60], None)
+    before = state(moments)
+    other = LabelledMoments(layer_pairs(("x", "y", "x2"), "all"))
+    other.update({**values, "x2": values["x"]}, labels)
+    with pytest.raises(ValueError, match="cannot be loaded"):
+        moments.load(other.tensors())
+    assert all(torch.equal(before[name], tensor) for name, tensor in moments.tensors().items())
+
+
+def test_moments_that_do_not_fit_are_not_merged_and_nothing_changes() -> None:
+    """The width differs in a class that only one of them has: the other classes must not move."""
+    values, labels = draw(60)
+    moments = stream(values, labels.clamp(max=0), [60], 30.0)
+    before = state(moments)
+    wide = LabelledMoments(PAIRS, 30.0).update({"x": values["x"], "y": values["x"]}, labels * 0 + 7)
+    for other in (moments, wide, stream(values, labels, [60], 31.0)):
+        with pytest.raises(ValueError, match=r"cannot merge|features in earlier"):
+            moments.merge(other)
+    assert state(moments).keys() == before.keys()
+    assert all(torch.equal(before[name], tensor) for name, tensor in moments.tensors().items())
+
+
+def test_merged_moments_with_a_halflife_weigh_each_row_by_its_own_stream() -> None:
+    values, labels = draw(90)
+    parts = [{name: value[s] for name, value in values.items()} for s in (slice(50), slice(50, 90))]
+    one = stream(parts[0], labels[:50], [30, 20], 25.0)
+    one.merge(stream(parts[1], labels[50:], [40], 25.0))
+    weight = torch.cat([weights([30, 20], 25.0), weights([40], 25.0)])
+    assert_weighted(one.total(), values, weight)

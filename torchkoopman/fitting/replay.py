@@ -6,14 +6,17 @@ Uniform over the stream (Vitter 1985, algorithm R), or with a halflife biased to
 
 from __future__ import annotations
 
-import math
-from typing import Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from torchkoopman.fitting.draws import biased_places, dying, latest, merged_share, uniform_places
 from torchkoopman.observe.class_moments import check_halflife
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 _FOLD = 5
 """Every so many-th place holds a path that is never trained on: choices are made on those."""
@@ -48,6 +51,8 @@ class Reservoir:
         self.max_bytes = max_bytes
         self.halflife = check_halflife(halflife)
         self.seen = 0
+        self._mass = 0.0
+        """Sum of the rows' weights; with a halflife only."""
         self.generator = generator
         self._paths: Tensor | None = None
         self._labels: Tensor | None = None
@@ -73,8 +78,7 @@ class Reservoir:
         if labels is None:
             labels = torch.full((len(paths),), -1, device=paths.device)
         capacity = self._allocate(paths)
-        draw = self._uniform if self.halflife is None else self._biased
-        slots = _latest(draw(len(paths), capacity), capacity)
+        slots = latest(self._drawn(len(paths), capacity), capacity)
         kept = (slots < capacity).nonzero().squeeze(1)
         where = self._lying(slots[kept])
         assert self._paths is not None
@@ -85,6 +89,7 @@ class Reservoir:
         self.seen += len(paths)
         if self.halflife is not None:
             self._born[where] = self.seen
+            self._mass = self._mass * 2 ** (-len(paths) / self.halflife) + len(paths)
         return self
 
     def emptied(self) -> Reservoir:
@@ -101,6 +106,87 @@ class Reservoir:
             return None
         ages = self.seen - self._born[: self._filled]
         return torch.exp2(-ages.double() / self.halflife)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The sample and where its draws stand, as tensors and plain types."""
+        parts = [] if self._paths is None else list(self[:])
+        if self._paths is not None and len(self._paths) > self._filled:
+            # A part of a tensor would be saved with all the memory that it lies in.
+            parts = [each.clone() for each in parts]
+        return {
+            "seen": self.seen,
+            "mass": self._mass,
+            "sample": parts,
+            "places": self._places,
+            "born": self._born,
+            "draws": self.generator.get_state(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> Self:
+        """Go on from what :meth:`state_dict` said; the generator is set to where it stood.
+
+        Raises:
+            ValueError: a sample that does not fit this memory; nothing is changed then.
+        """
+        fresh = self.emptied()
+        if state["sample"]:
+            paths, labels = state["sample"]
+            capacity = fresh._allocate(paths)
+            if len(paths) > capacity or len(state["places"]) != len(fresh._places):
+                raise ValueError(
+                    f"a sample of {len(paths)} paths is no sample of a reservoir of {capacity}; "
+                    "load it into one of the same max_bytes and halflife."
+                )
+            assert fresh._paths is not None
+            assert fresh._labels is not None
+            fresh._filled = len(paths)
+            fresh._paths[: len(paths)], fresh._labels[: len(paths)] = paths, labels
+            fresh._places, fresh._born = state["places"].clone(), state["born"].clone()
+        fresh.seen, fresh._mass = state["seen"], state["mass"]
+        self.generator.set_state(state["draws"])
+        vars(self).update(vars(fresh))
+        return self
+
+    def merge(self, other: Reservoir) -> Self:
+        """Take in another stream's sample, so that this is one of both streams' rows.
+
+        Every row is kept with the probability it would have had in one stream, with a halflife in
+        proportion to its weight, as if both streams ended now. Paths that stay keep their places,
+        so those held out are held out still. All is drawn from this reservoir's generator.
+
+        Raises:
+            ValueError: another memory or halflife, paths of another shape, or the same reservoir;
+                nothing is changed then.
+        """
+        limits = [(each.max_bytes, each.halflife) for each in (self, other)]
+        shapes = {r._paths.shape[1:] for r in (self, other) if r._paths is not None}
+        if other is self or limits[0] != limits[1] or len(shapes) > 1:
+            raise ValueError(
+                "two samples merge if they are of two streams, of the same max_bytes and halflife, "
+                f"and of paths of one shape; these have {limits}, shapes {list(map(list, shapes))}."
+            )
+        if other._paths is None or other._labels is None:
+            return self
+        capacity, before = self._allocate(other._paths), self._filled
+        size = min(capacity, before + len(other))
+        masses = [each.seen if self.halflife is None else each._mass for each in (self, other)]
+        counts = before, len(other)
+        taken = merged_share((masses[0], masses[1]), counts, size, self.generator)
+        leaves = torch.randperm(before, generator=self.generator)[size - taken :]
+        where = torch.cat([leaves, torch.arange(before, size)])
+        chosen = torch.randperm(len(other), generator=self.generator)[:taken]
+        assert self._paths is not None
+        assert self._labels is not None
+        self._filled, self.seen = size, self.seen + other.seen
+        for mine, theirs in ((self._paths, other._paths), (self._labels, other._labels)):
+            mine[where.to(mine.device)] = theirs[chosen.to(theirs.device)].to(mine)
+        if self.halflife is not None:
+            self._mass += other._mass
+            self._born[:before] += other.seen
+            self._born[where] = other._born[chosen] + (self.seen - other.seen)
+            free = (self._places < 0).nonzero().squeeze(1)[: size - before]
+            self._places[free] = torch.arange(before, size)
+        return self
 
     def sync(self) -> Self:
         """Share the sample among all processes of ``torch.distributed``, each by its rows seen."""
@@ -150,27 +236,11 @@ class Reservoir:
         """Paths never trained on, those among the first ``limit`` places."""
         return self[:limit][0][_FOLD - 1 :: _FOLD]
 
-    def _uniform(self, rows: int, capacity: int) -> Tensor:
-        """The place each new row draws; ``capacity`` or more means none.
-
-        The first rows fill the reservoir in order. Row number t then draws a place from 0 to t and
-        is kept if it lies within.
-        """
-        order = torch.arange(self.seen, self.seen + rows)
-        drawn = (self._random(rows) * (order + 1)).long()
-        return torch.where(order < capacity, order, drawn)
-
-    def _biased(self, rows: int, capacity: int) -> Tensor:
-        """The same with a halflife: any place, for the rows that take part."""
-        assert self.halflife is not None
-        drawn = (self._random(rows) * capacity).long()
-        share = capacity * _dying(self.halflife)
-        order = torch.arange(self.seen, self.seen + rows)
-        takes_part = (self._random(rows) < share) | (order < capacity)
-        return torch.where(takes_part, drawn, capacity)
-
-    def _random(self, rows: int) -> Tensor:
-        return torch.rand(rows, generator=self.generator, dtype=torch.float64)
+    def _drawn(self, rows: int, capacity: int) -> Tensor:
+        """The place each new row draws; ``capacity`` or more means none."""
+        if self.halflife is None:
+            return uniform_places(self.seen, rows, capacity, self.generator)
+        return biased_places(self.seen, rows, capacity, self.halflife, self.generator)
 
     def _lying(self, places: Tensor) -> Tensor:
         """Where the paths of drawn places lie: side by side, new ones behind those there are."""
@@ -190,22 +260,9 @@ class Reservoir:
             row = paths[0].numel() * paths.element_size() + integer * (1 + 2 * biased)
             capacity = max(1, self.max_bytes // row)
             if self.halflife is not None:
-                capacity = min(capacity, max(1, int(1 / _dying(self.halflife))))
+                capacity = min(capacity, max(1, int(1 / dying(self.halflife))))
             self._paths = paths.new_empty(capacity, *paths.shape[1:])
             self._labels = torch.full((capacity,), -1, device=paths.device)
             self._places = torch.full((capacity if biased else 0,), -1)
             self._born = torch.zeros_like(self._places)
         return len(self._paths)
-
-
-def _dying(halflife: float) -> float:
-    """The probability that a path does not survive a later row."""
-    return -math.expm1(-math.log(2) / halflife)
-
-
-def _latest(slots: Tensor, capacity: int) -> Tensor:
-    """Of rows of one batch that drew the same place the last one stays; the others go nowhere."""
-    order = torch.arange(len(slots))
-    chosen, which = torch.unique(slots, return_inverse=True)
-    winner = torch.full_like(chosen, -1).scatter_reduce(0, which, order, "amax")
-    return torch.where(winner[which] == order, slots, capacity)

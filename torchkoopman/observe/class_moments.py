@@ -94,7 +94,19 @@ class LabelledMoments:
         return total
 
     def merge(self, other: LabelledMoments) -> Self:
-        """Take in another stream of the same pairs, class by class."""
+        """Take in another stream of the same pairs, widths and halflife, class by class.
+
+        With a halflife each row keeps the weight it has, as if both streams ended now.
+
+        Raises:
+            ValueError: these are other moments, or the same object; nothing is changed then.
+        """
+        if other is self or (other.pairs, other.halflife) != (self.pairs, self.halflife):
+            own = "themselves" if other is self else f"{self.pairs} of halflife {self.halflife}"
+            raise ValueError(
+                f"cannot merge moments of {other.pairs} of halflife {other.halflife} into {own}."
+            )
+        self.total().merge(other.total())  # refuses other widths
         self.unlabelled.merge(other.unlabelled)
         for label, moments in other.by_class.items():
             self.by_class.setdefault(label, Moments(self.pairs)).merge(moments)
@@ -127,18 +139,15 @@ class LabelledMoments:
         return named
 
     def load(self, tensors: Mapping[str, Tensor]) -> Self:
-        """The inverse of :meth:`tensors`."""
+        """The inverse of :meth:`tensors`, which are copied; those of other pairs are refused."""
         streams: dict[str, dict[str, Tensor]] = {}
         for name, tensor in tensors.items():
             kind, rest = name.split("/", 1)
             stream, key = (kind, rest) if kind == "unlabelled" else rest.split("/", 1)
             streams.setdefault(stream, {})[key] = tensor
-        for stream, named in streams.items():
-            moments = Moments(self.pairs).load(named)
-            if stream == "unlabelled":
-                self.unlabelled = moments
-            else:
-                self.by_class[int(stream)] = moments
+        loaded = {stream: Moments(self.pairs).load(named) for stream, named in streams.items()}
+        self.unlabelled = loaded.pop("unlabelled", Moments(self.pairs))
+        self.by_class = {int(label): moments for label, moments in loaded.items()}
         return self
 
     def _fade(self, factor: float) -> None:

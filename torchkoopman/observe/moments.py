@@ -148,9 +148,10 @@ class Moments:
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
     def merge(self, other: Moments) -> Self:
-        """Take in another stream of the same pairs, as if its rows had come here."""
-        if other.pairs != self.pairs:
-            raise ValueError(f"cannot merge moments of {other.pairs} into moments of {self.pairs}.")
+        """Take in another stream of the same pairs and widths, as if its rows had come here."""
+        if other is self or other.pairs != self.pairs:
+            own = "themselves" if other is self else f"moments of {self.pairs}"
+            raise ValueError(f"cannot merge moments of {other.pairs} into {own}.")
         if other.count == 0:
             return self
         self._allocate({name: len(mean) for name, mean in other._means.items()}, other._means)
@@ -244,11 +245,15 @@ class Moments:
         }
 
     def load(self, tensors: Mapping[str, Tensor]) -> Self:
-        """The inverse of :meth:`tensors`."""
+        """The inverse of :meth:`tensors`, which are copied; those of other pairs are refused."""
+        means = {name: f"mean/{name}" for name in self.names}
+        scatters = {(a, b): f"scatter/{a}/{b}" for a, b in self.pairs}
+        some = len(tensors) > 1 or bool(tensors["count"])  # the former also where all has faded
+        if some and tensors.keys() != {"count", *means.values(), *scatters.values()}:
+            raise ValueError(f"moments of {self.pairs} cannot be loaded from {list(tensors)}.")
         self.count = _number(tensors["count"])
-        if self.count:
-            self._means = {name: tensors[f"mean/{name}"] for name in self.names}
-            self._scatters = {(a, b): tensors[f"scatter/{a}/{b}"] for a, b in self.pairs}
+        self._means = {name: tensors[key].clone() for name, key in means.items() if some}
+        self._scatters = {pair: tensors[key].clone() for pair, key in scatters.items() if some}
         return self
 
     def _allocate(self, widths: Mapping[str, int], like: Mapping[str, Tensor]) -> None:
