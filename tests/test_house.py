@@ -18,14 +18,15 @@ README = (ROOT / "README.md").read_text()
 LONGEST = 280
 
 ARROWS: dict[str, set[str]] = {
+    "storage": set(),
     "observe": set(),
     "spectra": {"observe"},
-    "koopman": {"spectra", "observe"},
-    "fitting": {"koopman", "spectra", "observe"},
+    "koopman": {"spectra", "observe", "storage"},
+    "fitting": {"koopman", "spectra", "observe", "storage"},
     "graphs": {"observe"},
     "surgery": {"graphs", "observe"},
     "scaling": {"koopman", "observe"},
-    "shipping": {"surgery", "koopman", "observe"},
+    "shipping": {"surgery", "koopman", "observe", "storage"},
     "unlearning": {"koopman", "observe"},
     "topology": {"koopman", "observe"},
     "datasets": set(),

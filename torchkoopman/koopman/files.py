@@ -13,6 +13,7 @@ from torchkoopman.koopman.surrogate import Surrogate
 from torchkoopman.observe.class_moments import LabelledMoments
 from torchkoopman.observe.moments import layer_pairs
 from torchkoopman.spectra.evidence import Evidence
+from torchkoopman.storage.whole import whole
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -41,7 +42,8 @@ def save_surrogate(surrogate: Surrogate, path: str | Path) -> Path:
         tensors |= {f"{_EVIDENCE}{name}": tensor for name, tensor in rows.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    save_file(plain, path, {_CONFIG: json.dumps(surrogate.config())})
+    with whole(path) as unfinished:
+        save_file(plain, unfinished, {_CONFIG: json.dumps(surrogate.config())})
     return path
 
 

@@ -7,9 +7,6 @@ swapped, which :func:`read_card` reads. None holds pickled code.
 
 from __future__ import annotations
 
-import contextlib
-import os
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,10 +16,9 @@ from torchkoopman.shipping.card import SUFFIXES, card_of, read_card
 from torchkoopman.shipping.files import load, save_weights
 from torchkoopman.shipping.onnx_programs import check_installed, save_onnx
 from torchkoopman.shipping.programs import capture, save_program
+from torchkoopman.storage.whole import whole
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from torchkoopman.observe.example import ExampleInputs
     from torchkoopman.shipping.axes import Axes
 
@@ -75,7 +71,7 @@ def export(
     _check(model, path)
     model = getattr(model, "_orig_mod", model)  # what torch.compile was given
     card = card_of(model)
-    with _unfinished(path) as unfinished:
+    with whole(path) as unfinished:
         if path.suffix == ".safetensors":
             save_weights(model, unfinished, card)
         else:
@@ -99,13 +95,3 @@ def _check(model: nn.Module, path: Path) -> None:
         raise FileNotFoundError(f"export() found no folder {str(path.parent)!r}; make it first.")
     if path.suffix == ".onnx":
         check_installed()
-
-
-@contextlib.contextmanager
-def _unfinished(path: Path) -> Iterator[Path]:
-    """A path to write to; what is there at the end without an error goes to ``path``'s folder."""
-    with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
-        yield Path(folder) / path.name
-        # The program last: who finds it finds the weights beside it.
-        for written in sorted(Path(folder).iterdir(), key=lambda file: file.name == path.name):
-            os.replace(written, path.parent / written.name)

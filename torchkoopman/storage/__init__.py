@@ -1,0 +1,1 @@
+"""Storage: files that are whole, say what they are, and are checked before anything is believed."""
