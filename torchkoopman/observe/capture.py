@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -73,10 +73,11 @@ class PositionSample:
     """
 
     def __init__(self, limit: int | None, generator: torch.Generator, thin: bool) -> None:
+        self.count = -1
+        """Positions of the layers, sampled or not; -1 before the first is read."""
         self._limit = limit
         self._generator = generator
         self._thin = thin
-        self._count: int | None = None
         self._indices: Tensor | None = None
 
     def of(self, values: Tensor, owner: str) -> Tensor:
@@ -85,13 +86,13 @@ class PositionSample:
         Raises:
             ValueError: ``values`` has another number of positions than the first layer.
         """
+        if self.count < 0:
+            self._draw(values.shape[1])
         if self._limit is None:
             return values
-        if self._count is None:
-            self._draw(values.shape[1])
-        if values.ndim < 2 or values.shape[1] != self._count:
+        if values.ndim < 2 or values.shape[1] != self.count:
             raise ValueError(
-                f"{owner} has shape {tuple(values.shape)}, but the first layer has {self._count} "
+                f"{owner} has shape {tuple(values.shape)}, but the first layer has {self.count} "
                 f"positions, so positions={self._limit} cannot take the same ones of both. Choose "
                 "layers of one resolution, or flatten the positions into the features with "
                 "layout='b ... -> b 1 (...)'."
@@ -108,7 +109,7 @@ class PositionSample:
         return self._indices.to(device, non_blocking=True).expand(batch, -1)
 
     def _draw(self, count: int) -> None:
-        self._count = count
+        self.count = count
         if self._limit is not None and count > self._limit:
             device = self._generator.device
             order = torch.randperm(count, generator=self._generator, device=device)
@@ -156,7 +157,10 @@ class Reader:
         when: When,
         positions: int | None,
         generator: torch.Generator,
+        attention_mask: bool = True,
     ) -> None:
+        self.masks = attention_mask
+        """Whether the model's own attention mask is taken."""
         self._outputs = outputs
         self._patterns = layouts
         self._when = when
@@ -173,9 +177,7 @@ class Reader:
         """The positions for one forward pass, drawn when its first layer is read."""
         return PositionSample(self._positions, self._generator, thin)
 
-    def read(
-        self, layer: str, call: str, output: object, sample: PositionSample, masked: bool
-    ) -> Reading | str:
+    def read(self, layer: str, call: str, output: object, sample: PositionSample) -> Reading | str:
         """A reading of a layer's output, or in a word why there is none.
 
         Args:
@@ -183,7 +185,6 @@ class Reader:
             call: ``"name#k"``, k counting its calls within this forward pass.
             output: what it returned.
             sample: of the positions in this forward pass.
-            masked: whether a mask says which rows of this forward pass count.
         """
         if is_tracing() or is_traced(output):
             return "traced"
@@ -200,9 +201,6 @@ class Reader:
             known = view is not None and (found is tensor or view.function is not None)
             if view is None or not known or shape != tensor.shape:
                 pattern = self._patterns.get(call, self._patterns.get(layer))
-                view = View.onto(tensor, output, choice, pattern, layer, masked)
-                self._views[call] = tensor.shape, view
-            elif view.masked != masked:
-                view = replace(view, masked=masked)
+                view = View.onto(tensor, output, choice, pattern, layer)
                 self._views[call] = tensor.shape, view
             return Reading.of(tensor, view, sample, layer)

@@ -17,6 +17,7 @@ from torchkoopman.observe.capture import (
     is_tracing,
     plain_modes,
 )
+from torchkoopman.observe.masks import ARGUMENT
 from torchkoopman.observe.passes import Forward, Passes
 from torchkoopman.observe.report import Ledger
 from torchkoopman.observe.selection import common_ancestors
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
     from torchkoopman.observe.report import ProbeReport
     from torchkoopman.observe.selection import Selected
+    from torchkoopman.observe.views import View
 
 
 class Companions(threading.local):
@@ -92,6 +94,8 @@ class Pairing:
                     "traced" if is_tracing() else self._reader.passes_over(module),
                 )
                 self._passes.begin(forward)
+            if self._reader.masks and forward.skip is None:
+                forward.mask.offer(module, args, kwargs)
             forward.around.append((depth, module))
 
     def leave(self, name: str, module: nn.Module, args: tuple[Any, ...], output: object) -> None:
@@ -135,9 +139,7 @@ class Pairing:
         chosen = self.selected[name].calls
         if chosen is not None and call not in chosen:
             return
-        reading = forward.skip or self._reader.read(
-            name, stream, output, forward.sample, self.with_pass.mask is not None
-        )
+        reading = forward.skip or self._reader.read(name, stream, output, forward.sample)
         with self._lock:
             if isinstance(reading, Reading):
                 forward.readings[name, call] = reading
@@ -186,18 +188,22 @@ class Pairing:
             self._check_width(stream, reading.state.shape[-1])
         device = next(iter(readings.values())).state.device
         with plain_modes(device.type, grad=True):
-            mask = _ordinary(self.with_pass.mask, device)
-            batch = len(next(iter(readings.values())).state)
+            batch, positions = len(next(iter(readings.values())).state), forward.sample.count
+            own = self.with_pass.mask
+            mask = _ordinary(forward.mask.of(batch, positions) if own is None else own, device)
+            views = (_view(each, masked=mask is not None) for each in readings.values())
             trajectory = Trajectory(
                 {stream: reading.state for stream, reading in readings.items()},
                 _ordinary(self.with_pass.labels, device),
                 None if mask is None else forward.sample.of(mask.bool(), "the mask"),
-                {stream: reading.view for stream, reading in readings.items()},
+                dict(zip(readings, views, strict=True)),
                 forward.inputs,
                 forward.sample.chosen(batch, device),
             )
             trajectory = self._without_bad_rows(trajectory, readings)
-            self.ledger.record(trajectory, readings)
+            source = "probe.mask" if own is not None else ARGUMENT if mask is not None else ""
+            aside = forward.mask.aside if own is None else ""
+            self.ledger.record(trajectory, readings, source, aside)
             for listener in self.listeners:
                 listener(trajectory)
 
@@ -229,6 +235,12 @@ class Pairing:
 def looks_along(listener: Callable[[Trajectory], object]) -> bool:
     """Whether a listener needs all positions, rows or not; ``contextual = False`` says no."""
     return bool(getattr(getattr(listener, "__self__", listener), "contextual", True))
+
+
+def _view(reading: Reading, *, masked: bool) -> View:
+    """How a layer was read, and whether a mask said which of its rows count."""
+    view = reading.view
+    return view if view.masked == masked else replace(view, masked=masked)
 
 
 def _ordinary(tensor: Tensor | None, device: torch.device) -> Tensor | None:

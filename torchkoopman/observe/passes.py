@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
+from torchkoopman.observe.masks import ModelMask
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import FrameType
@@ -34,6 +36,8 @@ class Forward:
     inputs: tuple[InputSpec, ...]
     skip: str | None
     """Why none of its layers shall be read, if so."""
+    mask: ModelMask = field(default_factory=ModelMask)
+    """That of the model's own arguments."""
     calls: Counter[str] = field(default_factory=Counter)
     readings: dict[tuple[str, int], Reading] = field(default_factory=dict)
     skipped: bool = False

@@ -50,6 +50,7 @@ def attach(
     when: When = "always",
     positions: int | None = None,
     generator: torch.Generator | None = None,
+    attention_mask: bool = True,
 ) -> Probe:
     """Hook the chosen layers; every forward pass becomes one trajectory, streamed to listeners.
 
@@ -79,6 +80,10 @@ def attach(
             (``Trajectory.chosen``).
         generator: where these positions come from; by default the probe's own, seeded with 0, so
             that global random state is never touched.
+        attention_mask: take the model's own: where it is called with an ``attention_mask`` of shape
+            ``(batch, positions)``, 0 and 1 or bool, positions with 0 do not count. Behind a cache
+            these are its columns for the new positions. :meth:`Probe.mask` comes before it; the
+            report tells how many rows count, and why a mask was left aside.
 
     Raises:
         ValueError: a layer that does not exist, is compiled, in an ``nn.DataParallel``, or meant
@@ -102,6 +107,7 @@ def attach(
         when,
         positions,
         generator or torch.Generator().manual_seed(0),
+        attention_mask,
     )
     return Probe(model, selected, reader)
 
@@ -175,8 +181,8 @@ class Probe:
     def mask(self, mask: Tensor) -> AbstractContextManager[None]:
         """Which rows count in the forward passes inside: shape ``(batch, positions)``.
 
-        True or 1 counts, False or 0 is padding: an attention mask as tokenizers give it. It goes
-        with the passes of the thread that opens the context.
+        True or 1 counts, False or 0 is padding. It takes the place of the model's own
+        ``attention_mask``, and goes with the passes of the thread that opens the context.
         """
         _check_integers("mask", mask, "True or 1 where a row counts, shape (batch, positions)")
         return self._accompanied("mask", mask)

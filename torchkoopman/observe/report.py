@@ -80,6 +80,14 @@ class ProbeReport:
     """Modules from which somebody else removed the probe's hooks; ``""`` is the model."""
     never_fired: tuple[str, ...]
     """Layers that have not run so far."""
+    positions: int = 0
+    """Positions of all samples passed on, sampled ones where ``positions`` was given, whether they
+    count or not."""
+    masks: Mapping[str, int] = field(default_factory=dict)
+    """Who said which of them count → in how many trajectories: ``probe.mask``, or
+    ``attention_mask``, the model's own."""
+    masks_aside: Mapping[str, int] = field(default_factory=dict)
+    """Why an ``attention_mask`` of the model was not taken → in how many trajectories."""
 
     def __str__(self) -> str:
         lines = [
@@ -88,8 +96,11 @@ class ProbeReport:
             f"{self.dropped_rows} rows dropped because not finite"
         ]
         skipped = ", ".join(f"{count} {reason}" for reason, count in self.skipped.items())
+        aside = self.masks_aside.items()
         for title, text in (
             ("skipped layer calls", skipped),
+            ("rows counted", self._counted()),
+            ("attention_mask left aside", "; ".join(f"{k}×, {why}" for why, k in aside)),
             ("never fired", ", ".join(map(repr, self.never_fired))),
             ("lost hooks on", ", ".join(map(repr, self.lost_hooks))),
         ):
@@ -105,6 +116,14 @@ class ProbeReport:
                 f"state {shape}, {output}layout {stream.layout!r}"
             )
         return "\n".join(lines)
+
+    def _counted(self) -> str:
+        if not self.masks or not self.streams:
+            return ""
+        said = ", ".join(
+            f"{source} in {count} trajectories" for source, count in self.masks.items()
+        )
+        return f"{self.streams[0].rows} of {self.positions} positions, by {said}"
 
 
 @dataclass
@@ -128,13 +147,33 @@ class Ledger:
         self.fired: set[str] = set()
         self.reads: Counter[str] = Counter()
         self.dropped = Count()
+        self.positions = 0
+        self.masks: Counter[str] = Counter()
+        self.masks_aside: Counter[str] = Counter()
         self.streams: dict[str, StreamLedger] = {}
 
-    def record(self, trajectory: Trajectory, readings: Mapping[str, Reading]) -> None:
-        """Count a trajectory that is about to be passed on; the first one fixes the streams."""
+    def record(
+        self,
+        trajectory: Trajectory,
+        readings: Mapping[str, Reading],
+        mask_from: str = "",
+        mask_aside: str = "",
+    ) -> None:
+        """Count a trajectory that is about to be passed on; the first one fixes the streams.
+
+        Args:
+            trajectory: with its mask, if it has one.
+            readings: of its layers.
+            mask_from: who said which positions count; empty for nobody.
+            mask_aside: why a mask of the model was not taken; empty without one.
+        """
+        self.masks.update([mask_from] if mask_from else [])
+        self.masks_aside.update([mask_aside] if mask_aside else [])
         mask, chosen = trajectory.mask, trajectory.chosen
-        rows: int | Tensor = trajectory.batch * trajectory.positions
-        if mask is not None or chosen is not None:
+        each = trajectory.positions if chosen is None else chosen.shape[1]
+        rows: int | Tensor = trajectory.batch * each
+        self.positions += trajectory.batch * each
+        if mask is not None:
             rows = trajectory.counted().sum()
         self.trajectories += 1
         for layer, reading in readings.items():
@@ -169,4 +208,7 @@ class Ledger:
             int(self.dropped),
             lost_hooks,
             tuple(mark for mark in self.required if mark not in self.fired),
+            self.positions,
+            dict(self.masks),
+            dict(self.masks_aside),
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from torchkoopman.observe.outputs import OutputChoice
     from torchkoopman.observe.probes import Listener, Probe
+    from torchkoopman.observe.report import ProbeReport
     from torchkoopman.observe.selection import Layers
     from torchkoopman.observe.views import LayoutOption, OutputOption, View
 
@@ -74,12 +76,13 @@ class Watch:
             with torch.no_grad(), probe.stream_to(listener):
                 for batch in batches:
                     self._run(batch, probe)
+            _warn_of_padding(probe.report())
         finally:
             for module, training in modes.items():
                 module.training = training
 
     def _run(self, batch: Any, probe: Probe) -> None:
-        """One forward pass, with labels and mask where the batch has them."""
+        """One forward pass, with labels where the batch has them; hooks see the model's mask."""
         args, kwargs, labels = _parts(batch)
         with ExitStack() as stack:
             if labels is not None:
@@ -87,8 +90,6 @@ class Watch:
             if self.forward is not None:
                 self.forward(self.model, batch)
                 return
-            if isinstance(kwargs.get("attention_mask"), Tensor):
-                stack.enter_context(probe.mask(kwargs["attention_mask"]))
             device = next((tensor.device for tensor in self.model.parameters()), None)
             to = partial(_moved, device=device)
             self.model(*map(to, args), **{name: to(value) for name, value in kwargs.items()})
@@ -135,6 +136,19 @@ def read_again(
         if pattern is not None:
             layouts[layer] = pattern
     return outputs, layouts
+
+
+def _warn_of_padding(report: ProbeReport) -> None:
+    """Say that padding counts, where a mask was given that could not be taken."""
+    if report.masks_aside and any(stream.shape[1] > 1 for stream in report.streams):
+        whys = "; ".join(report.masks_aside)
+        warnings.warn(
+            f"the model's attention_mask was left aside in {sum(report.masks_aside.values())} of "
+            f"{report.trajectories} forward passes, so all positions counted there, padding "
+            f"included: {whys}. Give a mask of shape (batch, positions), 0 and 1, to probe.mask().",
+            RuntimeWarning,
+            stacklevel=4,
+        )
 
 
 def batches_in(loader: Iterable[Any], epochs: int) -> int | None:

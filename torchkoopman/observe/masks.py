@@ -1,0 +1,81 @@
+"""Masks: which positions count, as the model's own ``attention_mask`` says it."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from torchkoopman.observe.capture import is_traced
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import nn
+
+ARGUMENT = "attention_mask"
+_DECODES = ("decoder_input_ids", "decoder_attention_mask")
+"""A forward with one of these has two sequences, and its attention mask is the encoder's."""
+
+
+class ModelMask:
+    """The attention mask that a model was given in one forward pass.
+
+    Of the modules around all layers, from the model down to the lowest, the innermost that is given
+    a mask of two axes decides: a decoder's own comes before that of the model around it.
+    """
+
+    def __init__(self) -> None:
+        self.aside = ""
+        """Why there was a mask that was not taken; empty if that is not so."""
+        self._mask: Tensor | None = None
+        self._past: int | None = None
+
+    def offer(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        """Look at what a module is called with."""
+        mask = kwargs.get(ARGUMENT)
+        if mask is None and len(args) < 2:
+            return
+        names = list(inspect.signature(module.forward).parameters)
+        given = {**dict(zip(names, args, strict=False)), **kwargs}
+        mask = given.get(ARGUMENT)
+        two = [name for name in _DECODES if name in names]
+        if two and self._mask is None:
+            self.aside = f"{type(module).__name__} has {two[0]!r} too, so it is the encoder's"
+        if two or not isinstance(mask, Tensor) or is_traced(mask):
+            return
+        if mask.ndim == 2:
+            self._mask, self._past = mask.detach().clone(), _past(given.get("past_key_values"))
+            self.aside = ""
+        elif self._mask is None:
+            self.aside = f"it has {mask.ndim} axes"
+
+    def of(self, batch: int, positions: int) -> Tensor | None:
+        """The mask of the states' positions, bool, ``(batch, positions)``; None if there is none.
+
+        Behind a cache of earlier positions these are the columns after it.
+        """
+        mask = self._mask
+        if mask is None:
+            return None
+        rows, columns = mask.shape
+        first = 0 if columns == positions else self._past
+        if rows != batch or first is None or columns < first + positions:
+            shape = f"({batch}, {positions})"
+            self.aside = f"its shape is {tuple(mask.shape)}, that of the states {shape}"
+            return None
+        mask = mask[:, first : first + positions]
+        if mask.is_floating_point() and not ((mask == 0) | (mask == 1)).all():
+            self.aside = "it holds other numbers than 0 and 1"
+            return None
+        return mask.bool()
+
+
+def _past(cache: Any) -> int | None:
+    """Positions that a key-value cache holds; None without one."""
+    if hasattr(cache, "get_seq_length"):
+        return int(cache.get_seq_length())
+    if isinstance(cache, tuple | list) and cache and isinstance(cache[0], tuple | list):
+        return int(cache[0][0].shape[-2])
+    return None
