@@ -13,8 +13,11 @@ from torch import Tensor
 import torchkoopman as tk
 from torchkoopman.observe.class_moments import LabelledMoments
 from torchkoopman.observe.moments import Moments, layer_pairs
+from torchkoopman.observe.processes import Processes, initialised
+from torchkoopman.observe.totals import labelled_total_of, total_of
 from torchkoopman.observe.trajectory import Trajectory
 
+WIDTHS = {"0": 4, "1": 4, "2": 4}
 PAIRS = layer_pairs(("0", "1", "2"), "all")
 
 
@@ -50,7 +53,9 @@ def moments(rows: Tensor, rank: int) -> dict[str, Tensor]:
     found = Moments(PAIRS)
     for part in batches(rows):
         found.update(trajectory(part).rows())
-    return found.sync().tensors()
+    if initialised():
+        found = total_of(found, WIDTHS, Processes(), torch.device("cpu"))
+    return found.tensors()
 
 
 def labelled(rows: Tensor, rank: int) -> dict[str, Tensor]:
@@ -58,7 +63,8 @@ def labelled(rows: Tensor, rank: int) -> dict[str, Tensor]:
     for part in batches(rows):
         found.update(trajectory(part).rows(), trajectory(part).row_labels())
         found.update({name: value + 1 for name, value in trajectory(part).rows().items()})
-    found.sync()
+    if initialised():
+        found = labelled_total_of(found, range(3), WIDTHS, Processes(), torch.device("cpu"))
     total = found.total().tensors()
     return found.tensors() | {f"total/{name}": tensor for name, tensor in total.items()}
 

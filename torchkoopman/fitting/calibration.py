@@ -6,10 +6,14 @@ from typing import TYPE_CHECKING
 
 from torchkoopman.koopman.coordinates import CoordinateOptions, Coordinates, layer_coordinates
 from torchkoopman.observe.moments import Moments
+from torchkoopman.observe.totals import total_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    import torch
+
+    from torchkoopman.observe.processes import Processes
     from torchkoopman.observe.trajectory import Trajectory
 
 
@@ -29,13 +33,21 @@ class Calibration:
         self.rows = rows
         """Rows to wait for; None: ten per feature of the widest layer, at least 2 000."""
         self.held: list[Trajectory] = []
+        self.waits = False
+        """Whether to hold back all rows, however many, until processes choose together."""
 
     def add(self, trajectory: Trajectory) -> bool:
         """Hold a trajectory back; True once there are enough."""
         self.held.append(trajectory)
+        return self.enough() and not self.waits
+
+    def enough(self, processes: int = 1) -> bool:
+        """Whether so many processes have enough rows, if each has as many as this one."""
+        if not self.held:
+            return False
         held = sum(len(part.flatten(next(iter(part.states.values())))) for part in self.held)
-        widest = max(state.shape[-1] for state in trajectory.states.values())
-        return held >= (max(2000, 10 * widest) if self.rows is None else self.rows)
+        widest = max(state.shape[-1] for state in self.held[-1].states.values())
+        return processes * held >= (max(2000, 10 * widest) if self.rows is None else self.rows)
 
     def finish(
         self, sample: Trajectory | None = None
@@ -46,14 +58,46 @@ class Calibration:
         if there were rows enough.
         """
         known = self.held if sample is None else [sample]
-        layers = known[0].layers
+        moments = self._moments(known[0].layers, known)
+        frames = self._chosen(moments, known[0].layers, known[0].dtype)
+        return frames, self.released()
+
+    def together(
+        self,
+        layers: Sequence[str],
+        widths: Mapping[str, int],
+        precision: torch.dtype,
+        processes: Processes,
+    ) -> list[Coordinates]:
+        """Coordinates from the rows that all processes hold back; the same in all of them.
+
+        Raises:
+            ValueError: too few rows, in all processes.
+        """
+        own = self._moments(layers, self.held)
+        moments = total_of(own, widths, processes, processes.device)
+        frames: list[Coordinates] = processes.told(
+            lambda: self._chosen(moments, layers, precision), 0
+        )
+        return frames
+
+    def released(self) -> list[Trajectory]:
+        """The trajectories held back, which are let go."""
+        held, self.held = self.held, []
+        return held
+
+    def _moments(self, layers: Sequence[str], known: Sequence[Trajectory]) -> Moments:
+        """What coordinates are chosen from."""
         moments = Moments([*((a, a) for a in layers), *((a, layers[-1]) for a in layers[:-1])])
         for trajectory in known:
             moments.update(trajectory.rows())
-        require_rows(moments.count, max(state.shape[-1] for state in known[0].states.values()))
-        frames = layer_coordinates(moments, layers, self.options)
-        held, self.held = self.held, []
-        return [frame.to(known[0].dtype) for frame in frames], held
+        return moments
+
+    def _chosen(
+        self, moments: Moments, layers: Sequence[str], precision: torch.dtype
+    ) -> list[Coordinates]:
+        require_rows(moments.count, max(map(moments.features, layers)) if moments.count else 0)
+        return [frame.to(precision) for frame in layer_coordinates(moments, layers, self.options)]
 
 
 def require_rows(rows: float, unknowns: int, remedy: str = "") -> None:

@@ -5,14 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol, Self
 
-import torch
-import torch.distributed as dist
-
 from torchkoopman.fitting.calibration import require_rows
 from torchkoopman.fitting.dynamics import check_dynamics, closed_form
-from torchkoopman.fitting.outliers import Sizes
 from torchkoopman.fitting.quality import unexplained
-from torchkoopman.fitting.replay import Reservoir
+from torchkoopman.fitting.streams import Streams
 from torchkoopman.koopman.coordinates import check_frames, resolve_frames
 from torchkoopman.koopman.operators import Dense
 from torchkoopman.koopman.regression import pool
@@ -27,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from contextlib import AbstractContextManager
 
+    import torch
     from torch import Tensor
 
     from torchkoopman.fitting.dynamics import Dynamics
@@ -34,14 +31,6 @@ if TYPE_CHECKING:
     from torchkoopman.koopman.observables import Dictionary
     from torchkoopman.observe.moments import Moments, PairKind
     from torchkoopman.observe.trajectory import Trajectory
-
-_SAMPLE_BYTES = 8 * 2**20
-"""Memory of the sample of rows that judges what was fitted: thousands of rows at usual widths."""
-
-NO_DATA = (
-    "the fitter has seen no data yet. Stream to it first: `with tk.attach(model, layers) as probe: "
-    "probe.stream_to(fitter); model(x)`, or call fitter.update(trajectory)."
-)
 
 
 class Fitter(Protocol):
@@ -57,7 +46,7 @@ class Fitter(Protocol):
         ...
 
 
-class ClosedForm:
+class ClosedForm(Streams):
     """A fitter whose operator is a regression on moments of latent states."""
 
     contextual = False
@@ -79,14 +68,7 @@ class ClosedForm:
         self.frames = frames
         self.dynamics = dynamics
         self.ridge = ridge
-        self.halflife = check_halflife(halflife)
-        self.pairs: PairKind = pairs
-        self._span: Span | None = None
-        self._moments = LabelledMoments(())
-        self._sample = self._begun()
-        self._sizes = Sizes()
-        self._latest: Trajectory | None = None
-        self._precision = torch.float32
+        super().__init__(pairs, check_halflife(halflife))
 
     def update(self, trajectory: Trajectory) -> Self:
         """Learn from one trajectory, in the states' own precision whatever runs around it.
@@ -103,8 +85,7 @@ class ClosedForm:
 
     def reset(self) -> Self:
         """Forget all data, the layers followed included; what the fitter was made with stays."""
-        self._span, self._latest, self._precision = None, None, torch.float32
-        self._moments, self._sample, self._sizes = LabelledMoments(()), self._begun(), Sizes()
+        self._begin()
         return self
 
     @property
@@ -127,73 +108,9 @@ class ClosedForm:
         device = "cpu" if self._latest is None else self._latest.device.type
         return plain_modes(device, grad=False)
 
-    def sync(self) -> Self:
-        """Merge what all processes of ``torch.distributed`` have streamed, in place.
-
-        Shards may be uneven, and a process that saw nothing takes part. Afterwards all processes
-        have the same surrogate, without a quality of its latest batch.
-
-        Raises:
-            ValueError: processes followed different layers, or measured different observables.
-        """
-        if not (dist.is_available() and dist.is_initialized()):
-            return self
-        mine = (self._span, self._precision, self._fingerprint())
-        others = [mine] * dist.get_world_size()
-        dist.all_gather_object(others, mine)
-        if len({fingerprint for _, _, fingerprint in others}) > 1:
-            raise ValueError(
-                "processes measure different observables, so their moments cannot be merged; call "
-                "calibrate(trajectory) with the same trajectory in every process before streaming."
-            )
-        known = [(span, precision) for span, precision, _ in others if span is not None]
-        if not known:
-            raise ValueError(NO_DATA)
-        if len({span.layers for span, _ in known}) > 1:
-            raise ValueError(f"processes follow different layers: {[s.layers for s, _ in known]}.")
-        if self._span is None:
-            self._open(known[0][0])
-        self._precision = known[0][1]
-        self._moments.sync()
-        self._sample.sync()
-        self._latest = None
-        return self
-
     def _fit(self, span: Span, dynamics: Dynamics) -> Surrogate:
         """The surrogate over a span, from the moments streamed until now."""
         raise NotImplementedError
-
-    def _open(self, span: Span) -> None:
-        """Begin the moments of a span, and the sample of its rows."""
-        self._span, self._sample = span, self._begun()
-        self._moments = LabelledMoments(layer_pairs(span.layers, self.pairs), self.halflife)
-
-    def _begun(self) -> Reservoir:
-        """An empty sample."""
-        return Reservoir(_SAMPLE_BYTES, torch.Generator().manual_seed(0), self.halflife)
-
-    def _take(self, values: Mapping[str, Tensor], labels: Tensor | None) -> None:
-        """Take rows into the moments, and some of them into the sample."""
-        self._moments.update(values, labels)
-        self._sample.add(torch.cat(list(values.values()), 1)[:, None])
-
-    def _sampled(self) -> dict[str, Tensor]:
-        """Layer → its part of the sampled rows, ``(rows, features)``."""
-        if not len(self._sample):
-            return {}
-        layers, total = self._following().layers, self._moments.total()
-        widths = [total.features(layer) for layer in layers]
-        paths, _ = self._sample[:]
-        return dict(zip(layers, torch.split(paths[:, 0], widths, 1), strict=True))
-
-    def _fingerprint(self) -> str:
-        """Equal for fitters whose moments are of the same functions."""
-        return ""
-
-    def _following(self) -> Span:
-        if self._span is None:
-            raise ValueError(NO_DATA)
-        return self._span
 
     def _between(self, start: str, end: str) -> Span:
         """The span between two of the layers followed, if their moments were kept."""
@@ -204,7 +121,7 @@ class ClosedForm:
                 f"between({start!r}, {end!r}) takes two of the layers {span.layers}, the earlier "
                 "one first."
             )
-        if (start, end) not in self._moments.pairs:
+        if (start, end) not in self._own.pairs:
             raise ValueError(
                 f"moments between {start!r} and {end!r} were not kept (pairs={self.pairs!r}); make "
                 "the fitter with pairs='all'."

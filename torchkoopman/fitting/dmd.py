@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from torchkoopman.fitting.calibration import same_layers
 from torchkoopman.fitting.closed_form import ClosedForm
+from torchkoopman.fitting.streams import NO_DATA
 from torchkoopman.koopman.coordinates import (
     CoordinateOptions,
     Coordinates,
@@ -19,12 +20,15 @@ from torchkoopman.koopman.regression import least_ridge
 from torchkoopman.koopman.span import Span
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from torch import Tensor
 
     from torchkoopman.fitting.dynamics import Dynamics
     from torchkoopman.koopman.coordinates import Frames
     from torchkoopman.koopman.surrogate import Surrogate
     from torchkoopman.observe.moments import Moments, PairKind
+    from torchkoopman.observe.processes import Processes
     from torchkoopman.observe.trajectory import Trajectory
 
 
@@ -89,6 +93,27 @@ class DMDFitter(ClosedForm):
 
     def _default_ridge(self, pair: Moments, precision: torch.dtype) -> float:
         return least_ridge(pair.features("start"), precision)
+
+    def _options(self) -> dict[str, Any]:
+        return {**super()._options(), "rank": self.rank, "delays": self.delays}
+
+    def _measured(self) -> dict[str, Any]:
+        known = self._moments.count > 0
+        return {
+            "widths": self._widths() if known else None,
+            "dtype": str(self._precision) if known else None,
+            "calibration": None,
+        }
+
+    def _united(
+        self, processes: Processes, said: Sequence[Mapping[str, Any]], agreed: Mapping[str, Any]
+    ) -> tuple[torch.device, dict[str, int]]:
+        if agreed["widths"] is None:
+            raise ValueError(NO_DATA)
+        layers, total = self._following().layers, self._moments.total()
+        self._precision = getattr(torch, agreed["dtype"].removeprefix("torch."))
+        device = total.mean(layers[0]).device if total.count else processes.device
+        return device, agreed["widths"]
 
     def _widths(self) -> dict[str, int]:
         total = self._moments.total()

@@ -3,28 +3,29 @@
 from __future__ import annotations
 
 import copy
-import hashlib
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
-import torch.distributed as dist
 
 from torchkoopman.fitting.calibration import MASSIVE, Calibration, same_layers
-from torchkoopman.fitting.closed_form import NO_DATA, ClosedForm
+from torchkoopman.fitting.closed_form import ClosedForm
 from torchkoopman.fitting.drift import Renewal
+from torchkoopman.fitting.streams import NO_DATA
 from torchkoopman.koopman.coordinates import CoordinateOptions, Coordinates
 from torchkoopman.koopman.observables import Dictionary
 from torchkoopman.koopman.parts import Part, RandomFeatures, as_parts
 from torchkoopman.koopman.regression import best_ridge
 from torchkoopman.koopman.span import Span
+from torchkoopman.observe.processes import digest
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from torchkoopman.fitting.dynamics import Dynamics
     from torchkoopman.koopman.coordinates import Frames
     from torchkoopman.koopman.surrogate import Surrogate
     from torchkoopman.observe.moments import Moments, PairKind
+    from torchkoopman.observe.processes import Processes
     from torchkoopman.observe.trajectory import Trajectory
 
 
@@ -117,8 +118,9 @@ class EDMDFitter(ClosedForm):
     def calibrate(self, sample: Trajectory | None = None) -> Self:
         """Fix coordinates and random features now, from ``sample`` or from what came until now.
 
-        The sample itself does not enter the fit. In a distributed run call this with the same
-        sample in every process: moments of different observables cannot be merged.
+        The sample itself does not enter the fit. Of many processes call this in each with the same
+        sample, or :meth:`sync` before the first of them has rows enough to calibrate itself:
+        moments of different observables cannot be merged.
 
         Raises:
             RuntimeError: the fitter is calibrated already.
@@ -136,22 +138,20 @@ class EDMDFitter(ClosedForm):
             if self._renewal is not None:
                 self._renewal.pinned = True
         frames, held = self._calibration.finish(sample)
-        device, precision = frames[0].weight.device, frames[0].weight.dtype
-        dictionary = Dictionary(copy.deepcopy(self._parts)).build(frames[0].size, self._generator)
-        self._frames, self._dictionary = frames, dictionary.to(device, precision)
+        self._frames, self._dictionary = frames, self._built(frames, self._generator)
         for trajectory in held:
             self._stream(trajectory)
         return self
 
     def _renew(self, renewal: Renewal) -> None:
         """Calibrate again, and stream the latest rows into moments of the new observables."""
-        before = self._frames, self._dictionary, self._moments, self._sample
+        before = self._frames, self._dictionary, self._own, self._drawn
         self._frames, self._calibration.held = [], renewal.window.held
         self._open(self._following())
         try:
             self.calibrate()
         except ValueError as error:  # a layer that is constant now
-            self._frames, self._dictionary, self._moments, self._sample = before
+            self._frames, self._dictionary, self._own, self._drawn = before
             self._calibration.held, renewal.hindrance = [], str(error)
         else:
             renewal.renewed()
@@ -159,14 +159,15 @@ class EDMDFitter(ClosedForm):
     def _fit(self, span: Span, dynamics: Dynamics) -> Surrogate:
         if not self._frames:
             self.calibrate()
-        if self._moments.count == 0:
+        moments = self._moments
+        if moments.count == 0:
             raise ValueError(NO_DATA)
         layers = self._following().layers
         frames = [self._frames[layers.index(layer)] for layer in span.layers]
         frames, dictionary = copy.deepcopy((frames, self._dictionary))
         notes = () if self._renewal is None else self._renewal.notes()
         rows = self._sampled()
-        return self._solve("edmd", span, frames, dictionary, self._moments, rows, dynamics, notes)
+        return self._solve("edmd", span, frames, dictionary, moments, rows, dynamics, notes)
 
     def _default_ridge(self, pair: Moments, precision: torch.dtype) -> float:
         return best_ridge(pair, precision)
@@ -175,15 +176,73 @@ class EDMDFitter(ClosedForm):
         layers = self._following().layers
         return {layer: f.features for layer, f in zip(layers, self._frames, strict=True)}
 
-    def _fingerprint(self) -> str:
-        """A digest of coordinates and dictionary; before calibration no two are equal."""
-        if not self._frames:
-            return f"uncalibrated {dist.get_rank()}"
-        digest = hashlib.sha256()
-        for module in (*self._frames, self._dictionary):
-            for tensor in module.state_dict().values():
-                digest.update(tensor.cpu().numpy().tobytes())
-        return digest.hexdigest()
+    def _options(self) -> dict[str, Any]:
+        options, parts = self._calibration.options, as_parts(self._parts)
+        return {
+            **super()._options(),
+            "rank": options.rank,
+            "calibration": self._calibration.rows,
+            "observables": [(type(part).__name__, part.config()) for part in parts],
+        }
+
+    def _measured(self) -> dict[str, Any]:
+        known: dict[str, Any] = {"widths": None, "dtype": None, "calibration": None}
+        if self._frames:
+            known["widths"], known["dtype"] = self._widths(), str(self._frames[0].weight.dtype)
+            parts = (*self._frames, self._dictionary)
+            known["calibration"] = digest(
+                *(t for part in parts for t in part.state_dict().values())
+            )
+        elif self._calibration.held:
+            first = self._calibration.held[0]
+            known["widths"] = {layer: state.shape[-1] for layer, state in first.states.items()}
+            known["dtype"] = str(first.dtype)
+        return known
+
+    def _united(
+        self, processes: Processes, said: Sequence[Mapping[str, Any]], agreed: Mapping[str, Any]
+    ) -> tuple[torch.device, dict[str, int]]:
+        calibrated = [rank for rank, each in enumerate(said) if each["calibration"] is not None]
+        if len(calibrated) < processes.size:
+            self._calibrate_with(processes, calibrated, agreed)
+        latent = self._dictionary.latent
+        layers = self._following().layers
+        return self._frames[0].weight.device, dict.fromkeys(layers, latent)
+
+    def _calibrate_with(
+        self, processes: Processes, calibrated: Sequence[int], agreed: Mapping[str, Any]
+    ) -> None:
+        """Take over the coordinates of others, or choose them with all others."""
+        if agreed["widths"] is None:
+            raise ValueError(NO_DATA)
+        span, held = self._following(), self._calibration.held
+        device = held[0].device if held else processes.device
+        if calibrated:
+            known = (self._frames, self._dictionary)
+            frames, dictionary = processes.told(lambda: known, calibrated[0])
+        else:
+            dtype = getattr(torch, agreed["dtype"].removeprefix("torch."))
+            widths = agreed["widths"]
+            frames = self._calibration.together(span.layers, widths, dtype, processes)
+            dictionary = processes.told(lambda: self._built(frames, self._clone()), 0)
+        if self._frames:
+            return
+        self._calibration = copy.copy(self._calibration)
+        self._open(span)
+        self._frames, self._dictionary = [frame.to(device) for frame in frames], dictionary
+        self._dictionary.to(device)
+        for trajectory in self._calibration.released():
+            self._stream(trajectory)
+
+    def _built(self, frames: Sequence[Coordinates], generator: torch.Generator) -> Dictionary:
+        """The dictionary for these frames, its random features drawn."""
+        dictionary = Dictionary(copy.deepcopy(self._parts)).build(frames[0].size, generator)
+        return dictionary.to(frames[0].weight.device, frames[0].weight.dtype)
+
+    def _clone(self) -> torch.Generator:
+        """A generator that draws what this fitter's would, which stays where it stands."""
+        clone = torch.Generator(self._generator.device)
+        return clone.set_state(self._generator.get_state())
 
     @torch.no_grad()
     def _stream(self, trajectory: Trajectory) -> None:

@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 from torchkoopman.fitting.calibration import MASSIVE, Calibration, same_layers
-from torchkoopman.fitting.closed_form import NO_DATA
 from torchkoopman.fitting.drift import Renewal
 from torchkoopman.fitting.outliers import BOUND, plausible, without
 from torchkoopman.fitting.replay import Reservoir
+from torchkoopman.fitting.streams import NO_DATA
 from torchkoopman.koopman.coordinates import CoordinateOptions, resolve_frames
 
 if TYPE_CHECKING:

@@ -58,7 +58,24 @@ class Sizes:
 
     def __init__(self) -> None:
         self.left_out = 0
+        self._counted = 0
+        """Those of them that all processes know of since the latest sync."""
         self._largest: dict[str, float] = {}
+
+    def found(self) -> tuple[int, dict[str, float]]:
+        """Rows left out since the latest sync, and the largest row of each layer."""
+        return self.left_out - self._counted, self._largest
+
+    def with_those(self, found: Sequence[tuple[int, dict[str, float]]]) -> Sizes:
+        """What all processes together know, of what each of them has :meth:`found`."""
+        all_of_them = Sizes()
+        all_of_them.left_out = self._counted + sum(left_out for left_out, _ in found)
+        all_of_them._counted = all_of_them.left_out
+        for _, largest in found:
+            for layer, size in largest.items():
+                known = all_of_them._largest.get(layer, 0.0)
+                all_of_them._largest[layer] = max(known, size)
+        return all_of_them
 
     def usable(self, trajectory: Trajectory) -> Trajectory:
         """The trajectory without such rows; the first of them are warned of."""

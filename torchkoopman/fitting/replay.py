@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from torchkoopman.fitting.draws import biased_places, dying, latest, merged_share, uniform_places
@@ -186,37 +185,6 @@ class Reservoir:
             self._born[where] = other._born[chosen] + (self.seen - other.seen)
             free = (self._places < 0).nonzero().squeeze(1)[: size - before]
             self._places[free] = torch.arange(before, size)
-        return self
-
-    def sync(self) -> Self:
-        """Share the sample among all processes of ``torch.distributed``, each by its rows seen."""
-        if not (dist.is_available() and dist.is_initialized()):
-            return self
-        filled = slice(self._filled)
-        held = None if self._paths is None else self._paths[filled].cpu()
-        mine = (self.seen, held, self.seen - self._born[filled])
-        parts = [mine] * dist.get_world_size()
-        dist.all_gather_object(parts, mine)
-        known = [(n, paths, ages) for n, paths, ages in parts if paths is not None and len(paths)]
-        if not known:
-            return self
-        device = known[0][1].device if self._paths is None else self._paths.device
-        capacity = self._allocate(known[0][1].to(device))
-        total = sum(seen for seen, _, _ in known)
-        capacity = min(capacity, total, *(len(p) * total // seen for seen, p, _ in known))
-        drawn, old = [], []
-        for seen, paths, ages in known:
-            rows = torch.linspace(0, len(paths) - 1, max(1, capacity * seen // total))
-            drawn.append(paths[rows.round().long()])
-            old += [] if self.halflife is None else [ages[rows.round().long()]]
-        assert self._paths is not None
-        together = torch.cat(drawn)[: len(self._paths)]
-        self._paths[: len(together)] = together.to(self._paths)
-        self._filled, self.seen = len(together), total
-        if old:
-            self._born[: self._filled] = total - torch.cat(old)[: self._filled]
-            self._places.fill_(-1)
-            self._places[: self._filled] = torch.arange(self._filled)
         return self
 
     def sample(self, rows: int) -> Tensor:

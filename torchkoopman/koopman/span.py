@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any
 
+from torchkoopman.observe.places import spelled
 from torchkoopman.observe.views import View
 
 if TYPE_CHECKING:
@@ -44,6 +45,13 @@ class Span:
         kept = (*self.before, start, end)
         views = {layer: view for layer, view in self.views.items() if layer in kept}
         return replace(self, layers=(start, end), times=(0.0, 1.0), views=views)
+
+    def readings(self) -> dict[str, tuple[str, str, str | None]]:
+        """Layer → the tensor of its output, the layout, and the function, if one made it."""
+        return {
+            layer: (spelled(view.place), view.layout.pattern, view.function)
+            for layer, view in self.views.items()
+        }
 
     def config(self) -> dict[str, Any]:
         """JSON-able form, enough for :meth:`from_config`."""

@@ -10,7 +10,6 @@ from numbers import Real
 from typing import TYPE_CHECKING, Self
 
 import torch
-import torch.distributed as dist
 
 from torchkoopman.observe.moments import Moments, Pair
 
@@ -119,17 +118,6 @@ class LabelledMoments:
     def between(self, start: str, end: str) -> LabelledMoments:
         """The moments of two variables alone, renamed ``"start"`` and ``"end"``."""
         return self._each(lambda moments: moments.between(start, end))
-
-    def sync(self, group: dist.ProcessGroup | None = None) -> Self:
-        """Merge the streams of all processes, class by class; see :meth:`Moments.sync`."""
-        if not (dist.is_available() and dist.is_initialized()):
-            return self
-        seen: list[tuple[int, ...]] = [() for _ in range(dist.get_world_size(group))]
-        dist.all_gather_object(seen, self.classes, group=group)
-        for label in sorted({label for classes in seen for label in classes}):
-            self.by_class.setdefault(label, Moments(self.pairs)).sync(group)
-        self.unlabelled.sync(group)
-        return self
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything as named float64 tensors, for saving; class ``c`` under ``class/c/``."""

@@ -17,10 +17,8 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Literal, Self
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
-from torchkoopman.observe.processes import common_widths, device_of, reduce_moments
 from torchkoopman.observe.products import add_product, centred, exact_float32
 
 if TYPE_CHECKING:
@@ -214,27 +212,6 @@ class Moments:
         pair._means = {role: self._means[name].clone() for role, name in names.items()}
         pair._scatters = {(a, b): self.cov(names[a], names[b]) * self.count for a, b in pair.pairs}
         return pair
-
-    def sync(self, group: dist.ProcessGroup | None = None) -> Self:
-        """Merge the streams of all processes, in place, so that every process holds them all.
-
-        Shards may be uneven; a process without rows takes part. Without an initialised
-        ``torch.distributed`` this does nothing.
-
-        Raises:
-            ValueError: processes hold variables of different widths.
-        """
-        if not (dist.is_available() and dist.is_initialized()):
-            return self
-        held = self._means if self.count else {}
-        widths = common_widths({name: len(mean) for name, mean in held.items()}, group)
-        if widths is None:
-            return self
-        like = next(iter(held.values()), torch.empty(0, device=device_of(group)))
-        self._allocate(widths, dict.fromkeys(self.names, like))
-        count, self._means = reduce_moments(self.count, self._means, self._scatters, group)
-        self.count = _number(count)
-        return self
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything as named float64 tensors, for saving."""

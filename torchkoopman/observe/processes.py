@@ -1,58 +1,182 @@
-"""Sums over the processes of ``torch.distributed``: what makes their moments one."""
+"""The processes of ``torch.distributed`` that stream shards of one data set, and their exchanges.
+
+Nothing here is called from a hook: a process whose loader ends early would leave others waiting.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import hashlib
+import pickle
+import time
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
+from torch import Tensor
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
-    from torch import Tensor
+    from torch.distributed.device_mesh import DeviceMesh
+
+    Group = dist.ProcessGroup | DeviceMesh | None
+    """Processes with shards of the data: a group, a mesh of one dimension, or None for all."""
+
+_SHORTEST, _LONGEST = 5e-5, 5e-3
+"""Seconds between two looks at a collective that is under way."""
 
 
-def common_widths(
-    mine: Mapping[str, int], group: dist.ProcessGroup | None
-) -> dict[str, int] | None:
-    """Variable → width in the processes that hold rows; None if none does.
+class Processes:
+    """A process group as :meth:`sync` uses it; what it returns is new, and the same in all.
+
+    Args:
+        group: processes with shards of the data. Of a mesh with several dimensions that is the
+            data-parallel one, ``mesh["dp"]``: along the others processes hold the same rows.
+        timeout: seconds that all exchanges may take together; None for the group's own limit each.
 
     Raises:
-        ValueError: processes hold variables of different widths.
+        ValueError: a mesh of several dimensions, a group this process is not in, or a timeout that
+            is not positive.
     """
-    shapes: list[dict[str, int]] = [{} for _ in range(dist.get_world_size(group))]
-    dist.all_gather_object(shapes, dict(mine), group=group)
-    known = [shape for shape in shapes if shape]
-    if any(shape != known[0] for shape in known):
-        raise ValueError(f"processes stream variables of different widths: {known}.")
-    return known[0] if known else None
+
+    def __init__(self, group: Group = None, timeout: float | None = None) -> None:
+        if timeout is not None and not timeout > 0:
+            raise ValueError(f"timeout={timeout} must be a positive number of seconds, or None.")
+        self.group = _process_group(group)
+        self.rank, self.size = dist.get_rank(self.group), dist.get_world_size(self.group)
+        if self.rank < 0:
+            raise ValueError(
+                f"process {dist.get_rank()} is not in the group given to sync(group=): only the "
+                "processes of a group can merge what they streamed."
+            )
+        self._timeout = timeout
+        self._end = None if timeout is None else time.monotonic() + timeout
+        self.device = torch.device("cpu")
+        """Where tensors travel."""
+        if dist.get_backend(self.group) == "nccl":
+            self.device = torch.device("cuda", torch.cuda.current_device())
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """The sum over processes, on the device of ``tensor``, which stays as it is."""
+        total = tensor.to(self.device, copy=True)
+        self._finish(dist.all_reduce(total, group=self.group, async_op=True))
+        return total.to(tensor.device)
+
+    def from_one(self, tensor: Tensor, source: int) -> Tensor:
+        """The tensor of process ``source``; all others give one of like shape and dtype."""
+        sent = tensor.to(self.device, copy=True).contiguous()
+        whence = dist.get_global_rank(self._real_group(), source)
+        self._finish(dist.broadcast(sent, whence, group=self.group, async_op=True))
+        return sent.to(tensor.device)
+
+    def gather(self, mine: Any) -> list[Any]:
+        """What every process has to say, in the order of their ranks."""
+        said = torch.frombuffer(bytearray(pickle.dumps(mine)), dtype=torch.uint8)
+        lengths = torch.zeros(self.size, dtype=torch.long)
+        lengths[self.rank] = len(said)
+        sizes = self.sum(lengths).tolist()
+        padded = torch.zeros(max(sizes), dtype=torch.uint8, device=self.device)
+        padded[: len(said)] = said.to(self.device)
+        parts = [torch.empty_like(padded) for _ in sizes]
+        self._finish(dist.all_gather(parts, padded, group=self.group, async_op=True))
+        return [
+            pickle.loads(part[:size].cpu().numpy().tobytes())
+            for part, size in zip(parts, sizes, strict=True)
+        ]
+
+    def told(self, say: Callable[[], Any], source: int) -> Any:
+        """What process ``source`` says; only there it is asked.
+
+        Raises:
+            ValueError: it raised one, and so do all others.
+        """
+        said: tuple[Any, str | None] = None, None
+        if self.rank == source:
+            try:
+                said = say(), None
+            except ValueError as error:
+                said = None, str(error)
+        result, refusal = self.gather(said)[source]
+        if refusal is not None:
+            raise ValueError(refusal)
+        return result
+
+    def _finish(self, work: Any) -> None:
+        """Wait for a collective, within what is left of the time.
+
+        Raises:
+            TimeoutError: it is not done by then.
+        """
+        pause = _SHORTEST
+        while self._end is not None and not work.is_completed():
+            if time.monotonic() > self._end:
+                raise TimeoutError(f"not all {self.size} processes came within {self._timeout} s.")
+            time.sleep(pause)
+            pause = min(2 * pause, _LONGEST)
+        work.wait()
+
+    def _real_group(self) -> dist.ProcessGroup:
+        group = self.group or dist.group.WORLD
+        assert group is not None
+        return group
 
 
-def reduce_moments(
-    count: float,
-    means: Mapping[str, Tensor],
-    scatters: Mapping[tuple[str, str], Tensor],
-    group: dist.ProcessGroup | None,
-) -> tuple[Tensor, dict[str, Tensor]]:
-    """Count and means over all processes; scatters become those about these means, in place."""
-    like = next(iter(means.values()))
-    total = torch.tensor(float(count), dtype=torch.float64, device=like.device)
-    dist.all_reduce(total, group=group)
-    shared = {name: mean * (count / total) for name, mean in means.items()}
-    _reduce(shared.values(), group)
-    for (a, b), scatter in scatters.items():
-        scatter.addr_(means[a] - shared[a], means[b] - shared[b], alpha=count)
-    _reduce(scatters.values(), group)
-    return total, shared
+def initialised() -> bool:
+    """Whether this process belongs to a process group."""
+    return dist.is_available() and dist.is_initialized()
 
 
-def device_of(group: dist.ProcessGroup | None) -> torch.device:
-    """Where a process without rows of its own takes part in a reduction."""
-    nccl = dist.get_backend(group) == "nccl"
-    return torch.device("cuda", torch.cuda.current_device()) if nccl else torch.device("cpu")
+def agree(said: Sequence[Mapping[str, Any]], ways_out: Mapping[str, str]) -> dict[str, Any]:
+    """What all processes say alike; what one of them does not know (None) it takes from the others.
+
+    Args:
+        said: of each process, subject → statement that can be compared and printed.
+        ways_out: subject → what to do where processes differ.
+
+    Raises:
+        ValueError: processes differ; all of them raise it, in the same words.
+    """
+    agreed: dict[str, Any] = {}
+    for subject in said[0]:
+        known = {rank: each[subject] for rank, each in enumerate(said) if each[subject] is not None}
+        first = next(iter(known), None)
+        agreed[subject] = None if first is None else known[first]
+        for rank, statement in known.items():
+            if statement != agreed[subject]:
+                raise ValueError(
+                    f"sync() merged nothing: processes differ in {subject}: process {first} has "
+                    f"{agreed[subject]}, process {rank} has {statement}. {ways_out[subject]}"
+                )
+    return agreed
 
 
-def _reduce(tensors: Iterable[Tensor], group: dist.ProcessGroup | None) -> None:
-    for tensor in tensors:
-        dist.all_reduce(tensor, group=group)
+def digest(*things: Any) -> str:
+    """A short name of tensors and plain values, equal where these are."""
+    found = hashlib.sha256()
+    for thing in things:
+        if isinstance(thing, Tensor):
+            found.update(repr((tuple(thing.shape), thing.dtype)).encode())
+            found.update(
+                thing.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+            )
+        else:
+            found.update(repr(thing).encode())
+    return found.hexdigest()[:16]
+
+
+def _process_group(group: Group) -> dist.ProcessGroup | None:
+    """The process group meant.
+
+    Raises:
+        ValueError: a mesh of several dimensions.
+    """
+    if not hasattr(group, "mesh_dim_names"):
+        return group
+    if group.ndim != 1:  # type: ignore[union-attr]
+        names = group.mesh_dim_names  # type: ignore[union-attr]
+        raise ValueError(
+            f"sync(group=) got a mesh of the dimensions {names}; give the one along which "
+            'processes hold different rows, as mesh["dp"]. Along the others (tensor or pipeline '
+            "parallel) they hold the same rows, which would count several times."
+        )
+    return group.get_group()  # type: ignore[union-attr]
