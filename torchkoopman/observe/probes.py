@@ -67,6 +67,8 @@ def attach(
         layout: einops pattern from a layer's output to ``(batch, positions, features)``, for all
             layers or as ``{name or wildcard: pattern}``; by default from the number of axes
             (:data:`~torchkoopman.observe.layouts.DEFAULT_PATTERNS`), named in the report.
+            ``"b c h w -> b c, mean over h w"`` averages, to look at stages of different resolution
+            together; a swap refuses it.
         output: which tensor is the state where a layer returns several: a path such as ``"0"`` or
             ``"0.hidden"``, or a function from the output to a tensor, for all layers or as
             ``{name or wildcard: choice}``. By default the only floating-point tensor with two axes

@@ -55,7 +55,8 @@ class Trajectory:
             raise ValueError(
                 f"layers disagree on (batch, positions), so their rows are not the same points: "
                 f"{shapes}. Choose layers of one resolution, or flatten the positions into the "
-                "features with layout='b ... -> b 1 (...)'."
+                "features with layout='b ... -> b 1 (...)'; to look at them only, average over the "
+                "positions: layout='b c h w -> b c, mean over h w'."
             )
         if self.labels is not None and tuple(self.labels.shape) != (self.batch,):
             raise ValueError(

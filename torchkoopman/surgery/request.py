@@ -61,6 +61,13 @@ def known_views(
                 "which is for looking: a module cannot be put back through it. Fit on a tensor by "
                 'its path to swap, such as output="0".'
             )
+        if isinstance(view, View) and view.layout.pooled:
+            raise ValueError(
+                f"layer {layer!r} was read as {view.layout.pattern!r}, an average, which is for "
+                "looking: a module cannot be put back through it. Fit with a layout that keeps all "
+                "axes, such as 'b c h w -> b (h w) c' between layers of one resolution, or "
+                "'b ... -> b 1 (...)' across several."
+            )
     return known
 
 
