@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Literal, Self
 
 import torch
 
+from torchkoopman.fitting.autoencoder_state import AutoencoderParts
 from torchkoopman.fitting.candidates import (
     Candidate,
     best,
@@ -47,7 +48,7 @@ _FEW, _UNFINISHED = 100, 500
 fewer steps, for such a training is not meant to be finished."""
 
 
-class AutoencoderFitter:
+class AutoencoderFitter(AutoencoderParts):
     """Learns encoder, decoder and operator by gradient steps on a bounded sample of the stream.
 
     The first rows calibrate the layers' coordinates. After that every update offers its rows to a
@@ -143,19 +144,6 @@ class AutoencoderFitter:
             self._pay()
         return self
 
-    def reset(self) -> Self:
-        """Forget data and weights; a generator of yours goes on, else all is as freshly made."""
-        if self._seeded:
-            self._generator.manual_seed(0)
-        self._intake = self._intake.emptied()
-        self._trainer, self._outcome, self._notes, self._owed = None, None, (), 0.0
-        return self
-
-    @property
-    def steps(self) -> int:
-        """Gradient steps taken until now."""
-        return 0 if self._trainer is None else self._trainer.done
-
     def train(self, steps: int, *, progress: bool = False) -> Self:
         """Further steps on the reservoir, the learning rate falling linearly to zero.
 
@@ -206,7 +194,8 @@ class AutoencoderFitter:
     def _ready(self) -> Trainer:
         """The trainer, started with what came until now if need be."""
         if self._trainer is None:
-            self._intake.calibrate()
+            if not self._intake.frames:
+                self._intake.calibrate()
             self._trainer = self._started(self._way, self._judge())
             self._pay()
         return self._trainer

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Self
 
+from torchkoopman.fitting.snapshots import trajectories_of, trajectory_state
 from torchkoopman.koopman.coordinates import CoordinateOptions, Coordinates, layer_coordinates
 from torchkoopman.observe.moments import Moments
 from torchkoopman.observe.totals import total_of
@@ -80,6 +81,15 @@ class Calibration:
             lambda: self._chosen(moments, layers, precision), 0
         )
         return frames
+
+    def state_dict(self) -> dict[str, Any]:
+        """The trajectories held back, as tensors and plain types."""
+        return {"held": [trajectory_state(each) for each in self.held], "waits": self.waits}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> Self:
+        """Go on from what :meth:`state_dict` said."""
+        self.held, self.waits = trajectories_of(state["held"]), state["waits"]
+        return self
 
     def released(self) -> list[Trajectory]:
         """The trajectories held back, which are let go."""

@@ -5,23 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass
 from math import isfinite
 from statistics import mean
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from torchkoopman.fitting.latents import step_matrix
 from torchkoopman.fitting.losses import divergence
 from torchkoopman.fitting.quality import Unexplained
+from torchkoopman.koopman.learnt import LearntObservables
 from torchkoopman.koopman.observables import Dictionary
-from torchkoopman.koopman.operators import Dense
+from torchkoopman.koopman.operators import Dense, operator_from_config
 from torchkoopman.koopman.parts import RandomFeatures
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from torch import Tensor, nn
 
-    from torchkoopman.koopman.learnt import LearntObservables
     from torchkoopman.koopman.operators import Operator
 
 _RIDGE = 1e-7
@@ -43,6 +43,28 @@ class Candidate:
 
     observables: LearntObservables | Dictionary
     operator: Operator
+
+    def state_dict(self) -> dict[str, Any]:
+        """Both by their structure and tensors."""
+        parts = self.observables, self.operator
+        return {
+            "structures": [part.config() for part in parts],
+            "tensors": [dict(part.state_dict()) for part in parts],
+        }
+
+    @classmethod
+    def of(cls, state: Mapping[str, Any]) -> Candidate:
+        """The candidate that :meth:`state_dict` is of; its parameters take no gradients."""
+        observables, operator = state["structures"]
+        kind = LearntObservables if observables["kind"] == "learnt" else Dictionary
+        found = cls(kind.from_config(observables), operator_from_config(operator))
+        for part, tensors in zip(vars(found).values(), state["tensors"], strict=True):
+            part.to(next(iter(tensors.values()))).load_state_dict(tensors)
+            part.requires_grad_(False)
+        return found
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Candidate.of, (self.state_dict(),)  # torch refuses to pickle parametrised modules
 
     def rather_with(
         self, operator: Operator | None, paths: Tensor, tail: nn.Module | None

@@ -69,6 +69,9 @@ class DMDFitter(ClosedForm):
         self.rank = rank
         self.delays = delays
 
+    def _options(self) -> dict[str, Any]:
+        return {**super()._options(), "rank": self.rank, "delays": self.delays}
+
     def _learn(self, trajectory: Trajectory) -> None:
         stacked = trajectory.delayed(self.delays)
         if self._span is None:
@@ -93,9 +96,6 @@ class DMDFitter(ClosedForm):
 
     def _default_ridge(self, pair: Moments, precision: torch.dtype) -> float:
         return least_ridge(pair.features("start"), precision)
-
-    def _options(self) -> dict[str, Any]:
-        return {**super()._options(), "rank": self.rank, "delays": self.delays}
 
     def _measured(self) -> dict[str, Any]:
         known = self._moments.count > 0

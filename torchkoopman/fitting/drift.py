@@ -10,12 +10,14 @@ from __future__ import annotations
 import math
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 
+from torchkoopman.fitting.snapshots import trajectories_of, trajectory_state
+
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from torchkoopman.koopman.coordinates import Coordinates
     from torchkoopman.observe.trajectory import Trajectory
@@ -171,6 +173,40 @@ class Renewal:
     def renewed(self) -> None:
         """The fitter has a new frame, from the rows of the window."""
         self.times, self.hindrance, self._standing = self.times + 1, "", None
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the watch stands, and the rows kept."""
+        standing = self._standing
+        return {
+            "held": [trajectory_state(trajectory) for trajectory in self.window.held],
+            "pinned": self.pinned,
+            "times": self.times,
+            "hindrance": self.hindrance,
+            "unchecked": self._unchecked,
+            "standing": None if standing is None else vars(standing),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> Self:
+        """Go on from what :meth:`state_dict` said."""
+        self.window = Window(self.window.rows, self.max_bytes)
+        for trajectory in trajectories_of(state["held"]):
+            self.window.add(trajectory)
+        self.pinned, self.times, self.hindrance = (
+            state["pinned"],
+            state["times"],
+            state["hindrance"],
+        )
+        self._unchecked, standing = state["unchecked"], state["standing"]
+        self._standing = None if standing is None else Standing(**standing)
+        return self
+
+    def merge(self, other: Renewal) -> Self:
+        """Keep the other's rows too; this one's count as the later ones."""
+        window = Window(self.window.rows, self.max_bytes)
+        for trajectory in (*other.window.held, *self.window.held):
+            window.add(trajectory)
+        self.window, self.pinned = window, self.pinned or other.pinned
+        return self
 
     def notes(self) -> tuple[str, ...]:
         """What a reader of the fit must know of its frame."""

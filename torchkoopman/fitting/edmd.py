@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 
 from torchkoopman.fitting.calibration import MASSIVE, Calibration, same_layers
-from torchkoopman.fitting.closed_form import ClosedForm
 from torchkoopman.fitting.drift import Renewal
+from torchkoopman.fitting.edmd_state import EDMDParts
 from torchkoopman.fitting.streams import NO_DATA
 from torchkoopman.koopman.coordinates import CoordinateOptions, Coordinates
 from torchkoopman.koopman.observables import Dictionary
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from torchkoopman.observe.trajectory import Trajectory
 
 
-class EDMDFitter(ClosedForm):
+class EDMDFitter(EDMDParts):
     """Extended DMD: ψ(c) = [1, c, parts(c) …], by default with 500 random features.
 
     The first rows calibrate the layers' coordinates and fix the random features; then everything
@@ -176,15 +176,6 @@ class EDMDFitter(ClosedForm):
         layers = self._following().layers
         return {layer: f.features for layer, f in zip(layers, self._frames, strict=True)}
 
-    def _options(self) -> dict[str, Any]:
-        options, parts = self._calibration.options, as_parts(self._parts)
-        return {
-            **super()._options(),
-            "rank": options.rank,
-            "calibration": self._calibration.rows,
-            "observables": [(type(part).__name__, part.config()) for part in parts],
-        }
-
     def _measured(self) -> dict[str, Any]:
         known: dict[str, Any] = {"widths": None, "dtype": None, "calibration": None}
         if self._frames:
@@ -233,11 +224,6 @@ class EDMDFitter(ClosedForm):
         self._dictionary.to(device)
         for trajectory in self._calibration.released():
             self._stream(trajectory)
-
-    def _built(self, frames: Sequence[Coordinates], generator: torch.Generator) -> Dictionary:
-        """The dictionary for these frames, its random features drawn."""
-        dictionary = Dictionary(copy.deepcopy(self._parts)).build(frames[0].size, generator)
-        return dictionary.to(frames[0].weight.device, frames[0].weight.dtype)
 
     def _clone(self) -> torch.Generator:
         """A generator that draws what this fitter's would, which stays where it stands."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import warnings
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import torch
 from torch import Tensor
@@ -12,10 +13,20 @@ from torchkoopman.fitting.calibration import MASSIVE, Calibration, same_layers
 from torchkoopman.fitting.drift import Renewal
 from torchkoopman.fitting.outliers import BOUND, plausible, without
 from torchkoopman.fitting.replay import Reservoir
+from torchkoopman.fitting.resuming import same_calibration
+from torchkoopman.fitting.snapshots import (
+    fingerprint,
+    frames_of,
+    frames_state,
+    trajectory_of,
+    trajectory_state,
+)
 from torchkoopman.fitting.streams import NO_DATA
 from torchkoopman.koopman.coordinates import CoordinateOptions, resolve_frames
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torchkoopman.koopman.coordinates import Coordinates, Frames
     from torchkoopman.observe.trajectory import Trajectory
 
@@ -82,15 +93,22 @@ class Intake:
         elif self._calibration.add(trajectory):
             self.calibrate()
 
-    def calibrate(self) -> None:
-        """Choose coordinates from what came until now, and store it.
+    def calibrate(self, sample: Trajectory | None = None) -> None:
+        """Choose coordinates from a sample or what came until now, and store the latter.
 
         Raises:
             ValueError: too few rows, or none that can be used.
         """
-        self.latest  # noqa: B018, raises where nothing has come
+        if sample is None:
+            self.latest  # noqa: B018, raises where nothing has come
+        elif self._latest is not None:
+            same_layers(self._latest.layers, sample)
         self._calibration.held = self._usable(self._calibration.held)
-        self.frames, held = self._calibration.finish()
+        if sample is not None:
+            sample = without(sample, plausible([sample]))
+            if self._renewal is not None:
+                self._renewal.pinned = True
+        self.frames, held = self._calibration.finish(sample)
         for trajectory in held:
             self._store(trajectory)
 
@@ -126,6 +144,68 @@ class Intake:
             self._store(trajectory)
         renewal.renewed()
         return before
+
+    def options(self) -> dict[str, Any]:
+        """What it was made with, as plain types."""
+        return {
+            "rank": self._calibration.options.rank,
+            "frames": self._frames,
+            "calibration": self._calibration.rows,
+            "replay_bytes": self.reservoir.max_bytes,
+            "halflife": self.reservoir.halflife,
+        }
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """The layers followed; none before the first trajectory."""
+        return () if self._latest is None else self._latest.layers
+
+    def state_dict(self) -> dict[str, Any]:
+        """Rows kept and held back, and the coordinates, as tensors and plain types."""
+        return {
+            "frames": frames_state(self.frames),
+            "calibration": self._calibration.state_dict(),
+            "latest": trajectory_state(self._latest),
+            "gone": self._gone,
+            "left out": self.left_out,
+            "renewal": None if self._renewal is None else self._renewal.state_dict(),
+            "reservoir": self.reservoir.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> Self:
+        """Go on from what :meth:`state_dict` said; the generator is set to where it stood."""
+        self.frames = frames_of(state["frames"])
+        self._calibration.load_state_dict(state["calibration"])
+        self._latest = trajectory_of(state["latest"])
+        self._gone, self.left_out = state["gone"], state["left out"]
+        if self._renewal is not None:
+            self._renewal.load_state_dict(state["renewal"])
+        self.reservoir.load_state_dict(state["reservoir"])
+        return self
+
+    def merge(self, other: Intake) -> Self:
+        """Take in the rows that another one has kept, of the same coordinates.
+
+        Raises:
+            ValueError: other coordinates; nothing is changed then.
+        """
+        if self._latest is None and not self.frames:
+            self.frames = copy.deepcopy(other.frames)
+        mine, theirs = ([fingerprint(each) for each in part.frames] for part in (self, other))
+        same_calibration(mine, theirs)
+        self.reservoir.merge(other.reservoir)
+        self._gone += other._gone
+        self.left_out += other.left_out
+        if self._renewal is not None and other._renewal is not None:
+            self._renewal.merge(other._renewal)
+        if self._latest is None:
+            self._latest = other._latest
+        return self
+
+    @property
+    def held(self) -> tuple[Trajectory, ...]:
+        """What is held back for the calibration."""
+        return tuple(self._calibration.held)
 
     def spreads(self) -> Tensor:
         """Root mean square of each layer's coordinates about their mean, ``(layers,)``."""

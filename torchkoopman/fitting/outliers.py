@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from torchkoopman.observe.trajectory import Trajectory
 
@@ -101,6 +101,23 @@ class Sizes:
             )
         self.left_out += int((~good).sum())
         return without(trajectory, good)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Rows left out, and the largest row of each layer."""
+        return {"left out": [self.left_out, self._counted], "largest": dict(self._largest)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> Self:
+        """Go on from what :meth:`state_dict` said."""
+        self.left_out, self._counted = state["left out"]
+        self._largest = dict(state["largest"])
+        return self
+
+    def merge(self, other: Sizes) -> Self:
+        """Take in what another stream has seen."""
+        self.left_out += other.left_out
+        for layer, size in other._largest.items():
+            self._largest[layer] = max(size, self._largest.get(layer, 0.0))
+        return self
 
     def notes(self) -> tuple[str, ...]:
         """What a record should say of them."""

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 
 from torchkoopman.fitting.outliers import Sizes
 from torchkoopman.fitting.replay import Reservoir
+from torchkoopman.fitting.resuming import Resumable
+from torchkoopman.fitting.snapshots import trajectory_of, trajectory_state
 from torchkoopman.fitting.syncing import Syncing, joined, joined_of_all
+from torchkoopman.koopman.span import Span
 from torchkoopman.observe.class_moments import LabelledMoments
 from torchkoopman.observe.moments import layer_pairs
 from torchkoopman.observe.totals import labelled_total_of
@@ -19,7 +22,6 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from torchkoopman.koopman.span import Span
     from torchkoopman.observe.moments import PairKind
     from torchkoopman.observe.processes import Processes
     from torchkoopman.observe.trajectory import Trajectory
@@ -46,7 +48,7 @@ class Shared:
     sample: Reservoir
 
 
-class Streams(Syncing):
+class Streams(Syncing, Resumable):
     """The streamed part of a closed form: what all processes share, and what this one has besides.
 
     Args:
@@ -130,9 +132,54 @@ class Streams(Syncing):
         }
 
     def _options(self) -> dict[str, Any]:
-        """What must be equal in processes that merge what they streamed."""
-        names = ("frames", "dynamics", "ridge", "pairs")
+        names = ("frames", "dynamics", "ridge", "pairs", "halflife")
         return {name: getattr(self, name) for name in names}
+
+    def _layers(self) -> tuple[str, ...]:
+        return () if self._span is None else (*self._span.before, *self._span.layers)
+
+    def _state(self) -> dict[str, Any]:
+        shared = self._shared
+        return {
+            "span": None if self._span is None else self._span.config(),
+            "moments": self._own.tensors(),
+            "sample": self._drawn.state_dict(),
+            "shared moments": None if shared is None else shared.moments.tensors(),
+            "shared sample": None if shared is None else shared.sample.state_dict(),
+            "syncs": self._syncs,
+            "sizes": self._sizes.state_dict(),
+            "latest": trajectory_state(self._latest),
+            "precision": str(self._precision).removeprefix("torch."),
+        }
+
+    def _load(self, state: dict[str, Any]) -> None:
+        self._begin()
+        if state["span"] is not None:
+            self._open(Span.from_config(state["span"]))
+        self._own.load(state["moments"])
+        self._drawn.load_state_dict(state["sample"])
+        if state["shared moments"] is not None:
+            moments = LabelledMoments(self._own.pairs).load(state["shared moments"])
+            self._shared = Shared(moments, self._begun().load_state_dict(state["shared sample"]))
+        self._syncs = tuple(state["syncs"])
+        self._sizes.load_state_dict(state["sizes"])
+        self._latest = trajectory_of(state["latest"])
+        self._precision = getattr(torch, state["precision"])
+
+    def _merge(self, other: Self) -> None:
+        mine, theirs = self._shared, other._shared
+        if mine is not None and theirs is not None and mine.moments.same_as(theirs.moments):
+            raise ValueError(
+                "both fitters hold the rows of the same sync, which would count twice; after a "
+                "sync every process has all rows, so take one of them."
+            )
+        if self._span is None and other._span is not None:
+            self._open(other._span)
+            self._latest, self._precision = other._latest, other._precision
+        if other._moments.count:
+            self._own.merge(other._moments)
+            self._drawn.merge(other._sample)
+        self._sizes.merge(other._sizes)
 
     def _measured(self) -> dict[str, Any]:
         """``"widths"`` and ``"dtype"`` of the layers, and the ``"calibration"``, if known."""

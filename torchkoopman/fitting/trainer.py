@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 from tqdm.auto import tqdm
 
+from torchkoopman.fitting.candidates import Candidate
 from torchkoopman.fitting.losses import koopman_losses, total_loss
+from torchkoopman.koopman.learnt import LearntObservables
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from torch import Tensor
 
     from torchkoopman.fitting.losses import LossWeights
-    from torchkoopman.koopman.learnt import LearntObservables
     from torchkoopman.koopman.operators import Operator
 
+_Tensors = tuple["Tensor", ...] | list["Tensor"]
 _RISE = 100
 """Steps over which the learning rate rises to its highest value."""
 _INNER = 4
@@ -65,7 +68,7 @@ class Trainer:
         """Running mean length of the gradient."""
         self._average = AveragedModel(
             nn.ModuleList([observables, operator]),
-            multi_avg_fn=get_ema_multi_avg_fn(_MEMORY),  # type: ignore[no-untyped-call]
+            multi_avg_fn=_averaged,
         )
         # S1's weight decay acts on the operator too, which pulls eigenvalues towards zero.
         self._optimiser = torch.optim.AdamW(
@@ -81,6 +84,49 @@ class Trainer:
             betas=(0.9, 0.99),
             fused=True,
         )
+
+    def state_dict(self) -> dict[str, Any]:
+        """Weights, their average, optimiser and schedule, as tensors and plain types."""
+        return {
+            "networks": Candidate(self.observables, self.operator).state_dict(),
+            "average": dict(self._average.state_dict()),
+            "optimiser": self._optimiser.state_dict(),
+            "scales": self.scales,
+            "tail": self.tail is not None,
+            "inner": self.weights.inner,
+            "done": self.done,
+            "begun": self._begun,
+            "fall": [self._fall.start, self._fall.stop],
+            "length": self._length,
+            "losses": dict(self.losses),
+        }
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        decay = self._optimiser.param_groups[0]["weight_decay"]
+        settings = self.weights, self.learning_rate, decay, self.tail
+        return Trainer.restored, (self.state_dict(), *settings)
+
+    @classmethod
+    def restored(
+        cls,
+        state: Mapping[str, Any],
+        weights: LossWeights,
+        learning_rate: float,
+        decay: float,
+        tail: nn.Module | None,
+    ) -> Trainer:
+        """The trainer that :meth:`state_dict` is of; the settings are those it was made with."""
+        networks = Candidate.of(state["networks"])
+        assert isinstance(networks.observables, LearntObservables)
+        parts = networks.observables.requires_grad_(True), networks.operator.requires_grad_(True)
+        weights = replace(weights, inner=state["inner"])
+        tail = tail if state["tail"] else None
+        trainer = cls(*parts, weights, learning_rate, decay, tail, state["scales"], state["begun"])
+        trainer._average.load_state_dict(state["average"])
+        trainer._optimiser.load_state_dict(state["optimiser"])
+        trainer.done, trainer._fall = state["done"], range(*state["fall"])
+        trainer._length, trainer.losses = state["length"], dict(state["losses"])
+        return trainer
 
     def fall(self, steps: int) -> None:
         """Let the learning rate fall linearly to zero over the next ``steps`` steps."""
@@ -137,3 +183,9 @@ class Trainer:
         if self.done not in self._fall:
             return rise
         return rise * (self._fall.stop - self.done) / len(self._fall)
+
+
+@torch.no_grad()
+def _averaged(average: _Tensors, current: _Tensors, _: object) -> None:
+    """The exponential average of torch.optim.swa_utils, as a function that can be pickled."""
+    torch._foreach_lerp_(average, current, 1 - _MEMORY)

@@ -92,6 +92,13 @@ class LabelledMoments:
                 total.merge(self.by_class[label])
         return total
 
+    def same_as(self, other: LabelledMoments) -> bool:
+        """Whether both are of the same rows in the same order: equal bit by bit."""
+        mine, theirs = self.tensors(), other.tensors()
+        return mine.keys() == theirs.keys() and all(
+            torch.equal(tensor.cpu(), theirs[name].cpu()) for name, tensor in mine.items()
+        )
+
     def merge(self, other: LabelledMoments) -> Self:
         """Take in another stream of the same pairs, widths and halflife, class by class.
 

@@ -1,0 +1,127 @@
+"""What an autoencoder fitter consists of, and how it is saved, loaded and merged."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any, Self
+
+from torchkoopman.fitting.candidates import Candidate
+from torchkoopman.fitting.resuming import Resumable
+from torchkoopman.fitting.snapshots import fingerprint
+from torchkoopman.fitting.trainer import Trainer
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+
+    from torchkoopman.fitting.design import Design
+    from torchkoopman.fitting.dynamics import Dynamics
+    from torchkoopman.fitting.intake import Intake
+    from torchkoopman.observe.trajectory import Trajectory
+
+
+class AutoencoderParts(Resumable):
+    """An autoencoder fitter without its logic."""
+
+    batch: int
+    steps_per_update: float
+    dynamics: Dynamics
+    tail: nn.Module | None
+    _design: Design
+    _generator: torch.Generator
+    _seeded: bool
+    """Whether the generator is the fitter's own."""
+    _intake: Intake
+    _trainer: Trainer | None
+    _owed: float
+    """Steps that are due but for their fraction."""
+    _outcome: Candidate | None
+    """Of the latest comparison, until more rows come."""
+    _notes: tuple[str, ...]
+
+    def update(self, trajectory: Trajectory) -> Self:
+        """Take a trajectory in."""
+        raise NotImplementedError
+
+    def calibrate(self, sample: Trajectory | None = None) -> Self:
+        """Choose coordinates now, from ``sample``, which does not enter the fit, or what came.
+
+        Raises:
+            RuntimeError: the fitter is calibrated already.
+            ValueError: nothing to calibrate with, or too few rows.
+        """
+        if self._intake.frames:
+            raise RuntimeError("the fitter is calibrated already; its rows are in that frame.")
+        self._intake.calibrate(sample)
+        return self
+
+    def reset(self) -> Self:
+        """Forget data and weights; a generator of yours goes on, else all is as freshly made."""
+        if self._seeded:
+            self._generator.manual_seed(0)
+        self._intake = self._intake.emptied()
+        self._trainer, self._outcome, self._notes, self._owed = None, None, (), 0.0
+        return self
+
+    @property
+    def steps(self) -> int:
+        """Gradient steps taken until now."""
+        return 0 if self._trainer is None else self._trainer.done
+
+    def _judge(self) -> nn.Module | None:
+        """The tail as a map of the last layer's coordinates."""
+        raise NotImplementedError
+
+    def _options(self) -> dict[str, Any]:
+        options = {**asdict(self._design), "weights": asdict(self._design.weights)}
+        return {
+            **options,
+            "dynamics": self.dynamics,
+            "batch": self.batch,
+            "steps_per_update": self.steps_per_update,
+            "tail": None if self.tail is None else fingerprint(self.tail),
+            **self._intake.options(),
+        }
+
+    def _layers(self) -> tuple[str, ...]:
+        return self._intake.layers
+
+    def _state(self) -> dict[str, Any]:
+        outcome = self._outcome
+        return {
+            "trainer": None if self._trainer is None else self._trainer.state_dict(),
+            "owed": self._owed,
+            "outcome": None if outcome is None else outcome.state_dict(),
+            "notes": list(self._notes),
+            "intake": self._intake.state_dict(),
+            "draws": self._generator.get_state(),
+        }
+
+    def _load(self, state: dict[str, Any]) -> None:
+        self._intake = self._intake.emptied()
+        outcome, trainer, design = state["outcome"], state["trainer"], self._design
+        self._outcome = None if outcome is None else Candidate.of(outcome)
+        self._owed, self._notes = state["owed"], tuple(state["notes"])
+        before = self._generator.get_state()
+        try:
+            self._intake.load_state_dict(state["intake"])
+            self._trainer = None
+            if trainer is not None:
+                tail = self._judge() if trainer["tail"] else None
+                settings = design.weights, design.learning_rate, design.decay, tail
+                self._trainer = Trainer.restored(trainer, *settings)
+            self._generator.set_state(state["draws"])
+        except Exception:
+            self._generator.set_state(before)
+            raise
+
+    def _merge(self, other: Self) -> None:
+        """Its rows; its weights stay behind, for those of two trainings have no meaning together.
+
+        Steps that the other one has taken are not taken again.
+        """
+        self._outcome, self._notes = None, ()
+        if other._intake.frames:
+            self._intake.merge(other._intake)
+        for trajectory in other._intake.held:
+            self.update(trajectory)

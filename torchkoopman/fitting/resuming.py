@@ -1,0 +1,148 @@
+"""``state_dict``, ``load_state_dict``, ``merge``: what learns can be stopped, moved and joined."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+VERSION = 1
+"""Of the states that are written; one of another version is refused."""
+
+
+class Resumable:
+    """A fitter whose state is a value, and which takes in what another one has learnt."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that the fitter has learnt, as a copy of tensors and plain types.
+
+        ``torch.save`` writes it, and ``torch.load(path, weights_only=True)`` reads it. A fitter of
+        the same options that loads it goes on as this one would, on the same machine bit by bit:
+        its generator, held-back rows, optimiser and steps still due are part of the state. Modules
+        of yours (``tail``, observables) are known by a digest; give them again when you make it.
+        """
+        options, kind = self._options(), type(self).__name__
+        return copy.deepcopy(
+            {"version": VERSION, "fitter": kind, "options": options, "parts": self._state()}
+        )
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> Self:
+        """Go on from what :meth:`state_dict` said, whatever this fitter has seen until now.
+
+        Tensors are copied and stay on their device (``map_location`` of ``torch.load`` moves them).
+        A generator that was given to the fitter is set to where it stood.
+
+        Raises:
+            ValueError: the state of a fitter of another kind or other options, of an unknown
+                version, or no state; nothing is changed then.
+        """
+        kind = type(self).__name__
+        if not {"version", "fitter", "options", "parts"} <= set(state):
+            raise ValueError(
+                f"this is no state of a {kind}: it has {sorted(map(str, state))[:6]}. Give what "
+                "state_dict() of a fitter returned."
+            )
+        if state["version"] != VERSION:
+            raise ValueError(
+                f"the state is of version {state['version']!r}, and this torchkoopman reads "
+                f"version {VERSION}. Load it with the torchkoopman that wrote it."
+            )
+        if state["fitter"] != kind:
+            raise ValueError(
+                f"the state is of a {state['fitter']}, this is a {kind}. Load it into a fitter of "
+                "its kind."
+            )
+        if difference := differing(state["options"], self._options()):
+            raise ValueError(
+                f"the state is of a {kind} with {difference} in this one. Make the fitter with the "
+                "arguments of the one that the state is of."
+            )
+        fresh = copy.copy(self)
+        try:
+            fresh._load(copy.deepcopy(state["parts"]))
+        except (KeyError, TypeError, AttributeError, RuntimeError, IndexError) as error:
+            raise ValueError(
+                f"the state of a {kind} is damaged or was changed ({error!r}). Take an earlier one."
+            ) from error
+        vars(self).update(vars(fresh))
+        return self
+
+    def merge(self, other: Self) -> Self:
+        """Take in what another fitter has streamed, as if its rows had come here.
+
+        Moments add up, and samples become one in which each row of both is as likely as in one
+        stream; with a halflife rows keep the weight they have in their own. ``other`` stays as it
+        is. Both must have the same options, layers and coordinates; rows that ``other`` still
+        holds back for its calibration are streamed here.
+
+        Raises:
+            ValueError: the same fitter, or one that differs in any of these; nothing is changed.
+        """
+        if other is self:
+            raise ValueError("a fitter cannot be merged with itself: its rows would count twice.")
+        if type(other) is not type(self):
+            kinds = type(other).__name__, type(self).__name__
+            raise ValueError(f"a {kinds[0]} cannot be merged into a {kinds[1]}.")
+        if difference := differing(other._options(), self._options()):
+            raise ValueError(
+                f"fitters merge if they are made alike; the other one has {difference} in this one."
+            )
+        layers, known = other._layers(), self._layers()
+        if layers and known and layers != known:
+            raise ValueError(
+                f"fitters merge if they follow the same layers; the other one follows {layers}, "
+                f"this one {known}."
+            )
+        if layers:
+            self._merge(other)
+        return self
+
+    def _options(self) -> dict[str, Any]:
+        """What the fitter was made with, as plain types."""
+        raise NotImplementedError
+
+    def _layers(self) -> tuple[str, ...]:
+        """The layers followed; none before the first trajectory."""
+        raise NotImplementedError
+
+    def _state(self) -> dict[str, Any]:
+        """What was learnt, as tensors and plain types; tensors may be the fitter's own."""
+        raise NotImplementedError
+
+    def _load(self, state: dict[str, Any]) -> None:
+        """Take over a state, replacing parts rather than writing into them."""
+        raise NotImplementedError
+
+    def _merge(self, other: Self) -> None:
+        """Take in the rows of a fitter of the same options and layers."""
+        raise NotImplementedError
+
+
+def differing(theirs: Mapping[str, Any], mine: Mapping[str, Any]) -> str:
+    """The first entry that differs, as ``"rank=5 and rank=-1"``; empty if none does."""
+    for name in {**theirs, **mine}:
+        their, my = theirs.get(name, "unknown"), mine.get(name, "unknown")
+        if their != my:
+            return f"{name}={their!r} and {name}={my!r}"
+    return ""
+
+
+def same_calibration(mine: Sequence[str], theirs: Sequence[str]) -> None:
+    """Refuse to merge what was streamed in other coordinates.
+
+    Args:
+        mine: digests of the coordinates and observables; empty if there are none yet.
+        theirs: of the fitter that is merged.
+
+    Raises:
+        ValueError: they differ.
+    """
+    if mine != theirs:
+        raise ValueError(
+            "fitters merge if their rows are in the same coordinates; these differ in their "
+            f"calibration (digests {theirs} and {mine}). Call calibrate(sample) of both with the "
+            "same sample before streaming; or merge the fitter that is not calibrated into the one "
+            "that is."
+        )
