@@ -4,11 +4,13 @@ import copy
 import io
 import pickle
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import torch.distributed as dist
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
@@ -47,7 +49,7 @@ def bits(state: object) -> bytes:
 
 
 @pytest.mark.parametrize("kind", KINDS)
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=3, deadline=None)
 @given(stops=st.lists(st.integers(0, BATCHES - 1), min_size=1, max_size=2, unique=True))
 def test_a_fitter_that_was_saved_ends_where_one_that_was_not_does(
     kind: str, stops: list[int]
@@ -272,3 +274,26 @@ def test_fitters_of_other_layers_or_the_same_one_are_not_merged() -> None:
     for fitter, message in ((other, "layers"), (one, "itself")):
         with pytest.raises(ValueError, match=message):
             one.merge(fitter)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def process_group() -> Iterator[None]:
+    """One process is a group too: what a sync leaves behind can be looked at without others."""
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.mark.usefixtures("process_group")
+@pytest.mark.parametrize("kind", ["dmd", "edmd"])
+def test_what_a_sync_has_shared_is_part_of_the_state(kind: str) -> None:
+    fitters: list[Fitter] = []
+    for saved in (False, True):
+        fitter = streamed(MAKERS[kind](), range(4)).sync()
+        streamed(fitter, range(4, 6))
+        if saved:
+            fitter = MAKERS[kind]().load_state_dict(through_a_file(fitter))
+        fitters.append(streamed(fitter.sync(), range(6, 8)))
+    assert_same_bits(finished(fitters[0]), finished(fitters[1]))
+    with pytest.raises(ValueError, match="rows of the same sync"):
+        fitters[0].merge(fitters[1])  # type: ignore[arg-type]
