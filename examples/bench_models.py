@@ -60,7 +60,7 @@ def fitted(name: str, seed: int, quick: bool, folder: Path) -> Fitted:
     model = task.fresh()
     model.load_state_dict(load_file(place / "network.safetensors"))
     surrogates = {
-        method: tk.load_surrogate(place / f"{method}.safetensors") for method in SURROGATES
+        method: tk.Surrogate.load(place / f"{method}.safetensors") for method in SURROGATES
     }
     maps = {}
     for path in sorted(place.glob("*.map")):
@@ -83,7 +83,7 @@ def _make(task: Task, data: Split, seed: int, place: Path) -> None:
         result = fit(task, model, data, seed, method)
         seconds[method] = time.process_time() - start
         if isinstance(result, tk.Surrogate):
-            tk.save_surrogate(result, part / f"{method}.safetensors")
+            result.save(part / f"{method}.safetensors")
         else:
             for name, (weight, bias) in result.maps(task.autoencoder["latent"]).items():
                 if name != "skip":

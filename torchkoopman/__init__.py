@@ -13,7 +13,6 @@ from torchkoopman.fitting.fit import evaluate, fit
 from torchkoopman.fitting.losses import LossWeights
 from torchkoopman.fitting.ranking import SpanRanking, rank_spans
 from torchkoopman.graphs.region import DirtyCut
-from torchkoopman.koopman.files import load_surrogate, save_surrogate
 from torchkoopman.koopman.modes import Modes
 from torchkoopman.koopman.parts import ContextMean, Monomials, Neighbours, RandomFeatures
 from torchkoopman.koopman.surrogate import Surrogate
@@ -27,6 +26,7 @@ from torchkoopman.spectra.pseudospectrum import Pseudospectrum
 from torchkoopman.spectra.similarity import OperatorDistance, compare
 from torchkoopman.spectra.spectrum import Spectrum
 from torchkoopman.spectra.tracking import ModeTracks, follow
+from torchkoopman.storage.errors import FileError
 from torchkoopman.surgery.swap import swap, swap_back, swaps
 from torchkoopman.topology.betti import BettiCurve, betti_curve
 from torchkoopman.topology.layers import topology_of
@@ -91,6 +91,5 @@ __all__ = [
     "export",
     "load",
     "read_card",
-    "save_surrogate",
-    "load_surrogate",
+    "FileError",
 ]

@@ -222,6 +222,6 @@ def test_a_surrogate_between_two_layers_keeps_their_views_alone() -> None:
 def test_a_surrogate_read_from_its_file_is_evaluated_as_before(tmp_path: Path) -> None:
     model = Pairs()
     surrogate = quiet(model, output=MIXED)
-    read = tk.load_surrogate(tk.save_surrogate(surrogate, tmp_path / "s.safetensors"))
+    read = tk.Surrogate.load(surrogate.save(tmp_path / "s.safetensors"))
     assert read.views == surrogate.views
     assert tk.evaluate(read, model, batches(1)) == tk.evaluate(surrogate, model, batches(1))

@@ -13,6 +13,9 @@ import torchkoopman as tk
 from torchkoopman.datasets import yin_yang
 from torchkoopman.koopman.parts import ContextMean, RandomFeatures
 
+FORMAT_1 = Path(__file__).parent / "format_1"
+"""Files as torchkoopman wrote them before they had a number and a checksum."""
+
 
 def fitted() -> tuple[tk.Surrogate, torch.Tensor]:
     data = yin_yang(600, 50).train
@@ -22,9 +25,22 @@ def fitted() -> tuple[tk.Surrogate, torch.Tensor]:
     return fitter.surrogate, data.inputs[:, None]
 
 
+@pytest.mark.parametrize("name", ["dmd", "edmd", "float64", "autoencoder"])
+def test_files_of_the_first_format_are_read_as_they_were(name: str) -> None:
+    expected = json.loads((FORMAT_1 / "expected.json").read_text())
+    surrogate = tk.Surrogate.load(FORMAT_1 / f"{name}.safetensors")
+    states = torch.tensor(expected["states"][name], dtype=next(surrogate.parameters()).dtype)
+    torch.testing.assert_close(
+        surrogate(states[:, None])[:, 0].tolist(), expected[name], rtol=1e-5, atol=1e-6
+    )
+    assert surrogate.statistics is not None
+    assert surrogate.spectrum().residuals is not None
+    assert [edit.classes for edit in surrogate.edits] == ([(1,)] if name == "edmd" else [])
+
+
 def test_a_surrogate_read_from_its_file_predicts_the_same_bits(tmp_path: Path) -> None:
     surrogate, states = fitted()
-    read = tk.load_surrogate(tk.save_surrogate(surrogate, tmp_path / "deep" / "s.safetensors"))
+    read = tk.Surrogate.load(surrogate.save(tmp_path / "deep" / "s.safetensors"))
     assert torch.equal(read(states), surrogate(states))
     assert read.record == surrogate.record
     assert str(read.spectrum()) == str(surrogate.spectrum())
@@ -35,7 +51,7 @@ def test_a_surrogate_of_float64_states_is_read_in_float64(tmp_path: Path) -> Non
     x = torch.randn(200, 3, generator=generator, dtype=torch.float64)
     fitter = tk.EDMDFitter([RandomFeatures(20), tk.Monomials(2)], calibration=100)
     surrogate = fitter.update(tk.Trajectory.of(x, x.sin())).surrogate
-    read = tk.load_surrogate(tk.save_surrogate(surrogate, tmp_path / "s.safetensors"))
+    read = tk.Surrogate.load(surrogate.save(tmp_path / "s.safetensors"))
     assert torch.equal(read(x[:, None]), surrogate(x[:, None]))
     assert {p.dtype for p in read.parameters()} == {torch.float64}
     assert not any(p.requires_grad for p in read.parameters())
@@ -43,7 +59,7 @@ def test_a_surrogate_of_float64_states_is_read_in_float64(tmp_path: Path) -> Non
 
 def test_a_surrogate_read_from_its_file_forgets_as_the_one_written(tmp_path: Path) -> None:
     surrogate, states = fitted()
-    read = tk.load_surrogate(tk.save_surrogate(surrogate, tmp_path / "s.safetensors"))
+    read = tk.Surrogate.load(surrogate.save(tmp_path / "s.safetensors"))
     expected, found = (tk.unlearn(each, [2])(states) for each in (surrogate, read))
     assert torch.equal(found, expected)
 
@@ -51,7 +67,7 @@ def test_a_surrogate_read_from_its_file_forgets_as_the_one_written(tmp_path: Pat
 def test_a_file_keeps_the_edits_but_no_undo(tmp_path: Path) -> None:
     surrogate, states = fitted()
     edited = tk.unlearn(surrogate, [2], strength=0.5)
-    read = tk.load_surrogate(tk.save_surrogate(edited, tmp_path / "s.safetensors"))
+    read = tk.Surrogate.load(edited.save(tmp_path / "s.safetensors"))
     assert torch.equal(read(states), edited(states))
     assert [edit.card() for edit in read.edits] == [edit.card() for edit in edited.edits]
     with pytest.raises(ValueError, match="no undo"):
@@ -63,12 +79,12 @@ def test_a_file_keeps_the_edits_but_no_undo(tmp_path: Path) -> None:
 def test_files_that_hold_no_surrogate_are_refused(tmp_path: Path) -> None:
     surrogate, _ = fitted()
     with pytest.raises(ValueError, match=r"must end in \.safetensors"):
-        tk.save_surrogate(surrogate, tmp_path / "s.pt")
+        surrogate.save(tmp_path / "s.pt")
     with pytest.raises(FileNotFoundError, match="no file"):
-        tk.load_surrogate(tmp_path / "absent.safetensors")
+        tk.Surrogate.load(tmp_path / "absent.safetensors")
     tk.export(torch.nn.Linear(2, 2), tmp_path / "model.safetensors")
     with pytest.raises(ValueError, match="holds no surrogate"):
-        tk.load_surrogate(tmp_path / "model.safetensors")
+        tk.Surrogate.load(tmp_path / "model.safetensors")
 
 
 def test_a_file_keeps_how_each_layer_was_read(tmp_path: Path) -> None:
@@ -76,7 +92,7 @@ def test_a_file_keeps_how_each_layer_was_read(tmp_path: Path) -> None:
     maps = torch.randn(60, 2, 4, generator=torch.Generator().manual_seed(0))
     layout = {"0": "b c t -> b t c", "1": "b c t -> b (t) c"}
     surrogate = tk.fit(model, [maps], "*", method="dmd", layout=layout, progress=False)
-    read = tk.load_surrogate(tk.save_surrogate(surrogate, tmp_path / "s.safetensors"))
+    read = tk.Surrogate.load(surrogate.save(tmp_path / "s.safetensors"))
     assert read.views == surrogate.views
     assert [view.layout.pattern for view in read.views.values()] == list(layout.values())
     with torch.no_grad():
@@ -85,7 +101,7 @@ def test_a_file_keeps_how_each_layer_was_read(tmp_path: Path) -> None:
 
 
 def test_a_file_from_before_views_is_refused_with_the_cause_and_the_way_out(tmp_path: Path) -> None:
-    path = tk.save_surrogate(fitted()[0], tmp_path / "old.safetensors")
+    path = fitted()[0].save(tmp_path / "old.safetensors")
     with safe_open(path, "pt") as file:
         metadata = dict(file.metadata())
     config = json.loads(metadata["torchkoopman.surrogate"])
@@ -94,4 +110,4 @@ def test_a_file_from_before_views_is_refused_with_the_cause_and_the_way_out(tmp_
     with pytest.raises(
         ValueError, match=r"old\.safetensors.*earlier version.*'layouts'.*Fit it again"
     ):
-        tk.load_surrogate(path)
+        tk.Surrogate.load(path)

@@ -386,7 +386,7 @@ def test_modes_of_an_edited_surrogate_are_those_of_the_edited_operator() -> None
 
 def test_a_surrogate_read_from_its_file_has_the_same_modes(tmp_path: Path) -> None:
     surrogate, _, _ = linear()
-    read = tk.load_surrogate(tk.save_surrogate(surrogate, tmp_path / "s.safetensors"))
+    read = tk.Surrogate.load(surrogate.save(tmp_path / "s.safetensors"))
     ours, theirs, state = surrogate.modes("1"), read.modes("1"), draw(5, 1, 4)
     assert torch.equal(ours.vectors, theirs.vectors)
     assert ours.amplitudes is not None

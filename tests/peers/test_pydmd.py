@@ -103,8 +103,8 @@ def test_the_step_after_each_snapshot_is_predicted() -> None:
 @states("PyDMD test_dmd.py test_load")
 def test_a_loaded_fit_reconstructs_the_same(tmp_path: Path) -> None:
     surrogate, known = pulse_fit(), side_by_side(pulses())
-    tk.save_surrogate(surrogate, tmp_path / "pulses.safetensors")
-    loaded = tk.load_surrogate(tmp_path / "pulses.safetensors")
+    surrogate.save(tmp_path / "pulses.safetensors")
+    loaded = tk.Surrogate.load(tmp_path / "pulses.safetensors")
     assert torch.equal(orbit(loaded, known[0], 15), orbit(surrogate, known[0], 15))
 
 

@@ -138,7 +138,7 @@ def test_evidence_survives_the_file_and_an_edit_is_judged_by_the_same_rows(
     fitter.update(tk.Trajectory.of(x, 0.5 * x + 0.2 * draw(600, 3, seed=1), labels=labels))
     surrogate = fitter.surrogate
     assert surrogate.evidence is not None
-    read = tk.load_surrogate(tk.save_surrogate(surrogate, tmp_path / "s.safetensors"))
+    read = tk.Surrogate.load(surrogate.save(tmp_path / "s.safetensors"))
     assert str(read.spectrum()) == str(surrogate.spectrum())
     assert read.evidence is not None
     assert read.evidence.config() == surrogate.evidence.config()

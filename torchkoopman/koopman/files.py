@@ -4,92 +4,126 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from safetensors import safe_open
-from safetensors.torch import save_file
-
-from torchkoopman.koopman.surrogate import Surrogate
+from torchkoopman.koopman.structure import filled
 from torchkoopman.observe.class_moments import LabelledMoments
 from torchkoopman.observe.moments import layer_pairs
 from torchkoopman.spectra.evidence import Evidence
-from torchkoopman.storage.whole import whole
+from torchkoopman.storage.errors import FileError, understood
+from torchkoopman.storage.formats import parsed
+from torchkoopman.storage.tensor_files import read_metadata, read_tensors, write_tensors
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import Tensor
 
+SUFFIX = ".safetensors"
 _CONFIG = "torchkoopman.surrogate"
-_STATISTICS = "statistics/"
-_EVIDENCE = "evidence/"
+_STATISTICS, _EVIDENCE = "statistics/", "evidence/"
+_PAIRS = layer_pairs(("start", "end"), "ends")
 
 
-def save_surrogate(surrogate: Surrogate, path: str | Path) -> Path:
-    """Write a surrogate with its statistics and sampled rows; the undo of its edits stays behind.
+def write_surrogate(
+    path: Path,
+    config: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    statistics: LabelledMoments | None,
+    evidence: Evidence | None,
+) -> None:
+    """Write the parts of a surrogate."""
+    named = dict(tensors)
+    if statistics is not None:
+        named |= {f"{_STATISTICS}{name}": t for name, t in statistics.tensors().items()}
+    if evidence is not None:
+        named |= {f"{_EVIDENCE}start": evidence.start, f"{_EVIDENCE}end": evidence.end}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_tensors(path, named, {_CONFIG: json.dumps(config)})
 
-    Args:
-        surrogate: any; its tensors are written from the CPU.
-        path: ends in ``.safetensors``.
+
+def read_surrogate(path: Path) -> dict[str, Any]:
+    """The parts of the surrogate in a file, arguments of its constructor.
+
+    Raises:
+        MissingFileError: there is no such file.
+        FileError: it holds no surrogate, is damaged, or of a format that is not known.
+    """
+    metadata, tensors = read_tensors(path)
+    if _CONFIG not in metadata:
+        raise FileError(
+            f"{str(path)!r} holds no surrogate; files of edited models are for load(model, path)."
+        )
+    config = parsed(path, metadata[_CONFIG], "its description")
+    with understood(path, "the surrogate's description"):
+        data = {n: tensors.pop(n) for n in list(tensors) if n.startswith((_STATISTICS, _EVIDENCE))}
+        latent = config["operator"]["latent"]
+        parts = filled(config, tensors)
+        return parts | {
+            "statistics": _statistics(data, latent),
+            "evidence": _evidence(config.get("evidence"), data, latent),
+        }
+
+
+def described_surrogate(path: Path) -> tuple[dict[str, Any] | None, dict[str, str]]:
+    """The description of the surrogate in a file, None if it holds none, and the metadata.
+
+    Raises:
+        MissingFileError: there is no such file.
+        FileError: no safetensors file, damaged, or of a format that is not known.
+    """
+    metadata = read_metadata(path)
+    if _CONFIG not in metadata:
+        return None, metadata
+    config = parsed(path, metadata[_CONFIG], "its description")
+    if not isinstance(config, dict):
+        raise FileError(f"{str(path)!r}: the surrogate's description is a {type(config).__name__}.")
+    return config, metadata
+
+
+def surrogates_path(path: str | Path) -> Path:
+    """A path with the one suffix of surrogates.
 
     Raises:
         ValueError: another suffix.
     """
-    path = _checked(path)
-    tensors = dict(surrogate.state_dict())
-    if surrogate.statistics is not None:
-        tensors |= {f"{_STATISTICS}{n}": t for n, t in surrogate.statistics.tensors().items()}
-    if surrogate.evidence is not None:
-        rows = {"start": surrogate.evidence.start, "end": surrogate.evidence.end}
-        tensors |= {f"{_EVIDENCE}{name}": tensor for name, tensor in rows.items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    with whole(path) as unfinished:
-        save_file(plain, unfinished, {_CONFIG: json.dumps(surrogate.config())})
-    return path
-
-
-def load_surrogate(path: str | Path) -> Surrogate:
-    """The surrogate that :func:`save_surrogate` wrote, on the CPU.
-
-    Raises:
-        ValueError: a file that holds no surrogate, or one written before layers had views.
-        FileNotFoundError: no such file.
-    """
-    path = _checked(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"there is no file {path}.")
-    with safe_open(path, "pt") as file:
-        config = (file.metadata() or {}).get(_CONFIG)
-        if config is None:
-            raise ValueError(
-                f"{path} holds no surrogate; files of edited models are for load(model, path)."
-            )
-        tensors: dict[str, Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    described = json.loads(config)
-    try:
-        surrogate = Surrogate.from_config(described)
-    except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
-    moments = {n.removeprefix(_STATISTICS): t for n, t in tensors.items() if _is_moment(n)}
-    rows = {end: tensors.pop(f"{_EVIDENCE}{end}", None) for end in ("start", "end")}
-    evidence = statistics = None
-    if described.get("evidence") and rows["start"] is not None and rows["end"] is not None:
-        start, end = rows["start"], rows["end"]
-        evidence = Evidence.from_config(described["evidence"], start, end)
-    own = {name: tensor for name, tensor in tensors.items() if not _is_moment(name)}
-    # Assigned, not copied, for the structure is float32 and the tensors may be float64.
-    surrogate.load_state_dict(own, assign=True)
-    if moments:
-        pairs = layer_pairs(("start", "end"), "ends")
-        statistics = LabelledMoments(pairs).load(moments)
-    return surrogate.with_(statistics=statistics, evidence=evidence).requires_grad_(False)
-
-
-def _is_moment(name: str) -> bool:
-    return name.startswith(_STATISTICS)
-
-
-def _checked(path: str | Path) -> Path:
     path = Path(path)
-    if path.suffix != ".safetensors":
-        raise ValueError(f"{path} must end in .safetensors, the one format of surrogates.")
+    if path.suffix != SUFFIX:
+        raise ValueError(f"{path} must end in {SUFFIX}, the one format of surrogates.")
     return path
+
+
+def _statistics(tensors: Mapping[str, Tensor], latent: int) -> LabelledMoments | None:
+    """The moments, if there are any, of states of this size."""
+    named = {
+        n.removeprefix(_STATISTICS): t for n, t in tensors.items() if n.startswith(_STATISTICS)
+    }
+    if not named:
+        return None
+    for name, tensor in named.items():
+        _, _, kind = name.removeprefix("class/").rpartition("/")
+        axes = 0 if kind == "count" else 2 if "/scatter/" in name else 1
+        if tuple(tensor.shape) != (latent,) * axes or not tensor.is_floating_point():
+            raise ValueError(
+                f"its statistics {name!r} have shape {tuple(tensor.shape)} and type "
+                f"{tensor.dtype}, for latent={latent}"
+            )
+    return LabelledMoments(_PAIRS).load(named)
+
+
+def _evidence(
+    config: Mapping[str, Any] | None, tensors: Mapping[str, Tensor], latent: int
+) -> Evidence | None:
+    """The sampled rows, if there are any, of states of this size."""
+    start, end = (tensors.get(f"{_EVIDENCE}{place}") for place in ("start", "end"))
+    if config is None and start is None and end is None:
+        return None
+    if config is None or start is None or end is None:
+        raise ValueError("its sampled rows are incomplete")
+    first, stop = config["state"]
+    if start.shape != end.shape or start.shape[1:] != (latent,) or not 0 <= first < stop <= latent:
+        raise ValueError(
+            f"its sampled rows have shapes {tuple(start.shape)} and {tuple(end.shape)} and hold "
+            f"the state from {first} to {stop}, for latent={latent}"
+        )
+    return Evidence.from_config(dict(config), start, end)

@@ -162,11 +162,11 @@ class Orthogonal(_Discrete):
 
     def __init__(self, latent: int, steps: int = 1) -> None:
         super().__init__(latent, steps)
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), torch.device("cpu"):  # torch looks at the numbers
             weight = nn.Linear(latent, latent, bias=False)
-        self.rotation = parametrizations.orthogonal(weight, orthogonal_map="cayley")
-        with torch.no_grad():
-            self.rotation.weight = torch.eye(latent)
+            self.rotation = parametrizations.orthogonal(weight, orthogonal_map="cayley")
+            with torch.no_grad():
+                self.rotation.weight = torch.eye(latent)
 
     def step(self) -> Tensor:
         """M, shape ``(latent, latent)``."""

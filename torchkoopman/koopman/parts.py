@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 _MOST_MONOMIALS = 10_000
 """A dictionary of more functions than this has moments of most of a gigabyte."""
 
+_HIGHEST_DEGREE = 100
+"""A product of more coordinates than this over- or underflows unless all are near 1."""
+
 Affine = tuple[Tensor, Tensor]
 """``(weight, bias)`` of ``x ↦ weight @ x + bias``."""
 
@@ -160,11 +163,12 @@ class Monomials(Part):
         """Monomials of ``weight @ c + bias``."""
         self.register_buffer("weight", weight)
         self.register_buffer("bias", bias)
-        count = self.width(len(weight))
-        if count > _MOST_MONOMIALS:
+        count = self.width(len(weight)) if self.degree <= _HIGHEST_DEGREE else "too many"
+        if isinstance(count, str) or count > _MOST_MONOMIALS:
             raise ValueError(
                 f"Monomials(degree={self.degree}) of {len(weight)} coordinates are {count} "
-                f"functions, more than {_MOST_MONOMIALS}; fit with a lower rank or degree."
+                f"functions, more than {_MOST_MONOMIALS}, or of a degree above "
+                f"{_HIGHEST_DEGREE}; fit with a lower rank or degree."
             )
         products = chain.from_iterable(
             combinations_with_replacement(range(1, len(weight) + 1), order)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, fields, replace
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from torchkoopman.observe.places import spelled
@@ -29,6 +30,17 @@ class Span:
     """The model's positional tensor arguments, where the probe saw them."""
     before: tuple[str, ...] = ()
     """Layers ahead of the first, whose states are only part of stacks (delay coordinates)."""
+
+    def __post_init__(self) -> None:
+        names = (*self.before, *self.layers)
+        if not all(isinstance(name, str) for name in names) or len(set(names)) != len(names):
+            raise ValueError(f"a span's layers have names, each one of its own; it got {names}.")
+        rising = all(earlier < later for earlier, later in pairwise(self.times))
+        if len(self.times) != len(self.layers) or not rising:
+            raise ValueError(
+                f"a span's depth-times ascend, one for each layer; it got {self.times} for "
+                f"{self.layers}."
+            )
 
     @classmethod
     def of(cls, trajectory: Trajectory, delays: int = 0) -> Span:

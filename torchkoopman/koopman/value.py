@@ -9,16 +9,18 @@ from typing import TYPE_CHECKING, Any, Self
 from torch import nn
 
 from torchkoopman.koopman.coordinates import Coordinates
-from torchkoopman.koopman.edits import Edit
-from torchkoopman.koopman.learnt import LearntObservables
-from torchkoopman.koopman.observables import Dictionary
-from torchkoopman.koopman.operators import operator_from_config
-from torchkoopman.koopman.span import FitRecord, Span
+from torchkoopman.koopman.files import read_surrogate, surrogates_path, write_surrogate
+from torchkoopman.koopman.structure import parts_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
+    from torchkoopman.koopman.edits import Edit
+    from torchkoopman.koopman.learnt import LearntObservables
+    from torchkoopman.koopman.observables import Dictionary
     from torchkoopman.koopman.operators import Operator
+    from torchkoopman.koopman.span import FitRecord, Span
     from torchkoopman.observe.class_moments import LabelledMoments
     from torchkoopman.spectra.evidence import Evidence
 
@@ -40,6 +42,9 @@ class Value(nn.Module):
     """The parts of a surrogate. They are set once; :meth:`with_` makes a copy with others.
 
     Parameters still move with ``.to()`` and take gradients, as in every module.
+
+    Raises:
+        ValueError: parts that do not fit each other.
     """
 
     def __init__(
@@ -55,6 +60,18 @@ class Value(nn.Module):
         previous: Value | None = None,
     ) -> None:
         super().__init__()
+        sizes = [frame.size for frame in coordinates]
+        if len(sizes) != len(span.layers) or {observables.features, *sizes} != set(sizes[:1]):
+            raise ValueError(
+                f"a surrogate of the layers {span.layers} has coordinates of sizes {sizes}, and "
+                f"observables of {observables.features} coordinates: one size for each layer, all "
+                "equal."
+            )
+        if observables.latent != operator.latent:
+            raise ValueError(
+                f"the observables have latent={observables.latent}, the operator "
+                f"latent={operator.latent}; a surrogate's are equal."
+            )
         self.span = span
         self.coordinates = nn.ModuleList(coordinates)
         self.observables = observables
@@ -118,15 +135,36 @@ class Value(nn.Module):
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Self:
         """A surrogate of the structure of ``config``; its tensors are still to be loaded."""
-        kinds: dict[str, type[Dictionary] | type[LearntObservables]] = {
-            "dictionary": Dictionary,
-            "learnt": LearntObservables,
-        }
-        return cls(
-            Span.from_config(config["span"]),
-            [Coordinates.zeros(size, features) for size, features in config["sizes"]],
-            kinds[config["observables"]["kind"]].from_config(config["observables"]),
-            operator_from_config(config["operator"]),
-            FitRecord.from_config(config["record"]),
-            edits=[Edit.from_card(card) for card in config["edits"]],
-        )
+        return cls(**parts_of(config))
+
+    def save(self, path: str | Path) -> Path:
+        """Write the surrogate with its statistics and sampled rows; the undo of edits stays behind.
+
+        The file holds tensors and JSON, a format number and a checksum of all its bytes. It is
+        there whole or not at all: it is written beside its place, put onto the disk, and renamed.
+
+        Args:
+            path: ends in ``.safetensors``; folders that do not exist are made.
+
+        Returns:
+            The path.
+
+        Raises:
+            ValueError: another suffix.
+        """
+        path = surrogates_path(path)
+        write_surrogate(path, self.config(), self.state_dict(), self.statistics, self.evidence)
+        return path
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """The surrogate that :meth:`save` wrote, on the CPU, in the precision it had.
+
+        The file is read whole: nothing done to it afterwards changes the surrogate. Nothing in it
+        is run, and no more memory is taken than a small multiple of its size.
+
+        Raises:
+            FileError: a ``ValueError``: the file is not there (also a ``FileNotFoundError``), is
+                damaged, holds no surrogate, or is of a format that this version does not know.
+        """
+        return cls(**read_surrogate(surrogates_path(path))).requires_grad_(False)

@@ -12,6 +12,7 @@ import os
 import re
 import secrets
 import shutil
+import stat
 import sys
 from typing import TYPE_CHECKING
 
@@ -44,12 +45,19 @@ def whole(path: Path) -> Iterator[Path]:
         if folder / path.name not in written:
             raise FileNotFoundError(f"nothing was written for {str(path)!r}.")
         for file in sorted(written, key=lambda file: file.name == path.name):
+            file.chmod(_mode(path.parent / file.name, lock))
             _onto_disk(file)
             os.replace(file, path.parent / file.name)
         _onto_disk(path.parent)
     finally:
         _remove(folder)
         os.close(lock)
+
+
+def _mode(place: Path, lock: int) -> int:
+    """The permissions of the file that is replaced, or those that any new file would get."""
+    known = place.stat() if place.is_file() else os.fstat(lock)
+    return stat.S_IMODE(known.st_mode)
 
 
 def _locked_folder(path: Path) -> tuple[Path, int]:
@@ -59,7 +67,7 @@ def _locked_folder(path: Path) -> tuple[Path, int]:
         folder.mkdir()
         # Until it is locked, another writer's _clear takes the folder for a dead writer's.
         with contextlib.suppress(FileNotFoundError):
-            lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT)
+            lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o666)
             if _is_ours(folder, lock):
                 return folder, lock
             os.close(lock)

@@ -1,0 +1,71 @@
+"""Archives of torch.export: sealed in the zip file's comment, and read without unpacking anything.
+
+A zip file may end in a comment, which torch leaves empty. ``torch.export.load`` does not mind it.
+"""
+
+from __future__ import annotations
+
+import struct
+import zipfile
+from typing import TYPE_CHECKING
+
+from torchkoopman.storage.errors import FileError
+from torchkoopman.storage.seals import DIGITS, count, is_sealed, seal
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_MARK = b"torchkoopman sha256 "
+_ENTRY = b"PK\x01\x02"
+"""What each entry of a zip file's directory begins with."""
+_MEMBER, _ROOM = 1200, 32 * 2**20
+"""Bytes that ``zipfile`` takes for an entry, and what all may take beyond the size of the file."""
+
+
+def seal_archive(path: Path) -> None:
+    """Put a checksum of an archive into its comment."""
+    with path.open("r+b") as file:
+        file.seek(-2, 2)
+        assert file.read(2) == b"\0\0", "torch writes no comment"
+        file.seek(-2, 2)
+        file.write(struct.pack("<H", len(_MARK) + DIGITS))
+    seal(path, _MARK)
+
+
+def text_in_archive(path: Path, name: str) -> tuple[bytes | None, bool]:
+    """The extra file of this name in an archive, and whether the archive is sealed.
+
+    Raises:
+        FileError: not an archive, or one that was changed.
+    """
+    sealed = is_sealed(path, _MARK)
+    entries = count(path, _ENTRY)
+    if entries * _MEMBER > _ROOM + 2 * path.stat().st_size:
+        raise FileError(
+            f"{str(path)!r} lists {entries:,} files, more than an archive of this size holds. "
+            "torch.export did not write it."
+        )
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return _stored(path, archive, name), sealed
+    except FileError:
+        raise
+    except Exception as error:  # zipfile has more errors than BadZipFile
+        raise FileError(f"{str(path)!r} is not an archive of torch.export ({error}).") from error
+
+
+def _stored(path: Path, archive: zipfile.ZipFile, name: str) -> bytes | None:
+    """The content of the file ``<folder>/extra/<name>``; an archive has one folder at its root."""
+    found = [entry for entry in archive.infolist() if entry.filename.endswith(f"/extra/{name}")]
+    if not found:
+        return None
+    entry, size = found[0], path.stat().st_size
+    plain = entry.compress_type == zipfile.ZIP_STORED and entry.compress_size == entry.file_size
+    if len(found) > 1 or not plain or entry.file_size > size:
+        raise FileError(
+            f"{str(path)!r} has {len(found)} entries {name!r}, of {entry.file_size:,} bytes in "
+            f"{entry.compress_size:,}; torch.export stores one, uncompressed, and did not write "
+            "this. It is not unpacked."
+        )
+    with archive.open(entry) as file:
+        return file.read(entry.file_size + 1)  # to the end, where its own checksum is compared

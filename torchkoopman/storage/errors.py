@@ -1,0 +1,57 @@
+"""What a file can be at fault for: one family, all of them ``ValueError``."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+class FileError(ValueError):
+    """A file that cannot be read: not one of ours, damaged, of another version, or not there."""
+
+
+class MissingFileError(FileError, FileNotFoundError):
+    """There is no such file."""
+
+
+class MisfitFileError(FileError, RuntimeError):
+    """A file that is whole, but of another model than the one it is read into."""
+
+
+@contextlib.contextmanager
+def understood(path: Path, what: str) -> Iterator[None]:
+    """Whatever a description leads to while it is understood is an error of the file.
+
+    Args:
+        path: the file.
+        what: that is understood, for the message.
+
+    Raises:
+        FileError: in place of any other error.
+    """
+    try:
+        yield
+    except FileError:
+        raise
+    except Exception as error:  # a description can be wrong in as many ways as there are errors
+        missing = isinstance(error, KeyError | AttributeError | TypeError | IndexError)
+        said = f"{type(error).__name__}: {error}" if missing else str(error)
+        raise FileError(
+            f"{str(path)!r}: {what} cannot be understood ({said}). Write the file again, or read "
+            "it with the version of torchkoopman that wrote it."
+        ) from error
+
+
+def require_file(path: Path) -> Path:
+    """The path, if a file is there.
+
+    Raises:
+        MissingFileError: none is.
+    """
+    if not path.is_file():
+        raise MissingFileError(f"there is no file {str(path)!r}.")
+    return path

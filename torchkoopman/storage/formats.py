@@ -1,0 +1,112 @@
+"""Format: which files this version writes and reads, and how a description in them is parsed.
+
+Format 1 had neither a number nor a checksum. Format 2 has both; a file with one of them alone is
+damaged, so no single flipped bit makes a file look like an older one.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+from torchkoopman.storage.errors import FileError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FORMAT = 2
+"""What is written."""
+UNNUMBERED = 1
+"""What files without a number are."""
+_ROOM = 32 * 2**20
+"""Bytes that the objects of a description may take beyond the size of its file."""
+_VALUE, _CONTAINER = 100, 250
+"""Bytes of a Python object that JSON makes, at most, beside the text it holds."""
+
+
+def version() -> str:
+    """The installed version of torchkoopman."""
+    try:
+        return importlib.metadata.version("torchkoopman")
+    except importlib.metadata.PackageNotFoundError:  # used from a bare checkout
+        return "unknown"
+
+
+def check_format(path: Path, number: object, sealed: bool, writer: object) -> None:
+    """See that a file is of a format that this version reads.
+
+    Args:
+        path: the file.
+        number: the format as the file says it; None where it does not.
+        sealed: whether the file has a checksum, which was right.
+        writer: the version of torchkoopman that wrote it, if it says so.
+
+    Raises:
+        FileError: a format that is not known, or what no version wrote.
+    """
+    by = f" by torchkoopman {writer}" if isinstance(writer, str) else ""
+    if number is None and not sealed:
+        if _newer(writer):
+            raise FileError(
+                f"{str(path)!r} was written{by}, which is newer than this version, {version()}, "
+                "but has no format number as newer files do. Read it with the version that wrote "
+                "it."
+            )
+        return
+    if number is None or not sealed:
+        lacking = "format number" if number is None else "checksum"
+        raise FileError(damaged(path, f"its {lacking} is gone"))
+    if type(number) is not int or not UNNUMBERED < number <= FORMAT:
+        raise FileError(
+            f"{str(path)!r} was written{by} in format {number!r}; this version, {version()}, reads "
+            f"formats up to {FORMAT}. Install a newer torchkoopman, or write the file again with "
+            "this one."
+        )
+
+
+def damaged(path: Path, why: str) -> str:
+    """The message for a file that is not as it was written."""
+    return (
+        f"{str(path)!r} is damaged: {why}. It is not what torchkoopman wrote; copy it again from "
+        "where it is whole, or write it again."
+    )
+
+
+def parsed(path: Path, text: str | bytes, what: str) -> Any:
+    """What a JSON text says, unless it would take far more memory than its file.
+
+    Raises:
+        FileError: no JSON, nested too deeply, or of too many values.
+    """
+    comma, colon, brace, bracket = (",:{[") if isinstance(text, str) else _BYTES
+    values = text.count(comma) + text.count(colon)  # type: ignore[arg-type]
+    containers = text.count(brace) + text.count(bracket)  # type: ignore[arg-type]
+    if _VALUE * values + _CONTAINER * containers > _ROOM + 2 * path.stat().st_size:
+        raise FileError(
+            f"{str(path)!r}: {what} has {values:,} values and {containers:,} lists, more than a "
+            "file of this size describes. torchkoopman did not write it."
+        )
+    try:
+        return json.loads(text)
+    except RecursionError as error:
+        raise FileError(
+            f"{str(path)!r}: {what} is nested too deeply. torchkoopman did not write it."
+        ) from error
+    except ValueError as error:  # also bytes that are no text, and numbers of too many digits
+        raise FileError(damaged(path, f"{what} is no JSON ({error})")) from error
+
+
+_BYTES = (b",", b":", b"{", b"[")
+
+
+def _newer(writer: object) -> bool:
+    """Whether a version is above the one installed; unknown ones are not."""
+    theirs, ours = _numbers(writer), _numbers(version())
+    return theirs is not None and ours is not None and theirs > ours
+
+
+def _numbers(written: object) -> tuple[int, ...] | None:
+    found = re.match(r"\d{1,9}(\.\d{1,9})*", written) if isinstance(written, str) else None
+    return None if found is None else tuple(map(int, found[0].split(".")))

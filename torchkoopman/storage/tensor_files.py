@@ -1,0 +1,141 @@
+"""Files of tensors: safetensors with a format number and a checksum over all of their bytes.
+
+The checksum stands in the header, and is that of the file with zeros in its place. A file is read
+into memory whole, so that nothing done to it later changes what was read.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import re
+from typing import TYPE_CHECKING
+
+import torch
+from safetensors.torch import load, save_file
+
+from torchkoopman.storage.errors import FileError, require_file
+from torchkoopman.storage.formats import FORMAT, check_format, damaged, parsed, version
+from torchkoopman.storage.seals import DIGITS, blocks
+from torchkoopman.storage.whole import whole
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+    from typing import BinaryIO
+
+    from torch import Tensor
+
+NUMBER, WRITER = "torchkoopman.format", "torchkoopman.version"
+"""Keys of the metadata: the format's number, and the version that wrote the file."""
+_TORCH, _SEAL = "torchkoopman.torch", "torchkoopman.sha256"
+_BEFORE = f'"{_SEAL}":"'.encode()
+_LARGEST = 100_000_000
+"""Bytes of a header that safetensors reads."""
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write tensors, from the CPU, and texts; the file is there whole or as it was before."""
+    plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    with whole(path) as place:
+        save_file(plain, place, unsealed(metadata))
+        seal_tensors(place)
+
+
+def unsealed(metadata: Mapping[str, str]) -> dict[str, str]:
+    """Metadata with a format number, the versions, and room for a checksum."""
+    known = {NUMBER: str(FORMAT), WRITER: version(), _TORCH: str(torch.__version__)}
+    return {**metadata, **known, _SEAL: "0" * DIGITS}
+
+
+def seal_tensors(path: Path) -> None:
+    """Put the checksum of a safetensors file with :func:`unsealed` metadata into its place."""
+    with path.open("r+b") as file:
+        size = os.fstat(file.fileno()).st_size
+        header = _header(path, file, size)
+        place = 8 + header.index(_BEFORE) + len(_BEFORE)
+        found = _digest(file, size, place)
+        file.seek(place)
+        file.write(found.encode())
+
+
+def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
+    """Metadata and tensors of a file that :func:`write_tensors` or an older version wrote.
+
+    The tensors are the caller's own. At most three times the size of the file is held at once.
+
+    Raises:
+        MissingFileError: there is no such file.
+        FileError: it is no safetensors file, damaged, or of a format that is not known.
+    """
+    data = require_file(path).read_bytes()
+    metadata = _metadata(path, io.BytesIO(data), len(data))
+    try:
+        views = load(data)
+    except Exception as error:  # SafetensorError, and what torch says to types it has not
+        raise FileError(damaged(path, f"safetensors cannot read it ({error})")) from error
+    del data
+    # Into memory of torch's own, whose alignment decides in which order some kernels sum.
+    return metadata, {name: views.pop(name).clone() for name in list(views)}
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """The metadata of a file alone; its checksum is compared all the same.
+
+    Raises:
+        MissingFileError: there is no such file.
+        FileError: it is no safetensors file, damaged, or of a format that is not known.
+    """
+    with require_file(path).open("rb") as file:
+        return _metadata(path, file, os.fstat(file.fileno()).st_size)
+
+
+def _metadata(path: Path, file: BinaryIO, size: int) -> dict[str, str]:
+    header = _header(path, file, size)
+    sealed = _is_sealed(path, file, size, header)
+    described = parsed(path, header, "its header")
+    texts = described.get("__metadata__", {}) if isinstance(described, dict) else None
+    if not isinstance(texts, dict) or not all(isinstance(text, str) for text in texts.values()):
+        raise FileError(damaged(path, "its header is not that of a safetensors file"))
+    number = texts.get(NUMBER)
+    if number is not None and re.fullmatch("[1-9][0-9]{0,8}", number):
+        number = int(number)
+    check_format(path, number, sealed, texts.get(WRITER))
+    return texts
+
+
+def _header(path: Path, file: BinaryIO, size: int) -> bytes:
+    """The header's text, after its length."""
+    file.seek(0)
+    length = int.from_bytes(file.read(8), "little")
+    if size < 8 or length > min(size - 8, _LARGEST):
+        raise FileError(
+            f"{str(path)!r} is not a safetensors file, or one cut short: it has {size:,} bytes, "
+            f"and {length:,} should be its header's alone."
+        )
+    return file.read(length)
+
+
+def _is_sealed(path: Path, file: BinaryIO, size: int, header: bytes) -> bool:
+    seals = header.count(_BEFORE)
+    if seals == 0:
+        return False
+    place = header.index(_BEFORE) + len(_BEFORE)
+    said = header[place : place + DIGITS]
+    if seals > 1 or said != _digest(file, size, 8 + place).encode():
+        raise FileError(damaged(path, "its checksum does not match its content"))
+    return True
+
+
+def _digest(file: BinaryIO, size: int, place: int) -> str:
+    """The checksum of a file with zeros at ``place``."""
+    found = hashlib.sha256()
+    file.seek(0)
+    for block in blocks(file, place):
+        found.update(block)
+    found.update(b"0" * DIGITS)
+    file.seek(place + DIGITS)
+    for block in blocks(file, size - place - DIGITS):
+        found.update(block)
+    return found.hexdigest()
