@@ -27,6 +27,9 @@ class Calibration:
 
     Coordinates only decide in which frame the fit works, so they may come from a sample; what is
     fitted in that frame comes from the whole stream, these first rows included.
+
+    What is held are copies, and only of samples with a row that counts: tensors may be written over
+    later, and a stream in which nothing counts must not fill the memory.
     """
 
     def __init__(self, options: CoordinateOptions, rows: int | None) -> None:
@@ -36,10 +39,14 @@ class Calibration:
         self.held: list[Trajectory] = []
         self.waits = False
         """Whether to hold back all rows, however many, until processes choose together."""
+        self._passed_over = 0
 
     def add(self, trajectory: Trajectory) -> bool:
         """Hold a trajectory back; True once there are enough."""
-        self.held.append(trajectory)
+        counts = trajectory.counted().any(1).nonzero()[:, 0]
+        if len(counts):
+            self.held.append(trajectory.select(counts))  # a copy
+        self._passed_over += (trajectory.batch - len(counts)) * trajectory.positions
         return self.enough() and not self.waits
 
     def enough(self, processes: int = 1) -> bool:
@@ -57,8 +64,17 @@ class Calibration:
 
         They come from ``sample``, or else from the trajectories held back, which are let go only
         if there were rows enough.
+
+        Raises:
+            ValueError: too few rows, or none that counts.
         """
         known = self.held if sample is None else [sample]
+        if not known:
+            raise ValueError(
+                f"none of the {self._passed_over} rows that came counts: they are masked out as "
+                "padding, or not finite in some layer (probe.report() tells which). Look at the "
+                "inputs, and for a layer that overflows."
+            )
         moments = self._moments(known[0].layers, known)
         frames = self._chosen(moments, known[0].layers, known[0].dtype)
         return frames, self.released()
@@ -106,7 +122,10 @@ class Calibration:
     def _chosen(
         self, moments: Moments, layers: Sequence[str], precision: torch.dtype
     ) -> list[Coordinates]:
-        require_rows(moments.count, max(map(moments.features, layers)) if moments.count else 0)
+        unknowns = max(map(moments.features, layers)) if moments.count else 0
+        if (rank := self.options.rank) >= 1:
+            unknowns = min(unknowns, round(rank))
+        require_rows(moments.count, unknowns)
         return [frame.to(precision) for frame in layer_coordinates(moments, layers, self.options)]
 
 

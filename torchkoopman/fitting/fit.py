@@ -13,8 +13,9 @@ from torchkoopman.fitting.baselines import Baselines
 from torchkoopman.fitting.dmd import DMDFitter
 from torchkoopman.fitting.edmd import EDMDFitter
 from torchkoopman.fitting.evaluation import Evaluation, Evaluator
+from torchkoopman.observe.batches import batches_in, check_loader
 from torchkoopman.observe.pairing import looks_along
-from torchkoopman.observe.watch import Watch, batches_in
+from torchkoopman.observe.watch import Watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -23,10 +24,10 @@ if TYPE_CHECKING:
 
     from torchkoopman.fitting.closed_form import Fitter
     from torchkoopman.koopman.surrogate import Surrogate
+    from torchkoopman.observe.batches import Forward
     from torchkoopman.observe.selection import Layers
     from torchkoopman.observe.trajectory import Trajectory
     from torchkoopman.observe.views import LayoutOption, OutputOption
-    from torchkoopman.observe.watch import Forward
 
 Method = Literal["autoencoder", "edmd", "dmd"]
 
@@ -65,6 +66,8 @@ def fit(
         model: any eager module.
         loader: batches: a tensor, ``(inputs, labels)``, or a mapping of keyword arguments whose
             ``"labels"`` are the classes and whose ``"attention_mask"`` says which positions count.
+            Labels are integers, ``(batch,)`` or ``(batch, 1)``; other targets are no classes, and
+            the record's notes say so.
         layers: as for :func:`torchkoopman.attach`.
         method: ``"autoencoder"``, ``"edmd"``, ``"dmd"``, or a fitter of your own making.
         held_out: batches the fit must not see. By default every tenth sample of the loader is held
@@ -82,8 +85,10 @@ def fit(
         **options: of the fitter, such as ``latent=32``.
 
     Raises:
-        ValueError: ``epochs`` without ``held_out``, an unknown method, or a loader without batches.
-        TypeError: options beside a fitter of your own.
+        ValueError: ``epochs`` without ``held_out``, an unknown method, a loader without batches or
+            without a row that counts, or a model on the meta device.
+        TypeError: options beside a fitter of your own; a Dataset, a tensor or one batch in the
+            loader's place; batches that the model does not take; one number as labels.
     """
     if epochs > 1 and held_out is None:
         raise ValueError(
@@ -91,6 +96,7 @@ def fit(
             "seen in the next. Give held_out=a loader of other data; one pass is usually enough, "
             "since the autoencoder replays."
         )
+    check_loader(held_out, "held_out")
     length = batches_in(loader, epochs)
     if method == "autoencoder" and length is not None:
         options = {"steps_per_update": _ONLINE * steps / max(1, length), **options}
@@ -100,9 +106,9 @@ def fit(
     rival = None if autoencoder is None else EDMDFitter(dynamics="span")
     kept = _Holdout(0 if held_out is not None else _HELD_OUT, [fitter, baselines])
     kept.listeners += [] if rival is None else [_Limited(rival, _RIVAL_ROWS)]
-    watch = Watch(model, layers, layout, positions, forward, output)
+    watch = Watch(model, layers, layout, positions, forward, output, classes=True)
     batches = (batch for _ in range(epochs) for batch in loader)
-    watch.stream(tqdm(batches, "stream", length, disable=not progress), kept)
+    streamed = watch.stream(tqdm(batches, "stream", length, disable=not progress), kept).require()
     if autoencoder is not None:
         autoencoder.train(0)  # what was due before the calibration ended
         autoencoder.train(max(steps - autoencoder.steps, 0), progress=progress)
@@ -112,12 +118,18 @@ def fit(
     for trajectory in kept.held:
         evaluator.update(trajectory)
     if held_out is not None:
-        watch.stream(held_out, evaluator)
+        watch.stream(held_out, evaluator).require("held_out")
     evaluation = evaluator.result()
     if progress:
         tqdm.write(str(evaluation))
     record = surrogate.record
-    record = replace(record, held_out=evaluation.layers, baselines=evaluation.baselines)
+    said = () if streamed.note is None else (streamed.note,)
+    record = replace(
+        record,
+        held_out=evaluation.layers,
+        baselines=evaluation.baselines,
+        notes=(*record.notes, *said),
+    )
     return surrogate.with_(record=record)
 
 
@@ -151,7 +163,8 @@ def evaluate(
         positions=positions,
         forward=forward,
     )
-    watch.stream(loader, evaluator)
+    check_loader(loader)
+    watch.stream(loader, evaluator).require()
     return evaluator.result()
 
 

@@ -17,18 +17,19 @@ from torchkoopman.koopman.observables import Dictionary
 from torchkoopman.koopman.parts import as_parts
 from torchkoopman.koopman.regression import ridge_map
 from torchkoopman.koopman.span import Span
+from torchkoopman.observe.batches import batches_in
 from torchkoopman.observe.costs import Cost, CostMeter, cost_of, short
 from torchkoopman.observe.moments import Moments
-from torchkoopman.observe.watch import Watch, batches_in
+from torchkoopman.observe.watch import Watch
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from torchkoopman.koopman.parts import Affine, Part
+    from torchkoopman.observe.batches import Forward
     from torchkoopman.observe.selection import Layers
     from torchkoopman.observe.trajectory import Trajectory
     from torchkoopman.observe.views import LayoutOption, OutputOption
-    from torchkoopman.observe.watch import Forward
 
 _NULL = 1e-24
 """Share of a state's second moment below which its variance is rounding."""
@@ -151,13 +152,12 @@ def rank_spans(
             observables, a layer that is constant, or layers whose positions differ.
     """
     halves = _Halves(as_parts(observables), ridge, generator)
-    batches = iter(loader)
+    length, batches = batches_in(loader), iter(loader)
     first = list(islice(batches, 1))
     with CostMeter(model) as meter:
         Watch(model, layers, layout, None, forward, output).stream(first, meter)
-    every = tqdm(chain(first, batches), "rank", batches_in(loader, 1), disable=not progress)
-    watch = Watch(model, layers, layout, positions, forward, output)
-    watch.stream(halves.split(every), halves)
+    every = tqdm(chain(first, batches), "rank", length, disable=not progress)
+    Watch(model, layers, layout, positions, forward, output).stream(halves.split(every), halves)
     costs = meter.costs
     if costs is None or not all(half.count for half in halves.moments):
         raise ValueError(

@@ -11,6 +11,12 @@ if TYPE_CHECKING:
     from torch import nn
 
 
+_UNWRAP = (
+    "Names are those of the model itself: give what torch.compile wrapped (`._orig_mod`), or "
+    "nn.DataParallel or DistributedDataParallel (`.module`). "
+)
+
+
 def split_call(layer: str) -> tuple[str, int | None]:
     """``"name#k"`` → ``("name", k)``; a bare name has ``None``."""
     name, mark, call = layer.partition("#")
@@ -29,6 +35,7 @@ def named_module(root: nn.Module, layer: str) -> nn.Module:
     if name not in modules:
         raise ValueError(
             f"{type(root).__name__} has no layer {name!r}; nearest: {nearest(name, modules)}. "
+            f"{_UNWRAP if '_orig_mod' in modules or 'module' in modules else ''}"
             "Layers are those of model.named_modules()."
         )
     return modules[name]

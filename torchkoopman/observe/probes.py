@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from torchkoopman.observe.capture import Reader, When
+from torchkoopman.observe.classes import EXPECTED, classes_of, described, mistaken
 from torchkoopman.observe.hooks import HookSet
 from torchkoopman.observe.pairing import Pairing
 from torchkoopman.observe.selection import Layers, Selected, per_layer, select
@@ -175,10 +176,19 @@ class Probe:
     def labels(self, classes: Tensor) -> AbstractContextManager[None]:
         """The classes of the samples of the forward passes inside: integers, shape ``(batch,)``.
 
-        They go with the passes of the thread that opens the context.
+        A column ``(batch, 1)`` and a list of integers are taken too. They go with the passes of the
+        thread that opens the context.
+
+        Raises:
+            TypeError: anything else.
         """
-        _check_integers("labels", classes, "the class of each sample, shape (batch,)")
-        return self._accompanied("labels", classes)
+        found = classes_of(classes)
+        if found is None:
+            way_out = mistaken(classes) or ""
+            raise TypeError(
+                f"probe.labels() got {described(classes)}; {EXPECTED}. {way_out}".strip()
+            )
+        return self._accompanied("labels", found)
 
     def mask(self, mask: Tensor) -> AbstractContextManager[None]:
         """Which rows count in the forward passes inside: shape ``(batch, positions)``.
@@ -186,7 +196,11 @@ class Probe:
         True or 1 counts, False or 0 is padding. It takes the place of the model's own
         ``attention_mask``, and goes with the passes of the thread that opens the context.
         """
-        _check_integers("mask", mask, "True or 1 where a row counts, shape (batch, positions)")
+        if not isinstance(mask, Tensor) or mask.is_floating_point() or mask.is_complex():
+            raise TypeError(
+                f"probe.mask() got {described(mask)}; give an integer or boolean tensor: True or 1 "
+                "where a row counts, shape (batch, positions)."
+            )
         return self._accompanied("mask", mask)
 
     @contextmanager
@@ -210,12 +224,3 @@ class Probe:
     def report(self) -> ProbeReport:
         """What was seen, passed on and left out so far; the only place that waits for a device."""
         return self._pairing.report(self._lost + self._hooks.lost())
-
-
-def _check_integers(argument: str, value: object, expected: str) -> None:
-    """Labels and masks accompany every forward pass, so a wrong kind is said at once."""
-    if not isinstance(value, Tensor) or value.is_floating_point() or value.is_complex():
-        kind = value.dtype if isinstance(value, Tensor) else type(value).__name__
-        raise TypeError(
-            f"probe.{argument}() got {kind}; give an integer or boolean tensor: {expected}."
-        )

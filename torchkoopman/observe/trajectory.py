@@ -80,9 +80,12 @@ class Trajectory:
     def of(cls, *states: Tensor, labels: Tensor | None = None) -> Trajectory:
         """A trajectory of bare tensors, ``(batch, features)`` or ``(batch, positions, features)``.
 
-        The layers are called ``"0"``, ``"1"``, … in the order given.
+        The layers are called ``"0"``, ``"1"``, … in the order given. Tensors are copied, for a
+        fitter may keep what it is given, and they may be written over.
         """
-        shaped = (state[:, None] if state.ndim == 2 else state for state in states)
+        copies = (state.clone() for state in states)
+        shaped = (state[:, None] if state.ndim == 2 else state for state in copies)
+        labels = None if labels is None else labels.clone()
         return cls({str(depth): state for depth, state in enumerate(shaped)}, labels=labels)
 
     @property

@@ -73,6 +73,13 @@ class View:
         """
         if isinstance(choice, View):
             pattern = choice.layout.pattern if pattern is None else pattern
+        if pattern is None and tensor.ndim < 2:
+            raise ValueError(
+                f"layer {layer!r} gave an output of shape {tuple(tensor.shape)}, without a batch "
+                "beside its features. Did you pass a Dataset instead of a DataLoader, or a sample "
+                "instead of a batch? If its one axis is the batch, say so: "
+                "layout='batch -> batch 1 1'."
+            )
         try:
             layout = Layout.of(tensor, pattern)
         except ValueError as error:

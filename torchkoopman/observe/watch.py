@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -12,12 +11,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from torchkoopman.observe.batches import Forward, called, parts
+from torchkoopman.observe.classes import Targets
 from torchkoopman.observe.names import split_call
 from torchkoopman.observe.probes import attach
 from torchkoopman.observe.selection import per_layer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from typing import Self
 
     from torchkoopman.observe.outputs import OutputChoice
@@ -26,8 +27,44 @@ if TYPE_CHECKING:
     from torchkoopman.observe.selection import Layers
     from torchkoopman.observe.views import LayoutOption, OutputOption, View
 
-Forward = Callable[[nn.Module, Any], object]
-"""How to call a model on a batch."""
+
+@dataclass(frozen=True)
+class Streamed:
+    """What came of running a model over a loader."""
+
+    batches: int
+    report: ProbeReport
+    note: str | None
+    """What was not taken for classes, if the batches had targets of another kind."""
+
+    def require(self, argument: str = "loader") -> Self:
+        """Refuse a run that left nothing to work with.
+
+        Raises:
+            ValueError: no batches, no forward pass that was read, or no row that counts.
+        """
+        report = self.report
+        if not self.batches:
+            raise ValueError(
+                f"{argument}= gave no batches: no rows to fit, no held-out rows to look at. It is "
+                "empty, or an iterator that an earlier pass has used up: give a DataLoader, or a "
+                "list."
+            )
+        if not report.trajectories:
+            raise ValueError(
+                f"{argument}= gave {self.batches} batches, but no layer could be read in any of "
+                f"them: {report}"
+            )
+        if not report.streams[0].rows:
+            spoilt = next((stream.layer for stream in report.streams if stream.not_finite), None)
+            why = "the mask leaves all of them out"
+            if report.dropped_rows:
+                why = f"{report.dropped_rows} are not finite, first in layer {spoilt!r}"
+            raise ValueError(
+                f"none of the rows that {argument}= gave counts: {why}. Look at the inputs, and "
+                "for a layer that overflows."
+            )
+        return self
 
 
 @dataclass(frozen=True)
@@ -44,6 +81,8 @@ class Watch:
     """How to call the model on a batch; by default with its tensors, as arguments."""
     output: OutputOption | None = None
     """As for :func:`attach`."""
+    classes: bool = False
+    """Whether class statistics are wanted, so that targets of another kind are worth a word."""
 
     @classmethod
     def of(
@@ -61,8 +100,14 @@ class Watch:
         outputs, layouts = read_again(layers, views, output, layout)
         return cls(model, layers, layouts, positions, forward, outputs)
 
-    def stream(self, batches: Iterable[Any], listener: Listener) -> None:
-        """Run the model on the batches in eval mode without gradients; put all modes back."""
+    def stream(self, batches: Iterable[Any], listener: Listener) -> Streamed:
+        """Run the model on the batches in eval mode without gradients; put all modes back.
+
+        Raises:
+            TypeError: a batch that the model does not take, or one number for its labels.
+            ValueError: the model is on the meta device.
+        """
+        _refuse_meta(self.model)
         modes = {module: module.training for module in self.model.modules()}
         probe = attach(
             self.model,
@@ -71,19 +116,24 @@ class Watch:
             output=self.output,
             positions=self.positions,
         )
+        targets, count = Targets(self.classes, self.forward is not None), 0
         self.model.eval()
         try:
             with torch.no_grad(), probe.stream_to(listener):
                 for batch in batches:
-                    self._run(batch, probe)
-            _warn_of_padding(probe.report())
+                    self._run(batch, probe, targets)
+                    count += 1
+            report = probe.report()
+            _warn_of_padding(report)
         finally:
             for module, training in modes.items():
                 module.training = training
+        return Streamed(count, report, targets.note)
 
-    def _run(self, batch: Any, probe: Probe) -> None:
+    def _run(self, batch: Any, probe: Probe, targets: Targets) -> None:
         """One forward pass, with labels where the batch has them; hooks see the model's mask."""
-        args, kwargs, labels = _parts(batch)
+        args, kwargs, target = parts(batch)
+        labels = targets.classes(target)
         with ExitStack() as stack:
             if labels is not None:
                 stack.enter_context(probe.labels(labels))
@@ -92,7 +142,8 @@ class Watch:
                 return
             device = next((tensor.device for tensor in self.model.parameters()), None)
             to = partial(_moved, device=device)
-            self.model(*map(to, args), **{name: to(value) for name, value in kwargs.items()})
+            kwargs = {name: to(value) for name, value in kwargs.items()}
+            called(self.model, map(to, args), kwargs, batch)
 
 
 def read_again(
@@ -152,31 +203,22 @@ def _warn_of_padding(report: ProbeReport) -> None:
         )
 
 
-def batches_in(loader: Iterable[Any], epochs: int) -> int | None:
-    """Batches in all, where the loader knows; one over an iterable data set does not."""
-    try:
-        return epochs * len(loader)  # type: ignore[arg-type]
-    except TypeError:
-        return None
-
-
-def _parts(batch: Any) -> tuple[tuple[Any, ...], dict[str, Any], Tensor | None]:
-    """Positional and keyword arguments for the model, and the classes if the batch has any."""
-    if isinstance(batch, Mapping):
-        kwargs = dict(batch)
-        return (), kwargs, _classes(kwargs.pop("labels", None))
-    if isinstance(batch, list | tuple):
-        *inputs, last = batch
-        return (tuple(inputs), {}, _classes(last)) if inputs else ((last,), {}, None)
-    return (batch,), {}, None
-
-
-def _classes(target: Any) -> Tensor | None:
-    """The target if it is one integer per sample; regression targets are no classes."""
-    if isinstance(target, Tensor) and target.ndim == 1 and not target.is_floating_point():
-        return target
-    return None
-
-
 def _moved(value: Any, device: torch.device | None) -> Any:
     return value.to(device) if isinstance(value, Tensor) else value
+
+
+def _refuse_meta(model: nn.Module) -> None:
+    """Refuse a model without values: hooks get no states from it."""
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    on_meta = next((name for name, tensor in tensors.items() if tensor.is_meta), None)
+    if on_meta is not None:
+        raise ValueError(
+            f"the model's {on_meta!r} is on the meta device, where tensors have a shape and no "
+            "values, so there is nothing to watch. Give it values first: "
+            "model.to_empty(device='cpu'), then model.load_state_dict(...)."
+        )
+    if torch.get_default_device().type == "meta":
+        raise ValueError(
+            "the default device is the meta device, where tensors have a shape and no values; "
+            "leave `with torch.device('meta')` before watching a model."
+        )

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from torchkoopman.koopman.folding import fold
+from torchkoopman.observe.batches import check_loader
 from torchkoopman.observe.names import named_module
 from torchkoopman.observe.trajectory import Trajectory
 from torchkoopman.observe.watch import Watch
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from torchkoopman.koopman.surrogate import Surrogate
-    from torchkoopman.observe.watch import Forward
+    from torchkoopman.observe.batches import Forward
 
 _LAYOUT = "batch ... features -> batch (...) features"
 
@@ -196,6 +197,7 @@ def _passing(
     def enough() -> bool:
         return sum(each.batch * each.positions for each in seen) >= rows
 
+    check_loader(loader)
     batches = takewhile(lambda batch: not enough(), loader)
     Watch(model, names, _LAYOUT, forward=forward).stream(batches, seen.append)
     if not seen:

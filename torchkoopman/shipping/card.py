@@ -68,7 +68,8 @@ def read_card(path: str | Path) -> dict[str, Any]:
     text = readers[path.suffix](path)
     if text is None:
         raise ValueError(
-            f"{str(path)!r} has no {CARD!r} card: torchkoopman's export() did not write it."
+            f"{str(path)!r} has no {CARD!r} card: torchkoopman's export() did not write it. A "
+            "surrogate that save_surrogate() wrote is read by load_surrogate()."
         )
     card: dict[str, Any] = json.loads(text)
     return card

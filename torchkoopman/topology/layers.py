@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor
 
+from torchkoopman.observe.batches import check_loader
 from torchkoopman.observe.watch import Watch
 from torchkoopman.topology.betti import betti_curve, subsamples
 from torchkoopman.topology.clouds import Clouds
@@ -21,8 +22,8 @@ if TYPE_CHECKING:
     from torch import nn
 
     from torchkoopman.koopman.surrogate import Surrogate
+    from torchkoopman.observe.batches import Forward
     from torchkoopman.observe.views import LayoutOption, OutputOption
-    from torchkoopman.observe.watch import Forward
     from torchkoopman.topology.betti import BettiCurve
     from torchkoopman.topology.clouds import Kind, Space
     from torchkoopman.topology.distances import Rule
@@ -104,6 +105,7 @@ def topology_of(
             than in the fit.
         ImportError: loops without gudhi.
     """
+    check_loader(loader)
     _require_known("space", space, ("states", "latent"))
     _require_known("choice", choice, ("random", "maxmin"))
     _require_known("rule", rule, ("neighbours", "pairs"))

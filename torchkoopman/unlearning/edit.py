@@ -34,6 +34,7 @@ from torchkoopman.unlearning.problem import (
     edited_copy,
     partition,
     points_of,
+    wanted,
 )
 
 if TYPE_CHECKING:
@@ -88,8 +89,14 @@ def unlearn(
         ValueError: no class statistics, a class never seen, nothing left to retain, a strength
             outside [0, 1], more constraints than the latent space has room for, or class means
             too alike to be told apart.
+        TypeError: classes that are no integers, or a head that is no linear layer.
     """
     began = time.perf_counter()
+    if head is not None and not isinstance(head, nn.Linear):
+        raise TypeError(
+            f"head={head!r} is a {type(head).__name__}; give the nn.Linear itself that follows the "
+            "span: model.get_submodule(name)."
+        )
     base = affine_copy(surrogate)
     statistics = base.statistics
     assert statistics is not None
@@ -149,7 +156,7 @@ def _roles(
     surrogate: Surrogate, classes: Iterable[int], halves: bool
 ) -> tuple[list[int], list[int], list[int]]:
     """Classes to forget now, those forgotten earlier, and those of both that stand by halves."""
-    forgotten = sorted(set(classes))
+    forgotten = wanted(classes)
     earlier = {c: edit.halves for edit in surrogate.edits for c in edit.classes}
     gone = sorted(set(earlier) - set(forgotten))
     return forgotten, gone, [*(forgotten if halves else []), *(c for c in gone if earlier[c])]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import copy
+import operator
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, SupportsIndex
 
 import torch
 from torch import Tensor, nn
@@ -27,9 +28,11 @@ _WIDTH = 1e-12
 def affine_copy(surrogate: Surrogate) -> Surrogate:
     """A copy over the first and last layer whose latent states have the constant in front."""
     if surrogate.statistics is None or not surrogate.statistics.classes:
+        said = [note for note in surrogate.record.notes if note.startswith("no class statistics")]
         raise ValueError(
             "the surrogate has no class statistics, so it cannot tell classes apart. Fit it with "
-            "labels: `with probe.labels(y): model(x)`, or a loader of (x, y) for tk.fit."
+            "labels: `with probe.labels(y): model(x)`, or a loader of (x, y) for tk.fit, y being "
+            f"integers.{' Its record says: ' if said else ''}{' '.join(said)}"
         )
     span, frames = surrogate.span, surrogate.frames()
     K, observables = surrogate.operator.matrix(1.0).detach(), surrogate.observables
@@ -74,6 +77,24 @@ def edited_copy(
     )
 
 
+def wanted(classes: Iterable[SupportsIndex] | SupportsIndex) -> list[int]:
+    """The classes to forget, each once, in order; one by itself is taken too.
+
+    Raises:
+        TypeError: not integers.
+    """
+    try:
+        return [operator.index(classes)]  # type: ignore[arg-type]
+    except TypeError:
+        pass
+    try:
+        return sorted({operator.index(each) for each in classes})  # type: ignore[union-attr]
+    except TypeError as error:
+        raise TypeError(
+            f"classes={classes!r} are no class numbers; give integers, such as [2, 5]."
+        ) from error
+
+
 def partition(
     statistics: LabelledMoments, classes: Iterable[int], latent: int, halved: int = 0
 ) -> tuple[list[int], list[int]]:
@@ -81,13 +102,15 @@ def partition(
 
     ``halved`` of the classes take two constraints each.
     """
-    forgotten, seen = sorted(set(classes)), statistics.classes
+    forgotten, seen = wanted(classes), statistics.classes
     retained = [c for c in seen if c not in forgotten]
     unknown = [c for c in forgotten if c not in seen]
     if not forgotten or unknown:
+        why = (
+            f"{unknown} of them never seen in the fit" if unknown else "there is nothing to forget"
+        )
         raise ValueError(
-            f"classes={forgotten} to forget: {unknown or 'none'} of them never seen in the fit. "
-            f"It has seen {list(seen)}; give some of those."
+            f"classes={forgotten} to forget: {why}. It has seen {list(seen)}; give some of those."
         )
     if not retained:
         raise ValueError(f"forgetting {forgotten} leaves no class; the fit has seen {list(seen)}.")

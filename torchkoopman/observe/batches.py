@@ -1,0 +1,140 @@
+"""Batches: what comes out of a loader, as a call of the model; and what is no loader of batches."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from torch import Tensor, nn
+from torch.utils.data import Dataset, IterableDataset
+
+from torchkoopman.observe.classes import classes_of, described
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+Forward = Callable[[nn.Module, Any], object]
+"""How to call a model on a batch."""
+
+
+def check_loader(loader: object, argument: str = "loader") -> None:
+    """Refuse what can be iterated over, but not batch by batch.
+
+    Raises:
+        TypeError: a map-style data set, a tensor or array, or one batch by itself.
+    """
+    if isinstance(loader, Dataset) and not isinstance(loader, IterableDataset):
+        raise TypeError(
+            f"{argument}= is a {type(loader).__name__}, a Dataset, whose items are single samples. "
+            "Did you mean a DataLoader? Give DataLoader(dataset, batch_size=64), or "
+            "DataLoader(dataset, batch_size=None) if its items are batches already."
+        )
+    if isinstance(loader, Tensor | np.ndarray):
+        raise TypeError(
+            f"{argument}= is {described(loader)}; iterating over it gives single samples, and a "
+            "loader gives batches. Give inputs.split(64), or [inputs] for one batch."
+        )
+    if isinstance(loader, Mapping) or _is_pair(loader):
+        kind = "mapping" if isinstance(loader, Mapping) else "pair (inputs, labels)"
+        raise TypeError(
+            f"{argument}= is a {kind}, which is one batch; a loader gives many. Give [batch], or "
+            "DataLoader(TensorDataset(inputs, labels), batch_size=64)."
+        )
+
+
+def batches_in(loader: Iterable[Any], epochs: int = 1) -> int | None:
+    """Batches in all, where the loader knows; one over an iterable data set does not.
+
+    Raises:
+        TypeError: it is no loader of batches.
+    """
+    check_loader(loader)
+    try:
+        return epochs * len(loader)  # type: ignore[arg-type]
+    except TypeError:
+        return None
+
+
+def parts(batch: Any) -> tuple[tuple[Any, ...], dict[str, Any], Any]:
+    """Positional and keyword arguments for the model, and the targets if the batch has any."""
+    if isinstance(batch, Mapping):
+        kwargs = dict(batch)
+        return (), kwargs, kwargs.pop("labels", None)
+    if isinstance(batch, list | tuple):
+        *inputs, last = batch
+        return (tuple(inputs), {}, last) if inputs else ((last,), {}, None)
+    return (batch,), {}, None
+
+
+def called(model: nn.Module, args: Iterable[Any], kwargs: Mapping[str, Any], batch: Any) -> None:
+    """Call the model.
+
+    Raises:
+        TypeError: its forward does not take such arguments; it says how the batch was read.
+    """
+    args = tuple(args)
+    try:
+        model(*args, **kwargs)
+    except TypeError as error:
+        if (why := _unfit(model, *args, **kwargs)) is None:
+            raise
+        raise TypeError(
+            f"a batch is {_told(batch)}, and was read as {_told(args)} for the model"
+            f"{_and_last(batch)}, but {type(model).__name__}.forward{_signature(model)} says: "
+            f"{why}. Say how to call it: {_suggestion(model, batch)}"
+        ) from error
+
+
+def _is_pair(loader: object) -> bool:
+    """Whether a tuple is inputs with their classes, and not two batches of inputs."""
+    if not isinstance(loader, tuple) or len(loader) != 2:
+        return False
+    inputs, target = loader
+    classes = None if isinstance(target, list | tuple) else classes_of(target)
+    if not isinstance(inputs, Tensor | np.ndarray) or classes is None:
+        return False
+    alike = isinstance(target, type(inputs)) and target.dtype == inputs.dtype
+    return len(classes) == len(inputs) and not (alike and target.ndim == inputs.ndim)
+
+
+def _unfit(model: nn.Module, *args: Any, **kwargs: Any) -> str | None:
+    """Why the model's forward cannot take these arguments; None if it can."""
+    try:
+        inspect.signature(model.forward).bind(*args, **kwargs)
+    except TypeError as error:
+        return str(error)
+    return None
+
+
+def _suggestion(model: nn.Module, batch: Any) -> str:
+    """The first way to call the model with a batch that its forward takes."""
+    ways: dict[str, tuple[Any, ...]] = {}
+    if isinstance(batch, list | tuple):
+        if isinstance(batch[0], list | tuple):
+            ways["model(*batch[0])"] = tuple(batch[0])
+        elif isinstance(batch[0], Mapping) and _unfit(model, **batch[0]) is None:
+            return "forward=lambda model, batch: model(**batch[0])."
+        ways["model(*batch)"] = tuple(batch)
+        ways["model(batch[0])"] = (batch[0],)
+    fits = (way for way, args in ways.items() if _unfit(model, *args) is None)
+    return f"forward=lambda model, batch: {next(fits, 'model(...)')}."
+
+
+def _told(value: Any) -> str:
+    """A batch's structure in a few words."""
+    if isinstance(value, list | tuple):
+        return f"({', '.join(map(_told, value))}{',' if len(value) == 1 else ''})"
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(map(repr, value))}}}"
+    return "a tensor" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+
+
+def _and_last(batch: Any) -> str:
+    two = isinstance(batch, list | tuple) and len(batch) > 1
+    return " with labels behind them" if two else ""
+
+
+def _signature(model: nn.Module) -> str:
+    return str(inspect.signature(model.forward)).split(" ->")[0]
