@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from torchkoopman.observe.outputs import OutputChoice
+    from torchkoopman.observe.passes import Forward
 
 When = Literal["always", "train", "eval"]
 
@@ -158,9 +159,12 @@ class Reader:
         positions: int | None,
         generator: torch.Generator,
         attention_mask: bool = True,
+        gather: bool = False,
     ) -> None:
         self.masks = attention_mask
         """Whether the model's own attention mask is taken."""
+        self.gather = gather
+        """Whether the parts that processes hold are put together."""
         self._outputs = outputs
         self._patterns = layouts
         self._when = when
@@ -177,14 +181,17 @@ class Reader:
         """The positions for one forward pass, drawn when its first layer is read."""
         return PositionSample(self._positions, self._generator, thin)
 
-    def read(self, layer: str, call: str, output: object, sample: PositionSample) -> Reading | str:
+    def read(
+        self, layer: str, call: str, module: nn.Module, output: object, forward: Forward
+    ) -> Reading | str:
         """A reading of a layer's output, or in a word why there is none.
 
         Args:
             layer: the module's name.
             call: ``"name#k"``, k counting its calls within this forward pass.
+            module: the layer.
             output: what it returned.
-            sample: of the positions in this forward pass.
+            forward: the forward pass.
         """
         if is_tracing() or is_traced(output):
             return "traced"
@@ -195,12 +202,15 @@ class Reader:
         tensor = found if found is not None and again else look(output, choice, layer)
         if is_traced(tensor):
             return "traced"
-        if tensor.numel() == 0:
-            return "empty batch"
         with plain_modes(tensor.device.type, grad=False):
+            whole = forward.flow.read(tensor, layer, module, self.gather)
+            if whole is None:
+                return "sharded"
+            if whole.numel() == 0:
+                return "empty batch"
             known = view is not None and (found is tensor or view.function is not None)
-            if view is None or not known or shape != tensor.shape:
+            if view is None or not known or shape != whole.shape:
                 pattern = self._patterns.get(call, self._patterns.get(layer))
-                view = View.onto(tensor, output, choice, pattern, layer)
-                self._views[call] = tensor.shape, view
-            return Reading.of(tensor, view, sample, layer)
+                view = View.onto(tensor, output, choice, pattern, layer, whole=whole)
+                self._views[call] = whole.shape, view
+            return Reading.of(whole, view, forward.sample, layer)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from torch.utils.hooks import RemovableHandle
 
     from torchkoopman.observe.pairing import Pairing
+    from torchkoopman.observe.shards import Parallel
 
 
 class Hook:
@@ -27,7 +28,9 @@ class Hook:
     may_be_lost = True
     """A graph of the model need not call it."""
 
-    def __init__(self, pairing: Pairing | None = None, event: str = "", name: str = "") -> None:
+    def __init__(
+        self, pairing: Pairing | Parallel | None = None, event: str = "", name: str = ""
+    ) -> None:
         self._pairing = None if pairing is None else weakref.ref(pairing)
         self._event = event
         self._name = name
@@ -68,6 +71,12 @@ class HookSet:
             self._add(name, module.register_forward_hook(leave))
             # The one kind of hook that is told of an exception; it comes after `leave`.
             self._add(name, module.register_forward_hook(abort, always_call=True))
+
+    def listen(self, name: str, module: nn.Module, listener: Parallel) -> None:
+        """Tell a listener of each call of a module, and of what it returned."""
+        enter, leave = (Hook(listener, event, name) for event in ("enter", "leave"))
+        self._add(name, module.register_forward_pre_hook(enter))
+        self._add(name, module.register_forward_hook(leave))
 
     def lost(self) -> tuple[str, ...]:
         """Names of the modules from which somebody else removed a hook, until :meth:`remove`."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from torchkoopman.observe.capture import is_traced
+from torchkoopman.observe.placements import is_dtensor
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -43,7 +44,7 @@ class ModelMask:
         two = [name for name in _DECODES if name in names]
         if two and self._mask is None:
             self.aside = f"{type(module).__name__} has {two[0]!r} too, so it is the encoder's"
-        if two or not isinstance(mask, Tensor) or is_traced(mask):
+        if two or not isinstance(mask, Tensor) or is_traced(mask) or is_dtensor(mask):
             return
         if mask.ndim == 2:
             self._mask, self._past = mask.detach().clone(), _past(given.get("past_key_values"))

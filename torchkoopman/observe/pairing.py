@@ -21,6 +21,7 @@ from torchkoopman.observe.masks import ARGUMENT
 from torchkoopman.observe.passes import Forward, Passes
 from torchkoopman.observe.report import Ledger
 from torchkoopman.observe.selection import common_ancestors
+from torchkoopman.observe.shards import Parallel
 from torchkoopman.observe.trajectory import InputSpec, Trajectory
 from torchkoopman.observe.unseen import refuse_replica
 
@@ -60,6 +61,7 @@ class Pairing:
         self._reader = reader
         self._depths = {name: k for k, name in enumerate(common_ancestors(self.selected))}
         self._passes = Passes()
+        self.parallel = Parallel(self._passes)
         self._lock = threading.RLock()  # a listener may run the model
 
     def clear(self) -> None:
@@ -93,6 +95,8 @@ class Pairing:
                     () if name else _input_specs(args, kwargs),
                     "traced" if is_tracing() else self._reader.passes_over(module),
                 )
+                self.parallel.search(name, module)
+                forward.flow.parallel = self.parallel.modules
                 self._passes.begin(forward)
             if self._reader.masks and forward.skip is None:
                 forward.mask.offer(module, args, kwargs)
@@ -139,7 +143,7 @@ class Pairing:
         chosen = self.selected[name].calls
         if chosen is not None and call not in chosen:
             return
-        reading = forward.skip or self._reader.read(name, stream, output, forward.sample)
+        reading = forward.skip or self._reader.read(name, stream, module, output, forward)
         with self._lock:
             if isinstance(reading, Reading):
                 forward.readings[name, call] = reading
@@ -150,6 +154,9 @@ class Pairing:
 
     def _finish(self, forward: Forward) -> None:
         """Emit a complete forward pass; count or refuse another."""
+        if forward.flow.refused and self.parallel.hooks is not None:
+            self.parallel.hooks.remove()
+            raise ValueError(forward.flow.refusal(self._reader.gather))
         if forward.skip is not None or forward.skipped:
             return
         if forward.broken:

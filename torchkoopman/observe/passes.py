@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from torchkoopman.observe.masks import ModelMask
+from torchkoopman.observe.shards import Flow
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -38,6 +39,8 @@ class Forward:
     """Why none of its layers shall be read, if so."""
     mask: ModelMask = field(default_factory=ModelMask)
     """That of the model's own arguments."""
+    flow: Flow = field(default_factory=Flow)
+    """What is whole, where processes share the model."""
     calls: Counter[str] = field(default_factory=Counter)
     readings: dict[tuple[str, int], Reading] = field(default_factory=dict)
     skipped: bool = False

@@ -52,6 +52,7 @@ def attach(
     positions: int | None = None,
     generator: torch.Generator | None = None,
     attention_mask: bool = True,
+    gather: bool = False,
 ) -> Probe:
     """Hook the chosen layers; every forward pass becomes one trajectory, streamed to listeners.
 
@@ -87,6 +88,10 @@ def attach(
             ``(batch, positions)``, 0 and 1 or bool, positions with 0 do not count. Behind a cache
             these are its columns for the new positions. :meth:`Probe.mask` comes before it; the
             report tells how many rows count, and why a mask was left aside.
+        gather: under tensor parallelism put the parts of a layer's state that processes hold
+            together in each of them. That is a collective inside the forward pass: every process of
+            the mesh must have the same probe, or they wait for one another for ever. By default
+            such layers are refused after the first pass, and the next whole one is named.
 
     Raises:
         ValueError: a layer that does not exist, is compiled, in an ``nn.DataParallel``, or meant
@@ -111,6 +116,7 @@ def attach(
         positions,
         generator or torch.Generator().manual_seed(0),
         attention_mask,
+        gather,
     )
     return Probe(model, selected, reader)
 
@@ -128,12 +134,14 @@ class Probe:
         RuntimeError: a chosen layer did not run, or it ran in a replica of ``nn.DataParallel``.
         TypeError: a layer's output is ambiguous, packed, or not floating-point.
         ValueError: layers of different resolution, a width that changed, a layout, labels or a mask
-            that do not fit, nothing at the path of ``output``, or a view's structure that differs.
+            that do not fit, nothing at the path of ``output``, a view's structure that differs, or
+            one process's part of a state (then hooks are off).
     """
 
     def __init__(self, model: nn.Module, selected: tuple[Selected, ...], reader: Reader) -> None:
         self._pairing = Pairing(selected, reader)
         self._hooks = HookSet(model, selected, self._pairing)
+        self._pairing.parallel.hooks = self._hooks
         self._lost: tuple[str, ...] = ()
 
     def __enter__(self) -> Probe:

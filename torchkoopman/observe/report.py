@@ -72,8 +72,8 @@ class ProbeReport:
     """Of these, ended by an exception."""
     skipped: Mapping[str, int]
     """Layer calls not read, by reason: ``traced``, ``recompute``, ``outside`` (of any forward pass
-    of a common ancestor of the layers), ``mode`` (``when``), ``empty batch``. A forward pass with
-    such a call within it passes nothing on."""
+    of a common ancestor of the layers), ``mode`` (``when``), ``empty batch``, ``sharded`` (a part
+    of the state in each process). A forward pass with such a call passes nothing on."""
     dropped_rows: int
     """Rows that count by the mask, but are not finite in some layer."""
     lost_hooks: tuple[str, ...]

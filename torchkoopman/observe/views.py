@@ -65,8 +65,11 @@ class View:
         pattern: str | None,
         layer: str,
         masked: bool = False,
+        whole: Tensor | None = None,
     ) -> View:
         """The view of the tensor that :func:`look` chose; arguments as for :meth:`of`.
+
+        ``whole`` is the state where the tensor is one process's part of it.
 
         Raises:
             ValueError: a layout that does not fit.
@@ -81,7 +84,7 @@ class View:
                 "layout='batch -> batch 1 1'."
             )
         try:
-            layout = Layout.of(tensor, pattern)
+            layout = Layout.of(tensor if whole is None else whole, pattern)
         except ValueError as error:
             raise ValueError(f"layer {layer!r}: {error}") from error
         if isinstance(choice, View):

@@ -13,6 +13,7 @@ from torch.utils import _pytree as pytree
 
 from torchkoopman.graphs.cut import SIDE_WORDS, check_ends
 from torchkoopman.observe.example import Example, ExampleInputs
+from torchkoopman.observe.placements import refuse_sharded
 from torchkoopman.surgery.copies import Workbench, full_copy
 from torchkoopman.surgery.eager import by_replacing
 from torchkoopman.surgery.evidence import Evidence, gather
@@ -101,7 +102,8 @@ def swap(
 
     Raises:
         DirtyCut: a value crosses the border of the span; it is named, with the nearest clean cut.
-        ValueError: unknown layers or way, ends in the wrong order, no ends for a plain module.
+        ValueError: unknown layers or way, ends in the wrong order, no ends for a plain module, a
+            model whose weights are shared out to processes.
         TypeError: not modules, or a layer whose output holds no state.
         RuntimeError: no way fits; the reason of each is given.
     """
@@ -109,6 +111,7 @@ def swap(
         raise ValueError(f"swap() has no way how={how!r}; there are 'auto', {', '.join(WAYS)}.")
     if not isinstance(model, nn.Module):
         raise TypeError(f"swap() edits an nn.Module; it got a {type(model).__name__}.")
+    refuse_sharded(model, "swap()")
     start, end = (present(model, layer) for layer in ends_of(surrogate, start, end))
     check_ends(start, end)
     fitted = surrogate if isinstance(surrogate, SurrogateLike) else None

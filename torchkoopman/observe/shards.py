@@ -1,0 +1,137 @@
+"""Shards: what one forward pass shows of whole outputs, and of parts that processes hold.
+
+Behind a module whose output is a plain tensor and a part, what modules return is taken for parts
+too, until a parallel module gives a whole again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from torchkoopman.observe.capture import is_recomputing
+from torchkoopman.observe.placements import (
+    Placed,
+    gathered,
+    is_dtensor,
+    local,
+    parallel_modules,
+    placement,
+    placement_of_inputs,
+)
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from torchkoopman.observe.hooks import HookSet
+    from torchkoopman.observe.passes import Passes
+
+
+@dataclass
+class Flow:
+    """What one forward pass has shown of whole outputs and parts until now."""
+
+    parallel: dict[nn.Module, Placed] = field(default_factory=dict)
+    """The modules that a parallel style makes return something, and what."""
+    behind: tuple[str, Placed] | None = None
+    """The last of them that returned, if its output was a plain tensor and a part."""
+    refused: dict[str, str] = field(default_factory=dict)
+    """Stream → what is wrong with it."""
+    next_whole: dict[str, str] = field(default_factory=dict)
+    """Stream → the first parallel module after it whose output was whole."""
+
+    def passed(self, name: str, module: nn.Module, output: Any) -> None:
+        """A parallel module returned."""
+        first = output
+        while isinstance(first, tuple | list) and first:
+            first = first[0]
+        placed = placement(first, module, self.parallel)
+        if placed is None:
+            return
+        if placed.whole:
+            self.behind = None
+            self.next_whole = {**dict.fromkeys(self.refused, name), **self.next_whole}
+        elif not is_dtensor(first):  # a DTensor tells of itself, wherever it goes
+            self.behind = name, placed
+
+    def entered(self, name: str, module: nn.Module) -> None:
+        """A module is called with what a style made of its inputs."""
+        placed = placement_of_inputs(module)
+        if placed is not None:
+            self.behind = None if placed.whole else (f"the input of {name}", placed)
+
+    def read(self, tensor: Tensor, stream: str, module: nn.Module, gather: bool) -> Tensor | None:
+        """The whole of a layer's output, or None if there is but a part, which is noted.
+
+        Call it under ``plain_modes``. With ``gather`` the processes of the mesh put their parts
+        together: all of them must call.
+        """
+        placed = placement(tensor, module, self.parallel)
+        if placed is not None and not placed.whole:
+            if gather and placed.placements:
+                return gathered(tensor, placed)
+            said = self.parallel.get(module)
+            early = " before its style makes it whole: attach to the model that is parallel already"
+            late = early if said is not None and said.whole else ""
+            self.refused[stream] = f"gives each process a part of its state ({placed}){late}"
+            return None
+        if placed is None and self.behind is not None:
+            name, other = self.behind
+            self.refused[stream] = (
+                f"lies behind {name!r}, which gives each process a part of its state ({other}), so "
+                "what it returns is taken for a part"
+            )
+            return None
+        return local(tensor)
+
+    def refusal(self, gather: bool) -> str:
+        """What to tell the user of the layers that were refused."""
+        lines = []
+        for stream, why in self.refused.items():
+            after = self.next_whole.get(stream)
+            way = f"the next whole layer is {after!r}" if after else "no later layer of it is whole"
+            lines.append(f"layer {stream!r} {why}; {way}.")
+        gathered = (
+            "gather=True puts together what a style or a DTensor tells the place of, and no more."
+            if gather
+            else "With attach(..., gather=True), and the same probe in every process of the mesh, "
+            "the parts of parallel layers are put together."
+        )
+        return (
+            f"{' '.join(lines)} Parts of different processes are not the same features or "
+            f"positions, so nothing was passed on, and the probe's hooks are off. {gathered}"
+        )
+
+
+class Parallel:
+    """Hears when the parallel modules of a model are entered and left."""
+
+    def __init__(self, passes: Passes) -> None:
+        self.hooks: HookSet | None = None
+        """Those of the probe."""
+        self.modules: dict[nn.Module, Placed] = {}
+        self._searched: set[str] = set()
+        self._passes = passes
+
+    def search(self, name: str, module: nn.Module) -> None:
+        """From its first forward pass on, hear of the parallel modules within a module."""
+        if name in self._searched or self.hooks is None:
+            return
+        self._searched.add(name)
+        found = parallel_modules(module)
+        for path, each in module.named_modules():
+            if each in found and each not in self.modules:
+                self.hooks.listen(".".join(filter(None, (name, path))), each, self)
+        self.modules |= found
+
+    def enter(self, name: str, module: nn.Module, args: tuple[Any, ...]) -> None:
+        """One is about to run."""
+        forward = None if is_recomputing() else self._passes.current()
+        if forward is not None:
+            forward.flow.entered(name, module)
+
+    def leave(self, name: str, module: nn.Module, args: tuple[Any, ...], output: object) -> None:
+        """It returned."""
+        forward = None if is_recomputing() else self._passes.current()
+        if forward is not None:
+            forward.flow.passed(name, module, output)
