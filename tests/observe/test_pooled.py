@@ -132,8 +132,8 @@ def test_a_pooled_fit_is_kept_evaluated_ranked_and_refused_by_swap(
     options: dict[str, Any] = {"method": "dmd", "layout": POOLED, "progress": False}
     surrogate = tk.fit(model, loader, "stages.*", **options)
     assert surrogate.views["stages.1"].layout.pooled == ("h", "w")
-    tk.save_surrogate(surrogate, tmp_path / "pooled.safetensors")
-    again = tk.load_surrogate(tmp_path / "pooled.safetensors")
+    surrogate.save(tmp_path / "pooled.safetensors")
+    again = tk.Surrogate.load(tmp_path / "pooled.safetensors")
     assert again.views == surrogate.views
     assert "mean over h w" in str(again.views["stages.0"])
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from torchkoopman.observe.outputs import OutputChoice
-    from torchkoopman.observe.passes import Forward
+    from torchkoopman.observe.shards import Flow
 
 When = Literal["always", "train", "eval"]
 
@@ -182,7 +182,13 @@ class Reader:
         return PositionSample(self._positions, self._generator, thin)
 
     def read(
-        self, layer: str, call: str, module: nn.Module, output: object, forward: Forward
+        self,
+        layer: str,
+        call: str,
+        module: nn.Module,
+        output: object,
+        sample: PositionSample,
+        flow: Flow,
     ) -> Reading | str:
         """A reading of a layer's output, or in a word why there is none.
 
@@ -191,7 +197,8 @@ class Reader:
             call: ``"name#k"``, k counting its calls within this forward pass.
             module: the layer.
             output: what it returned.
-            forward: the forward pass.
+            sample: of the positions in this forward pass.
+            flow: what was whole in it until now.
         """
         if is_tracing() or is_traced(output):
             return "traced"
@@ -203,7 +210,7 @@ class Reader:
         if is_traced(tensor):
             return "traced"
         with plain_modes(tensor.device.type, grad=False):
-            whole = forward.flow.read(tensor, layer, module, self.gather)
+            whole = flow.read(tensor, layer, module, self.gather)
             if whole is None:
                 return "sharded"
             if whole.numel() == 0:
@@ -213,4 +220,4 @@ class Reader:
                 pattern = self._patterns.get(call, self._patterns.get(layer))
                 view = View.onto(tensor, output, choice, pattern, layer, whole=whole)
                 self._views[call] = whole.shape, view
-            return Reading.of(whole, view, forward.sample, layer)
+            return Reading.of(whole, view, sample, layer)

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from torch.utils.hooks import RemovableHandle
 
     from torchkoopman.observe.pairing import Pairing
-    from torchkoopman.observe.shards import Parallel
 
 
 class Hook:
@@ -28,9 +27,7 @@ class Hook:
     may_be_lost = True
     """A graph of the model need not call it."""
 
-    def __init__(
-        self, pairing: Pairing | Parallel | None = None, event: str = "", name: str = ""
-    ) -> None:
+    def __init__(self, pairing: object | None = None, event: str = "", name: str = "") -> None:
         self._pairing = None if pairing is None else weakref.ref(pairing)
         self._event = event
         self._name = name
@@ -72,7 +69,7 @@ class HookSet:
             # The one kind of hook that is told of an exception; it comes after `leave`.
             self._add(name, module.register_forward_hook(abort, always_call=True))
 
-    def listen(self, name: str, module: nn.Module, listener: Parallel) -> None:
+    def listen(self, name: str, module: nn.Module, listener: object) -> None:
         """Tell a listener of each call of a module, and of what it returned."""
         enter, leave = (Hook(listener, event, name) for event in ("enter", "leave"))
         self._add(name, module.register_forward_pre_hook(enter))

@@ -18,10 +18,10 @@ from torchkoopman.observe.capture import (
     plain_modes,
 )
 from torchkoopman.observe.masks import ARGUMENT
+from torchkoopman.observe.parallel import Parallel
 from torchkoopman.observe.passes import Forward, Passes
 from torchkoopman.observe.report import Ledger
 from torchkoopman.observe.selection import common_ancestors
-from torchkoopman.observe.shards import Parallel
 from torchkoopman.observe.trajectory import InputSpec, Trajectory
 from torchkoopman.observe.unseen import refuse_replica
 
@@ -143,7 +143,9 @@ class Pairing:
         chosen = self.selected[name].calls
         if chosen is not None and call not in chosen:
             return
-        reading = forward.skip or self._reader.read(name, stream, module, output, forward)
+        reading = forward.skip or self._reader.read(
+            name, stream, module, output, forward.sample, forward.flow
+        )
         with self._lock:
             if isinstance(reading, Reading):
                 forward.readings[name, call] = reading

@@ -9,22 +9,17 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from torchkoopman.observe.capture import is_recomputing
 from torchkoopman.observe.placements import (
     Placed,
     gathered,
     is_dtensor,
     local,
-    parallel_modules,
     placement,
     placement_of_inputs,
 )
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
-
-    from torchkoopman.observe.hooks import HookSet
-    from torchkoopman.observe.passes import Passes
 
 
 @dataclass
@@ -101,37 +96,3 @@ class Flow:
             f"{' '.join(lines)} Parts of different processes are not the same features or "
             f"positions, so nothing was passed on, and the probe's hooks are off. {gathered}"
         )
-
-
-class Parallel:
-    """Hears when the parallel modules of a model are entered and left."""
-
-    def __init__(self, passes: Passes) -> None:
-        self.hooks: HookSet | None = None
-        """Those of the probe."""
-        self.modules: dict[nn.Module, Placed] = {}
-        self._searched: set[str] = set()
-        self._passes = passes
-
-    def search(self, name: str, module: nn.Module) -> None:
-        """From its first forward pass on, hear of the parallel modules within a module."""
-        if name in self._searched or self.hooks is None:
-            return
-        self._searched.add(name)
-        found = parallel_modules(module)
-        for path, each in module.named_modules():
-            if each in found and each not in self.modules:
-                self.hooks.listen(".".join(filter(None, (name, path))), each, self)
-        self.modules |= found
-
-    def enter(self, name: str, module: nn.Module, args: tuple[Any, ...]) -> None:
-        """One is about to run."""
-        forward = None if is_recomputing() else self._passes.current()
-        if forward is not None:
-            forward.flow.entered(name, module)
-
-    def leave(self, name: str, module: nn.Module, args: tuple[Any, ...], output: object) -> None:
-        """It returned."""
-        forward = None if is_recomputing() else self._passes.current()
-        if forward is not None:
-            forward.flow.passed(name, module, output)
