@@ -144,6 +144,27 @@ def seen(make: Callable[[], nn.Module], *layers: str, **options: Any) -> Callabl
     return lambda: gap(watch(make(), list(layers), inputs(), **options), list(layers))
 
 
+class Crossed(nn.Module):
+    """A part that waits while another branch is made whole again."""
+
+    def __init__(self, between: bool) -> None:
+        super().__init__()
+        self.one, self.two, self.down = nn.Linear(8, 16), nn.Linear(8, 16), nn.Linear(16, 8)
+        self.act, self.between = nn.GELU(), between
+
+    def forward(self, x: Tensor) -> Tensor:
+        part = self.one(x)
+        x = x + self.down(self.two(x))
+        part = self.act(part * 2 if self.between else part)
+        return x.mean() + part.sum()
+
+
+def crossed(grad: bool, between: bool) -> str:
+    plan: Any = {"one": ColwiseParallel(), "two": ColwiseParallel(), "down": RowwiseParallel()}
+    model = parallelize_module(Crossed(between), init_device_mesh("cpu", MESH), plan)
+    return str(watch(model, ["down", "act"], inputs(), grad))
+
+
 def early(plan: dict[str, Any], layers: str) -> str:
     """Parallel only after the probe is on, so that hooks see what styles have yet to change."""
     model, got = network(), list[Any]()
@@ -358,6 +379,8 @@ CASES: dict[str, Callable[[], str]] = {
     "columns of DTensors": seen(dtensors, "blocks.0.up"),
     "behind columns of DTensors": seen(dtensors, "blocks.0.act"),
     "gathered behind columns": seen(tensors, "blocks.1.act", gather=True),
+    "past another branch": lambda: crossed(grad=False, between=False),
+    "past another branch, with gradients": lambda: crossed(grad=True, between=True),
     "sequence": seen(lambda: sequence(True), "blocks.0.norm"),
     "DTensor sequence": seen(lambda: sequence(False), "blocks.0.norm"),
     "blocks of a sequence": seen(lambda: sequence(True), "blocks.1"),

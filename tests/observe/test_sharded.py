@@ -51,6 +51,8 @@ REFUSED = {
     "columns of DTensors": r"layer 'blocks.0.up'.*Shard\(dim=2\) over 2.*is 'blocks.0.down'",
     "behind columns of DTensors": r"layer 'blocks.0.act'.*Shard\(dim=2\).*is 'blocks.0.down'",
     "gathered behind columns": "layer 'blocks.1.act' lies behind.*gather=True puts together what",
+    "past another branch": "layer 'act' is computed from another layer's output of which each",
+    "past another branch, with gradients": "layer 'act' is computed from another layer's output",
     "sequence": r"layer 'blocks.0.norm'.*Shard\(dim=1\) over 2.*whole layer is 'head'",
     "DTensor sequence": r"layer 'blocks.0.norm'.*Shard\(dim=1\) over 2.*whole layer is 'head'",
     "blocks of a sequence": "layer 'blocks.1' lies behind 'blocks.1.down'.*whole layer is 'head'",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor
@@ -186,6 +186,7 @@ class Reader:
         layer: str,
         call: str,
         module: nn.Module,
+        inputs: tuple[Any, ...],
         output: object,
         sample: PositionSample,
         flow: Flow,
@@ -196,6 +197,7 @@ class Reader:
             layer: the module's name.
             call: ``"name#k"``, k counting its calls within this forward pass.
             module: the layer.
+            inputs: its positional arguments.
             output: what it returned.
             sample: of the positions in this forward pass.
             flow: what was whole in it until now.
@@ -210,7 +212,7 @@ class Reader:
         if is_traced(tensor):
             return "traced"
         with plain_modes(tensor.device.type, grad=False):
-            whole = flow.read(tensor, layer, module, self.gather)
+            whole = flow.read(tensor, layer, module, inputs, self.gather)
             if whole is None:
                 return "sharded"
             if whole.numel() == 0:

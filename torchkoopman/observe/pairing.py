@@ -22,6 +22,7 @@ from torchkoopman.observe.parallel import Parallel
 from torchkoopman.observe.passes import Forward, Passes
 from torchkoopman.observe.report import Ledger
 from torchkoopman.observe.selection import common_ancestors
+from torchkoopman.observe.shards import Flow
 from torchkoopman.observe.trajectory import InputSpec, Trajectory
 from torchkoopman.observe.unseen import refuse_replica
 
@@ -96,7 +97,7 @@ class Pairing:
                     "traced" if is_tracing() else self._reader.passes_over(module),
                 )
                 self.parallel.search(name, module)
-                forward.flow.parallel = self.parallel.modules
+                forward.flow = Flow(self.parallel.modules, self.parallel.followed)
                 self._passes.begin(forward)
             if self._reader.masks and forward.skip is None:
                 forward.mask.offer(module, args, kwargs)
@@ -144,7 +145,7 @@ class Pairing:
         if chosen is not None and call not in chosen:
             return
         reading = forward.skip or self._reader.read(
-            name, stream, module, output, forward.sample, forward.flow
+            name, stream, module, args, output, forward.sample, forward.flow
         )
         with self._lock:
             if isinstance(reading, Reading):

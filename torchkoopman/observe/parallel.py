@@ -30,6 +30,8 @@ class Parallel:
         self.hooks: Hooks | None = None
         """Those of the probe."""
         self.modules: dict[nn.Module, Placed] = {}
+        self.followed: set[str] = set()
+        """Streams known to be whole by the graph of the gradients."""
         self._searched: set[str] = set()
         self._passes = passes
 

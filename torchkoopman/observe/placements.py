@@ -157,6 +157,24 @@ def _one(layouts: Any) -> tuple[Any, ...]:
     return (given[0],) if len({str(each) for each in given}) == 1 and given[0] else ()
 
 
+def made_of_parts(tensor: Tensor) -> bool:
+    """Whether a tensor's gradients would go to parts of a DTensor, other than through a whole."""
+    pending, seen = [tensor.grad_fn], set[Any]()
+    while pending:
+        node = pending.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        spec = (
+            getattr(node, "dtensor_spec", None) if "ToTorchTensor" in type(node).__name__ else None
+        )
+        if spec is None:
+            pending += [before for before, _ in node.next_functions]
+        elif not Placed(spec.mesh, tuple(spec.placements)).whole:
+            return True
+    return False
+
+
 def local(tensor: Any) -> Tensor:
     """What this process holds, once a collective under way has filled it."""
     held = tensor.to_local() if is_dtensor(tensor) else tensor
