@@ -10,9 +10,11 @@ from torch import Tensor
 from torchkoopman.koopman.coordinates import truncation_rank
 from torchkoopman.koopman.regression import ridge_map
 from torchkoopman.observe.moments import Moments, layer_pairs
+from torchkoopman.observe.totals import total_of
 
 if TYPE_CHECKING:
     from torchkoopman.koopman.parts import Affine
+    from torchkoopman.observe.processes import Processes
     from torchkoopman.observe.trajectory import Trajectory
 
 _RIDGE = 1e-7
@@ -35,6 +37,19 @@ class Baselines:
             self._layers = (trajectory.layers[0], trajectory.layers[-1])
             self._moments = Moments(layer_pairs(self._layers, "ends"))
         self._moments.update(trajectory.rows())
+        return self
+
+    def over(self, processes: Processes) -> Self:
+        """Take in what the baselines of all processes have seen; call it once."""
+        mine = self._moments
+        widths = {n: mine.features(n) for n in mine.names} if mine and mine.count else None
+        said = processes.gather((self._layers, widths))
+        known = next(((layers, widths) for layers, widths in said if widths is not None), None)
+        if known is not None:
+            self._layers, widths = known
+            own = mine or Moments(layer_pairs(self._layers, "ends"))
+            device = own.mean(self._layers[0]).device if own.count else processes.device
+            self._moments = total_of(own, widths, processes, device)
         return self
 
     def maps(self, latent: int) -> dict[str, Affine]:

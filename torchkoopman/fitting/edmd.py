@@ -176,6 +176,10 @@ class EDMDFitter(EDMDParts):
         layers = self._following().layers
         return {layer: f.features for layer, f in zip(layers, self._frames, strict=True)}
 
+    def holding_back(self) -> Calibration | None:
+        """The calibration, until it has ended."""
+        return None if self._frames else self._calibration
+
     def _measured(self) -> dict[str, Any]:
         known: dict[str, Any] = {"widths": None, "dtype": None, "calibration": None}
         if self._frames:

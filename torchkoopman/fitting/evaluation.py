@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 from torchkoopman.fitting.quality import Unexplained, predictions, stacked
 
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from torchkoopman.koopman.parts import Affine
     from torchkoopman.koopman.surrogate import Surrogate
+    from torchkoopman.observe.processes import Processes
     from torchkoopman.observe.trajectory import Trajectory
 
 
@@ -83,6 +84,17 @@ class Evaluator:
         for name, rival in self._rivals.items():
             prediction = predictions(rival, trajectory)[rival.layers[-1]]
             self._baselines[name].update(prediction, end)
+
+    def over(self, processes: Processes) -> Self:
+        """Take in what the evaluators of all processes have seen; call it once."""
+        for theirs in ("_layers", "_baselines"):
+            said = processes.gather(getattr(self, theirs))
+            found = {name: Unexplained() for name in said[0]}
+            for each in said:
+                for name, unexplained in each.items():
+                    found[name].merge(unexplained)
+            setattr(self, theirs, found)
+        return self
 
     def result(self) -> Evaluation:
         """What came out."""

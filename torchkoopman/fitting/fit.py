@@ -14,6 +14,7 @@ from torchkoopman.fitting.dmd import DMDFitter
 from torchkoopman.fitting.edmd import EDMDFitter
 from torchkoopman.fitting.evaluation import Evaluation, Evaluator
 from torchkoopman.observe.batches import batches_in, check_loader
+from torchkoopman.fitting.together import Together
 from torchkoopman.observe.pairing import looks_along
 from torchkoopman.observe.watch import Watch
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from torchkoopman.fitting.closed_form import Fitter
     from torchkoopman.koopman.surrogate import Surrogate
     from torchkoopman.observe.batches import Forward
+    from torchkoopman.observe.processes import Group
     from torchkoopman.observe.selection import Layers
     from torchkoopman.observe.trajectory import Trajectory
     from torchkoopman.observe.views import LayoutOption, OutputOption
@@ -53,6 +55,7 @@ def fit(
     positions: int | None = None,
     forward: Forward | None = None,
     progress: bool = True,
+    group: Group = None,
     **options: Any,
 ) -> Surrogate:
     """Fit a surrogate of the chosen layers in one line.
@@ -81,14 +84,21 @@ def fit(
             surrogate keeps paths and layouts as its ``views``; of a function only the name.
         positions: take so many random positions of each sample instead of all.
         forward: how to call the model on a batch, if not as above.
-        progress: show a bar and print the evaluation.
+        progress: show a bar and print the evaluation, of many processes in the first one.
+        group: the processes of ``torch.distributed`` that fit one surrogate, each with its own
+            shard in ``loader``; a process group, a ``DeviceMesh`` of one dimension, or None for
+            all. All call this and get the same surrogate; shards may be uneven or empty. The
+            autoencoder then takes all its steps after the stream, each on a batch that the
+            processes share out. A process by itself takes a group of its own.
         **options: of the fitter, such as ``latent=32``.
 
     Raises:
         ValueError: ``epochs`` without ``held_out``, an unknown method, a loader without batches or
             without a row that counts, or a model on the meta device.
         TypeError: options beside a fitter of your own; a Dataset, a tensor or one batch in the
-            loader's place; batches that the model does not take; one number as labels.
+            loader's place; batches that the model does not take; one number as labels; in many
+            processes a fitter without ``sync``.
+        RuntimeError: torchrun started many processes that are in no process group, or one died.
     """
     if epochs > 1 and held_out is None:
         raise ValueError(
@@ -98,32 +108,40 @@ def fit(
         )
     check_loader(held_out, "held_out")
     length = batches_in(loader, epochs)
-    if method == "autoencoder" and length is not None:
-        options = {"steps_per_update": _ONLINE * steps / max(1, length), **options}
+    together = Together(group)
+    progress = progress and together.leads
+    if method == "autoencoder" and (length is not None or together.size > 1):
+        online = 0 if together.size > 1 else _ONLINE * steps / max(1, length or 0)
+        options = {"steps_per_update": online, **options}
     fitter = _fitter(method, options)
     autoencoder = fitter if isinstance(fitter, AutoencoderFitter) else None
     baselines = Baselines(fitter.delays if isinstance(fitter, DMDFitter) else 0)
     rival = None if autoencoder is None else EDMDFitter(dynamics="span")
-    kept = _Holdout(0 if held_out is not None else _HELD_OUT, [fitter, baselines])
-    kept.listeners += [] if rival is None else [_Limited(rival, _RIVAL_ROWS)]
+    kept = _Holdout(0 if held_out is not None else _HELD_OUT // together.size, [fitter, baselines])
+    kept.listeners += [] if rival is None else [_Limited(rival, _RIVAL_ROWS // together.size)]
     watch = Watch(model, layers, layout, positions, forward, output, classes=True)
-    batches = (batch for _ in range(epochs) for batch in loader)
-    streamed = watch.stream(tqdm(batches, "stream", length, disable=not progress), kept).require()
+    fitters = (fitter,) if rival is None else (fitter, rival)
+    batches = together.streamed((batch for _ in range(epochs) for batch in loader), *fitters)
+    streamed = watch.stream(tqdm(batches, "stream", length, disable=not progress), kept)
+    note = together.required(streamed, "loader")
+    together.sync(fitter)
+    together.over(baselines)
     if autoencoder is not None:
         autoencoder.train(0)  # what was due before the calibration ended
         autoencoder.train(max(steps - autoencoder.steps, 0), progress=progress)
     surrogate = fitter.surrogate
-    rivals, notes = ({}, ()) if rival is None else _instant(rival)
+    rivals, notes = ({}, ()) if rival is None else _instant(rival, together)
     evaluator = Evaluator(surrogate, baselines.maps(surrogate.latent), rivals, notes)
     for trajectory in kept.held:
         evaluator.update(trajectory)
     if held_out is not None:
-        watch.stream(held_out, evaluator).require("held_out")
+        together.required(watch.stream(held_out, evaluator), "held_out")
+    together.over(evaluator)
     evaluation = evaluator.result()
     if progress:
         tqdm.write(str(evaluation))
     record = surrogate.record
-    said = () if streamed.note is None else (streamed.note,)
+    said = () if note is None else (note,)
     record = replace(
         record,
         held_out=evaluation.layers,
@@ -168,9 +186,10 @@ def evaluate(
     return evaluator.result()
 
 
-def _instant(rival: EDMDFitter) -> tuple[dict[str, Surrogate], tuple[str, ...]]:
+def _instant(rival: EDMDFitter, together: Together) -> tuple[dict[str, Surrogate], tuple[str, ...]]:
     """The closed form to compare with, or why there is none: too few rows for its observables."""
     try:
+        together.sync(rival)
         return {"EDMD": rival.surrogate}, ()
     except ValueError as error:
         return {}, (f"no EDMD beside it: {error}",)

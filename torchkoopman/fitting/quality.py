@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Self
 
+import torch
+
 from torchkoopman.observe.capture import plain_modes
 
 if TYPE_CHECKING:
@@ -30,14 +32,23 @@ class Unexplained:
         rows = len(truth)
         if rows == 0:
             return self
-        truth = truth.double()
-        mean = truth.mean(0)
-        shift = (mean - self._mean).square().sum().item()
-        self._error += (prediction.double() - truth).square().sum().item()
-        self._spread += (truth - mean).square().sum().item()
-        self._spread += shift * self.rows * rows / (self.rows + rows)
-        self._mean = self._mean + (mean - self._mean) * (rows / (self.rows + rows))
-        self.rows += rows
+        truth, part = truth.double(), Unexplained()
+        part.rows, part._mean = rows, truth.mean(0)
+        part._error = (prediction.double() - truth).square().sum().item()
+        part._spread = (truth - part._mean).square().sum().item()
+        return self.merge(part)
+
+    def merge(self, other: Unexplained) -> Self:
+        """Take in the rows of another stream."""
+        if other.rows == 0:
+            return self
+        rows = self.rows + other.rows
+        shift = torch.as_tensor(other._mean - self._mean)
+        self._error += other._error
+        self._spread += other._spread
+        self._spread += shift.square().sum().item() * self.rows * other.rows / rows
+        self._mean = self._mean + shift * (other.rows / rows)
+        self.rows = rows
         return self
 
     @property

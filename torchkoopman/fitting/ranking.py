@@ -20,6 +20,7 @@ from torchkoopman.koopman.span import Span
 from torchkoopman.observe.batches import batches_in
 from torchkoopman.observe.costs import Cost, CostMeter, cost_of, short
 from torchkoopman.observe.moments import Moments
+from torchkoopman.observe.processes import alone
 from torchkoopman.observe.watch import Watch
 
 if TYPE_CHECKING:
@@ -148,9 +149,11 @@ def rank_spans(
         progress: show a bar and print the table.
 
     Raises:
+        RuntimeError: many processes, of which each would rank by its shard.
         ValueError: fewer than two layers or batches, no more rows in half of the batches than
             observables, a layer that is constant, or layers whose positions differ.
     """
+    alone("rank_spans()", "It ranks by its own shard alone: call it before they are started.")
     halves = _Halves(as_parts(observables), ridge, generator)
     length, batches = batches_in(loader), iter(loader)
     first = list(islice(batches, 1))
@@ -168,9 +171,8 @@ def rank_spans(
     spans = []
     for start, end in combinations(halves.layers, 2):
         state = torch.empty(costs.states[start], device="meta")
-        added = cost_of(halves.replacement(start, end), state)
-        removed = costs.between(start, end)
-        spans.append(RankedSpan(start, end, *halves.scores(start, end), removed, added))
+        replaced = costs.between(start, end), cost_of(halves.replacement(start, end), state)
+        spans.append(RankedSpan(start, end, *halves.scores(start, end), *replaced))
     ranking = SpanRanking(tuple(_ranked(spans)), costs.network, halves.rows)
     if progress:
         tqdm.write(str(ranking))
@@ -201,8 +203,7 @@ class _Halves:
         self._dictionaries: dict[str, Dictionary] = {}
 
     @property
-    def rows(self) -> int:
-        """Rows of both halves."""
+    def rows(self) -> int:  # of both halves
         return round(sum(half.count for half in self.moments))
 
     def split(self, batches: Iterable[Any]) -> Iterator[Any]:
@@ -235,8 +236,7 @@ class _Halves:
                 f"layer {end!r} is constant over all {self.rows} rows, so there is nothing to "
                 "explain. Choose other layers."
             )
-        fits = [ridge_map(pair, self._ridge) for pair in pairs]
-        r2 = 1 - _error(pairs, fits[::-1]) / spread
+        r2 = 1 - _error(pairs, [ridge_map(pair, self._ridge) for pair in pairs[::-1]]) / spread
         if dictionary.features != both.features("end"):
             return r2, None
         mean, scale = (value.double() for value in self._scales[start])

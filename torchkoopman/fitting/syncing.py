@@ -22,6 +22,7 @@ from torchkoopman.observe.processes import Processes, agree, digest, initialised
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from torchkoopman.fitting.calibration import Calibration
     from torchkoopman.observe.processes import Group
 
 _WAYS_OUT = {
@@ -90,6 +91,10 @@ class Syncing:
             raise RuntimeError(_broken(self._syncs[0] + 1, processes)) from error
         vars(self).update(vars(fresh))
         return self
+
+    def holding_back(self) -> Calibration | None:
+        """What holds rows back until coordinates are chosen; None if nothing does."""
+        return None
 
     def _said(self) -> dict[str, Any]:
         """What processes must agree in, None where unknown.

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from torchkoopman.fitting.losses import LossWeights
     from torchkoopman.koopman.operators import Operator
+    from torchkoopman.observe.processes import Processes
 
 _Tensors = tuple["Tensor", ...] | list["Tensor"]
 _RISE = 100
@@ -137,16 +138,34 @@ class Trainer:
         pair = copy.deepcopy(self._average.module).requires_grad_(False)
         return pair[0], pair[1]  # type: ignore[index]
 
-    def take(self, steps: int, draw: Callable[[], Tensor], title: str | None) -> None:
-        """Take steps on batches drawn one by one; a progress bar shows them under a title."""
+    def take(
+        self,
+        steps: int,
+        draw: Callable[[], Tensor],
+        title: str | None,
+        processes: Processes | None = None,
+    ) -> None:
+        """Take steps on batches drawn one by one; a progress bar shows them under a title.
+
+        Args:
+            steps: how many; of several processes all take as many.
+            draw: the next batch, the same one in all of them.
+            title: of the progress bar; None for none.
+            processes: those that share every step.
+        """
         losses: dict[str, Tensor] = {}
         for _ in tqdm(range(steps), title, disable=title is None):
-            losses = self.step(draw())
+            losses = self.step(draw(), processes)
         if losses:
             self.losses = {term: value.item() for term, value in losses.items()}
 
-    def step(self, paths: Tensor) -> dict[str, Tensor]:
-        """One gradient step on paths ``(rows, layers, coordinates)``; returns the loss terms."""
+    def step(self, paths: Tensor, processes: Processes | None = None) -> dict[str, Tensor]:
+        """One gradient step on paths ``(rows, layers, coordinates)``; returns the loss terms.
+
+        Of several processes each computes the gradient of a part of the rows; the step is taken
+        along their mean, so that all have the same weights after it, bit by bit.
+        """
+        paths, share = (paths, 1.0) if processes is None else processes.share(paths)
         with torch.enable_grad():
             inner_rows = max(1, len(paths) // _INNER)
             losses = koopman_losses(
@@ -163,6 +182,10 @@ class Trainer:
                 group["lr"] = self.learning_rate * self._rate() * group["share"]
             self._optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
+            if processes is not None:
+                losses = {term: value.detach() for term, value in losses.items()}
+                gradients = [each.grad for each in self._parameters() if each.grad is not None]
+                processes.weighted_sum([*gradients, *losses.values()], share)
             self._shorten()
             self._optimiser.step()
         self._average.update_parameters(nn.ModuleList([self.observables, self.operator]))
@@ -171,11 +194,13 @@ class Trainer:
 
     def _shorten(self) -> None:
         """Shorten the gradient to a multiple of the running mean length."""
-        parameters = [each for group in self._optimiser.param_groups for each in group["params"]]
         longest = _CLIP * self._length if self._length else float("inf")
-        length = nn.utils.clip_grad_norm_(parameters, longest).clamp(max=longest)
+        length = nn.utils.clip_grad_norm_(self._parameters(), longest).clamp(max=longest)
         share = max(1 / (self.done - self._begun + 1), 1 - _MEMORY)
         self._length += share * (length.item() - self._length)
+
+    def _parameters(self) -> list[nn.Parameter]:
+        return [each for group in self._optimiser.param_groups for each in group["params"]]
 
     def _rate(self) -> float:
         """The current share of the highest learning rate."""
