@@ -135,7 +135,8 @@ class AutoencoderFitter(AutoencoderParts):
         """Take a trajectory into the reservoir and the steps that are due."""
         with plain_modes(trajectory.device.type, grad=False):
             self._intake.add(trajectory)
-            self._owed += self.steps_per_update
+            if self._processes is None:  # else steps are taken together, by train()
+                self._owed += self.steps_per_update
             self._outcome, self._notes = None, ()
             if self._intake.frames and self._trainer is None:
                 self._trainer = self._started(self._way, self._judge())
@@ -152,6 +153,7 @@ class AutoencoderFitter(AutoencoderParts):
         without a tail; if that is too, the closed form takes its place, and ``record.notes`` says.
         """
         with plain_modes(self._intake.latest.device.type, grad=False):
+            self._agreed_to_train(steps)
             trainer = self._ready()
             trainer.fall(steps)
             self._owed = float(steps)
@@ -250,7 +252,7 @@ class AutoencoderFitter(AutoencoderParts):
         other = self._started("span" if span else self._way, None)
         other.fall(steps)
         draw = partial(self._intake.reservoir.sample, self.batch)
-        other.take(steps, draw, "train again" if progress else None)
+        other.take(steps, draw, "train again" if progress else None, self._processes)
         return other
 
     def _judge(self) -> nn.Module | None:
@@ -264,4 +266,4 @@ class AutoencoderFitter(AutoencoderParts):
         due = int(self._owed + 1e-9)  # many small parts of a step must sum to whole ones
         self._owed -= due
         draw = partial(self._intake.reservoir.sample, self.batch)
-        self._trainer.take(due, draw, "train" if progress else None)
+        self._trainer.take(due, draw, "train" if progress else None, self._processes)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Self
 
+from torchkoopman.fitting.autoencoder_sync import SyncedAutoencoder
 from torchkoopman.fitting.candidates import Candidate
 from torchkoopman.fitting.resuming import Resumable
 from torchkoopman.fitting.snapshots import fingerprint
-from torchkoopman.fitting.trainer import Trainer
 
 if TYPE_CHECKING:
     import torch
@@ -20,24 +20,12 @@ if TYPE_CHECKING:
     from torchkoopman.observe.trajectory import Trajectory
 
 
-class AutoencoderParts(Resumable):
+class AutoencoderParts(SyncedAutoencoder, Resumable):
     """An autoencoder fitter without its logic."""
 
-    batch: int
     steps_per_update: float
-    dynamics: Dynamics
-    tail: nn.Module | None
-    _design: Design
-    _generator: torch.Generator
     _seeded: bool
     """Whether the generator is the fitter's own."""
-    _intake: Intake
-    _trainer: Trainer | None
-    _owed: float
-    """Steps that are due but for their fraction."""
-    _outcome: Candidate | None
-    """Of the latest comparison, until more rows come."""
-    _notes: tuple[str, ...]
 
     def update(self, trajectory: Trajectory) -> Self:
         """Take a trajectory in."""
@@ -61,16 +49,13 @@ class AutoencoderParts(Resumable):
             self._generator.manual_seed(0)
         self._intake = self._intake.emptied()
         self._trainer, self._outcome, self._notes, self._owed = None, None, (), 0.0
+        self._syncs, self._processes = (0, ""), None
         return self
 
     @property
     def steps(self) -> int:
         """Gradient steps taken until now."""
         return 0 if self._trainer is None else self._trainer.done
-
-    def _judge(self) -> nn.Module | None:
-        """The tail as a map of the last layer's coordinates."""
-        raise NotImplementedError
 
     def _options(self) -> dict[str, Any]:
         options = {**asdict(self._design), "weights": asdict(self._design.weights)}
@@ -95,21 +80,19 @@ class AutoencoderParts(Resumable):
             "notes": list(self._notes),
             "intake": self._intake.state_dict(),
             "draws": self._generator.get_state(),
+            "syncs": self._syncs,
         }
 
     def _load(self, state: dict[str, Any]) -> None:
         self._intake = self._intake.emptied()
-        outcome, trainer, design = state["outcome"], state["trainer"], self._design
+        outcome, trainer = state["outcome"], state["trainer"]
+        self._syncs, self._processes = tuple(state["syncs"]), None
         self._outcome = None if outcome is None else Candidate.of(outcome)
         self._owed, self._notes = state["owed"], tuple(state["notes"])
         before = self._generator.get_state()
         try:
             self._intake.load_state_dict(state["intake"])
-            self._trainer = None
-            if trainer is not None:
-                tail = self._judge() if trainer["tail"] else None
-                settings = design.weights, design.learning_rate, design.decay, tail
-                self._trainer = Trainer.restored(trainer, *settings)
+            self._trainer = None if trainer is None else self._restored(trainer)
             self._generator.set_state(state["draws"])
         except Exception:
             self._generator.set_state(before)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from torchkoopman.fitting.calibration import MASSIVE, Calibration, same_layers
 from torchkoopman.fitting.drift import Renewal
+from torchkoopman.fitting.intake_sync import SharedIntake
 from torchkoopman.fitting.outliers import BOUND, plausible, without
 from torchkoopman.fitting.replay import Reservoir
 from torchkoopman.fitting.resuming import same_calibration
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from torchkoopman.observe.trajectory import Trajectory
 
 
-class Intake:
+class Intake(SharedIntake):
     """Holds rows back until the layers' coordinates are chosen, then stores all in a reservoir.
 
     Rows that no fit should follow (see ``outliers.py``) are left out, counted, and spoken of once.
@@ -54,7 +55,7 @@ class Intake:
         generator: torch.Generator,
         halflife: float | None = None,
     ) -> None:
-        self.reservoir = Reservoir(replay_bytes, generator, halflife)
+        self._drawn = Reservoir(replay_bytes, generator, halflife)
         self._renewal = None if halflife is None else Renewal(halflife, replay_bytes)
         self._gone = 0
         """Rows seen by reservoirs before this one."""
@@ -115,11 +116,11 @@ class Intake:
     @property
     def rows(self) -> int:
         """Rows offered to the reservoir until now."""
-        return self._gone + self.reservoir.seen
+        return self._gone + self.known_rows
 
     def emptied(self) -> Intake:
         """One as it was before anything came, drawing from the same generator."""
-        options, kept = self._calibration.options, self.reservoir
+        options, kept = self._calibration.options, self._drawn
         settings = options.rank, self._frames, self._calibration.rows
         return Intake(*settings, kept.max_bytes, kept.generator, kept.halflife)
 
@@ -138,8 +139,8 @@ class Intake:
         except ValueError as error:  # a layer that is constant now
             self._calibration.held, renewal.hindrance = [], str(error)
             return None
-        self._gone += self.reservoir.seen - renewal.window.count
-        self.reservoir = self.reservoir.emptied()
+        self._gone += self._drawn.seen - renewal.window.count
+        self._drawn = self._drawn.emptied()
         for trajectory in held:
             self._store(trajectory)
         renewal.renewed()
@@ -151,8 +152,8 @@ class Intake:
             "rank": self._calibration.options.rank,
             "frames": self._frames,
             "calibration": self._calibration.rows,
-            "replay_bytes": self.reservoir.max_bytes,
-            "halflife": self.reservoir.halflife,
+            "replay_bytes": self._drawn.max_bytes,
+            "halflife": self._drawn.halflife,
         }
 
     @property
@@ -169,7 +170,8 @@ class Intake:
             "gone": self._gone,
             "left out": self.left_out,
             "renewal": None if self._renewal is None else self._renewal.state_dict(),
-            "reservoir": self.reservoir.state_dict(),
+            "reservoir": self._drawn.state_dict(),
+            **self.shared_state(),
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> Self:
@@ -180,7 +182,8 @@ class Intake:
         self._gone, self.left_out = state["gone"], state["left out"]
         if self._renewal is not None:
             self._renewal.load_state_dict(state["renewal"])
-        self.reservoir.load_state_dict(state["reservoir"])
+        self._drawn.load_state_dict(state["reservoir"])
+        self.load_shared(state)
         return self
 
     def merge(self, other: Intake) -> Self:
@@ -193,7 +196,8 @@ class Intake:
             self.frames = copy.deepcopy(other.frames)
         mine, theirs = ([fingerprint(each) for each in part.frames] for part in (self, other))
         same_calibration(mine, theirs)
-        self.reservoir.merge(other.reservoir)
+        self.shares_nothing_with(other)
+        self._drawn.merge(other.reservoir)
         self._gone += other._gone
         self.left_out += other.left_out
         if self._renewal is not None and other._renewal is not None:
@@ -236,7 +240,7 @@ class Intake:
             self._leave_out(int((~good).sum()))
             paths, labels = paths[good], None if labels is None else labels[good]
             self._latest = without(trajectory, good)
-        self.reservoir.add(paths, labels)
+        self._drawn.add(paths, labels)
 
     def _usable(self, held: list[Trajectory]) -> list[Trajectory]:
         """Trajectories held back for the calibration, without the rows that would spoil it.

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from torchkoopman.fitting.calibration import Calibration
     from torchkoopman.observe.processes import Group
 
-_WAYS_OUT = {
+WAYS_OUT = {
     "fitter": "Make the same fitter in every process.",
     "syncs": (
         "A sync that ended in some processes and broke off in others, or a fitter that was reset, "
@@ -46,7 +46,6 @@ _WAYS_OUT = {
         "calibrated itself on its own rows."
     ),
     "steps": "Call train() with the same number of steps in every process.",
-    "rows": "Call sync() in every process, then train().",
 }
 """Subject of a disagreement → what to do."""
 
@@ -81,7 +80,7 @@ class Syncing:
         fresh = copy.copy(self)
         try:
             said = processes.gather(fresh._said())
-            agreed = _agreed(said)
+            agreed = agree("sync()", said, WAYS_OUT)
             fresh._unite(processes, said, agreed)
             number, course = self._syncs
             rows = [each["new rows"] for each in said]
@@ -156,28 +155,6 @@ def joined_of_all(
         part.load_state_dict({**part.state_dict(), "seen": seen, "sample": sample})
         parts = [joined([*parts, part], seed + rank)]
     return parts[0] if parts else own
-
-
-def agreed_in(processes: Processes, **statements: Any) -> None:
-    """Refuse to go on where processes say different things.
-
-    Raises:
-        ValueError: they do; in all of them, in the same words.
-    """
-    agree(processes.gather(statements), _WAYS_OUT)
-
-
-def _agreed(said: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What all fitters have in common.
-
-    Raises:
-        ValueError: they differ, or one of them cannot sync.
-    """
-    for rank, each in enumerate(said):
-        if each["refusal"]:
-            raise ValueError(f"sync() merged nothing: process {rank}: {each['refusal']}")
-    compared = [{key: each[key] for key in each if key in _WAYS_OUT} for each in said]
-    return agree(compared, _WAYS_OUT)
 
 
 def _broken(number: int, processes: Processes) -> str:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -173,28 +174,40 @@ def launched() -> bool:
     return dist.is_available() and dist.is_torchelastic_launched()
 
 
-def agree(said: Sequence[Mapping[str, Any]], ways_out: Mapping[str, str]) -> dict[str, Any]:
+def agree(
+    caller: str, said: Sequence[Mapping[str, Any]], ways_out: Mapping[str, str]
+) -> dict[str, Any]:
     """What all processes say alike; what one of them does not know (None) it takes from the others.
 
     Args:
-        said: of each process, subject → statement that can be compared and printed.
-        ways_out: subject → what to do where processes differ.
+        caller: as the user calls it.
+        said: of each process, subject → statement that can be compared and printed; under
+            ``"refusal"`` why it cannot take part.
+        ways_out: subject → what to do where processes differ; others are not compared.
 
     Raises:
-        ValueError: processes differ; all of them raise it, in the same words.
+        ValueError: processes differ, or one refuses; all of them raise it, in the same words.
     """
+    for rank, each in enumerate(said):
+        if each["refusal"]:
+            raise ValueError(f"{caller} changed nothing: process {rank}: {each['refusal']}")
     agreed: dict[str, Any] = {}
-    for subject in said[0]:
+    for subject in [subject for subject in said[0] if subject in ways_out]:
         known = {rank: each[subject] for rank, each in enumerate(said) if each[subject] is not None}
         first = next(iter(known), None)
         agreed[subject] = None if first is None else known[first]
         for rank, statement in known.items():
             if statement != agreed[subject]:
                 raise ValueError(
-                    f"sync() merged nothing: processes differ in {subject}: process {first} has "
+                    f"{caller} changed nothing: processes differ in {subject}: process {first} has "
                     f"{agreed[subject]}, process {rank} has {statement}. {ways_out[subject]}"
                 )
     return agreed
+
+
+def moved(state: Any, device: torch.device) -> Any:
+    """A state of tensors and plain types, its tensors on a device."""
+    return tree_map_only(Tensor, lambda tensor: tensor.to(device), state)
 
 
 def digest(*things: Any) -> str:

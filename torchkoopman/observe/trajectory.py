@@ -161,6 +161,15 @@ class Trajectory:
             chosen=None if self.chosen is None else self.chosen[samples],
         )
 
+    def to(self, device: torch.device) -> Trajectory:
+        """The same trajectory on a device."""
+        return replace(
+            self,
+            states={layer: state.to(device) for layer, state in self.states.items()},
+            labels=None if self.labels is None else self.labels.to(device),
+            mask=None if self.mask is None else self.mask.to(device),
+        )
+
     def only(self, layers: Sequence[str]) -> Trajectory:
         """The same trajectory with some of its layers, in the order given.
 
