@@ -11,12 +11,6 @@ from torchkoopman.fitting.resuming import Resumable
 from torchkoopman.fitting.snapshots import fingerprint
 
 if TYPE_CHECKING:
-    import torch
-    from torch import nn
-
-    from torchkoopman.fitting.design import Design
-    from torchkoopman.fitting.dynamics import Dynamics
-    from torchkoopman.fitting.intake import Intake
     from torchkoopman.observe.trajectory import Trajectory
 
 

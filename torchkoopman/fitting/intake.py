@@ -61,11 +61,9 @@ class Intake(SharedIntake):
         """Rows seen by reservoirs before this one."""
         self.frames: list[Coordinates] = []
         """Coordinates of the layers, in the precision of the first states; empty until chosen."""
-        self.left_out = 0
         self._frames: Frames = frames
         options = CoordinateOptions(rank, frames=frames, massive=MASSIVE)
         self._calibration = Calibration(options, calibration)
-        self._latest: Trajectory | None = None
 
     @property
     def kind(self) -> Literal["shared", "aligned"]:

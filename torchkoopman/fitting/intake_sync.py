@@ -28,10 +28,11 @@ class SharedIntake:
     """Rows of all processes at the latest sync, and those of this one since."""
 
     frames: list[Coordinates]
-    left_out: int
+    left_out = 0
+    """Rows that no fit should follow."""
     _frames: Frames
     _calibration: Calibration
-    _latest: Trajectory | None
+    _latest: Trajectory | None = None
     _drawn: Reservoir
     """Of this process's rows since the latest sync."""
     _shared: Reservoir | None = None
