@@ -86,7 +86,7 @@ class Syncing:
             rows = [each["new rows"] for each in said]
             fresh._syncs = number + 1, digest(course, number, rows)
             processes.gather(None)  # all have all: few can be parted from here on
-        except RuntimeError as error:
+        except (RuntimeError, TimeoutError) as error:
             raise RuntimeError(_broken(self._syncs[0] + 1, processes)) from error
         vars(self).update(vars(fresh))
         return self

@@ -198,11 +198,20 @@ def agree(
         agreed[subject] = None if first is None else known[first]
         for rank, statement in known.items():
             if statement != agreed[subject]:
+                here, there = _differing(agreed[subject], statement)
                 raise ValueError(
                     f"{caller} changed nothing: processes differ in {subject}: process {first} has "
-                    f"{agreed[subject]}, process {rank} has {statement}. {ways_out[subject]}"
+                    f"{here}, process {rank} has {there}. {ways_out[subject]}"
                 )
     return agreed
+
+
+def _differing(one: Any, other: Any) -> tuple[Any, Any]:
+    """Of two mappings the entries in which they differ; of anything else all of it."""
+    if not (isinstance(one, dict) and isinstance(other, dict)):
+        return one, other
+    names = [name for name in {**one, **other} if one.get(name) != other.get(name)]
+    return {name: one.get(name) for name in names}, {name: other.get(name) for name in names}
 
 
 def moved(state: Any, device: torch.device) -> Any:
