@@ -79,7 +79,7 @@ def state_of(fitter: Fitter) -> str:
 
 
 def again(detail: str) -> dict[str, Any]:
-    """Every process streams each ``size``-th batch, and syncs so many times and twice at the end."""
+    """Every process streams each ``size``-th batch, syncs so many times, and twice at the end."""
     rank, size = Processes().rank, Processes().size
     found = {}
     for dtype in (torch.float64, torch.float32):

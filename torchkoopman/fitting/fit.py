@@ -13,8 +13,8 @@ from torchkoopman.fitting.baselines import Baselines
 from torchkoopman.fitting.dmd import DMDFitter
 from torchkoopman.fitting.edmd import EDMDFitter
 from torchkoopman.fitting.evaluation import Evaluation, Evaluator
-from torchkoopman.observe.batches import batches_in, check_loader
 from torchkoopman.fitting.together import Together
+from torchkoopman.observe.batches import batches_in, check_loader
 from torchkoopman.observe.pairing import looks_along
 from torchkoopman.observe.watch import Watch
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from torchkoopman.fitting.baselines import Baselines
     from torchkoopman.fitting.evaluation import Evaluator
     from torchkoopman.observe.processes import Group
+    from torchkoopman.observe.watch import Streamed
 
 
 class Together:
@@ -89,6 +90,23 @@ class Together:
         """Make one of what all have streamed."""
         if self.processes is not None:
             fitter.sync(self._group)
+
+    def required(self, watched: Streamed, argument: str) -> str | None:
+        """What a report should say of the targets, if all of them together have seen a row.
+
+        Raises:
+            ValueError: none has.
+        """
+        try:
+            said = "", watched.require(argument).note
+        except ValueError as error:
+            if self.processes is None:
+                raise
+            said = str(error), watched.note
+        every = [said] if self.processes is None else self.processes.gather(said)
+        if all(refusal for refusal, _ in every):
+            raise ValueError(every[0][0])
+        return next((note for _, note in every if note is not None), None)
 
     def over(self, shared: Baselines | Evaluator) -> None:
         """Make one of what all have seen beside the fit."""
