@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor
@@ -13,6 +13,8 @@ from torchkoopman.observe.moments import Moments, layer_pairs
 from torchkoopman.observe.totals import total_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torchkoopman.koopman.parts import Affine
     from torchkoopman.observe.processes import Processes
     from torchkoopman.observe.trajectory import Trajectory
@@ -50,6 +52,19 @@ class Baselines:
             own = mine or Moments(layer_pairs(self._layers, "ends"))
             device = own.mean(self._layers[0]).device if own.count else processes.device
             self._moments = total_of(own, widths, processes, device)
+        return self
+
+    def state_dict(self) -> dict[str, Any]:
+        """The layers and their moments, as tensors and plain types."""
+        moments = None if self._moments is None else self._moments.tensors()
+        return {"layers": self._layers, "moments": moments}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> Self:
+        """Go on from what :meth:`state_dict` said."""
+        first, last = state["layers"]
+        self._layers, self._moments = (first, last), None
+        if state["moments"] is not None:
+            self._moments = Moments(layer_pairs(self._layers, "ends")).load(state["moments"])
         return self
 
     def maps(self, latent: int) -> dict[str, Affine]:

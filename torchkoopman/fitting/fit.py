@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
-import torch
 from tqdm.auto import tqdm
 
 from torchkoopman.fitting.autoencoder import AutoencoderFitter
@@ -13,13 +12,15 @@ from torchkoopman.fitting.baselines import Baselines
 from torchkoopman.fitting.dmd import DMDFitter
 from torchkoopman.fitting.edmd import EDMDFitter
 from torchkoopman.fitting.evaluation import Evaluation, Evaluator
+from torchkoopman.fitting.holdout import Holdout, Limited
+from torchkoopman.fitting.running import run_of
 from torchkoopman.fitting.together import Together
 from torchkoopman.observe.batches import batches_in, check_loader
-from torchkoopman.observe.pairing import looks_along
 from torchkoopman.observe.watch import Watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
+    from pathlib import Path
 
     from torch import nn
 
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
     from torchkoopman.observe.batches import Forward
     from torchkoopman.observe.processes import Group
     from torchkoopman.observe.selection import Layers
-    from torchkoopman.observe.trajectory import Trajectory
     from torchkoopman.observe.views import LayoutOption, OutputOption
 
 Method = Literal["autoencoder", "edmd", "dmd"]
@@ -56,6 +56,8 @@ def fit(
     forward: Forward | None = None,
     progress: bool = True,
     group: Group = None,
+    checkpoint: str | Path | None = None,
+    every: int = 100_000,
     **options: Any,
 ) -> Surrogate:
     """Fit a surrogate of the chosen layers in one line.
@@ -90,15 +92,23 @@ def fit(
             all. All call this and get the same surrogate; shards may be uneven or empty. The
             autoencoder then takes all its steps after the stream, each on a batch that the
             processes share out. A process by itself takes a group of its own.
+        checkpoint: a file to go on from, after Ctrl-C or a crash: the same call then ends with the
+            surrogate that it would have had, on the same machine bit by bit. The loader must give
+            its batches in the same order again: a list; a DataLoader that does not shuffle, or with
+            a seeded ``generator``; or one with ``state_dict`` and ``load_state_dict``. The latest
+            checkpoint and the one before it are kept, also at the end: remove them to fit anew.
+        every: rows from one checkpoint to the next; there is one at the end of the stream too.
         **options: of the fitter, such as ``latent=32``.
 
     Raises:
         ValueError: ``epochs`` without ``held_out``, an unknown method, a loader without batches or
-            without a row that counts, or a model on the meta device.
+            without a row that counts, or a model on the meta device; a checkpoint of another fit,
+            or a loader whose order cannot be repeated.
         TypeError: options beside a fitter of your own; a Dataset, a tensor or one batch in the
             loader's place; batches that the model does not take; one number as labels; in many
-            processes a fitter without ``sync``.
-        RuntimeError: torchrun started many processes that are in no process group, or one died.
+            processes a fitter without ``sync``; a checkpoint of one without ``state_dict``.
+        RuntimeError: torchrun started many processes that are in no process group, or one died;
+            another fit writes its checkpoints to the same file.
     """
     if epochs > 1 and held_out is None:
         raise ValueError(
@@ -117,18 +127,25 @@ def fit(
     autoencoder = fitter if isinstance(fitter, AutoencoderFitter) else None
     baselines = Baselines(fitter.delays if isinstance(fitter, DMDFitter) else 0)
     rival = None if autoencoder is None else EDMDFitter(dynamics="span")
-    kept = _Holdout(0 if held_out is not None else _HELD_OUT // together.size, [fitter, baselines])
-    kept.listeners += [] if rival is None else [_Limited(rival, _RIVAL_ROWS // together.size)]
+    kept = Holdout(0 if held_out is not None else _HELD_OUT // together.size, [fitter, baselines])
+    kept.listeners += [] if rival is None else [Limited(rival, _RIVAL_ROWS // together.size)]
     watch = Watch(model, layers, layout, positions, forward, output, classes=True)
     fitters = (fitter,) if rival is None else (fitter, rival)
-    batches = together.streamed((batch for _ in range(epochs) for batch in loader), *fitters)
-    streamed = watch.stream(tqdm(batches, "stream", length, disable=not progress), kept)
-    note = together.required(streamed, "loader")
-    together.sync(fitter)
-    together.over(baselines)
-    if autoencoder is not None:
-        autoencoder.train(0)  # what was due before the calibration ended
-        autoencoder.train(max(steps - autoencoder.steps, 0), progress=progress)
+    own = not isinstance(method, str)
+    settings = {"steps": None if autoencoder is None else steps, "processes": together.size}
+    run = run_of(watch, loader, epochs, fitter, kept, checkpoint, every, own, **settings)
+    with run:
+        if progress and run.resumed:
+            tqdm.write(run.resumed)
+        batches = together.streamed(run.batches(), *fitters)
+        bar = tqdm(batches, "stream", length, disable=not progress, initial=run.done)
+        streamed = run.watching(watch).stream(bar, kept)
+        note = run.targets.note if run.resumed else together.required(streamed, "loader")
+        together.sync(fitter)
+        together.over(baselines)
+        if autoencoder is not None:
+            autoencoder.train(0)  # what was due before the calibration ended
+            autoencoder.train(max(steps - autoencoder.steps, 0), progress=progress)
     surrogate = fitter.surrogate
     rivals, notes = ({}, ()) if rival is None else _instant(rival, together)
     evaluator = Evaluator(surrogate, baselines.maps(surrogate.latent), rivals, notes)
@@ -193,48 +210,6 @@ def _instant(rival: EDMDFitter, together: Together) -> tuple[dict[str, Surrogate
         return {"EDMD": rival.surrogate}, ()
     except ValueError as error:
         return {}, (f"no EDMD beside it: {error}",)
-
-
-class _Limited:
-    """Passes trajectories on until there were enough rows."""
-
-    def __init__(self, listener: Fitter, rows: int) -> None:
-        self.listener = listener
-        self.rows = rows
-        self.contextual = looks_along(listener.update)
-
-    def update(self, trajectory: Trajectory) -> None:
-        """Pass one on, if more are wanted."""
-        if self.rows > 0:
-            self.listener.update(trajectory)
-            self.rows -= int(trajectory.counted().sum())
-
-
-class _Holdout:
-    """Passes every sample on but each tenth, up to a limit; those it keeps for the evaluation."""
-
-    def __init__(self, limit: int, listeners: list[Any]) -> None:
-        self.limit = limit
-        self.listeners = listeners
-        self.held: list[Trajectory] = []
-        self._seen = 0
-
-    @property
-    def contextual(self) -> bool:
-        """Whether one of the listeners needs the neighbours of a row."""
-        return any(looks_along(listener.update) for listener in self.listeners)
-
-    def update(self, trajectory: Trajectory) -> None:
-        """Split one trajectory's samples."""
-        index = torch.arange(self._seen, self._seen + trajectory.batch)
-        out = (index % 10 == 9) & ((index + 1) // 10 <= self.limit)
-        self._seen += trajectory.batch
-        if out.any():
-            self.held.append(trajectory.select(out))
-            trajectory = trajectory.select(~out)
-        if trajectory.batch:
-            for listener in self.listeners:
-                listener.update(trajectory)
 
 
 def _fitter(method: Method | Fitter, options: dict[str, Any]) -> Fitter:

@@ -23,10 +23,7 @@ class Resumable:
         its generator, held-back rows, optimiser and steps still due are part of the state. Modules
         of yours (``tail``, observables) are known by a digest; give them again when you make it.
         """
-        options, kind = self._options(), type(self).__name__
-        return copy.deepcopy(
-            {"version": VERSION, "fitter": kind, "options": options, "parts": self._state()}
-        )
+        return copy.deepcopy(live_state(self))
 
     def load_state_dict(self, state: Mapping[str, Any]) -> Self:
         """Go on from what :meth:`state_dict` said, whatever this fitter has seen until now.
@@ -118,6 +115,15 @@ class Resumable:
     def _merge(self, other: Self) -> None:
         """Take in the rows of a fitter of the same options and layers."""
         raise NotImplementedError
+
+
+def live_state(part: Any) -> dict[str, Any]:
+    """The state of a fitter, or of anything that has one, for writing: it is not a copy."""
+    if not isinstance(part, Resumable):
+        state: dict[str, Any] = part.state_dict()
+        return state
+    options, kind = part._options(), type(part).__name__
+    return {"version": VERSION, "fitter": kind, "options": options, "parts": part._state()}
 
 
 def differing(theirs: Mapping[str, Any], mine: Mapping[str, Any]) -> str:

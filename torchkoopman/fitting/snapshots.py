@@ -18,7 +18,7 @@ from torchkoopman.observe.trajectory import Trajectory
 from torchkoopman.observe.views import View
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from torch import nn
 
@@ -66,11 +66,17 @@ def fingerprint(*modules: nn.Module | None) -> str:
     digest = hashlib.sha256()
     for module in modules:
         digest.update(repr(module).encode())
-        for name, tensor in [] if module is None else module.state_dict().items():
+        for name, tensor in [] if module is None else _tensors(module):
             digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
             plain = _local(tensor).detach().cpu().contiguous().flatten()
             digest.update(plain.view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]
+
+
+def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Parameters and buffers; of a sharded module without a word to other processes."""
+    yield from module.named_parameters()
+    yield from module.named_buffers()
 
 
 def _local(tensor: Any) -> Tensor:

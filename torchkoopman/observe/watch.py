@@ -83,6 +83,10 @@ class Watch:
     """As for :func:`attach`."""
     classes: bool = False
     """Whether class statistics are wanted, so that targets of another kind are worth a word."""
+    generator: torch.Generator | None = None
+    """Of the positions; None for one seeded with 0 for each stream."""
+    targets: Targets | None = None
+    """What is known of the batches' targets; None for new ones for each stream."""
 
     @classmethod
     def of(
@@ -115,8 +119,9 @@ class Watch:
             layout=self.layout,
             output=self.output,
             positions=self.positions,
+            generator=self.generator,
         )
-        targets, count = Targets(self.classes, self.forward is not None), 0
+        targets, count = self.targets or Targets(self.classes, self.forward is not None), 0
         self.model.eval()
         try:
             with torch.no_grad(), probe.stream_to(listener):
