@@ -321,6 +321,15 @@ def decoder(layer: str, grad: bool) -> str:
     return "" if all(torch.allclose(a, b, atol=1e-5) for a, b in pairs) else "differs"
 
 
+def alone() -> nn.Module:
+    """Columns and rows over one process each: nothing is shared out."""
+    model, mesh = network(), init_device_mesh("cpu", (2, 1), mesh_dim_names=("data", "tensor"))
+    for block in model.blocks.children():
+        plan: Any = {"up": ColwiseParallel(), "down": RowwiseParallel()}
+        parallelize_module(block, mesh["tensor"], plan)
+    return model
+
+
 def swapped(make: Callable[[], nn.Module]) -> str:
     reference = network()
     surrogate = tk.fit(reference, [inputs(40)], "blocks.*", method="dmd", progress=False)
@@ -370,6 +379,7 @@ CASES: dict[str, Callable[[], str]] = {
     "FSDP and columns": lambda: sharded_data(late=False, tensor=True),
     "DDP": replicas,
     "fit": fitted,
+    "one process each": seen(alone, "blocks.0.up", "blocks.0.act", "blocks.0.down"),
     "decoder layers": lambda: decoder("", grad=False),
     "decoder rows": lambda: decoder(".mlp.down_proj", grad=True),
     # refused by name

@@ -185,6 +185,21 @@ def test_a_mask_that_does_not_say_which_positions_count_is_left_aside(
     assert f"attention_mask left aside: 1×, {why}" in str(report)
 
 
+def test_masks_that_a_model_makes_for_itself_are_no_masks_of_its_caller() -> None:
+    """Eager attention is given one of four axes, with padding or without."""
+    model = bert()
+    model.set_attn_implementation("eager")
+    layers = ["bert.encoder.layer.0.attention", "bert.encoder.layer.0.output"]
+    (seen,), report = watched(model, layers, {"input_ids": tokens(3, 7)})
+    assert seen.mask is None or bool(seen.mask.all())
+    assert report.masks_aside == {}
+    call = {"input_ids": tokens(3, 7), "attention_mask": RIGHT}
+    (seen,), report = watched(model, layers, call)
+    assert seen.mask is not None
+    assert torch.equal(seen.mask, RIGHT.bool())
+    assert report.masks_aside == {}
+
+
 def test_a_mask_may_be_positional_and_the_probes_own_comes_before_it() -> None:
     model, x, got = Custom(), torch.randn(3, 7, 4), list[Trajectory]()
     with tk.attach(model, ["a", "b"]) as probe:

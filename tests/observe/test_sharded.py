@@ -42,6 +42,7 @@ RIGHT = [
     "FSDP and columns",
     "DDP",
     "fit",
+    "one process each",
     "decoder layers",
     "decoder rows",
 ]

@@ -32,13 +32,18 @@ class ModelMask:
         """Why there was a mask that was not taken; empty if that is not so."""
         self._mask: Tensor | None = None
         self._past: int | None = None
+        self._outermost = True
 
     def offer(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
-        """Look at what a module is called with."""
+        """Look at what a module is called with, outermost first."""
+        outermost, self._outermost = self._outermost, False
         mask = kwargs.get(ARGUMENT)
         if mask is None and len(args) < 2:
             return
-        names = list(inspect.signature(module.forward).parameters)
+        try:
+            names = list(inspect.signature(module.forward).parameters)
+        except (TypeError, ValueError):  # of a scripted module
+            names = []
         given = {**dict(zip(names, args, strict=False)), **kwargs}
         mask = given.get(ARGUMENT)
         two = [name for name in _DECODES if name in names]
@@ -49,7 +54,7 @@ class ModelMask:
         if mask.ndim == 2:
             self._mask, self._past = mask.detach().clone(), _past(given.get("past_key_values"))
             self.aside = ""
-        elif self._mask is None:
+        elif outermost:  # inner ones are given what the model made of its mask
             self.aside = f"it has {mask.ndim} axes"
 
     def of(self, batch: int, positions: int) -> Tensor | None:

@@ -34,7 +34,10 @@ class Placed:
     @property
     def whole(self) -> bool:
         """Whether every process has all of it."""
-        return bool(self.placements) and all(each.is_replicate() for each in self.placements)
+        return bool(self.placements) and all(
+            each.is_replicate() or size == 1
+            for each, size in zip(self.placements, self.mesh.shape, strict=True)
+        )
 
     def __str__(self) -> str:
         if not self.placements:
