@@ -279,16 +279,78 @@ def test_a_drifted_autoencoder_is_renewed_and_goes_on_with_what_it_learnt() -> N
     for part in parts[:60]:
         fitter.update(part)
     assert fitter._intake.frames[0].size == 5, "the direction that came alive is followed"
-    steps = fitter.steps
+    steps, times = fitter.steps, renewals(fitter)
     for part in parts[60:]:
         fitter.update(part)
-    assert fitter.steps == steps + 4 * 60
+    assert renewals(fitter) > times > 0
+    assert fitter.steps == steps + 4 * 60 + 100 * (renewals(fitter) - times)
     assert fitter.surrogate.record.rows == 200 * 120
     assert any("renewed" in note for note in fitter.surrogate.record.notes)
     old = MAKE["autoencoder"]()
     for part in parts:
         old.update(part)
     assert quality(old) > 1.5 * quality(fitter)
+
+
+def renewals(fitter: Any) -> int:
+    """How often its coordinates were renewed."""
+    times: int = fitter._intake._renewal.times
+    return times
+
+
+def test_an_autoencoder_that_is_to_take_no_steps_takes_none_where_data_drift() -> None:
+    fitter = AutoencoderFitter(latent=6, calibration=500, steps_per_update=0, halflife=HALFLIFE)
+    for part in list(drifting())[:80]:
+        fitter.update(part)
+    assert renewals(fitter) > 0
+    assert fitter.steps == 0
+
+
+def test_looking_at_an_autoencoder_that_goes_on_changes_nothing_of_what_comes() -> None:
+    watched, alone = MAKE["autoencoder"](halflife=HALFLIFE), MAKE["autoencoder"](halflife=HALFLIFE)
+    for step, part in enumerate(list(drifting())[:60]):
+        for fitter in (watched, alone):
+            fitter.update(part)
+        if step % 20 == 9:
+            watched.surrogate  # noqa: B018, a copy settles
+    assert watched.steps == alone.steps > 0
+    state = trajectory(0.5, 77).states["0"]
+    torch.testing.assert_close(watched.surrogate(state), alone.surrogate(state), rtol=0, atol=0)
+    torch.testing.assert_close(watched.surrogate(state), watched.surrogate(state), rtol=0, atol=0)
+
+
+def test_the_surrogate_of_an_autoencoder_that_goes_on_has_settled() -> None:
+    """As if it had been trained for 100 steps more; once trained it is as it is."""
+    fitter = MAKE["autoencoder"](halflife=HALFLIFE)
+    for part in list(drifting())[:40]:
+        fitter.update(part)
+    state, steps = trajectory(0.0, 77).states["0"], fitter.steps
+    settled = fitter.surrogate(state)
+    assert fitter.steps == steps
+    trained = fitter.train(100).surrogate(state)
+    torch.testing.assert_close(settled, trained, rtol=0, atol=0)
+    torch.testing.assert_close(fitter.surrogate(state), trained, rtol=0, atol=0)
+    fitter.update(trajectory(0.0, 78))
+    assert not torch.equal(fitter.surrogate(state), trained)
+
+
+def test_where_the_closed_form_is_much_better_it_stands_in_the_streams_surrogate_and_says_so() -> (
+    None
+):
+    def streamed(**options: Any) -> AutoencoderFitter:
+        fitter = AutoencoderFitter(
+            latent=6, hidden=(4,), calibration=500, halflife=2000, learning_rate=0.5, **options
+        )
+        for seed in range(60):
+            fitter.update(trajectory(1.0, seed))
+        return fitter
+
+    surrogate = streamed().surrogate
+    assert surrogate.record.method == "edmd"
+    assert any("it stands in its place" in note for note in surrogate.record.notes)
+    kept = streamed(dynamics="step").surrogate
+    assert kept.record.method == "autoencoder"
+    assert any("take dynamics='auto'" in note for note in kept.record.notes)
 
 
 def test_a_renewal_waits_for_half_a_halflife_of_rows() -> None:

@@ -82,16 +82,48 @@ def test_without_a_gradient_the_operator_stays_and_the_networks_decay() -> None:
     torch.testing.assert_close(trained.observables.encoder.skip.weight, factor * encoder)
 
 
-def test_averaged_weights_are_the_exponential_average_over_the_steps() -> None:
+def test_averaged_weights_are_the_exponential_average_over_the_last_tenth_of_the_steps() -> None:
     trained = trainer()
-    slow = None
+    slow, now = torch.zeros(0), torch.zeros(0)
     for k in range(30):
         trained.step(paths(k))
         now = torch.cat([p.detach().flatten() for p in trained.observables.parameters()])
-        slow = now if slow is None else 0.99 * slow + 0.01 * now
+        memory = (1 + k) / (10 + k)
+        slow = now if k == 0 else memory * slow + (1 - memory) * now
     observables, _ = trained.averaged()
     found = torch.cat([p.flatten() for p in observables.parameters()])
     torch.testing.assert_close(found, slow, rtol=1e-5, atol=1e-6)
+    assert not torch.allclose(found, now, atol=1e-4)
+
+
+def test_the_average_is_over_a_hundred_steps_at_most() -> None:
+    trained = trainer(rate=0.0)
+    trained._average.n_averaged.fill_(100_000)
+    before = trained.operator.rows.detach().clone()  # type: ignore[union-attr]
+    with torch.no_grad():
+        trained.operator.rows.add_(1.0)  # type: ignore[union-attr, operator]
+    trained.step(paths())
+    found = trained.averaged()[1].rows  # type: ignore[union-attr]
+    torch.testing.assert_close(found, before + 0.01)
+
+
+def test_a_settled_copy_has_a_rate_fallen_to_zero_and_leaves_the_training_as_it_was() -> None:
+    trained, other = trainer(), trainer()
+    for k in range(5):
+        trained.step(paths(k))
+        other.step(paths(k))
+    settled = trained.settled(20, paths)
+    assert (trained.done, settled.done) == (5, 25)
+    assert settled.fallen
+    assert not trained.fallen
+    settled.step(paths())
+    assert not settled.fallen
+    for k in range(3):  # momentum and averages go on as if nothing had been settled
+        trained.step(paths(k))
+        other.step(paths(k))
+    for one, two in zip(trained.averaged(), other.averaged(), strict=True):
+        for a, b in zip(one.parameters(), two.parameters(), strict=True):
+            torch.testing.assert_close(a, b, rtol=0, atol=0)
 
 
 def test_averaged_weights_are_copies_without_gradients() -> None:

@@ -10,18 +10,11 @@ from typing import TYPE_CHECKING, Literal, Self
 import torch
 
 from torchkoopman.fitting.autoencoder_state import AutoencoderParts
-from torchkoopman.fitting.candidates import (
-    Candidate,
-    best,
-    closed_form,
-    judged,
-    lost_to,
-    much_worse,
-)
+from torchkoopman.fitting.candidates import SAMPLE, Candidate, Rival, best, much_worse
 from torchkoopman.fitting.design import Design, family_of
 from torchkoopman.fitting.dynamics import Dynamics, check_dynamics
 from torchkoopman.fitting.intake import Intake
-from torchkoopman.fitting.latents import evidence_of, polished, span_moments
+from torchkoopman.fitting.latents import evidence_of, span_moments
 from torchkoopman.fitting.losses import LossWeights
 from torchkoopman.fitting.quality import unexplained
 from torchkoopman.fitting.tails import frozen, judging
@@ -41,11 +34,10 @@ if TYPE_CHECKING:
 
 Family = Literal["Dense", "LowRank", "Orthogonal", "Stable", "BlockDiagonal"]
 
-_SAMPLE = 8192
-"""Rows of the reservoir that closed forms and comparisons take."""
-_FEW, _UNFINISHED = 100, 500
-"""With fewer paths held out nothing is decided on them, for their score would be chance; nor after
-fewer steps, for such a training is not meant to be finished."""
+_ANEW = 100
+"""Steps taken beside those that are due where the data have drifted out of their coordinates."""
+_SETTLING = 100
+"""Steps of a falling learning rate before a surrogate is made while the data may still change."""
 
 
 class AutoencoderFitter(AutoencoderParts):
@@ -84,7 +76,9 @@ class AutoencoderFitter(AutoencoderParts):
         replay_bytes: memory of the reservoir.
         calibration: rows held back until coordinates are chosen; None for ten per feature.
         halflife: rows after which a row is kept half as likely; None: all alike. Coordinates that
-            the data have left are renewed, from rows kept for it (again ``replay_bytes``).
+            the data have left are renewed, from rows kept for it (again ``replay_bytes``), and 100
+            further steps are taken then. ``surrogate`` lets a copy settle in 100 steps of falling
+            rate, the fitter going on as it was, and compares it as :meth:`train` does.
         generator: of all randomness; None for one seeded with 0.
     """
 
@@ -158,6 +152,7 @@ class AutoencoderFitter(AutoencoderParts):
             trainer.fall(steps)
             self._owed = float(steps)
             self._pay(progress)
+            self._outcome, self._notes = None, ()
             if steps:
                 self._compare(trainer, progress)
         return self
@@ -172,7 +167,9 @@ class AutoencoderFitter(AutoencoderParts):
         intake = self._intake
         with plain_modes(intake.latest.device.type, grad=False):
             trainer = self._ready()
-            found = copy.deepcopy(self._outcome) or self._learnt(trainer)
+            if self._outcome is None:
+                self._outcome = self._present(trainer)
+            found = copy.deepcopy(self._outcome)
             learnt = isinstance(found.observables, LearntObservables)
             record = FitRecord(
                 "autoencoder" if learnt else "edmd",
@@ -204,47 +201,53 @@ class AutoencoderFitter(AutoencoderParts):
 
     def _started(self, dynamics: Literal["step", "span"], tail: nn.Module | None) -> Trainer:
         """A training on the reservoir that has not begun."""
-        paths = self._intake.reservoir.trained(_SAMPLE)
-        scales = self._intake.spreads()
+        paths, scales = self._intake.reservoir.trained(SAMPLE), self._intake.spreads()
         return self._design.trainer(paths, dynamics, self._generator, tail, scales)
 
     def _renew(self, before: list[Coordinates], trainer: Trainer) -> None:
         """Go on in new coordinates with what was learnt, or anew if that is not worth it."""
         tail = None if trainer.tail is None else self._judge()
         fresh = self._started("span" if trainer.operator.steps == 1 else "step", tail)
-        paths = self._intake.reservoir.trained(_SAMPLE)
+        paths = self._intake.reservoir.trained(SAMPLE)
         self._trainer = self._design.resumed(trainer, fresh, before, self._intake.frames, paths)
+        self._owed += _ANEW if self.steps_per_update else 0
 
     def _learnt(self, trainer: Trainer) -> Candidate:
         """What a training has come to: averaged weights, and the better of two operators."""
-        reservoir, averaged = self._intake.reservoir, Candidate(*trainer.averaged())
-        paths, known = reservoir.held_out(_SAMPLE), reservoir.trained(_SAMPLE)
-        other = polished(averaged.observables, averaged.operator, known, self._design.ridge)
-        return averaged.rather_with(other, paths, trainer.tail)
+        reservoir, found = self._intake.reservoir, Candidate(*trainer.averaged())
+        return found.or_polished(reservoir, self._design.ridge, trainer.tail)
+
+    def _present(self, trainer: Trainer) -> Candidate:
+        """What is known now: of data that may still change, what a falling rate would come to."""
+        if self._intake.reservoir.halflife is None or trainer.fallen or not trainer.done:
+            return self._learnt(trainer)
+        draws = self._generator.clone_state()  # what is looked at must not change what comes
+        draw = partial(self._intake.reservoir.sample, self.batch, draws)
+        found = self._learnt(trainer.settled(_SETTLING, draw))
+        if (rival := self._rival(trainer)) is not None:
+            found, self._notes = rival.unless(found, self.dynamics != "step")
+        return found
+
+    def _rival(self, trainer: Trainer) -> Rival | None:
+        """The closed form to compare with; None where nothing is to be decided."""
+        dense = self._design.family["family"] == "Dense"
+        return Rival.of(self._intake.reservoir, self._judge(), trainer.done) if dense else None
 
     def _compare(self, trainer: Trainer, progress: bool) -> None:
         """See whether the training went well, and look for something better if it did not."""
-        reservoir, tail = self._intake.reservoir, self._judge()
-        paths, dense = reservoir.held_out(_SAMPLE), self._design.family["family"] == "Dense"
-        if not dense or len(paths) < _FEW or trainer.done < _UNFINISHED:
+        if (rival := self._rival(trainer)) is None:
             return
-        if (rival := closed_form(reservoir.trained(_SAMPLE))) is None:
-            return
-        aim, found = judged(rival, paths, tail), self._learnt(trainer)
-        score = judged(found, paths, tail)
-        if much_worse(score, aim):
+        found = self._learnt(trainer)
+        score = rival.score(found)
+        if much_worse(score, rival.aim):
             other = self._again(trainer.done, progress)
             candidate = self._learnt(other)
-            second = judged(candidate, paths, tail)
-            if best([score, second]) == 1:
-                self._trainer, found, score = other, candidate, second
-                without = "" if tail is None else ", without the tail"
+            if best([score, rival.score(candidate)]) == 1:
+                self._trainer, found = other, candidate
+                without = "" if self.tail is None else ", without the tail"
                 self._notes = (f"a second training was better than the first{without}",)
-        if much_worse(score, aim):
-            taken = self.dynamics != "step"
-            self._notes += (lost_to(score, aim, taken),)
-            found = rival if taken else found
-        self._outcome = found
+        self._outcome, note = rival.unless(found, self.dynamics != "step")
+        self._notes += note
 
     def _again(self, steps: int, progress: bool) -> Trainer:
         """Another training of so many steps: without the tail, or else across the span."""

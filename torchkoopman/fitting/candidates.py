@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from torchkoopman.fitting.latents import step_matrix
+from torchkoopman.fitting.latents import polished, step_matrix
 from torchkoopman.fitting.losses import divergence
 from torchkoopman.fitting.quality import Unexplained
 from torchkoopman.koopman.learnt import LearntObservables
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor, nn
 
+    from torchkoopman.fitting.replay import Reservoir
     from torchkoopman.koopman.operators import Operator
 
 _RIDGE = 1e-7
@@ -30,6 +31,11 @@ _FACTOR, _FLOOR, _FLOOR_BEHAVIOUR = 3.0, 0.02, 0.004
 """The autoencoder is much worse from so many times the closed form's error and so much more, FVU of
 the last layer or nats. On S1's Yin-Yang networks the closed form leaves .006 to .02 and .004 to .01
 nats, good trainings up to twice that, and the one that went astray .12 and .06 nats."""
+SAMPLE = 8192
+"""Rows of the reservoir that closed forms and comparisons take."""
+_FEW, _UNFINISHED = 100, 500
+"""With fewer paths held out nothing is decided on them, for their score would be chance; nor after
+fewer steps, for such a training is not meant to be finished."""
 _ALIKE = 1.02
 """Errors within this ratio are taken as equal."""
 _GUARD = 1.5
@@ -65,6 +71,12 @@ class Candidate:
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Candidate.of, (self.state_dict(),)  # torch refuses to pickle parametrised modules
+
+    def or_polished(self, reservoir: Reservoir, ridge: float, tail: nn.Module | None) -> Candidate:
+        """This one, or with the closed form on its latent states if that predicts no worse."""
+        paths, known = reservoir.held_out(SAMPLE), reservoir.trained(SAMPLE)
+        other = polished(self.observables, self.operator, known, ridge)
+        return self.rather_with(other, paths, tail)
 
     def rather_with(
         self, operator: Operator | None, paths: Tensor, tail: nn.Module | None
@@ -159,3 +171,47 @@ def closed_form(paths: Tensor) -> Candidate | None:
     operator = Dense(dictionary.latent, 1, constant=True).to(paths)
     operator.start_from(step_matrix(dictionary, operator, paths, _RIDGE))
     return Candidate(dictionary, operator.requires_grad_(False))
+
+
+@dataclass(frozen=True)
+class Rival:
+    """The closed form, beside which a training is judged on paths that neither has seen."""
+
+    candidate: Candidate
+    aim: Score
+    """How well it predicts the paths."""
+    paths: Tensor
+    """``(rows, layers, coordinates)``."""
+    tail: nn.Module | None
+
+    @classmethod
+    def of(cls, reservoir: Reservoir, tail: nn.Module | None, steps: int) -> Rival | None:
+        """The closed form of a reservoir; None where nothing is to be decided.
+
+        Args:
+            reservoir: its paths.
+            tail: from coordinates of the last layer to logits.
+            steps: that the training beside it has taken.
+        """
+        paths = reservoir.held_out(SAMPLE)
+        if len(paths) < _FEW or steps < _UNFINISHED:
+            return None
+        if (candidate := closed_form(reservoir.trained(SAMPLE))) is None:
+            return None
+        return cls(candidate, judged(candidate, paths, tail), paths, tail)
+
+    def score(self, candidate: Candidate) -> Score:
+        """How well another one predicts the same paths."""
+        return judged(candidate, self.paths, self.tail)
+
+    def unless(self, found: Candidate, taken: bool) -> tuple[Candidate, tuple[str, ...]]:
+        """What was found, or this one if that is much worse; and what a record says of it.
+
+        Args:
+            found: what a training came to.
+            taken: whether this one may take its place; else the record says what that costs.
+        """
+        score = self.score(found)
+        if not much_worse(score, self.aim):
+            return found, ()
+        return self.candidate if taken else found, (lost_to(score, self.aim, taken),)

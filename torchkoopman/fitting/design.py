@@ -128,8 +128,7 @@ class Design:
             new: coordinates from now on.
             paths: ``(rows, layers, coordinates)`` in the new ones.
         """
-        learnt, operator = trainer.averaged()
-        learnt = reframed(learnt, old, new)
+        learnt, operator = reframed(*trainer.averaged(), old, new)
         other = polished(learnt, operator, paths, self.ridge) or operator
         starts = [(learnt, operator), (learnt, other), (fresh.observables, fresh.operator)]
         scores = [judged(Candidate(*start), paths, None) for start in starts]

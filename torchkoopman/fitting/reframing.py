@@ -2,10 +2,15 @@
 
 Frames are affine, and an affine map folds into the first and last layers of encoder and decoder. So
 a change of frame costs nothing that was learnt, where all layers change theirs alike.
+
+Latent states change their unit with the frame. Otherwise, while states grow, latent ones would grow
+beyond the coordinates and outweigh them in the loss. In a perceptron of LeakyReLU a change of unit
+is one of the biases alone, so that weights keep their size too, which gradient steps are made for.
 """
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING
 
 import torch
@@ -18,30 +23,41 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from torchkoopman.koopman.coordinates import Coordinates
+    from torchkoopman.koopman.operators import Operator
     from torchkoopman.koopman.parts import Affine
 
 
 @torch.no_grad()
 def reframed(
-    observables: LearntObservables, old: Sequence[Coordinates], new: Sequence[Coordinates]
-) -> LearntObservables:
-    """Observables of new coordinates that encode and decode as these did of the old ones.
+    observables: LearntObservables,
+    operator: Operator,
+    old: Sequence[Coordinates],
+    new: Sequence[Coordinates],
+) -> tuple[LearntObservables, Operator]:
+    """Observables and operator in new coordinates that predict as these did in the old ones.
 
     Exact on states that both frames hold, if the layers share a frame. If each has its own, one map
-    must do for all of them: the mean of their changes.
+    must do for all of them: the mean of their changes. Latent states are divided by the mean size
+    of the change, but for the constant.
 
     Args:
         observables: of the coordinates ``old``.
+        operator: on their latent states.
         old: frames of the layers.
         new: other frames of the same layers; their size may differ.
     """
     inner, outer = _mean_change(new, old), _mean_change(old, new)
+    unit = float(inner[0].norm() / min(inner[0].shape) ** 0.5)
     image = LearntObservables(
         new[0].size, observables.latent, observables.hidden, observables.constant
     ).to(observables.encoder.skip.weight)
-    image.encoder = observables.encoder.before(inner)
-    image.decoder = observables.decoder.after(outer)
-    return image
+    image.encoder = observables.encoder.in_units(unit).before((inner[0] / unit, inner[1] / unit))
+    image.decoder = observables.decoder.in_units(unit).after((outer[0] * unit, outer[1]))
+    if not observables.constant:
+        return image, operator  # without an offset it commutes with the unit
+    step = operator.matrix(1 / operator.steps).clone()
+    step[1:, 0] /= unit
+    return image, copy.deepcopy(operator).start_from(step)
 
 
 def _mean_change(start: Sequence[Coordinates], end: Sequence[Coordinates]) -> Affine:

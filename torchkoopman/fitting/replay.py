@@ -187,11 +187,14 @@ class Reservoir:
             self._places[free] = torch.arange(before, size)
         return self
 
-    def sample(self, rows: int) -> Tensor:
-        """Paths drawn with replacement from those not held out, ``(rows, layers, coordinates)``."""
+    def sample(self, rows: int, generator: torch.Generator | None = None) -> Tensor:
+        """Paths drawn with replacement from those not held out, ``(rows, layers, coordinates)``.
+
+        Drawn by the reservoir's own generator unless another is given.
+        """
         assert self._paths is not None
         training = self._filled - self._filled // _FOLD
-        index = torch.randint(training, (rows,), generator=self.generator)
+        index = torch.randint(training, (rows,), generator=generator or self.generator)
         index += index // (_FOLD - 1)  # over the places held out
         return self._paths[index.to(self._paths.device)]
 

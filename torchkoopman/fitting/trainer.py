@@ -35,8 +35,11 @@ loss can grow a thousandfold in a step, for K enters with its powers; unshortene
 fills the optimiser's momentum and moves all weights for many steps."""
 _OPERATOR_SHARE = 1.0
 _MEMORY = 0.99
-"""Weights are averaged over about 1 / (1 - memory) steps, so that they are good at any time, also
-while the learning rate is high."""
+"""Weights are averaged over about the last 1 / (1 - memory) steps, so that they are good at any
+time, also while the learning rate is high; …"""
+_WARM = 9
+"""… and over about one in so many of all steps while these are few, for what weights were at the
+start is no part of what was learnt."""
 
 
 class Trainer:
@@ -69,7 +72,7 @@ class Trainer:
         """Running mean length of the gradient."""
         self._average = AveragedModel(
             nn.ModuleList([observables, operator]),
-            multi_avg_fn=_averaged,
+            multi_avg_fn=_approach,
         )
         # S1's weight decay acts on the operator too, which pulls eigenvalues towards zero.
         self._optimiser = torch.optim.AdamW(
@@ -132,6 +135,18 @@ class Trainer:
     def fall(self, steps: int) -> None:
         """Let the learning rate fall linearly to zero over the next ``steps`` steps."""
         self._fall = range(self.done, self.done + steps)
+
+    def settled(self, steps: int, draw: Callable[[], Tensor]) -> Trainer:
+        """A copy that takes so many more steps with a falling rate; this one stays where it is."""
+        other = copy.deepcopy(self)
+        other.fall(steps)
+        other.take(steps, draw, None)
+        return other
+
+    @property
+    def fallen(self) -> bool:
+        """Whether the learning rate has just fallen to zero."""
+        return len(self._fall) > 0 and self.done == self._fall.stop
 
     def averaged(self) -> tuple[LearntObservables, Operator]:
         """Copies of observables and operator with their averaged weights, without gradients."""
@@ -211,6 +226,7 @@ class Trainer:
 
 
 @torch.no_grad()
-def _averaged(average: _Tensors, current: _Tensors, _: object) -> None:
-    """The exponential average of torch.optim.swa_utils, as a function that can be pickled."""
-    torch._foreach_lerp_(average, current, 1 - _MEMORY)
+def _approach(average: _Tensors, current: _Tensors, seen: Tensor | int) -> None:
+    """Lead averages of so many weights seen towards the next ones; a function, to be pickled."""
+    memory = min(_MEMORY, (1 + int(seen)) / (1 + _WARM + int(seen)))
+    torch._foreach_lerp_(average, current, 1 - memory)

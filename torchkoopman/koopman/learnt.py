@@ -48,6 +48,15 @@ class SkipMLP(nn.Module):
         return torch.add(self.skip(x), self.mlp(x))
 
     @torch.no_grad()
+    def in_units(self, unit: float) -> SkipMLP:
+        """``x ↦ f(unit · x) / unit`` of this map f, for a positive unit."""
+        image = self._resized(self.skip.in_features, self.skip.out_features)
+        for name, tensor in image.named_parameters():
+            if name.endswith("bias"):  # what LeakyReLU leads from layer to layer scales with x
+                tensor.div_(unit)
+        return image
+
+    @torch.no_grad()
     def before(self, inner: Affine) -> SkipMLP:
         """The same map of ``weight @ x + bias``, as a map of ``x``."""
         image = self._resized(inner[0].shape[1], self.skip.out_features)
