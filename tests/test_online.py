@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import online
 import pytest
 from online import Checkpoint, picture, table, watched
 
@@ -20,6 +21,19 @@ def test_closed_forms_that_forget_stay_within_1_5_of_a_fresh_fit_at_every_checkp
         for kind in each.fvu:
             assert each.ratio(kind) <= 1.5, (each.epoch, kind, each.fvu[kind])
     assert found[-1].ratio("EDMD", "no halflife") > 5, "without a halflife the past stays"
+
+
+@pytest.mark.slow
+def test_the_autoencoder_stays_within_1_5_of_a_fresh_one_while_the_states_grow_twentyfold(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In a short training, where drift is fastest."""
+    monkeypatch.setattr(online, "CHECKPOINTS", 3)
+    found = watched(11, 9, ("autoencoder",), lambda _: None)
+    assert [each.epoch for each in found] == [3, 6, 9]
+    for each in found:
+        assert each.ratio("autoencoder") <= 1.5, (each.epoch, each.fvu)
+        assert each.ratio("autoencoder", "no halflife") > 2, "without a halflife the past stays"
 
 
 def test_the_table_and_the_picture_show_every_checkpoint(tmp_path: Path) -> None:
