@@ -167,9 +167,7 @@ class AutoencoderFitter(AutoencoderParts):
         intake = self._intake
         with plain_modes(intake.latest.device.type, grad=False):
             trainer = self._ready()
-            if self._outcome is None:
-                self._outcome = self._present(trainer)
-            found = copy.deepcopy(self._outcome)
+            found = copy.deepcopy(self._outcome) or self._present(trainer)
             learnt = isinstance(found.observables, LearntObservables)
             record = FitRecord(
                 "autoencoder" if learnt else "edmd",
@@ -226,7 +224,8 @@ class AutoencoderFitter(AutoencoderParts):
         found = self._learnt(trainer.settled(_SETTLING, draw))
         if (rival := self._rival(trainer)) is not None:
             found, self._notes = rival.unless(found, self.dynamics != "step")
-        return found
+        self._outcome = found
+        return copy.deepcopy(found)
 
     def _rival(self, trainer: Trainer) -> Rival | None:
         """The closed form to compare with; None where nothing is to be decided."""
