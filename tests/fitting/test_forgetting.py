@@ -339,9 +339,9 @@ def test_where_the_closed_form_is_much_better_it_stands_in_the_streams_surrogate
 ):
     def streamed(**options: Any) -> AutoencoderFitter:
         fitter = AutoencoderFitter(
-            latent=6, hidden=(4,), calibration=500, halflife=2000, learning_rate=0.5, **options
+            6, hidden=(4,), calibration=500, halflife=2000, learning_rate=0.5, **options
         )
-        for seed in range(60):
+        for seed in range(70):
             fitter.update(trajectory(1.0, seed))
         return fitter
 
