@@ -12,7 +12,7 @@ from torchkoopman.observe.selection import Selected, common_ancestors
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from torch import nn
+    from torch import Tensor, nn
     from torch.utils.hooks import RemovableHandle
 
     from torchkoopman.observe.pairing import Pairing
@@ -27,19 +27,39 @@ class Hook:
     may_be_lost = True
     """A graph of the model need not call it."""
 
-    def __init__(self, pairing: object | None = None, event: str = "", name: str = "") -> None:
+    def __init__(
+        self,
+        pairing: object | None = None,
+        event: str = "",
+        name: str = "",
+        compiled_calls: Tensor | None = None,
+    ) -> None:
         self._pairing = None if pairing is None else weakref.ref(pairing)
         self._event = event
         self._name = name
+        self._compiled_calls = compiled_calls
 
     def __call__(self, *arguments: Any) -> None:
         """Tell the pairing; return nothing, so that the model goes on unchanged."""
-        # First, and without a trace: torch.compile and strict export record what follows it.
+        # First: torch.compile records what follows it, and strict export must record nothing.
         if torch.compiler.is_dynamo_compiling():
+            if not torch.compiler.is_exporting():
+                self._noticed()
+                if self._compiled_calls is not None:
+                    self._compiled_calls.add_(1)  # part of the compiled program
             return
         pairing = None if self._pairing is None else self._pairing()
         if pairing is not None:
             getattr(pairing, self._event)(self._name, *arguments)
+
+    def _noticed(self) -> None:
+        """Runs as Python while the call is being compiled, and never afterwards."""
+        pairing = None if self._pairing is None else self._pairing()
+        if pairing is not None and self._event in ("enter", "read"):
+            getattr(pairing, "compiled", lambda name: None)(self._name)
+
+    # As torch.compiler.assume_constant_result says it, which costs an import of seconds.
+    _noticed._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
     def __reduce__(self) -> tuple[type[Hook], tuple[()]]:
         return Hook, ()
@@ -59,11 +79,13 @@ class HookSet:
             self._add(
                 each.name, each.module.register_forward_hook(Hook(pairing, "read", each.name))
             )
-        for name in common_ancestors(each.name for each in selected):
+        around = common_ancestors(each.name for each in selected)
+        for name in around:
             module = model.get_submodule(name)
-            enter, leave, abort = (
-                Hook(pairing, event, name) for event in ("enter", "leave", "abort")
-            )
+            # Every forward pass calls the innermost, so compiled calls are counted there alone.
+            calls = pairing.ledger.compiled_calls if name == around[-1] else None
+            enter = Hook(pairing, "enter", name, calls)
+            leave, abort = (Hook(pairing, event, name) for event in ("leave", "abort"))
             self._add(name, module.register_forward_pre_hook(enter, with_kwargs=True))
             self._add(name, module.register_forward_hook(leave))
             # The one kind of hook that is told of an exception; it comes after `leave`.

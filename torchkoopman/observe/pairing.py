@@ -17,13 +17,14 @@ from torchkoopman.observe.capture import (
     is_tracing,
     plain_modes,
 )
+from torchkoopman.observe.causes import warn_of_compiling
 from torchkoopman.observe.masks import ARGUMENT
 from torchkoopman.observe.parallel import Parallel
-from torchkoopman.observe.passes import Forward, Passes
+from torchkoopman.observe.passes import Forward, Passes, input_specs
 from torchkoopman.observe.report import Ledger
-from torchkoopman.observe.selection import common_ancestors
+from torchkoopman.observe.selection import common_ancestors, device_of
 from torchkoopman.observe.shards import Flow
-from torchkoopman.observe.trajectory import InputSpec, Trajectory
+from torchkoopman.observe.trajectory import Trajectory
 from torchkoopman.observe.unseen import refuse_replica
 
 if TYPE_CHECKING:
@@ -56,7 +57,8 @@ class Pairing:
 
     def __init__(self, selected: Iterable[Selected], reader: Reader) -> None:
         self.selected = {each.name: each for each in selected}
-        self.ledger = Ledger([mark for each in self.selected.values() for mark in each.required])
+        required = [mark for each in self.selected.values() for mark in each.required]
+        self.ledger = Ledger(required, device_of(self.selected.values()))
         self.listeners: list[Callable[[Trajectory], object]] = []
         self.with_pass = Companions()
         self._reader = reader
@@ -77,6 +79,14 @@ class Pairing:
             self.ledger.interrupted += self._passes.settle_all()
             return self.ledger.report(lost_hooks)
 
+    def compiled(self, name: str) -> None:
+        """A module is being compiled with a hook of this probe on it."""
+        with self._lock:
+            first = not self.ledger.compiled
+            self.ledger.compiled[name] = None
+        if first:
+            warn_of_compiling(name)
+
     def enter(
         self, name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> None:
@@ -93,7 +103,8 @@ class Pairing:
                 self.with_pass.begun += 1
                 forward = Forward(
                     self._reader.sample(not any(map(looks_along, self.listeners))),
-                    () if name else _input_specs(args, kwargs),
+                    () if name else input_specs(args, kwargs),
+                    "train" if module.training else "eval",
                     "traced" if is_tracing() else self._reader.passes_over(module),
                 )
                 self.parallel.search(name, module)
@@ -168,6 +179,9 @@ class Pairing:
         ran = set(forward.calls) | {f"{name}#{call}" for name, call in forward.readings}
         missing = [mark for mark in self.ledger.required if mark not in ran]
         never = [mark for mark in missing if mark not in self.ledger.fired]
+        if missing and self.ledger.compiled:
+            self.ledger.skipped["compiled"] += len(missing)
+            return
         if never:
             raise RuntimeError(
                 f"the chosen layers {', '.join(map(repr, never))} did not run in a forward pass "
@@ -259,12 +273,3 @@ def _ordinary(tensor: Tensor | None, device: torch.device) -> Tensor | None:
         return None
     tensor = tensor.to(device, non_blocking=True)
     return tensor.clone() if tensor.is_inference() else tensor
-
-
-def _input_specs(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[InputSpec, ...]:
-    """Shapes and dtypes of the model's arguments, if all its tensors are positional."""
-    if not all(isinstance(arg, Tensor) for arg in args):
-        return ()
-    if any(isinstance(value, Tensor) for value in kwargs.values()):
-        return ()
-    return tuple((tuple(arg.shape), str(arg.dtype).removeprefix("torch.")) for arg in args)

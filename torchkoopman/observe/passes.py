@@ -11,9 +11,9 @@ import sys
 from collections import Counter
 from dataclasses import dataclass, field
 from threading import get_ident
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from torchkoopman.observe.masks import ModelMask
 from torchkoopman.observe.shards import Flow
@@ -35,6 +35,8 @@ class Forward:
 
     sample: PositionSample
     inputs: tuple[InputSpec, ...]
+    mode: str
+    """``train`` or ``eval``, that of the outermost module."""
     skip: str | None
     """Why none of its layers shall be read, if so."""
     mask: ModelMask = field(default_factory=ModelMask)
@@ -49,6 +51,15 @@ class Forward:
     """True once an exception passed through a part of it, to be caught further out."""
     around: list[tuple[int, nn.Module]] = field(default_factory=list)
     """The modules around all layers that are running, outermost first, each with its depth."""
+
+
+def input_specs(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[InputSpec, ...]:
+    """Shapes and dtypes of the model's arguments, if all its tensors are positional."""
+    if not all(isinstance(arg, Tensor) for arg in args):
+        return ()
+    if any(isinstance(value, Tensor) for value in kwargs.values()):
+        return ()
+    return tuple((tuple(arg.shape), str(arg.dtype).removeprefix("torch.")) for arg in args)
 
 
 class Passes:

@@ -11,11 +11,13 @@ import torch
 from torch import Tensor
 
 from torchkoopman.observe.capture import Reader, When
+from torchkoopman.observe.causes import why_nothing
 from torchkoopman.observe.classes import EXPECTED, classes_of, described, mistaken
 from torchkoopman.observe.hooks import HookSet
 from torchkoopman.observe.pairing import Pairing
 from torchkoopman.observe.selection import Layers, Selected, per_layer, select
 from torchkoopman.observe.trajectory import Trajectory
+from torchkoopman.observe.unseen import warn_of_compiled
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -108,6 +110,7 @@ def attach(
         )
     selected = select(model, layers)
     names = [each.name for each in selected]
+    warn_of_compiled(model, names)
     calls = [call for each in selected if each.calls for call in each.required]
     reader = Reader(
         per_layer(output, names, "output", calls),
@@ -143,6 +146,7 @@ class Probe:
         self._hooks = HookSet(model, selected, self._pairing)
         self._pairing.parallel.hooks = self._hooks
         self._lost: tuple[str, ...] = ()
+        self._on = True
 
     def __enter__(self) -> Probe:
         return self
@@ -153,13 +157,27 @@ class Probe:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        self.detach()
+        self.detach(quiet=kind is not None)
 
-    def detach(self) -> None:
-        """Take all hooks off and forget what is pending; a second time does nothing."""
+    def detach(self, *, quiet: bool = False) -> None:
+        """Take all hooks off and forget what is pending; a second time does nothing.
+
+        Unless ``quiet``, a probe that has passed nothing on to its listeners is warned of, with the
+        likely cause.
+        """
+        on = self._on
+        self._on = False
         self._lost += self._hooks.lost()
         self._hooks.remove()
         self._pairing.clear()
+        if on and not quiet and self._pairing.listeners:
+            why = why_nothing(self.report())
+            if why is not None:
+                warnings.warn(
+                    f"the probe has passed nothing on to its listeners: {why}",
+                    RuntimeWarning,
+                    stacklevel=3,
+                )
 
     def stream_to(self, *listeners: Listener) -> Probe:
         """Pass every trajectory on to these too, in order; returns the probe.

@@ -6,10 +6,11 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+import torch
+from torch import Tensor
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-
-    from torch import Tensor
 
     from torchkoopman.observe.capture import Reading
     from torchkoopman.observe.trajectory import Trajectory
@@ -73,7 +74,8 @@ class ProbeReport:
     skipped: Mapping[str, int]
     """Layer calls not read, by reason: ``traced``, ``recompute``, ``outside`` (of any forward pass
     of a common ancestor of the layers), ``mode`` (``when``), ``empty batch``, ``sharded`` (a part
-    of the state in each process). A forward pass with such a call passes nothing on."""
+    of the state in each process), ``compiled``. A forward pass with such a call passes nothing
+    on."""
     dropped_rows: int
     """Rows that count by the mask, but are not finite in some layer."""
     lost_hooks: tuple[str, ...]
@@ -88,6 +90,12 @@ class ProbeReport:
     ``attention_mask``, the model's own."""
     masks_aside: Mapping[str, int] = field(default_factory=dict)
     """Why an ``attention_mask`` of the model was not taken → in how many trajectories."""
+    compiled_calls: int = 0
+    """Calls in code compiled while the probe was on, of which nothing can be read."""
+    compiled: tuple[str, ...] = ()
+    """Modules around the layers, and layers, that were compiled while the probe was on."""
+    modes: Mapping[str, int] = field(default_factory=dict)
+    """Mode of the outermost module called, ``train`` or ``eval`` → trajectories passed on."""
 
     def __str__(self) -> str:
         lines = [
@@ -101,6 +109,8 @@ class ProbeReport:
             ("skipped layer calls", skipped),
             ("rows counted", self._counted()),
             ("attention_mask left aside", "; ".join(f"{k}×, {why}" for why, k in aside)),
+            ("calls in compiled code, not read", str(self.compiled_calls or "")),
+            ("trajectories by mode", _mixed(self.modes)),
             ("never fired", ", ".join(map(repr, self.never_fired))),
             ("lost hooks on", ", ".join(map(repr, self.lost_hooks))),
         ):
@@ -140,7 +150,7 @@ class StreamLedger:
 class Ledger:
     """Everything that is counted while the probe is on; :meth:`report` reads it out."""
 
-    def __init__(self, required: Sequence[str]) -> None:
+    def __init__(self, required: Sequence[str], device: torch.device) -> None:
         self.required = tuple(required)
         self.forwards = self.trajectories = self.unpaired = self.interrupted = 0
         self.skipped: Counter[str] = Counter()
@@ -151,6 +161,9 @@ class Ledger:
         self.masks: Counter[str] = Counter()
         self.masks_aside: Counter[str] = Counter()
         self.streams: dict[str, StreamLedger] = {}
+        self.compiled_calls = torch.zeros((), dtype=torch.long, device=device)
+        self.compiled: dict[str, None] = {}
+        self.modes: Counter[str] = Counter()
 
     def record(
         self,
@@ -211,4 +224,12 @@ class Ledger:
             self.positions,
             dict(self.masks),
             dict(self.masks_aside),
+            int(self.compiled_calls),
+            tuple(self.compiled),
+            dict(self.modes),
         )
+
+
+def _mixed(modes: Mapping[str, int]) -> str:
+    """How many trajectories each mode gave, where both did."""
+    return ", ".join(f"{count} {mode}" for mode, count in modes.items()) if len(modes) > 1 else ""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import TypeVar
 
+import torch
 from torch import nn
 
 from torchkoopman.observe.unseen import ancestors, refuse_unseen
@@ -83,6 +84,13 @@ def common_ancestors(names: Iterable[str]) -> tuple[str, ...]:
     """
     chains = [ancestors(name) or [""] for name in names]
     return tuple(name for name in chains[0] if all(name in chain for chain in chains))
+
+
+def device_of(selected: Iterable[Selected]) -> torch.device:
+    """Where calls in compiled code are counted: where the layers are, so that nothing waits."""
+    parameters = (parameter for each in selected for parameter in each.module.parameters())
+    first = next(parameters, torch.empty(0))
+    return torch.device("cpu") if first.is_meta else first.device
 
 
 def per_layer(

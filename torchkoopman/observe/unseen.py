@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import gc
+import sys
+import warnings
 from typing import TYPE_CHECKING
 
 from torch import nn
@@ -24,7 +27,8 @@ def refuse_unseen(model: nn.Module, names: Iterable[str]) -> None:
     """Refuse layers that are compiled or replicated, or within what is.
 
     Raises:
-        ValueError: a module named, or one around it, is compiled, or an ``nn.DataParallel``.
+        ValueError: a module named, or one around it, is compiled, in whole or in its forward, or an
+            ``nn.DataParallel``.
     """
     around = (part for each in names for part in (*ancestors(each), each))
     for name in dict.fromkeys(around):
@@ -45,6 +49,42 @@ def refuse_unseen(model: nn.Module, names: Iterable[str]) -> None:
                 "hooks in compiled code never fire. Attach to an eager copy: copy.deepcopy(model) "
                 "before compiling it, or a fresh model with the same state_dict()."
             )
+        if hasattr(module.forward, "_torchdynamo_orig_callable"):
+            lightning = getattr(module, "_compiler_ctx", None) is not None
+            undone = (
+                "Lightning did so for fit(torch.compile(module)): undo it with "
+                "lightning.pytorch.utilities.compile.to_uncompiled(module), and fit(module)."
+                if lightning
+                else "Take it back, `del module.forward` or the like, and attach to that."
+            )
+            raise ValueError(
+                f"attach() cannot see into {called}: its forward is compiled (torch.compile), and "
+                f"hooks in compiled code never fire. {undone}"
+            )
+
+
+def warn_of_compiled(model: nn.Module, names: Iterable[str]) -> None:
+    """Say so if somebody holds a compiled version of the model, or of a part around the layers.
+
+    What was compiled and run before has no hooks in it, and calls of it are not heard of at all.
+    """
+    if "torch._dynamo" not in sys.modules:
+        return
+    parts = dict.fromkeys(part for each in names for part in (*ancestors(each), each))
+    modules = {id(module): name for name in parts for module in [model.get_submodule(name)]}
+    for holder in gc.get_referrers(*map(model.get_submodule, parts)):
+        inner = holder.get("_orig_mod") if isinstance(holder, dict) else None
+        if id(inner) in modules:
+            name = modules[id(inner)]
+            called = f"module {name!r}" if name else "the model"
+            warnings.warn(
+                f"there is a compiled version of {called} (torch.compile), and attach() hears only "
+                "of calls of the model itself. If it has run before, its calls pass unheard until "
+                "torch._dynamo.reset(); after that they are counted, but not read.",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+            return
 
 
 def refuse_replica(module: nn.Module) -> None:

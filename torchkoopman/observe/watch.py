@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from torchkoopman.observe.batches import Forward, called, parts
+from torchkoopman.observe.causes import why_nothing
 from torchkoopman.observe.classes import Targets
 from torchkoopman.observe.names import split_call
 from torchkoopman.observe.probes import attach
@@ -52,8 +53,8 @@ class Streamed:
             )
         if not report.trajectories:
             raise ValueError(
-                f"{argument}= gave {self.batches} batches, but no layer could be read in any of "
-                f"them: {report}"
+                f"{argument}= gave {self.batches} batches, but none passed anything on: "
+                f"{why_nothing(report)}"
             )
         if not report.streams[0].rows:
             spoilt = next((stream.layer for stream in report.streams if stream.not_finite), None)
@@ -128,6 +129,7 @@ class Watch:
                 for batch in batches:
                     self._run(batch, probe, targets)
                     count += 1
+                probe.detach(quiet=True)  # who called asks what came
             report = probe.report()
             _warn_of_padding(report)
         finally:

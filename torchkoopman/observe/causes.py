@@ -1,0 +1,69 @@
+"""Causes: why a probe passed nothing on, as far as its report tells."""
+
+from __future__ import annotations
+
+import warnings
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torchkoopman.observe.report import ProbeReport
+
+EAGER = (
+    "Run the model itself while the probe is on, not what torch.compile made of it: for "
+    "transformers' Trainer leave torch_compile=False, for Lightning fit(module) without "
+    "torch.compile (an earlier one is undone by to_uncompiled(module))."
+)
+
+_REASONS = {
+    "compiled": f"layers ran in compiled code, where nothing can be read. {EAGER}",
+    "traced": (
+        "layers were traced or transformed, or gave tensors without values (a meta or fake model, "
+        "torch.func); run the model itself on real data."
+    ),
+    "mode": (
+        "the model was never in the mode that when= asks for; call model.train() or model.eval(), "
+        "or attach with another when=."
+    ),
+    "outside": (
+        "layers were called one by one, outside of any call of a module around all of them, so "
+        "their outputs cannot be paired; call the model, or the part that holds them all."
+    ),
+    "recompute": "layers ran within a backward pass only.",
+    "empty batch": "batches had no samples.",
+}
+"""Reason a layer call was skipped for → what it means and the way out; the likelier ones first."""
+
+
+def warn_of_compiling(name: str) -> None:
+    """Say that a module with a hook on it is being compiled."""
+    warnings.warn(
+        f"{name!r} of a model with a probe on it is being compiled, and nothing can be read in "
+        f"compiled code: its calls are counted and passed over. {EAGER}",
+        RuntimeWarning,
+        stacklevel=3,
+    )
+
+
+def why_nothing(report: ProbeReport) -> str | None:
+    """The likely reason why nothing was passed on, and the way out; None if something was."""
+    if report.trajectories:
+        return None
+    if report.compiled_calls or report.compiled:
+        calls = f"{report.compiled_calls} calls ran" if report.compiled_calls else "calls ran"
+        return f"{calls} in code that was compiled while the probe was on. {EAGER}"
+    if report.lost_hooks:
+        names = ", ".join(map(repr, report.lost_hooks))
+        return f"somebody else removed the probe's hooks from {names}."
+    for reason, text in _REASONS.items():
+        if reason in report.skipped:
+            return text
+    if report.interrupted:
+        return "every forward pass ended with an exception."
+    if report.forwards:
+        return "in no forward pass did all of the layers run."
+    return (
+        "no forward pass of the model was heard of. It may not have run; or another object ran (a "
+        "copy, or a replica); or it was called as model.forward(x); or it was compiled and run "
+        "before the probe was attached: then hooks are never called, until torch._dynamo.reset(). "
+        f"{EAGER}"
+    )
