@@ -235,8 +235,6 @@ def test_a_fit_whose_forward_runs_something_else_says_the_cause() -> None:
     [
         (lambda model: None, "no forward pass of the model was heard of"),
         (lambda model: stacked()(X), "another object ran"),
-        (lambda model: (model[0](X), model[2](X)), "called one by one"),
-        (lambda model: model(X[:0]), "no samples"),
         (lambda model: model.eval()(X), "never in the mode"),
         (lambda model: torch.func.vmap(model)(X), "traced or transformed"),
         (lambda model: model._forward_hooks.clear(), "removed the probe's hooks"),

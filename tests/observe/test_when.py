@@ -63,6 +63,21 @@ def test_passes_are_taken_by_the_mode_they_run_in_and_the_others_are_counted(
     assert ("mode" in text) == (skipped > 0)
 
 
+def test_the_first_pass_that_mixes_the_modes_is_warned_of_unless_it_was_asked_for() -> None:
+    model, seen = network().train(), list[Trajectory]()
+    with attach(model, ["0", "1"]) as probe:
+        probe.stream_to(seen.append)
+        model(torch.randn(5, 3)), model(torch.randn(5, 3))
+        model.eval()
+        with pytest.warns(RuntimeWarning, match=r"eval mode joins.*when='train'.*when='always'"):
+            model(torch.randn(5, 3))
+        model.train()(torch.randn(5, 3))
+        report = probe.report()
+    assert len(seen) == 4
+    assert report.modes == {"train": 3, "eval": 1}
+    assert "taken in both: 3 trajectories in training, 1 in evaluation" in str(report)
+
+
 def test_the_mode_that_counts_is_that_of_the_outermost_module_not_of_a_frozen_layer() -> None:
     """Fine-tuning leaves some layers in eval mode while the model trains."""
     model, seen = network().train(), list[Trajectory]()

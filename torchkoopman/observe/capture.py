@@ -155,7 +155,7 @@ class Reader:
         self,
         outputs: Mapping[str, OutputChoice | View],
         layouts: Mapping[str, str],
-        when: When,
+        when: When | None,
         positions: int | None,
         generator: torch.Generator,
         attention_mask: bool = True,
@@ -167,14 +167,14 @@ class Reader:
         """Whether the parts that processes hold are put together."""
         self._outputs = outputs
         self._patterns = layouts
-        self._when = when
+        self.when = when
         self._positions = positions
         self._generator = generator
         self._views: dict[str, tuple[torch.Size, View]] = {}
 
     def passes_over(self, module: nn.Module) -> str | None:
         """Why a forward pass of ``module`` shall not be read, if so: the mode that it is in."""
-        taken = self._when == "always" or module.training == (self._when == "train")
+        taken = self.when in (None, "always") or module.training == (self.when == "train")
         return None if taken else "mode"
 
     def sample(self, thin: bool) -> PositionSample:

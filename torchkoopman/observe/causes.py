@@ -44,6 +44,17 @@ def warn_of_compiling(name: str) -> None:
     )
 
 
+def warn_of_mixture(mode: str) -> None:
+    """Say that a stream holds passes of both modes."""
+    warnings.warn(
+        f"a forward pass in {mode} mode joins a stream of the other mode, as validation does in a "
+        "training: dropout and batch statistics differ, so these are states of two networks. "
+        "Attach with when='train' or when='eval' for one of them, or when='always' for both.",
+        RuntimeWarning,
+        stacklevel=4,
+    )
+
+
 def why_nothing(report: ProbeReport) -> str | None:
     """The likely reason why nothing was passed on, and the way out; None if something was."""
     if report.trajectories:

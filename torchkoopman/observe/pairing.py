@@ -17,7 +17,7 @@ from torchkoopman.observe.capture import (
     is_tracing,
     plain_modes,
 )
-from torchkoopman.observe.causes import warn_of_compiling
+from torchkoopman.observe.causes import warn_of_compiling, warn_of_mixture
 from torchkoopman.observe.masks import ARGUMENT
 from torchkoopman.observe.parallel import Parallel
 from torchkoopman.observe.passes import Forward, Passes, input_specs
@@ -228,6 +228,8 @@ class Pairing:
             source = "probe.mask" if own is not None else ARGUMENT if mask is not None else ""
             aside = forward.mask.aside if own is None else ""
             self.ledger.record(trajectory, readings, source, aside)
+            if self.ledger.mixes(forward.mode) and self._reader.when is None:
+                warn_of_mixture(forward.mode)
             for listener in self.listeners:
                 listener(trajectory)
 

@@ -50,7 +50,7 @@ def attach(
     *,
     layout: LayoutOption | None = None,
     output: OutputOption | None = None,
-    when: When = "always",
+    when: When | None = None,
     positions: int | None = None,
     generator: torch.Generator | None = None,
     attention_mask: bool = True,
@@ -79,7 +79,8 @@ def attach(
             or more, else the first item of a tuple or list. ``output=surrogate.views`` reads the
             layers of a surrogate as they were read for it, layouts included.
         when: take forward passes ``"always"``, or only while the outermost module called is in
-            ``"train"`` or ``"eval"`` mode.
+            ``"train"`` or ``"eval"`` mode. By default all are taken, and the first that mixes the
+            modes, as a validation pass does amid a training, is warned of.
         positions: take at most this many positions of each sample as rows, the same random ones in
             all layers of one forward pass; 64 of 1024 tokens make statistics free. Default: all.
             Observables that look along the positions still see all of them
@@ -101,7 +102,7 @@ def attach(
             ``positions`` out of range.
         TypeError: ``layers`` of a kind not named above.
     """
-    if when not in ("always", "train", "eval"):
+    if when not in (None, "always", "train", "eval"):
         raise ValueError(f"attach() got when={when!r}; it takes 'always', 'train' or 'eval'.")
     if positions is not None and positions < 1:
         raise ValueError(
@@ -162,8 +163,8 @@ class Probe:
     def detach(self, *, quiet: bool = False) -> None:
         """Take all hooks off and forget what is pending; a second time does nothing.
 
-        Unless ``quiet``, a probe that has passed nothing on to its listeners is warned of, with the
-        likely cause.
+        Unless ``quiet``, a probe that has listeners and could read no forward pass is warned of,
+        with the likely cause; of passes that broke off or did not pair the report tells.
         """
         on = self._on
         self._on = False
@@ -171,8 +172,11 @@ class Probe:
         self._hooks.remove()
         self._pairing.clear()
         if on and not quiet and self._pairing.listeners:
-            why = why_nothing(self.report())
-            if why is not None:
+            report = self.report()
+            told = {"outside", "empty batch"} & {*report.skipped}
+            known = report.unpaired or report.interrupted or told
+            why = why_nothing(report)
+            if why is not None and not known:
                 warnings.warn(
                     f"the probe has passed nothing on to its listeners: {why}",
                     RuntimeWarning,

@@ -110,7 +110,7 @@ class ProbeReport:
             ("rows counted", self._counted()),
             ("attention_mask left aside", "; ".join(f"{k}×, {why}" for why, k in aside)),
             ("calls in compiled code, not read", str(self.compiled_calls or "")),
-            ("trajectories by mode", _mixed(self.modes)),
+            ("taken in both", _mixed(self.modes)),
             ("never fired", ", ".join(map(repr, self.never_fired))),
             ("lost hooks on", ", ".join(map(repr, self.lost_hooks))),
         ):
@@ -197,6 +197,11 @@ class Ledger:
             if reading.finite is not None:
                 stream.not_finite.add((~reading.finite).sum())
 
+    def mixes(self, mode: str) -> bool:
+        """Count a trajectory by its mode; True for the first that is of another than all before."""
+        self.modes[mode] += 1
+        return self.modes[mode] == 1 and len(self.modes) > 1
+
     def report(self, lost_hooks: tuple[str, ...]) -> ProbeReport:
         """The counts as they stand; waits for the device that some of them are on."""
         streams = (
@@ -231,5 +236,7 @@ class Ledger:
 
 
 def _mixed(modes: Mapping[str, int]) -> str:
-    """How many trajectories each mode gave, where both did."""
-    return ", ".join(f"{count} {mode}" for mode, count in modes.items()) if len(modes) > 1 else ""
+    """How many trajectories are of training and of evaluation, where both are there."""
+    if len(modes) < 2:
+        return ""
+    return f"{modes['train']} trajectories in training, {modes['eval']} in evaluation"
