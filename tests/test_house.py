@@ -24,7 +24,7 @@ ARROWS: dict[str, set[str]] = {
     "koopman": {"spectra", "observe", "storage"},
     "fitting": {"koopman", "spectra", "observe", "storage"},
     "graphs": {"observe"},
-    "surgery": {"graphs", "observe"},
+    "surgery": {"graphs", "observe", "storage"},
     "scaling": {"koopman", "observe"},
     "shipping": {"surgery", "koopman", "observe", "storage"},
     "unlearning": {"koopman", "observe"},

@@ -50,7 +50,7 @@ def read_surrogate(path: Path) -> dict[str, Any]:
         FileError: it holds no surrogate, is damaged, or of a format that is not known.
     """
     metadata, tensors = read_tensors(path)
-    if _CONFIG not in metadata:
+    if not is_surrogate(metadata):
         raise FileError(
             f"{str(path)!r} holds no surrogate; files of edited models are for load(model, path)."
         )
@@ -73,12 +73,17 @@ def described_surrogate(path: Path) -> tuple[dict[str, Any] | None, dict[str, st
         FileError: no safetensors file, damaged, or of a format that is not known.
     """
     metadata = read_metadata(path)
-    if _CONFIG not in metadata:
+    if not is_surrogate(metadata):
         return None, metadata
     config = parsed(path, metadata[_CONFIG], "its description")
     if not isinstance(config, dict):
         raise FileError(f"{str(path)!r}: the surrogate's description is a {type(config).__name__}.")
     return config, metadata
+
+
+def is_surrogate(metadata: Mapping[str, str]) -> bool:
+    """Whether the metadata are those of a surrogate's file."""
+    return _CONFIG in metadata
 
 
 def surrogates_path(path: str | Path) -> Path:

@@ -175,7 +175,9 @@ class Monomials(Part):
             for order in range(2, self.degree + 1)
         )
         padded = [(*product, *[0] * (self.degree - len(product))) for product in products]
-        factors = torch.tensor(padded, device=weight.device).T.contiguous()
+        # In no file, so it has numbers where the rest is still to be loaded.
+        device = "cpu" if weight.is_meta else weight.device
+        factors = torch.tensor(padded, device=device).T.contiguous()
         self.register_buffer("factors", factors, persistent=False)
         return self
 

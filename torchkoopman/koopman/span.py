@@ -10,7 +10,7 @@ from torchkoopman.observe.places import spelled
 from torchkoopman.observe.views import View
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from torchkoopman.observe.trajectory import InputSpec, Trajectory
 
@@ -64,6 +64,15 @@ class Span:
             layer: (spelled(view.place), view.layout.pattern, view.function)
             for layer, view in self.views.items()
         }
+
+    def renamed(self, names: Mapping[str, str]) -> Span:
+        """The span with other names for some layers."""
+        return replace(
+            self,
+            layers=tuple(names.get(name, name) for name in self.layers),
+            views={names.get(name, name): view for name, view in self.views.items()},
+            before=tuple(names.get(name, name) for name in self.before),
+        )
 
     def config(self) -> dict[str, Any]:
         """JSON-able form, enough for :meth:`from_config`."""
@@ -129,6 +138,14 @@ class FitRecord:
     layer to the last alone; ``"skip"``: no matrix did better than the identity."""
     notes: tuple[str, ...] = ()
     """What the fit chose for the user and why, what it left out, one sentence each."""
+
+    def renamed(self, names: Mapping[str, str]) -> FitRecord:
+        """The record with other names for some layers."""
+        errors = {
+            kind: {names.get(name, name): value for name, value in known.items()}
+            for kind, known in (("fvu", self.fvu), ("held_out", self.held_out))
+        }
+        return replace(self, fvu=errors["fvu"], held_out=errors["held_out"])
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> FitRecord:

@@ -44,6 +44,39 @@ def parts_of(config: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
+def card_of_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """What a card says of a surrogate of the structure of ``config``; JSON-able."""
+    return {
+        "layers": list(config["span"]["layers"]),
+        "latent": config["operator"]["latent"],
+        "operator": config["operator"]["family"],
+        "observables": config["observables"]["kind"],
+        **config["record"],
+        "edits": list(config["edits"]),
+    }
+
+
+def outline(config: Mapping[str, Any], start: str, end: str) -> dict[str, Any]:
+    """The least structure whose replacement between two layers is that of ``config``.
+
+    Any operator is then one free matrix, whatever it was fitted as. A description of other kind,
+    of a surrogate that is none of ours, stays as it is.
+    """
+    if "span" not in config:
+        return dict(config)
+    span = Span.from_config(config["span"])
+    check_lists(config, len(config["sizes"]))
+    operator = {"family": "Dense", "latent": config["operator"]["latent"], "steps": 1}
+    sizes = dict(zip(span.layers, config["sizes"], strict=True))
+    return {
+        **config,
+        "span": span.between(start, end).config(),
+        "sizes": [sizes[start], sizes[end]],
+        "operator": operator,
+        "edits": [],
+    }
+
+
 def filled(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     """The parts with their tensors, in the tensors' own precision.
 
@@ -52,7 +85,8 @@ def filled(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> dict[str
     Raises:
         ValueError: they do not fit each other.
     """
-    _check_lists(config, tensors)
+    check_lists(config, len(tensors))
+    _check_rotation(config["operator"], tensors)
     with torch.device("meta"):
         expected = _held(parts_of(config)).state_dict()
     described = {name: tuple(tensor.shape) for name, tensor in expected.items()}
@@ -79,20 +113,29 @@ def _held(parts: Mapping[str, Any]) -> nn.Module:
     return holder
 
 
-def _check_lists(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
-    """Bound what takes memory by its number rather than by its size."""
+def check_lists(config: Mapping[str, Any], layers: int) -> None:
+    """Bound what takes memory by its number rather than by its size.
+
+    Raises:
+        ValueError: more layers than ``layers``, or more parts or steps than make sense.
+    """
     observables, operator = config["observables"], config["operator"]
     listed = [*observables.get("hidden", ()), *observables.get("parts", ())]
-    if len(listed) > _MOST or len(config["sizes"]) > len(tensors):
+    if len(listed) > _MOST or len(config["sizes"]) > layers:
         raise ValueError(
-            f"it describes {len(config['sizes'])} layers and {len(listed)} parts, for which it "
-            f"holds {len(tensors)} tensors"
+            f"it describes {len(config['sizes'])} layers and {len(listed)} parts, at most {layers} "
+            f"and {_MOST}"
         )
-    latent, steps = operator["latent"], operator["steps"]
+    steps = operator["steps"]
     if type(steps) is not int or not 1 <= steps <= _STEPS:
         raise ValueError(f"its operator takes steps={steps!r}")
+
+
+def _check_rotation(operator: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> None:
     # The one family whose structure takes numbers to be built, so that it is not built without.
     rotation = tensors.get("operator.rotation.parametrizations.weight.original")
     shape = None if rotation is None else tuple(rotation.shape)
-    if operator["family"] == "Orthogonal" and shape != (latent, latent):
-        raise ValueError(f"its orthogonal operator has latent={latent!r}, and a tensor of {shape}")
+    if operator["family"] == "Orthogonal" and shape != (operator["latent"],) * 2:
+        raise ValueError(
+            f"its orthogonal operator has latent={operator['latent']!r}, and a tensor of {shape}"
+        )

@@ -7,7 +7,6 @@ for any two chosen layers i before j at depth-times t (mathematics as in S1, arX
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from torchkoopman.koopman.folding import Replacement, fold
 from torchkoopman.koopman.looks import Looks
+from torchkoopman.koopman.structure import card_of_config
 from torchkoopman.spectra.pseudospectrum import Pseudospectrum, pseudospectrum_of
 from torchkoopman.spectra.spectrum import Spectrum, spectrum_of
 
@@ -159,14 +159,7 @@ class Surrogate(Looks):
 
     def card(self) -> dict[str, Any]:
         """JSON-able description for the file an edited model is exported to."""
-        return {
-            "layers": list(self.layers),
-            "latent": self.latent,
-            "operator": type(self.operator).__name__,
-            "observables": self.observables.config()["kind"],
-            **asdict(self.record),
-            "edits": [edit.card() for edit in self.edits],
-        }
+        return card_of_config(self.config())
 
     def __repr__(self) -> str:
         record = self.record

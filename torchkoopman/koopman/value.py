@@ -13,7 +13,7 @@ from torchkoopman.koopman.files import read_surrogate, surrogates_path, write_su
 from torchkoopman.koopman.structure import parts_of
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from torchkoopman.koopman.edits import Edit
@@ -115,6 +115,29 @@ class Value(nn.Module):
             raise TypeError(f"a surrogate has no part {unknown[0]!r}; it has {', '.join(_PARTS)}.")
         parts = {name: getattr(self, name) for name in _PARTS} | changes
         return type(self)(**copy.deepcopy(parts)).train(self.training)
+
+    def renamed(self, names: Mapping[str, str]) -> Self:
+        """A copy for a model in which the layers have other names: ``{"module.1": "1"}``.
+
+        Args:
+            names: layer, one of the surrogate's → its new name; the others keep theirs.
+
+        Raises:
+            ValueError: a layer that the surrogate does not have, or two with one name then.
+        """
+        layers = (*self.span.before, *self.span.layers)
+        unknown = [name for name in names if name not in layers]
+        if unknown:
+            raise ValueError(
+                f"renamed() was given the layers {unknown}, and the surrogate's are {layers}."
+            )
+        after = [names.get(name, name) for name in layers]
+        if clashing := sorted({name for name in after if after.count(name) > 1}, key=str):
+            raise ValueError(
+                f"renamed({dict(names)}) would give several layers of {layers} the name "
+                f"{clashing[0]!r}; each needs one of its own."
+            )
+        return self.with_(span=self.span.renamed(names), record=self.record.renamed(names))
 
     def frames(self) -> list[Coordinates]:
         """Coordinates of each layer."""

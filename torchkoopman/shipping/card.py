@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import json
-import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 
-from torchkoopman.surgery.history import as_json, swaps, version
+from torchkoopman.koopman.files import described_surrogate
+from torchkoopman.koopman.structure import card_of_config
+from torchkoopman.storage.archives import text_in_archive
+from torchkoopman.storage.errors import FileError, require_file, understood
+from torchkoopman.storage.formats import FORMAT, UNNUMBERED, check_writer, parsed, version
+from torchkoopman.storage.onnx_files import text_in_onnx
+from torchkoopman.storage.tensor_files import NUMBER, TORCH, WRITER
+from torchkoopman.surgery.history import as_json, swaps
 
 if TYPE_CHECKING:
     from torch import nn
@@ -38,72 +43,88 @@ def card_of(model: nn.Module) -> dict[str, Any]:
         "model": type(model).__name__,
         "version": version(),
         "torch": torch.__version__,
+        "format": FORMAT,
         "swaps": [as_json(vars(record)) for record in swaps(model)],
     }
 
 
 def read_card(path: str | Path) -> dict[str, Any]:
-    """The card of a file that ``export`` wrote; nothing in the file is run or unpickled.
+    """The card of a file that ``export`` or ``Surrogate.save`` wrote.
+
+    Nothing in the file is run, unpickled or unpacked. The file's checksum is compared, so a card
+    that is returned is that of a file in which no bit has changed; files from before there were
+    checksums have none.
 
     Args:
         path: a ``.pt2``, ``.onnx`` or ``.safetensors`` file.
 
     Returns:
         ``"model"``, the class that was exported; ``"version"`` of this package and ``"torch"``;
-        ``"swaps"``, what was put in place of which layers, what it was fitted on, and what it was
-        made to forget: one dictionary for each swap, none for a model as it was trained.
+        ``"format"`` of the file; ``"swaps"``, what was put in place of which layers, what it was
+        fitted on, and what it was made to forget: one dictionary for each swap, none for a model
+        as it was trained. Of a surrogate's own file also ``"surrogate"``, such a description.
 
     Raises:
-        ValueError: no such file, not one of these formats, or a file without a card.
-        ImportError: the file is ``.onnx``, and the package onnx is not installed.
+        FileError: a ``ValueError``: no such file, not one of these formats, damaged, without a
+            card, or of a format that this version does not know.
     """
     path = Path(path)
+    card = card_in(path)
+    if "format" not in card:
+        check_writer(path, card["version"])
+    return card
+
+
+def card_in(path: Path) -> dict[str, Any]:
+    """The card in a file, of whichever version; for the rest see :func:`read_card`."""
     if path.suffix not in SUFFIXES:
         raise ValueError(
             f"read_card() reads {', '.join(SUFFIXES)}; {str(path)!r} ends in {path.suffix!r}."
         )
-    if not path.is_file():
-        raise ValueError(f"there is no file {str(path)!r}.")
-    readers = {".pt2": _in_archive, ".onnx": _in_onnx, ".safetensors": _in_safetensors}
-    text = readers[path.suffix](path)
+    require_file(path)
+    text: str | bytes | None
+    if path.suffix == ".safetensors":
+        config, metadata = described_surrogate(path)
+        if config is not None:
+            return _of_surrogate(path, config, metadata)
+        text = metadata.get(CARD)
+    else:
+        onnx = path.suffix == ".onnx"
+        text = text_in_onnx(path, CARD) if onnx else text_in_archive(path, CARD_FILE)
+    return card_from(path, text)
+
+
+def card_from(path: Path, text: str | bytes | None) -> dict[str, Any]:
+    """The card that a text is.
+
+    Raises:
+        FileError: there is none, or it is no card.
+    """
     if text is None:
-        raise ValueError(
-            f"{str(path)!r} has no {CARD!r} card: torchkoopman's export() did not write it. A "
-            "surrogate that save_surrogate() wrote is read by load_surrogate()."
+        raise FileError(
+            f"{str(path)!r} has no {CARD!r} card: torchkoopman's export() did not write it."
         )
-    card: dict[str, Any] = json.loads(text)
-    return card
+    card = parsed(path, text, "its card")
+    known = isinstance(card, dict) and isinstance(card.get("version"), str)
+    if not (known and isinstance(card.get("swaps"), list)):
+        raise FileError(f"{str(path)!r}: its card does not say which version made which swaps.")
+    return card  # type: ignore[no-any-return]
 
 
-def _in_archive(path: Path) -> str | None:
-    """An archive is a zip file with one folder at its root, whose name varies."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = [name for name in archive.namelist() if name.endswith(f"/extra/{CARD_FILE}")]
-            return archive.read(names[0]).decode() if names else None
-    except zipfile.BadZipFile as error:
-        raise ValueError(f"{str(path)!r} is not an archive of torch.export ({error}).") from error
+def card_text(card: dict[str, Any]) -> str:
+    """A card as files hold it."""
+    return json.dumps(card)
 
 
-def _in_onnx(path: Path) -> str | None:
-    """Among the metadata of the model."""
-    try:
-        import onnx
-    except ImportError as error:
-        raise ImportError(
-            f"reading {str(path)!r} needs the package onnx: pip install 'torchkoopman[onnx]'."
-        ) from error
-    try:
-        model = onnx.load(str(path), load_external_data=False)
-    except Exception as error:  # protobuf's DecodeError, whose module is not public
-        raise ValueError(f"{str(path)!r} is not an ONNX file ({error}).") from error
-    return next((entry.value for entry in model.metadata_props if entry.key == CARD), None)
-
-
-def _in_safetensors(path: Path) -> str | None:
-    """In the header."""
-    try:
-        with safe_open(path, "pt") as file:
-            return (file.metadata() or {}).get(CARD)
-    except SafetensorError as error:
-        raise ValueError(f"{str(path)!r} is not a safetensors file ({error}).") from error
+def _of_surrogate(path: Path, config: dict[str, Any], metadata: dict[str, str]) -> dict[str, Any]:
+    """The card of a surrogate's own file, which holds its whole description."""
+    with understood(path, "the surrogate's description"):
+        surrogate = card_of_config(config)
+    return {
+        "model": "Surrogate",
+        "version": metadata.get(WRITER, "unknown"),
+        "torch": metadata.get(TORCH, "unknown"),
+        "format": int(metadata.get(NUMBER, UNNUMBERED)),
+        "swaps": [],
+        "surrogate": surrogate,
+    }

@@ -7,23 +7,38 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safetensors.torch import load_model, save_model
+from safetensors.torch import save_model
 
+from torchkoopman.koopman.files import is_surrogate
 from torchkoopman.koopman.surrogate import Surrogate
-from torchkoopman.shipping.card import CARD, read_card
+from torchkoopman.shipping.card import CARD, card_from, card_text
+from torchkoopman.shipping.layers import check_layers, layers_of
 from torchkoopman.shipping.programs import seen_inputs
-from torchkoopman.surgery.history import ORIGINAL, RECORDS, SwapRecord, memory
+from torchkoopman.shipping.recorded import Recorded, record_of
+from torchkoopman.shipping.tensors import fill
+from torchkoopman.storage.errors import FileError, understood
+from torchkoopman.storage.formats import check_writer, parsed
+from torchkoopman.storage.tensor_files import read_tensors, seal_tensors, unsealed
+from torchkoopman.surgery.history import ORIGINAL, RECORDS, memory
 from torchkoopman.surgery.swap import swap
 
 if TYPE_CHECKING:
-    from torch import nn
+    from collections.abc import Mapping
+
+    from torch import Tensor, nn
 
     from torchkoopman.observe.example import ExampleInputs
+    from torchkoopman.surgery.history import SwapRecord
+
+_LAYERS = "torchkoopman.layers"
+"""Key of what the tensors do not say of the model."""
 
 
 def save_weights(model: nn.Module, path: Path, card: dict[str, Any]) -> None:
     """Write a state_dict, with the card in its metadata; tied tensors are written once."""
-    save_model(model, str(path), metadata={"format": "pt", CARD: json.dumps(card)})
+    texts = {"format": "pt", CARD: card_text(card), _LAYERS: json.dumps(layers_of(model))}
+    save_model(model, str(path), metadata=unsealed(texts))
+    seal_tensors(path)
 
 
 def load(
@@ -32,8 +47,10 @@ def load(
     """An edited model from a ``.safetensors`` file and the original architecture.
 
     The swaps recorded in the file are done again, the same way, with modules of the recorded
-    structure; then all tensors are read strictly. ``swap_back`` is not possible afterwards: the
-    file does not have the layers that were replaced.
+    structure; then all tensors are read, strictly and in the precision they were written in, which
+    the model takes over. ``swap_back`` is not possible afterwards: the file does not have the
+    layers that were replaced. The kinds of the innermost modules are compared too, for a Tanh's
+    weights fit a ReLU; what a forward calls without a module is compared in graphs alone.
 
     Args:
         model: the original model, before any swap, with any weights; it is not changed.
@@ -42,9 +59,10 @@ def load(
             shapes and dtypes that the surrogate saw, if it was fitted with positional arguments.
 
     Raises:
-        ValueError: not such a file, or one in which a plain module was swapped in, whose structure
-            the file does not know, or a surrogate written before layers had views.
-        RuntimeError: the tensors do not fit the architecture.
+        FileError: a ``ValueError``: the file is not there (also a ``FileNotFoundError``), is
+            damaged, no file of weights, of a format that this version does not know, or one in
+            which a plain module was swapped in, whose structure the file does not know. Also a
+            ``RuntimeError`` where the file does not fit the architecture.
     """
     path = Path(path)
     if path.suffix != ".safetensors":
@@ -52,35 +70,48 @@ def load(
             f"load() reads '.safetensors'; {str(path)!r} ends in {path.suffix!r}. Programs need no "
             "model: torch.export.load(path).module() runs '.pt2', onnxruntime runs '.onnx'."
         )
-    records = _records(path)
+    metadata, tensors = read_tensors(path)
+    records = _records(path, metadata)
     edited = copy.deepcopy(model)
     for record in records:
-        if record.config is None:
-            raise ValueError(
-                f"{path}: the {record.surrogate} at {record.module!r} is a module of your own, and "
-                "the file holds its tensors but no code. Swap it into the original model with "
-                f"swap(model, module, start={record.start!r}, end={record.end!r}), and read the "
-                "file into the result with safetensors.torch.load_model."
-            )
-        try:
-            surrogate = Surrogate.from_config(record.config)
-        except ValueError as error:
-            raise ValueError(f"{path}: {error}") from error
-        inputs = example_inputs
-        if inputs is None and record.how != "fx":
-            inputs = seen_inputs(edited, record.inputs).args
-        edited = swap(
-            edited,
-            surrogate,
-            record.start,
-            record.end,
-            record.how,
-            inputs,
-            side_inputs=record.side_inputs,
-            keep_escapes=record.keep_escapes,
-        )
-    load_model(edited, str(path))
+        edited = _again(edited, record, path, tensors, example_inputs)
+    fill(edited, tensors, path)
+    if _LAYERS in metadata:
+        said = parsed(path, metadata[_LAYERS], "the list of its layers")
+        with understood(path, "the list of its layers"):
+            check_layers(path, said, edited)
     return _as_read(edited, records)
+
+
+def _again(
+    model: nn.Module,
+    record: SwapRecord,
+    path: Path,
+    tensors: Mapping[str, Tensor],
+    example_inputs: ExampleInputs | None,
+) -> nn.Module:
+    """A recorded swap, done in another model."""
+    if record.config is None:
+        raise FileError(
+            f"{path}: the {record.surrogate} at {record.module!r} is a module of your own, and "
+            "the file holds its tensors but no code. Swap it into the original model with "
+            f"swap(model, module, start={record.start!r}, end={record.end!r}), and read the "
+            "file into the result with safetensors.torch.load_model."
+        )
+    with understood(path, "the surrogate's description"):
+        recorded = Recorded.of(record, Surrogate.from_config, tensors)
+    if example_inputs is None and record.how != "fx":
+        example_inputs = seen_inputs(model, recorded.inputs).args
+    return swap(
+        model,
+        recorded,
+        record.start,
+        record.end,
+        record.how,
+        example_inputs,
+        side_inputs=record.side_inputs,
+        keep_escapes=record.keep_escapes,
+    )
 
 
 def _as_read(edited: nn.Module, records: tuple[SwapRecord, ...]) -> nn.Module:
@@ -92,22 +123,21 @@ def _as_read(edited: nn.Module, records: tuple[SwapRecord, ...]) -> nn.Module:
     return edited
 
 
-def _records(path: Path) -> tuple[SwapRecord, ...]:
+def _records(path: Path, metadata: dict[str, str]) -> tuple[SwapRecord, ...]:
     """The swaps recorded in a file."""
-    card = read_card(path)
+    if CARD not in metadata and is_surrogate(metadata):
+        raise FileError(
+            f"{str(path)!r} holds a surrogate, no model: read it with Surrogate.load(path), and "
+            "swap it into a model."
+        )
+    card = card_from(path, metadata.get(CARD))
     try:
-        return tuple(SwapRecord(**_as_written(entry)) for entry in card["swaps"])
-    except TypeError as error:
-        raise ValueError(
+        records = tuple(record_of(entry) for entry in card["swaps"])
+    except (TypeError, ValueError, KeyError, AttributeError) as error:
+        raise FileError(
             f"{str(path)!r} was written by torchkoopman {card['version']}, whose records differ "
             f"from this version's ({error}); read it with that version."
         ) from error
-
-
-def _as_written(entry: dict[str, Any]) -> dict[str, Any]:
-    """A record's fields with the tuples that JSON made lists of."""
-    fields = {
-        key: tuple(value) if isinstance(value, list) else value for key, value in entry.items()
-    }
-    inputs = tuple((tuple(shape), dtype) for shape, dtype in entry["inputs"])
-    return {**fields, "inputs": inputs}
+    if "format" not in card:
+        check_writer(path, card["version"])
+    return records

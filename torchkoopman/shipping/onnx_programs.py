@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import json
 import logging
 import warnings
 from typing import TYPE_CHECKING, Any
@@ -14,9 +13,10 @@ from torch import Tensor
 
 from torchkoopman.observe.places import leaves, spelled
 from torchkoopman.shipping.axes import by_tensor
-from torchkoopman.shipping.card import CARD
+from torchkoopman.shipping.card import CARD, card_text
 from torchkoopman.shipping.parity import in_short
 from torchkoopman.shipping.programs import check_output
+from torchkoopman.storage.onnx_files import seal_onnx
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,9 +64,10 @@ def save_onnx(program: Program, path: Path, card: dict[str, Any]) -> None:
     _name(
         translated.model, program, [spelled(at) for at, leaf in leaves(output) if leaf is not None]
     )
-    translated.model.metadata_props[CARD] = json.dumps(card)
+    translated.model.metadata_props[CARD] = card_text(card)
     with _quiet():
         translated.save(path)
+    seal_onnx(path)
     program.trials.check(_session(path))
 
 

@@ -7,7 +7,6 @@ import copy
 import functools
 import inspect
 import io
-import json
 import subprocess
 import sys
 import warnings
@@ -27,8 +26,9 @@ from torchkoopman.shipping.axes import (
     named_parameters,
     without_ones,
 )
-from torchkoopman.shipping.card import CARD_FILE
+from torchkoopman.shipping.card import CARD_FILE, card_text
 from torchkoopman.shipping.parity import Trials, in_short, plain, values, way_out
+from torchkoopman.storage.archives import seal_archive
 from torchkoopman.surgery.history import swaps, tensors
 
 if TYPE_CHECKING:
@@ -101,7 +101,8 @@ def save_program(program: Program, path: Path, card: dict[str, Any]) -> None:
     """
     zeros = pytree.tree_map_only(Tensor, torch.zeros_like, program.exported.example_inputs)
     program.exported.example_inputs = zeros  # the file needs their shapes, and nobody's data
-    torch.export.save(program.exported, path, extra_files={CARD_FILE: json.dumps(card)})
+    torch.export.save(program.exported, path, extra_files={CARD_FILE: card_text(card)})
+    seal_archive(path)
     check_alone(path)
     read = torch.export.load(path).module()
 

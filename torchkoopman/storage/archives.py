@@ -5,17 +5,19 @@ A zip file may end in a comment, which torch leaves empty. ``torch.export.load``
 
 from __future__ import annotations
 
+import re
 import struct
 import zipfile
 from typing import TYPE_CHECKING
 
 from torchkoopman.storage.errors import FileError
+from torchkoopman.storage.formats import FORMAT, check_format, damaged
 from torchkoopman.storage.seals import DIGITS, count, is_sealed, seal
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-_MARK = b"torchkoopman sha256 "
+_MARK = f"torchkoopman format {FORMAT} sha256 ".encode()
 _ENTRY = b"PK\x01\x02"
 """What each entry of a zip file's directory begins with."""
 _MEMBER, _ROOM = 1200, 32 * 2**20
@@ -32,11 +34,11 @@ def seal_archive(path: Path) -> None:
     seal(path, _MARK)
 
 
-def text_in_archive(path: Path, name: str) -> tuple[bytes | None, bool]:
-    """The extra file of this name in an archive, and whether the archive is sealed.
+def text_in_archive(path: Path, name: str) -> bytes | None:
+    """The extra file of this name in an archive.
 
     Raises:
-        FileError: not an archive, or one that was changed.
+        FileError: not an archive, damaged, or of a format that is not known.
     """
     sealed = is_sealed(path, _MARK)
     entries = count(path, _ENTRY)
@@ -47,11 +49,21 @@ def text_in_archive(path: Path, name: str) -> tuple[bytes | None, bool]:
         )
     try:
         with zipfile.ZipFile(path) as archive:
-            return _stored(path, archive, name), sealed
+            _check_comment(path, archive.comment, sealed)
+            return _stored(path, archive, name)
     except FileError:
         raise
     except Exception as error:  # zipfile has more errors than BadZipFile
         raise FileError(f"{str(path)!r} is not an archive of torch.export ({error}).") from error
+
+
+def _check_comment(path: Path, comment: bytes, sealed: bool) -> None:
+    """See that a comment is a seal that is right, or that there is none, as in older files."""
+    said = re.match(rb"torchkoopman format (\d{1,9}) ", comment)
+    if said is not None:
+        check_format(path, int(said[1]), sealed, None)
+    elif comment or sealed:
+        raise FileError(damaged(path, "its checksum is gone"))
 
 
 def _stored(path: Path, archive: zipfile.ZipFile, name: str) -> bytes | None:

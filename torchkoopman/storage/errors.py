@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from textwrap import shorten
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def understood(path: Path, what: str) -> Iterator[None]:
         raise
     except Exception as error:  # a description can be wrong in as many ways as there are errors
         missing = isinstance(error, KeyError | AttributeError | TypeError | IndexError)
-        said = f"{type(error).__name__}: {error}" if missing else str(error)
+        said = shorten(f"{type(error).__name__}: {error}" if missing else str(error), 400)
         raise FileError(
             f"{str(path)!r}: {what} cannot be understood ({said}). Write the file again, or read "
             "it with the version of torchkoopman that wrote it."

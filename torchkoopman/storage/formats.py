@@ -20,10 +20,10 @@ FORMAT = 2
 """What is written."""
 UNNUMBERED = 1
 """What files without a number are."""
-_ROOM = 32 * 2**20
-"""Bytes that the objects of a description may take beyond the size of its file."""
-_VALUE, _CONTAINER = 100, 250
-"""Bytes of a Python object that JSON makes, at most, beside the text it holds."""
+_ROOM, _TIMES = 48 * 2**20, 2.5
+"""Bytes that the objects of a description may take beyond so many times the size of its file."""
+_VALUE, _CONTAINER = 60, 120
+"""Bytes of what JSON makes: of a short text or a number in a list, and of an empty list more."""
 
 
 def version() -> str:
@@ -48,22 +48,36 @@ def check_format(path: Path, number: object, sealed: bool, writer: object) -> No
     """
     by = f" by torchkoopman {writer}" if isinstance(writer, str) else ""
     if number is None and not sealed:
-        if _newer(writer):
+        if _newer(writer):  # the number decides where there is one
             raise FileError(
                 f"{str(path)!r} was written{by}, which is newer than this version, {version()}, "
                 "but has no format number as newer files do. Read it with the version that wrote "
                 "it."
             )
         return
-    if number is None or not sealed:
-        lacking = "format number" if number is None else "checksum"
-        raise FileError(damaged(path, f"its {lacking} is gone"))
-    if type(number) is not int or not UNNUMBERED < number <= FORMAT:
+    if number is not None and (type(number) is not int or not UNNUMBERED < number <= FORMAT):
         raise FileError(
             f"{str(path)!r} was written{by} in format {number!r}; this version, {version()}, reads "
             f"formats up to {FORMAT}. Install a newer torchkoopman, or write the file again with "
             "this one."
         )
+    if number is None or not sealed:
+        lacking = "format number" if number is None else "checksum"
+        raise FileError(damaged(path, f"its {lacking} is gone"))
+
+
+def check_writer(path: Path, writer: object) -> None:
+    """See that a file without a format number is not of a version that gives one.
+
+    Raises:
+        FileError: the version is above the one installed.
+    """
+    check_format(path, None, False, writer)
+
+
+def as_number(text: str | None) -> int | str | None:
+    """A format's number; a text that is none stays as it is, to be shown."""
+    return int(text) if text is not None and re.fullmatch("[1-9][0-9]{0,8}", text) else text
 
 
 def damaged(path: Path, why: str) -> str:
@@ -83,7 +97,7 @@ def parsed(path: Path, text: str | bytes, what: str) -> Any:
     comma, colon, brace, bracket = (",:{[") if isinstance(text, str) else _BYTES
     values = text.count(comma) + text.count(colon)  # type: ignore[arg-type]
     containers = text.count(brace) + text.count(bracket)  # type: ignore[arg-type]
-    if _VALUE * values + _CONTAINER * containers > _ROOM + 2 * path.stat().st_size:
+    if _VALUE * values + _CONTAINER * containers > _ROOM + _TIMES * path.stat().st_size:
         raise FileError(
             f"{str(path)!r}: {what} has {values:,} values and {containers:,} lists, more than a "
             "file of this size describes. torchkoopman did not write it."

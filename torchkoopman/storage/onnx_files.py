@@ -11,7 +11,7 @@ import json
 from typing import TYPE_CHECKING
 
 from torchkoopman.storage.errors import FileError
-from torchkoopman.storage.formats import damaged, parsed
+from torchkoopman.storage.formats import FORMAT, as_number, check_format, damaged, parsed
 from torchkoopman.storage.seals import DIGITS, digest, is_checksum, is_sealed, seal
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from typing import BinaryIO
 
-_SEAL, _BESIDE = "torchkoopman.sha256", "torchkoopman.beside"
+_SEAL, _BESIDE, _NUMBER = "torchkoopman.sha256", "torchkoopman.beside", "torchkoopman.format"
 _METADATA = 14
 """Number of ModelProto's field metadata_props, entries with a key (1) and a value (2)."""
 _FIELDS = 100_000
@@ -27,29 +27,31 @@ _FIELDS = 100_000
 
 
 def seal_onnx(path: Path) -> None:
-    """Append the checksum of an ONNX file, and before it those of the weights written beside it."""
+    """Append format number and checksum of an ONNX file, also those of the weights beside it."""
     beside = sorted(file for file in path.parent.iterdir() if file.name.startswith(path.name + "."))
-    if beside:
-        sums = {file.name: digest(file) for file in beside}
-        with path.open("ab") as file:
-            file.write(_entry(_BESIDE, json.dumps(sums)))
+    sums = json.dumps({file.name: digest(file) for file in beside})
+    with path.open("ab") as file:
+        file.write(_entry(_NUMBER, str(FORMAT)) + (_entry(_BESIDE, sums) if beside else b""))
     seal(path, _mark())
 
 
-def text_in_onnx(path: Path, key: str) -> tuple[str | None, bool]:
-    """The metadata of this key in an ONNX file, and whether the file is sealed.
+def text_in_onnx(path: Path, key: str) -> str | None:
+    """The metadata of this key in an ONNX file.
 
     Raises:
-        FileError: no ONNX file, or one that was changed, or that lacks the weights beside it.
+        FileError: no ONNX file, one that is damaged or lacks the weights beside it, or one of a
+            format that is not known.
     """
     sealed = is_sealed(path, _mark())
     try:
-        texts = dict(_texts(path, {key, _BESIDE}))
+        texts = dict(_texts(path, {key, _BESIDE, _NUMBER}))
     except (EOFError, ValueError) as error:
         raise FileError(f"{str(path)!r} is not an ONNX file ({error}).") from error
+    number = texts.get(_NUMBER)
+    check_format(path, as_number(number), sealed, None)
     if _BESIDE in texts:
         _check_beside(path, texts[_BESIDE])
-    return texts.get(key), sealed
+    return texts.get(key)
 
 
 def _check_beside(path: Path, text: str) -> None:

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import io
+import json
 import os
-import re
 from typing import TYPE_CHECKING
 
 import torch
 from safetensors.torch import load, save_file
 
 from torchkoopman.storage.errors import FileError, require_file
-from torchkoopman.storage.formats import FORMAT, check_format, damaged, parsed, version
+from torchkoopman.storage.formats import FORMAT, as_number, check_format, damaged, parsed, version
 from torchkoopman.storage.seals import DIGITS, blocks
 from torchkoopman.storage.whole import whole
 
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-NUMBER, WRITER = "torchkoopman.format", "torchkoopman.version"
-"""Keys of the metadata: the format's number, and the version that wrote the file."""
-_TORCH, _SEAL = "torchkoopman.torch", "torchkoopman.sha256"
+NUMBER, WRITER, TORCH = "torchkoopman.format", "torchkoopman.version", "torchkoopman.torch"
+"""Keys of the metadata: the format's number, and the versions that wrote the file."""
+_SEAL = "torchkoopman.sha256"
 _BEFORE = f'"{_SEAL}":"'.encode()
 _LARGEST = 100_000_000
 """Bytes of a header that safetensors reads."""
@@ -45,15 +45,21 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
 
 def unsealed(metadata: Mapping[str, str]) -> dict[str, str]:
     """Metadata with a format number, the versions, and room for a checksum."""
-    known = {NUMBER: str(FORMAT), WRITER: version(), _TORCH: str(torch.__version__)}
+    known = {NUMBER: str(FORMAT), WRITER: version(), TORCH: str(torch.__version__)}
     return {**metadata, **known, _SEAL: "0" * DIGITS}
 
 
 def seal_tensors(path: Path) -> None:
-    """Put the checksum of a safetensors file with :func:`unsealed` metadata into its place."""
+    """Put the checksum of a safetensors file with :func:`unsealed` metadata into its place.
+
+    The metadata are put in order first, which safetensors leaves to chance: equal contents make
+    equal files.
+    """
     with path.open("r+b") as file:
         size = os.fstat(file.fileno()).st_size
-        header = _header(path, file, size)
+        header = _in_order(_header(path, file, size))
+        file.seek(8)
+        file.write(header)
         place = 8 + header.index(_BEFORE) + len(_BEFORE)
         found = _digest(file, size, place)
         file.seek(place)
@@ -98,11 +104,17 @@ def _metadata(path: Path, file: BinaryIO, size: int) -> dict[str, str]:
     texts = described.get("__metadata__", {}) if isinstance(described, dict) else None
     if not isinstance(texts, dict) or not all(isinstance(text, str) for text in texts.values()):
         raise FileError(damaged(path, "its header is not that of a safetensors file"))
-    number = texts.get(NUMBER)
-    if number is not None and re.fullmatch("[1-9][0-9]{0,8}", number):
-        number = int(number)
-    check_format(path, number, sealed, texts.get(WRITER))
+    check_format(path, as_number(texts.get(NUMBER)), sealed, texts.get(WRITER))
     return texts
+
+
+def _in_order(header: bytes) -> bytes:
+    """The same header with its metadata sorted, in as many bytes."""
+    described = json.loads(header)
+    described["__metadata__"] = dict(sorted(described["__metadata__"].items()))
+    text = json.dumps(described, separators=(",", ":"), ensure_ascii=False).encode()
+    assert len(text) <= len(header), "safetensors writes JSON as short as Python"
+    return text.ljust(len(header))
 
 
 def _header(path: Path, file: BinaryIO, size: int) -> bytes:

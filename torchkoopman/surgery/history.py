@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -122,14 +121,6 @@ def swaps(model: nn.Module) -> tuple[SwapRecord, ...]:
 def tensors(model: nn.Module) -> dict[int, Tensor]:
     """The parameters and buffers of a model by identity, each once."""
     return {id(tensor): tensor for tensor in (*model.parameters(), *model.buffers())}
-
-
-def version() -> str:
-    """The installed version of torchkoopman."""
-    try:
-        return importlib.metadata.version("torchkoopman")
-    except importlib.metadata.PackageNotFoundError:  # used from a bare checkout
-        return "unknown"
 
 
 def as_json(value: dict[str, Any]) -> dict[str, Any]:

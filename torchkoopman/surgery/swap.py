@@ -14,6 +14,7 @@ from torch.utils import _pytree as pytree
 from torchkoopman.graphs.cut import SIDE_WORDS, check_ends
 from torchkoopman.observe.example import Example, ExampleInputs
 from torchkoopman.observe.placements import refuse_sharded
+from torchkoopman.storage.formats import version
 from torchkoopman.surgery.copies import Workbench, full_copy
 from torchkoopman.surgery.eager import by_replacing
 from torchkoopman.surgery.evidence import Evidence, gather
@@ -27,7 +28,6 @@ from torchkoopman.surgery.history import (
     memory,
     swaps,
     tensors,
-    version,
 )
 from torchkoopman.surgery.replay import agrees_in_the_other_mode, prove
 from torchkoopman.surgery.request import SwapRequest, ends_of, known_views, present, replacement

@@ -1,0 +1,94 @@
+"""Damaged and forged files are refused with a ValueError, in little memory, and run no code.
+
+A share of what ``python -m tests.benchmarks.damaged_files`` reads.
+"""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.benchmarks import damaged_files, forged_files
+from tests.benchmarks.damaged_files import Outcome, Reader
+
+ROOT = Path(__file__).parents[2]
+KILLED = """
+import sys
+from pathlib import Path
+from tests.benchmarks.damaged_files import killed
+path, *sources = map(Path, sys.argv[1:])
+print(killed(path, sources, 8))
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("files")
+
+
+@pytest.fixture(scope="module")
+def made(folder: Path) -> dict[str, Path]:
+    return forged_files.originals(folder)
+
+
+@pytest.fixture(scope="module")
+def read_by(made: dict[str, Path]) -> Iterator[Reader]:
+    reader = Reader(made["weights"])
+    yield reader
+    reader.close()
+
+
+def failures(outcomes: list[tuple[str, Outcome]]) -> list[tuple[str, Outcome]]:
+    assert outcomes
+    return [(name, outcome) for name, outcome in outcomes if not outcome.passed]
+
+
+def test_files_as_they_were_written_are_read(made: dict[str, Path], read_by: Reader) -> None:
+    assert {name: read_by(path).error for name, path in made.items()} == dict.fromkeys(made, "")
+
+
+def test_one_flipped_bit_anywhere_is_seen(
+    folder: Path, made: dict[str, Path], read_by: Reader
+) -> None:
+    files = damaged_files.flipped(folder, made, 60, seed=1)
+    assert failures([(path.name, read_by(path)) for path in files]) == []
+
+
+def test_a_file_cut_short_is_refused(folder: Path, made: dict[str, Path], read_by: Reader) -> None:
+    files = damaged_files.cut(folder, made, 24, seed=1)
+    assert failures([(path.name, read_by(path)) for path in files]) == []
+
+
+@pytest.mark.parametrize("kind", ["of_surrogates", "of_weights", "of_programs", "versions"])
+def test_forged_files_are_refused_before_they_take_memory(
+    kind: str, folder: Path, made: dict[str, Path], read_by: Reader
+) -> None:
+    files = getattr(forged_files, kind)(folder, made)
+    assert failures([(name, read_by(path)) for name, path in files]) == []
+
+
+def test_headers_of_tensors_are_bounded_by_their_files(folder: Path, read_by: Reader) -> None:
+    files = forged_files.of_tensors(folder)
+    assert failures([(name, read_by(path)) for name, path in files]) == []
+
+
+def test_a_killed_save_leaves_the_file_whole_and_the_next_clears_away(
+    made: dict[str, Path], tmp_path: Path
+) -> None:
+    arguments = [str(tmp_path / "s.safetensors"), str(made["dmd"]), str(made["edmd"])]
+    command = [sys.executable, "-c", KILLED, *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "[]\n", "")
+
+
+def test_no_code_in_a_file_is_run(folder: Path, made: dict[str, Path], read_by: Reader) -> None:
+    trace = folder / "code was run"
+    files = forged_files.with_code(folder, made, trace)
+    assert failures([(name, read_by(path)) for name, path in files]) == []
+    assert not trace.exists()
+    import pickle
+
+    pickle.loads((folder / "pickle.pt2").read_bytes())
+    assert trace.exists(), "the payload works where pickles are read"
