@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 import torchkoopman as tk
-from torchkoopman.fitting import closed_form
+from torchkoopman.fitting import streams
 from torchkoopman.koopman.edits import Edit
 from torchkoopman.spectra.evidence import Evidence
 
@@ -154,7 +154,7 @@ def test_what_is_done_to_an_edited_surrogate_leaves_the_one_before_alone(edit: s
 def test_a_surrogate_stays_as_it_is_while_its_fitter_streams_on(
     method: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(closed_form, "_SAMPLE_BYTES", 300_000)  # full, so that rows are replaced
+    monkeypatch.setattr(streams, "_SAMPLE_BYTES", 300_000)  # full, so that rows are replaced
     kinds: dict[str, Any] = {
         "edmd": tk.EDMDFitter([tk.RandomFeatures(9)], calibration=100),
         "dmd": tk.DMDFitter(),
