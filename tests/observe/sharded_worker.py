@@ -404,7 +404,7 @@ CASES: dict[str, Callable[[], str]] = {
 
 
 def main(folder: Path) -> None:
-    dist.init_process_group("gloo", timeout=datetime.timedelta(seconds=15))
+    dist.init_process_group("gloo", timeout=datetime.timedelta(seconds=60))
     results = {name: case() for name, case in CASES.items()}
     torch.save(results, folder / f"{dist.get_rank()}.pt")
     dist.destroy_process_group()

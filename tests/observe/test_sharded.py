@@ -76,7 +76,7 @@ def processes(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, str]]:
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path},
         capture_output=True,
         text=True,
-        timeout=180,
+        timeout=300,
         check=False,
     )
     assert run.returncode == 0, run.stderr[-3000:]
