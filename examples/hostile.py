@@ -56,6 +56,10 @@ FAMILIES = (
     "arguments",
     "outputs",
     "structures",
+    "ambient",
+    "rare",
+    "overrides",
+    "kinds",
     "friendly",
 )
 CASES: list[Case] = [

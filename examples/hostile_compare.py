@@ -54,7 +54,7 @@ def contents(model: nn.Module) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, module in model.named_modules(remove_duplicate=False):
         public = {key: each for key, each in vars(module).items() if not key.startswith("_")}
-        public.pop("training")
+        public.pop("training", None)  # a scripted module keeps it elsewhere
         values = {**module._parameters, **module._buffers, **flat(public)}
         found |= {f"{name}.{key}".lstrip("."): each for key, each in values.items()}
     return copied({key: value for key, value in found.items() if value is not None})

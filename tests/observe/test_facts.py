@@ -92,6 +92,7 @@ def test_attributes_are_buffers_and_what_users_set_and_nothing_of_torch() -> Non
     found = attributes(Model())
     own = {"steps", "scratch", "scale", "kind", "seen"}
     own |= {"memory at 'last.0'", "memory at 'last.1'", "memory at 'name'"}
+    own |= {"helper at 'count'"}
     norm = {"running_mean", "running_var", "num_batches_tracked", "eps", "momentum", "affine"}
     norm |= {"num_features", "track_running_stats"}
     assert {name for name in found if "." not in name or " at " in name} == own

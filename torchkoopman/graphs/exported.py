@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from torchkoopman.graphs.nodes import LABEL, Traced, labelled, labelled_node
-from torchkoopman.graphs.side_effects import SideEffect
+from torchkoopman.graphs.side_effects import SideEffect, refuse_outside
 from torchkoopman.observe.costs import unfused
 from torchkoopman.observe.names import split_call
 from torchkoopman.observe.places import filled, read
@@ -70,14 +70,16 @@ def export_span(
     """
     model = model.eval()
     calls: Counter[str] = Counter()
+    surroundings = Surroundings(model)
     for name, module in model.named_modules():
         place = next((places[each] for each in places if split_call(each)[0] == name), None)
         if name:
             module.register_forward_hook(partial(_mark, calls, name, place))
-    with Surroundings(model).kept():
+    with surroundings.kept():
         draws = random_draws()
         root = _exported(model, example, calls).module()
         drew = draws[:2] != random_draws()[:2]
+        refuse_outside(model, surroundings.left())
     if drew:
         raise SideEffect(
             f"the forward of {type(model).__name__} draws random numbers by Python or NumPy, and "

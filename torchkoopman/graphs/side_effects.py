@@ -7,15 +7,17 @@ buffers are written once, hooks and contexts are left out. All of it is found he
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import copy
 import gc
 import operator
+import threading
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import fx, nn
 
-from torchkoopman.observe.facts import alike, attributes
+from torchkoopman.observe.facts import PLAIN, alike, attributes
 from torchkoopman.observe.surroundings import Surroundings, random_draws
 
 if TYPE_CHECKING:
@@ -41,11 +43,13 @@ def without_side_effects(
         SideEffect: random numbers were drawn, buffers written or attributes set.
     """
     before, draws = attributes(root), random_draws()
-    with Surroundings(root).kept(), plain_tracing():
+    surroundings = Surroundings(root)
+    with surroundings.kept(), plain_tracing():
         with undisturbed(root) as changed:
             yield
             drew = draws != random_draws()
             after = attributes(root)
+            refuse_outside(root, surroundings.left())
         outside = held_outside(proxies)  # what the model itself kept is gone by now
     written = [name for name in before if name in after and not alike(before[name], after[name])]
     kept = [name for name in dict.fromkeys((*written, *changed)) if name not in constants]
@@ -66,6 +70,19 @@ def without_side_effects(
             f"the forward of {type(root).__name__} draws random numbers that depend on no tensor, "
             "and a graph would hold the ones drawn now: draw them in a layer outside the span, or "
             "swap with how='eager'."
+        )
+
+
+def refuse_outside(root: nn.Module, left: Mapping[str, Any]) -> None:
+    """Refuse a forward that changes plain values outside of the model.
+
+    Raises:
+        SideEffect: there are some; :meth:`Surroundings.left` has found them.
+    """
+    if left:
+        raise SideEffect(
+            f"the forward of {type(root).__name__} changes {'; '.join([*left][:5])}, and a graph "
+            "would not: swap with how='eager'."
         )
 
 
@@ -110,6 +127,41 @@ def held_outside(proxies: Collection[fx.Proxy]) -> list[str]:
     if len(proxies):
         gc.collect()  # most are in circles only
     return sorted(proxy.node.name for proxy in proxies)
+
+
+class Settings:
+    """What layers may read when they are called, as it is at the beginning of a trace."""
+
+    def __init__(self, root: nn.Module) -> None:
+        self.surroundings = Surroundings(root)
+        self.thread, self.variables = threading.get_ident(), _variables()
+        self.own = {id(module): _settings(module) for module in root.modules()}
+
+    def refuse_changes(self, layer: nn.Module, name: str) -> None:
+        """Refuse what the model's forward has set for a layer that it calls.
+
+        Raises:
+            SideEffect: an attribute, a hook, a global or a context variable, which no graph sets.
+        """
+        own = any(self.own.get(id(each)) != _settings(each) for each in layer.modules())
+        here = self.thread == threading.get_ident()  # context variables are each thread's own
+        changed = own or (here and self.variables != _variables())
+        if changed or self.surroundings.left():
+            raise SideEffect(
+                "the model's forward sets an attribute, a hook, or a variable outside of the model "
+                f"for the call of {name!r}, and a graph would not: swap with how='eager'."
+            )
+
+
+def _settings(module: nn.Module) -> tuple[Any, ...]:
+    """A module's plain attributes and its hooks."""
+    plain = {key: value for key, value in vars(module).items() if isinstance(value, PLAIN)}
+    return plain, [id(hook) for hook in hooks_of(module)]
+
+
+def _variables() -> dict[Any, int]:
+    """Context variables and what is in them."""
+    return {key: id(value) for key, value in contextvars.copy_context().items()}
 
 
 @contextlib.contextmanager

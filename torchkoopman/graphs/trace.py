@@ -16,6 +16,7 @@ from torch import fx, nn
 from torchkoopman.graphs.content import content_nodes
 from torchkoopman.graphs.nodes import Traced, labelled, labelled_node, output_node
 from torchkoopman.graphs.side_effects import (
+    Settings,
     SideEffect,
     describe_modes,
     modes,
@@ -95,6 +96,8 @@ class SpanTracer(fx.Tracer):
         """The deepest module in which the trace stopped."""
         self.modes = modes()
         """The modes in which the trace began."""
+        self.watch: Settings | None = None
+        """What is set for layers otherwise than at the beginning is refused."""
         self.proxies: weakref.WeakSet[fx.Proxy] = weakref.WeakSet()
         """All values of the trace that somebody still holds."""
 
@@ -112,6 +115,8 @@ class SpanTracer(fx.Tracer):
         kwargs: dict[str, Any],
     ) -> Any:
         """Trace one call. Not through ``forward``, which would hand proxies to the user's hooks."""
+        if self.watch is not None and self.opened is not None and m not in self.opened:
+            self.watch.refuse_changes(m, self.path_of_module(m))
         try:
             result = super().call_module(m, m.forward, args, kwargs)
         except Exception:
@@ -201,6 +206,7 @@ def _traced(tracer: SpanTracer, root: nn.Module) -> fx.Graph:
     constants: dict[str, Any] = {}
     with without_side_effects(root, constants, tracer.proxies):
         tracer.modes = modes()
+        tracer.watch = Settings(root)
         graph = tracer.trace(root)
         held = {str(node.target) for node in graph.nodes if node.op == "get_attr"}
         constants |= {name: value for name, value in vars(root).items() if name in held}

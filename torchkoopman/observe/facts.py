@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from torchkoopman.observe.places import leaves, spelled
+from torchkoopman.observe.surroundings import is_foreign
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,7 +39,15 @@ def attributes(model: nn.Module) -> Facts:
         for key, value in {**own, **module._buffers}.items():
             name = f"{path}.{key}" if path else key
             found |= dict(facts_in(name, value, " at "))
+            if _is_record(value):
+                found |= dict(facts_in(name, vars(value), " at "))
     return found
+
+
+def _is_record(value: Any) -> bool:
+    """Whether this is an object of the user's that may hold values for others."""
+    plain = isinstance(value, (Tensor, nn.Module, type, *PLAIN)) or callable(value)
+    return not plain and hasattr(value, "__dict__") and not is_foreign(type(value).__module__)
 
 
 def alike(value: Any, other: Any, least: float = 0.0) -> bool:

@@ -25,6 +25,10 @@ FOREIGN = ("torch", "numpy", "transformers", "einops", "builtins", "collections"
 CONTAINERS = (dict, OrderedDict, defaultdict, Counter, list, set, deque)
 MOST = 5000
 """So many objects are looked at, at most."""
+OUTSIDE = "outside of the model, "
+"""Comes before the names of what changes there."""
+PLAIN = (str, int, float, complex, bool, type(None))
+GONE = "gone"
 LARGEST = 2**26
 """Bytes of a tensor of which a copy is kept; what is larger is data, and no model writes there."""
 
@@ -36,6 +40,9 @@ class Surroundings:
         self._undo: list[Callable[[], None]] = []
         self._seen: dict[int, Any] = {}
         """Identity → object; holding it keeps the identity its own."""
+        self._watched: list[tuple[str, Callable[[], dict[Any, Any]], dict[Any, Any]]] = []
+        """Name → entries now, and before, of what is no module's own."""
+        self._names: dict[int, str] = {}
         self._random = random_states()
         modules = [module for model in models for module in model.modules()]
         waiting: deque[Any] = deque(modules)
@@ -60,6 +67,21 @@ class Surroundings:
                 undo()
         set_random_states(self._random)
 
+    def left(self) -> dict[str, Any]:
+        """Plain values outside of modules that are no longer what they were, by name."""
+        found: dict[str, Any] = {}
+        for number, (name, now, before) in enumerate(self._watched):
+            held = now()
+            for key in [*held, *(key for key in before if key not in held)]:
+                value = held.get(key, GONE)
+                changed = value is not before.get(key, GONE) and not _equal(value, before.get(key))
+                if changed and isinstance(value, PLAIN):
+                    found[f"{OUTSIDE}{key!r} of {name} ({number})"] = value
+        return found
+
+    def _watch(self, name: str, now: Callable[[], dict[Any, Any]]) -> None:
+        self._watched.append((name, now, dict(now())))
+
     def _reached(self, value: Any) -> Iterator[Any]:
         """What one object leads to; how to restore it is noted."""
         if isinstance(value, Tensor):
@@ -81,7 +103,7 @@ class Surroundings:
             yield type(value)
             attributes = getattr(value, "__dict__", None)
             if isinstance(attributes, dict):
-                self._keep_container(attributes)
+                self._keep_container(attributes, not isinstance(value, nn.Module))
                 yield from called_by(value) if isinstance(value, nn.Module) else ()
                 yield from list(attributes.values())
 
@@ -91,11 +113,15 @@ class Surroundings:
             with contextlib.suppress(ValueError):  # an empty cell
                 content = cell.cell_contents
                 self._undo.append(functools.partial(setattr, cell, "cell_contents", content))
+                self._watch("a closure", functools.partial(_content, cell))
                 yield content
         names = set(names_in(function.__code__))
         known = {name: function.__globals__[name] for name in names & set(function.__globals__)}
         unknown = names - set(known)
         self._undo.append(lambda: _rebind(function.__globals__, known, unknown))
+        held = function.__globals__
+        self._watch("the globals", lambda: {name: held[name] for name in names & held.keys()})
+        self._names |= {id(each): name for name, each in known.items()}
         yield from (value for value in known.values() if not isinstance(value, types.ModuleType))
         yield from (*(function.__defaults__ or ()), *(function.__kwdefaults__ or {}).values())
         yield vars(function)
@@ -113,11 +139,18 @@ class Surroundings:
                     setattr(kind, name, value)
 
         self._undo.append(undo)
+        self._watch(
+            kind.__name__,
+            lambda: {name: value for name, value in vars(kind).items() if name[:2] != "__"},
+        )
         yield from (base for base in kind.__bases__)
         yield from (getattr(value, "__wrapped__", value) for value in held.values())
 
-    def _keep_container(self, held: Any) -> None:
+    def _keep_container(self, held: Any, watched: bool = True) -> None:
         before = held.copy()
+        if watched and isinstance(held, dict | list | deque):
+            name = self._names.get(id(held), f"a {type(held).__name__}")
+            self._watch(name, lambda: held if isinstance(held, dict) else dict(enumerate(held)))
 
         def undo() -> None:
             if len(held) == len(before) and _same_entries(held, before):
@@ -152,6 +185,10 @@ def called_by(module: nn.Module) -> Iterator[Any]:
         yield from list((getattr(parameter, "_backward_hooks", None) or {}).values())
 
 
+def _content(cell: types.CellType) -> dict[Any, Any]:
+    return {"variable": cell.cell_contents}
+
+
 def names_in(code: types.CodeType) -> Iterator[str]:
     """The names in a function and in the functions within it."""
     yield from code.co_names
@@ -174,6 +211,12 @@ def _same_entries(held: Any, before: Any) -> bool:
     if isinstance(held, set):
         return bool(held == before)
     return all(one is other for one, other in zip(held, before, strict=True))
+
+
+def _equal(value: Any, other: Any) -> bool:
+    """Whether two plain values are equal; others are not."""
+    plain = isinstance(value, PLAIN) and type(value) is type(other)
+    return plain and bool(value == other)
 
 
 def _is_plain(value: Any) -> bool:

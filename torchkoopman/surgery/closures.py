@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 import functools
 import types
+import weakref
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
@@ -79,6 +80,8 @@ class Closures:
             return any(led)
         if isinstance(value, types.MethodType):
             return id(value.__self__) in self._owned
+        if type(value) is weakref.ref:
+            return id(value()) in self._owned
         if isinstance(value, nn.Module | Tensor):
             return id(value) in self._owned
         if type(value) in (list, tuple, dict, set):
@@ -90,6 +93,8 @@ class Closures:
     def _mapped(self, value: Any, memo: dict[int, Any]) -> Any:
         if isinstance(value, types.FunctionType):
             return self._copies[id(value)][1] if id(value) in self._copies else value
+        if type(value) is weakref.ref:
+            return weakref.ref(memo.get(id(value()), value()))
         return copy.deepcopy(value, memo) if self._leads(value, ()) else value
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import itertools
 import warnings
+import weakref
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -94,13 +95,22 @@ class Workbench:
         return changed
 
 
+class Borrowed(RuntimeError):  # noqa: N818 (what was done)
+    """A copy of a model uses tensors of the model given."""
+
+
 class Trespass(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Within it every use of a tensor of a model by the code of its copy is noted."""
+    """Within it every use of a tensor of a model by the code of its copy is noted.
+
+    Raises:
+        Borrowed: afterwards, if there was one, so copies of the model are no copies.
+    """
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         held = _tensors(model).items()
-        self._owners = {each.untyped_storage()._cdata: name for name, each in held}
+        kept = {name: each for name, each in held if each.layout == torch.strided}
+        self._owners = {each.untyped_storage()._cdata: name for name, each in kept.items()}
         self.used: list[str] = []
 
     def __torch_dispatch__(
@@ -108,20 +118,17 @@ class Trespass(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Any:
         """Run the operation; look at what it is given."""
         for leaf in pytree.tree_leaves((args, kwargs)):
-            if type(leaf) in (Tensor, nn.Parameter, nn.Buffer):
+            plain = type(leaf) in (Tensor, nn.Parameter, nn.Buffer)
+            if plain and leaf.layout == torch.strided:
                 owner = self._owners.get(leaf.untyped_storage()._cdata)
                 self.used += [] if owner is None else [owner]
         return func(*args, **(kwargs or {}))
 
-    def check(self) -> None:
-        """See that nothing was used.
-
-        Raises:
-            RuntimeError: it was, so copies of the model are no copies.
-        """
-        if self.used:
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        super().__exit__(kind, error, trace)  # type: ignore[no-untyped-call]
+        if error is None and self.used:
             names = ", ".join(map(repr, dict.fromkeys(self.used[:5])))
-            raise RuntimeError(
+            raise Borrowed(
                 f"a copy of the model goes on using {names} of the model given: a global variable "
                 "or an object that copies itself holds its layers. Let them be found through self."
             )
@@ -161,16 +168,33 @@ def _deepcopy(model: Model, memo: dict[int, Any]) -> Model:
     """A deep copy; tensors with a history, which torch refuses to copy, come without it."""
     kept = list(itertools.chain.from_iterable(_historic(module) for module in model.modules()))
     closures = Closures(model)
-    memo = {**{id(each): each.detach().clone() for each in kept}, **memo, **closures.memo}
+    proxies = (each for module in model.modules() for each in vars(module).values())
+    weak = {id(each): each for each in proxies if isinstance(each, weakref.ProxyTypes)}
+    memo = {**weak, **{id(each): each.detach().clone() for each in kept}, **memo, **closures.memo}
     with warnings.catch_warnings():  # torch's own, about copying the structure of its inputs
         warnings.simplefilter("ignore", FutureWarning)
         copied = copy.deepcopy(model, memo)
     closures.finish(memo)
+    _repoint(model, memo)
     theirs = dict(copied.named_parameters())
     for name, each in model.named_parameters():
         for hook in (each._backward_hooks or {}).values() if name in theirs else ():
             theirs[name].register_hook(hook)  # type: ignore[no-untyped-call]
     return copied
+
+
+def _repoint(model: nn.Module, memo: dict[int, Any]) -> None:
+    """Let the weak references of copied modules lead to copies."""
+    for module in model.modules():
+        copied = vars(memo.get(id(module), module))
+        for name, value in vars(module).items():
+            if type(value) is weakref.ref and id(value()) in memo:
+                copied[name] = weakref.ref(memo[id(value())])
+            elif isinstance(value, weakref.ProxyTypes):
+                target = memo.get(id(value.__repr__.__self__))
+                copied[name] = value if target is None else weakref.proxy(target)
+            elif isinstance(value, weakref.WeakValueDictionary):
+                copied[name].update({k: memo[id(v)] for k, v in value.items() if id(v) in memo})
 
 
 def _words(tensor: Tensor) -> Tensor:

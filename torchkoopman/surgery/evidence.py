@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from torchkoopman.surgery.copies import Trespass
+from torchkoopman.surgery.copies import Borrowed, Trespass
 from torchkoopman.surgery.reference import Reference
 from torchkoopman.surgery.transcript import Failed, Reach, Transcript, transcribe
 
@@ -104,13 +104,15 @@ def _gathered(
                     weights=bench.apart,
                     around_first=trespass,
                 )
+                transcript.left |= bench.surroundings.left()
             except Failed as error:
+                if isinstance(error.__cause__, Borrowed):
+                    raise error.__cause__ from None
                 if reference.refusal is not None and error.call == 0:
                     raise reference.refusal from None
                 raise
             finally:
                 written = bench.restore()
-        trespass.check()
         reference.check_calls()
         if not written:
             break

@@ -10,6 +10,7 @@ from torchkoopman.graphs.nodes import labelled
 from torchkoopman.observe.capture import is_recomputing
 from torchkoopman.observe.example import Example
 from torchkoopman.observe.facts import Facts, alike, gap
+from torchkoopman.observe.surroundings import OUTSIDE
 from torchkoopman.surgery.reference import Reference
 from torchkoopman.surgery.transcript import PUT_IN, Failed, transcribe
 
@@ -47,6 +48,7 @@ def prove(edited: Edited, evidence: Evidence, bench: Workbench, request: SwapReq
     try:
         with bench.surroundings.kept():
             found = _transcript(copied, edited, evidence, bench.apart)
+            found.left |= bench.surroundings.left()
     except Failed as error:
         cause = error.__cause__
         raise Unproven(
@@ -146,9 +148,7 @@ def _return_the_same(calls: Facts, others: Facts) -> bool:
 
 
 def _switched(model: nn.Module, training: bool) -> nn.Module:
-    for module in model.modules():
-        module.training = training
-    return model
+    return model.train(training)  # as the user will, by methods of its own
 
 
 def _transcript(copied: nn.Module, edited: Edited, evidence: Evidence, weights: bool) -> Transcript:
@@ -223,7 +223,7 @@ def _lost(reference: Facts, found: Facts, copied: nn.Module, edited: Edited) -> 
         elif kept:
             yield from _difference(name, reference, found)
     for name in found.keys() - reference.keys():
-        if name in buffers:
+        if name in buffers or name.startswith(OUTSIDE):
             yield f"{name!r} changes, which the model's calls leave as it was"
 
 

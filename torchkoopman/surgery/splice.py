@@ -150,8 +150,7 @@ def _refuse_draws(traced: Traced, cut: Cut, request: SwapRequest) -> None:
 def _nodes_in_the_other_mode(bench: Workbench, request: SwapRequest) -> list[str]:
     """The model's graph when it is switched between training and evaluation."""
     root = bench.to_edit()
-    for module in root.modules():
-        module.training = not request.model.training
+    root.train(not request.model.training)
     try:
         traced = trace_span(root, request.start, request.end, _places(request))
     except (RuntimeError, ValueError):

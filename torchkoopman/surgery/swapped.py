@@ -6,21 +6,21 @@ on the mode are resolved. Where a user changes one of these afterwards, an error
 
 from __future__ import annotations
 
-import types
 import warnings
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
+from torchkoopman.graphs.reads import Reads
+from torchkoopman.graphs.side_effects import SideEffect
+from torchkoopman.graphs.unchanged import Unchanged
 from torchkoopman.observe.facts import PLAIN
-from torchkoopman.observe.surroundings import is_foreign, names_in
 from torchkoopman.surgery.history import ORIGINAL, RECORDS, Original
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable
 
     from torchkoopman.surgery.history import SwapRecord
 
@@ -29,22 +29,6 @@ BOUND, CONSTANTS, READ = "torchkoopman.bound", "torchkoopman.constants", "torchk
 it has read of classes."""
 BESIDE = "torchkoopman.beside"
 """Attribute of a place in a graph: the modules that were put in for layers which were within."""
-
-
-@dataclass(frozen=True)
-class Read:
-    """An entry of a class that a graph has read."""
-
-    kind: type
-    name: str
-    value: Any
-
-    @property
-    def is_same(self) -> bool:
-        """Whether it is still what it was."""
-        value = vars(self.kind).get(self.name)
-        plain = isinstance(self.value, PLAIN) and isinstance(value, PLAIN)
-        return value is self.value or (plain and value == self.value)
 
 
 class Opened(nn.Module):
@@ -92,22 +76,15 @@ class SwappedModule(fx.GraphModule):
         """
         if torch.compiler.is_compiling():
             return super().__call__(*args, **kwargs)
-        changed = [read for read in self.meta.get(READ, ()) if not read.is_same]
-        if changed:
-            read = changed[0]
-            raise RuntimeError(
-                f"{read.kind.__name__}.{read.name} has changed since this graph was made, which "
-                "holds what it was: swap again, or swap with how='eager'."
-            )
+        given = pytree.tree_leaves((args, kwargs))
+        self.meta.get(READ, Unchanged())(self, given)
         info = getattr(self.graph._codegen, "pytree_info", None)
-        if info is not None and info.in_spec is not None:
-            count = len(pytree.tree_leaves((args, kwargs)))
-            if count != info.in_spec.num_leaves:
-                raise RuntimeError(
-                    f"this graph takes {info.in_spec.num_leaves} values in its arguments, as the "
-                    f"example inputs had, and got {count}: swap with an example of this form, or "
-                    "with how='eager'."
-                )
+        count = None if info is None or info.in_spec is None else info.in_spec.num_leaves
+        if count is not None and len(given) != count:
+            raise RuntimeError(
+                f"this graph takes {count} values in its arguments, as the example inputs had, and "
+                f"got {len(given)}: swap with an example of this form, or with how='eager'."
+            )
         return super().__call__(*args, **kwargs)
 
     def train(self, mode: bool = True) -> SwappedModule:
@@ -166,18 +143,37 @@ def swapped_module(root: nn.Module, graph: fx.Graph, name: str, model: nn.Module
     modes = {path: module.training for path, module in root.named_modules()}
     before = dict(model.named_modules(remove_duplicate=False))
     called = {str(node.target) for node in graph.nodes if node.op == "call_module"}
+    inside = tuple(f"{path}." for path in called)
+    opened = [module for path, module in before.items() if not f"{path}.".startswith(inside)]
+    layers = {
+        path: each
+        for path, each in edited.named_modules()
+        if path in before and f"{path}.".startswith(inside)
+    }
+    reads = Reads(opened, layers)
+    if reads.unstable:
+        raise SideEffect(
+            f"the forward of {type(model).__name__} reads {', '.join(reads.unstable[:5])}, which "
+            "changes with every call, and a graph would hold what it was: swap with how='eager'."
+        )
+    if reads.manners:
+        raise SideEffect(
+            f"{', '.join(reads.manners[:5])} gives a method of nn.Module another meaning, and a "
+            "graph would not have it: swap with how='eager'."
+        )
     for path, module in edited.named_modules():  # torch.fx makes opened containers anew
         module.training = modes.get(path, root.training)
         if type(module) is nn.Module and path not in called:
             module.__class__ = Opened
             if path in before:
-                vars(module)[CONSTANTS] = _constants(before[path], module)
+                vars(module)[CONSTANTS] = _constants(before[path], module, reads.names)
     edited.meta[RECORDS] = ()
     edited.meta[ORIGINAL] = Original()
-    edited.meta[CONSTANTS] = _constants(model, edited)
-    inside = tuple(f"{path}." for path in called)
-    opened = [module for path, module in before.items() if not f"{path}.".startswith(inside)]
-    edited.meta[READ] = tuple({read for module in opened for read in _reads(module)})
+    edited.meta[CONSTANTS] = _constants(model, edited, reads.names)
+    held = model.meta.get(READ, Unchanged()) if isinstance(model, fx.GraphModule) else Unchanged()
+    kept = {x.key: x for x in held.reads if type(x.key[0]) is not str or x.key[0] in layers}
+    every = tuple({**kept, **reads.found}.values())
+    edited.meta[READ] = Unchanged(every, held.plain or reads.plain)
     return edited
 
 
@@ -216,40 +212,14 @@ def is_bound(model: nn.Module) -> bool:
     return isinstance(model, fx.GraphModule) and bool(model.meta.get(BOUND))
 
 
-def _constants(before: nn.Module, after: nn.Module) -> frozenset[str]:
-    """Attributes and methods of a module that its graph has read and holds no more."""
+def _constants(before: nn.Module, after: nn.Module, names: set[str]) -> frozenset[str]:
+    """Attributes of a module that its graph has read, or asked for in vain, and holds no more."""
     held = before.meta if isinstance(before, fx.GraphModule) else vars(before)
     read: frozenset[str] = held.get(CONSTANTS, frozenset())
-    methods = {read.name for read in _reads(before)} - {"forward"}
-    return (
-        read
-        | methods
-        | {
-            name
-            for name, value in vars(before).items()
-            if name not in vars(after) and isinstance(value, (*PLAIN, Tensor))
-        }
-    )
-
-
-def _reads(module: nn.Module) -> Iterator[Read]:
-    """The methods and class variables that a module's forward uses, by name."""
-    if isinstance(module, fx.GraphModule):
-        yield from module.meta.get(READ, ())
-        return
-    kinds = [kind for kind in type(module).__mro__ if not is_foreign(kind.__module__)]
-    waiting, seen = ["forward"], set[str]()
-    while waiting:
-        name = waiting.pop()
-        kind = next((kind for kind in kinds if name in vars(kind)), None)
-        if kind is None or name in seen:
-            continue
-        seen.add(name)
-        value = vars(kind)[name]
-        if isinstance(value, types.FunctionType):
-            waiting.extend(names_in(value.__code__))
-        if isinstance(value, (*PLAIN, types.FunctionType)):
-            yield Read(kind, name, value)
+    values = {name for name, each in vars(before).items() if isinstance(each, (*PLAIN, Tensor))}
+    kept = {*after._parameters, *after._buffers, *after._modules}
+    asked = {name for name in names - kept if not hasattr(fx.GraphModule, name)}
+    return read | {name for name in values | asked if name not in vars(after)}
 
 
 def _refuse_mode(module: nn.Module, bound: bool, mode: bool) -> None:

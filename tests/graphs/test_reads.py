@@ -1,0 +1,118 @@
+"""Reads: what code reads of the world is found, and a change of it is told; nothing else is."""
+
+from __future__ import annotations
+
+import itertools
+import pickle
+import time
+from contextvars import ContextVar
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from torchkoopman.graphs.reads import Reads
+from torchkoopman.graphs.unchanged import Unchanged
+
+SCALE, UNREAD = 1.0, 1.0
+TABLE = {"scale": 1.0}
+SETTINGS = SimpleNamespace(scale=1.0, other=1.0)
+FACTOR: ContextVar[float] = ContextVar("FACTOR", default=1.0)
+
+
+def helper(amount: float = 1.0) -> float:
+    return SCALE * amount
+
+
+class Model(nn.Module):
+    gain = 1.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        scale = helper() * TABLE["scale"] * SETTINGS.scale * FACTOR.get()
+        return x * scale * self.gain * getattr(self, "late", 1.0)
+
+
+def check() -> Unchanged:
+    return Unchanged(tuple(Reads([Model()], {}).found.values()))
+
+
+def told(unchanged: Unchanged) -> str:
+    with pytest.raises(RuntimeError, match="has changed since this graph was made") as caught:
+        unchanged(nn.Module(), ())
+    return str(caught.value)
+
+
+def test_what_is_as_it_was_is_no_objection() -> None:
+    check()(nn.Module(), [torch.ones(2)])
+
+
+@pytest.mark.parametrize(
+    ("home", "name", "words"),
+    [
+        (__name__, "SCALE", "global variable 'SCALE'"),
+        (SETTINGS, "scale", "'scale' of it"),
+        (Model, "gain", "Model.gain"),
+        (Model, "late", "an attribute of Model"),
+        (helper, "__defaults__", "a default of helper"),
+    ],
+)
+def test_a_change_is_told_by_name(
+    monkeypatch: pytest.MonkeyPatch, home: Any, name: str, words: str
+) -> None:
+    unchanged = check()
+    target = globals() if isinstance(home, str) else home
+    if isinstance(target, dict):
+        monkeypatch.setitem(target, name, 2.0)
+    else:
+        value = (2.0,) if name == "__defaults__" else 2.0
+        monkeypatch.setattr(target, name, value, raising=False)
+    assert words in told(unchanged)
+
+
+def test_entries_and_context_variables_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    unchanged = check()
+    token = FACTOR.set(2.0)
+    assert "FACTOR" in told(unchanged)
+    FACTOR.reset(token)
+    unchanged(nn.Module(), ())
+    monkeypatch.setitem(TABLE, "scale", 2.0)
+    assert "TABLE" in told(unchanged)
+
+
+def test_what_no_code_asks_for_may_change(monkeypatch: pytest.MonkeyPatch) -> None:
+    unchanged = check()
+    monkeypatch.setattr(SETTINGS, "other", 2.0)
+    monkeypatch.setitem(globals(), "UNREAD", 2.0)
+    unchanged(nn.Module(), ())
+
+
+def test_an_unpickled_check_knows_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    unchanged = pickle.loads(pickle.dumps(check()))
+    monkeypatch.setitem(globals(), "SCALE", 2.0)
+    unchanged(nn.Module(), ())
+
+
+def test_clocks_iterators_and_what_layers_set_can_be_no_part_of_a_graph() -> None:
+    class Setting(nn.Module):
+        large = False
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.large = bool(x.max() > 1)
+            return x
+
+    class Unstable(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.turns, self.layer = itertools.cycle([1.0]), Setting()
+
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.layer(x) * next(self.turns) * time.time()
+            return x if self.layer.large else -x
+
+    model = Unstable()
+    found = " ".join(Reads([model], {"layer": model.layer}).unstable)
+    assert "time.time()" in found
+    assert "'turns', an iterator" in found
+    assert "layer.large, which that layer sets" in found

@@ -1,0 +1,106 @@
+"""Code: which names a function loads, asks for and sets, read off its instructions."""
+
+from __future__ import annotations
+
+import dis
+import functools
+import sys
+import types
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from torchkoopman.observe.surroundings import is_foreign
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch import nn
+
+MAKING = frozenset(("__init__", "__new__", "__post_init__", "__setstate__"))
+"""Methods that run before a model does."""
+
+
+@dataclass(frozen=True)
+class Names:
+    """The names in a function and in the functions within it."""
+
+    variables: frozenset[str]
+    """Global variables."""
+    attributes: frozenset[str]
+    """Attributes of anything, and what ``getattr`` and ``hasattr`` may ask for."""
+    of_others: frozenset[str]
+    """Those that are not asked of a plain ``self``."""
+    methods: frozenset[str]
+    """Attributes that are called at once."""
+    stored: frozenset[str]
+    """Attributes that are set."""
+
+
+@functools.cache
+def names_of(code: types.CodeType) -> Names:
+    """The names in some code."""
+    variables, own, others, methods, stored = (set[str]() for _ in range(5))
+    before = None
+    for each in dis.get_instructions(code):
+        name = str(each.argval)
+        if each.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
+            variables.add(name)
+        elif each.opname in ("LOAD_ATTR", "LOAD_METHOD"):
+            mine = before is not None and before.opname == "LOAD_FAST" and before.argval == "self"
+            (own if mine else others).add(name)
+            if each.opname == "LOAD_METHOD" or "NULL|self" in each.argrepr:
+                methods.add(name)
+        elif each.opname == "STORE_ATTR":
+            stored.add(name)
+        before = each
+    if variables & {"getattr", "hasattr"}:
+        strings = (each for each in code.co_consts if isinstance(each, str))
+        others |= {each for each in strings if each.isidentifier()}
+    inner = [names_of(each) for each in code.co_consts if isinstance(each, types.CodeType)]
+    return Names(
+        variables=frozenset(variables).union(*(each.variables for each in inner)),
+        attributes=frozenset(own | others).union(*(each.attributes for each in inner)),
+        of_others=frozenset(others).union(*(each.of_others for each in inner)),
+        methods=frozenset(methods).union(*(each.methods for each in inner)),
+        stored=frozenset(stored).union(*(each.stored for each in inner)),
+    )
+
+
+def stored_by(module: nn.Module) -> set[str]:
+    """The attributes that a module's own code sets when it runs, on itself or on others."""
+    found: set[str] = set()
+    for function in _functions(module):
+        found |= names_of(function.__code__).stored
+    return found
+
+
+def _functions(module: nn.Module) -> Iterator[types.FunctionType]:
+    """The methods of a module that run with it, without those of nn.Module."""
+    for kind in type(module).__mro__:
+        if kind.__module__ != "torch.nn.modules.module":
+            for name, value in vars(kind).items():
+                if isinstance(value, types.FunctionType) and name not in MAKING:
+                    yield value
+    forward = vars(module).get("forward")
+    if isinstance(forward, types.FunctionType):
+        yield forward
+
+
+def is_own(package: str | None) -> bool:
+    """Whether a package is the user's: no library that is not looked into, none of Python's own."""
+    first = str(package).partition(".")[0]
+    return not is_foreign(package) and first not in {*sys.stdlib_module_names, "torchkoopman"}
+
+
+def functions_in(value: Any) -> Iterator[types.FunctionType]:
+    """The functions in a method, a property, or what wraps one."""
+    if isinstance(value, types.FunctionType):
+        yield value
+    elif isinstance(value, staticmethod | classmethod | types.MethodType):
+        yield from functions_in(value.__func__)
+    elif isinstance(value, functools.partial):
+        yield from functions_in(value.func)
+    elif isinstance(value, property):
+        yield from functions_in(value.fget)
+    elif callable(getattr(value, "__wrapped__", None)):
+        yield from functions_in(value.__wrapped__)

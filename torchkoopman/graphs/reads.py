@@ -1,0 +1,240 @@
+"""Reads: what of the world a model's code reads, so that a graph of it can see whether it changed.
+
+Global variables, defaults, attributes of classes and objects, context and environment variables are
+constants in a graph: it holds what they were when it was made.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import types
+from collections.abc import Iterator
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, fx, nn
+
+from torchkoopman.graphs.code import functions_in, is_own, names_of, stored_by
+from torchkoopman.graphs.unchanged import MISSING, Read
+from torchkoopman.observe.facts import INTERNALS, PLAIN
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Mapping
+
+    from torchkoopman.graphs.code import Names
+    from torchkoopman.graphs.unchanged import Key
+
+AMBIENT: dict[str, Callable[[], Any]] = {
+    "is_grad_enabled": torch.is_grad_enabled,
+    "is_inference_mode_enabled": torch.is_inference_mode_enabled,
+    **dict.fromkeys(
+        ("is_autocast_enabled", "is_autocast_cpu_enabled", "get_autocast_dtype"),
+        lambda: (torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")),
+    ),
+    **dict.fromkeys(
+        ("get_default_dtype", "ones", "zeros", "empty", "full", "tensor", "linspace", "eye"),
+        torch.get_default_dtype,
+    ),
+}
+"""Functions of torch that tell of the moment, or make what depends on it, and how to ask."""
+UNSTABLE: dict[str, frozenset[str]] = {
+    "time": frozenset(("time", "time_ns", "perf_counter", "perf_counter_ns", "monotonic")),
+    "datetime": frozenset(("now", "today", "utcnow")),
+    "threading": frozenset(("get_ident", "current_thread")),
+    "os": frozenset(("getpid",)),
+}
+"""Functions of Python, by package, that tell another value at each call or in each thread."""
+
+LAYOUT = frozenset(("is_contiguous", "stride", "storage_offset", "data_ptr", "is_pinned"))
+"""Methods that tell how a tensor lies in memory, which is fixed in a graph."""
+MANNERS = (
+    "__setattr__", "_apply", "to", "float", "double", "half", "bfloat16", "cpu", "cuda",
+    "requires_grad_", "zero_grad",
+)  # fmt: skip
+"""Methods of nn.Module that change a model, and which a graph has of nn.Module."""
+
+
+class Reads:
+    """All that the code of some modules reads, itself and through what it calls.
+
+    Args:
+        opened: the modules whose code is in a graph.
+        called: path → module that the graph goes on calling.
+    """
+
+    def __init__(self, opened: Iterable[nn.Module], called: Mapping[str, nn.Module]) -> None:
+        self.found: dict[Key, Read] = {}
+        self.names: set[str] = set()
+        """Attributes that the code asks for."""
+        self.unstable: list[str] = []
+        """What no graph can hold: clocks, iterators, what layers set when they run."""
+        self.manners: list[str] = []
+        """Methods of nn.Module that have another meaning in the opened modules."""
+        self.plain = False
+        """Whether the code asks for the kinds of values."""
+        self._of_others: set[str] = set()
+        self._seen: dict[Key, Any] = {}
+        for module in opened:
+            self._module(module)
+        for path, module in called.items():
+            self._layer(path, module)
+
+    def _note(self, key: Key, name: str, get: Callable[[nn.Module], Any]) -> None:
+        self.found[key] = Read(key, name, get, get(_NOTHING))
+
+    def _module(self, module: nn.Module) -> None:
+        """A module's forward, and all of its methods and attributes that are used by name."""
+        if isinstance(module, fx.GraphModule):
+            return
+        kind = type(module)
+        kinds = [each for each in kind.__mro__ if is_own(each.__module__)]
+        held = {**vars(module), **module._parameters, **module._buffers, **module._modules}
+        waiting, seen, missing = [("forward", _NO_NAMES)], set[str](), list[str]()
+        while waiting:
+            name, asking = waiting.pop()
+            if name in seen:
+                continue
+            seen.add(name)
+            owner = next((each for each in kinds if name in vars(each)), None)
+            value = held.get(name, MISSING if owner is None else vars(owner).get(name))
+            if name in held and name not in INTERNALS:
+                self._inside(f"the attribute {name!r}", value, asking)
+            elif owner is not None:
+                self._entry(f"{owner.__name__}.{name}", owner, name, asking)
+            elif not hasattr(kind, name):
+                missing.append(name)
+            for function in functions_in(value):
+                if is_own(function.__module__):
+                    names = self._function(function)
+                    waiting.extend((each, names) for each in names.attributes)
+        self.manners += [f"{k.__name__}.{n}" for k in kinds for n in MANNERS if n in vars(k)]
+        held_by = (entry for each in kinds for entry in vars(each).items())
+        self.names |= {name for name, value in held_by if isinstance(value, property)}
+        if missing:
+            self._note(
+                (kind, "missing"),
+                f"an attribute of {kind.__name__}",
+                lambda _: tuple(name for name in missing if hasattr(kind, name)),
+            )
+
+    def _layer(self, path: str, module: nn.Module) -> None:
+        """Attributes that the code reads of a layer which the graph calls."""
+        known = {**vars(type(module)), **vars(module)}
+        asked = {name for name in self._of_others - INTERNALS if isinstance(known.get(name), PLAIN)}
+        for name in asked & known.keys():
+            get = functools.partial(_attribute, path, name)
+            self.found[path, name] = Read((path, name), f"{path}.{name}", get, known[name])
+        if asked and is_own(type(module).__module__):
+            changing = asked & stored_by(module)
+            self.unstable += [f"{path}.{name}, which that layer sets" for name in changing]
+
+    def _function(self, function: types.FunctionType) -> Names:
+        names = names_of(function.__code__)
+        if (id(function),) in self._seen:
+            return names
+        self._seen[id(function),] = function
+        self.names |= names.attributes
+        self._of_others |= names.of_others
+        self.plain = self.plain or bool(names.variables & {"isinstance", "type", "issubclass"})
+        self.unstable += [f"{name}() of a tensor" for name in names.methods & LAYOUT]
+        for name in names.variables & function.__globals__.keys():
+            self._entry(f"the global variable {name!r}", function.__globals__, name, names)
+        for name in (names.attributes | names.variables) & AMBIENT.keys():
+            probe = AMBIENT[name]
+            self._note((probe,), f"torch.{name}()", functools.partial(_told, probe))
+        if (names.attributes | names.variables) & {"environ", "getenv"}:
+            self._note(("environ",), "the environment", lambda _: dict(os.environ))
+        for cell in function.__closure__ or ():
+            get = functools.partial(_content, cell)
+            self._value((id(cell),), "a variable of a closure", get, names)
+        for name in ("__defaults__", "__kwdefaults__"):
+            get = functools.partial(_default, function, name)
+            told = f"a default of {function.__name__}()"
+            self._value((id(function), name), told, get, names)
+        return names
+
+    def _entry(self, told: str, home: Any, name: str, names: Names) -> None:
+        """A global variable, an attribute of a class, a module or an object."""
+        self._value((id(home), name), told, functools.partial(_held, home, name), names)
+
+    def _value(self, key: Key, told: str, get: Callable[[nn.Module], Any], names: Names) -> None:
+        self._note(key, told, get)
+        self._inside(told, self.found[key].value, names)
+
+    def _inside(self, told: str, value: Any, names: Names) -> None:
+        """What code reads of a value that it has, by the names in the code."""
+        key = (id(value), names)
+        if key in self._seen or isinstance(value, (*PLAIN, Tensor, nn.Module)):
+            return
+        self._seen[key] = value
+        asked = names.attributes
+        if isinstance(value, Iterator):
+            self.unstable.append(f"{told}, an iterator")
+        elif isinstance(value, ContextVar):
+            self._note(key, told, lambda _: value.get(MISSING))
+        elif isinstance(value, dict | list | tuple | set | frozenset):
+            self._note(key, told, lambda _: _entries(value))
+            for each in list(value.values() if isinstance(value, dict) else value):
+                self._inside(told, each, names)
+        elif isinstance(value, types.BuiltinFunctionType):
+            self._clocks(str(value.__module__), {value.__name__})
+        elif isinstance(value, types.ModuleType) and not is_own(value.__name__):
+            self._clocks(value.__name__, asked)
+        elif isinstance(value, type) and not is_own(value.__module__):
+            self._clocks(value.__module__, asked)
+        else:
+            for function in functions_in(value):
+                if is_own(function.__module__):
+                    self._function(function)
+            self._attributes(told, value, asked, names)
+
+    def _clocks(self, package: str, asked: Collection[str]) -> None:
+        clocks = UNSTABLE.get(package, frozenset()).intersection(asked)
+        self.unstable += [f"{package}.{name}()" for name in clocks]
+
+    def _attributes(self, told: str, value: Any, asked: frozenset[str], names: Names) -> None:
+        """The attributes of an object, a class or a module of the user's that are asked for."""
+        if isinstance(value, types.MethodType | functools.partial):
+            return
+        kinds = value.__mro__ if isinstance(value, type) else type(value).__mro__
+        owners = [] if isinstance(value, type) else [value]
+        for owner in (*owners, *(kind for kind in kinds if is_own(kind.__module__))):
+            for name in asked & {*getattr(owner, "__dict__", ())}:
+                self._entry(f"{told}, {name!r} of it", owner, name, names)
+
+
+_NOTHING = nn.Module()
+_NO_NAMES = names_of(compile("", "", "exec"))
+
+
+def _attribute(path: str, name: str, graph: nn.Module) -> Any:
+    return getattr(graph.get_submodule(path), name, MISSING)
+
+
+def _held(home: Any, name: str, _: nn.Module) -> Any:
+    return (home if isinstance(home, dict) else vars(home)).get(name, MISSING)
+
+
+def _told(probe: Callable[[], Any], _: nn.Module) -> Any:
+    return probe()
+
+
+def _default(function: types.FunctionType, name: str, _: nn.Module) -> Any:
+    return getattr(function, name)
+
+
+def _content(cell: types.CellType, _: nn.Module) -> Any:
+    try:
+        return cell.cell_contents
+    except ValueError:
+        return MISSING
+
+
+def _entries(value: Any) -> Any:
+    """The plain entries of a container."""
+    if isinstance(value, dict):
+        return (len(value), {k: each for k, each in value.items() if isinstance(each, PLAIN)})
+    held = tuple(each for each in value if isinstance(each, PLAIN))
+    return (len(value), dict.fromkeys(held) if isinstance(value, set | frozenset) else held)
