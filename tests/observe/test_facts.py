@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from torchkoopman.observe.facts import INTERNALS, ROUNDINGS, alike, attributes, facts_in, gap
+from torchkoopman.observe.facts import ROUNDINGS, alike, attributes, facts_in, gap
+from torchkoopman.observe.surroundings import INTERNALS
 
 NAN, INF = float("nan"), float("inf")
 X = torch.tensor([1.0, -2.0, 4.0])

@@ -18,7 +18,8 @@ from torch import Tensor, fx, nn
 
 from torchkoopman.graphs.code import functions_in, is_own, names_of, stored_by
 from torchkoopman.graphs.unchanged import MISSING, Read
-from torchkoopman.observe.facts import INTERNALS, PLAIN
+from torchkoopman.observe.facts import PLAIN
+from torchkoopman.observe.surroundings import INTERNALS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping

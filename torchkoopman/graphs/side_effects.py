@@ -31,7 +31,7 @@ class SideEffect(RuntimeError):  # noqa: N818 (what was found)
 @contextlib.contextmanager
 def without_side_effects(
     root: nn.Module, constants: Mapping[str, Any], proxies: Collection[fx.Proxy]
-) -> Iterator[None]:
+) -> Iterator[Surroundings]:
     """Run Python that traces ``root``; everything that it can reach is as before afterwards.
 
     Args:
@@ -46,7 +46,7 @@ def without_side_effects(
     surroundings = Surroundings(root)
     with surroundings.kept(), plain_tracing():
         with undisturbed(root) as changed:
-            yield
+            yield surroundings
             drew = draws != random_draws()
             after = attributes(root)
             refuse_outside(root, surroundings.left())
@@ -132,8 +132,8 @@ def held_outside(proxies: Collection[fx.Proxy]) -> list[str]:
 class Settings:
     """What layers may read when they are called, as it is at the beginning of a trace."""
 
-    def __init__(self, root: nn.Module) -> None:
-        self.surroundings = Surroundings(root)
+    def __init__(self, root: nn.Module, surroundings: Surroundings) -> None:
+        self.surroundings = surroundings
         self.thread, self.variables = threading.get_ident(), _variables()
         self.own = {id(module): _settings(module) for module in root.modules()}
 

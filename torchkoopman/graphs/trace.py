@@ -204,9 +204,9 @@ def _result(root: nn.Module, tracer: SpanTracer, layer: str) -> Any:
 def _traced(tracer: SpanTracer, root: nn.Module) -> fx.Graph:
     """The graph; everything that the Python run for it can reach is as before."""
     constants: dict[str, Any] = {}
-    with without_side_effects(root, constants, tracer.proxies):
+    with without_side_effects(root, constants, tracer.proxies) as surroundings:
         tracer.modes = modes()
-        tracer.watch = Settings(root)
+        tracer.watch = Settings(root, surroundings)
         graph = tracer.trace(root)
         held = {str(node.target) for node in graph.nodes if node.op == "get_attr"}
         constants |= {name: value for name, value in vars(root).items() if name in held}

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from torchkoopman.observe.places import leaves, spelled
-from torchkoopman.observe.surroundings import is_foreign
+from torchkoopman.observe.surroundings import INTERNALS, is_foreign
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,9 +20,6 @@ PLAIN = (str, int, float, complex, bool, type(None), torch.dtype, torch.device)
 ROUNDINGS = 64
 """Difference of two values in units of the last place, of the largest value, that is rounding: the
 same sums in another order. What a lost hook, context or branch changes is larger by orders."""
-INTERNALS = frozenset(vars(nn.Module()))
-"""Attributes that torch.nn keeps of every module."""
-
 GENERATORS = (torch.Generator, random.Random, np.random.Generator, np.random.RandomState)
 """Sources of random numbers: how far they have come is a fact."""
 _NO_RECORDS = (nn.Module, type)

@@ -28,6 +28,8 @@ MOST = 5000
 OUTSIDE = "outside of the model, "
 """Comes before the names of what changes there."""
 PLAIN = (str, int, float, complex, bool, type(None))
+INTERNALS = frozenset(vars(nn.Module()))
+"""Attributes that torch.nn keeps of every module."""
 GONE = "gone"
 LARGEST = 2**26
 """Bytes of a tensor of which a copy is kept; what is larger is data, and no model writes there."""
@@ -43,6 +45,8 @@ class Surroundings:
         self._watched: list[tuple[str, Callable[[], dict[Any, Any]], dict[Any, Any]]] = []
         """Name → entries now, and before, of what is no module's own."""
         self._names: dict[int, str] = {}
+        self._torch: set[int] = set()
+        """Identities of the containers that torch.nn keeps of modules."""
         self._random = random_states()
         modules = [module for model in models for module in model.modules()]
         waiting: deque[Any] = deque(modules)
@@ -104,7 +108,11 @@ class Surroundings:
             attributes = getattr(value, "__dict__", None)
             if isinstance(attributes, dict):
                 self._keep_container(attributes, not isinstance(value, nn.Module))
-                yield from called_by(value) if isinstance(value, nn.Module) else ()
+                if isinstance(value, nn.Module):
+                    self._torch |= {
+                        id(each) for key, each in attributes.items() if key in INTERNALS
+                    }
+                    yield from called_by(value)
                 yield from list(attributes.values())
 
     def _function(self, function: types.FunctionType) -> Iterator[Any]:
@@ -148,7 +156,7 @@ class Surroundings:
 
     def _keep_container(self, held: Any, watched: bool = True) -> None:
         before = held.copy()
-        if watched and isinstance(held, dict | list | deque):
+        if watched and id(held) not in self._torch and isinstance(held, dict | list | deque):
             name = self._names.get(id(held), f"a {type(held).__name__}")
             self._watch(name, lambda: held if isinstance(held, dict) else dict(enumerate(held)))
 

@@ -14,9 +14,9 @@ from torch.nn.parameter import is_lazy
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from torchkoopman.observe.facts import INTERNALS, PLAIN
+from torchkoopman.observe.facts import PLAIN
 from torchkoopman.observe.places import leaves
-from torchkoopman.observe.surroundings import Surroundings
+from torchkoopman.observe.surroundings import INTERNALS, Surroundings
 from torchkoopman.surgery.closures import Closures
 
 if TYPE_CHECKING:
