@@ -1,0 +1,96 @@
+"""What checkpoints cost: their share of the time of a fit, measured within one run.
+
+``python -m tests.benchmarks.checkpointing`` streams 10⁶ rows of 512 features with a checkpoint
+every 10⁵ of them and prints, for each fitter, the seconds spent on checkpoints as a share of the
+rest. ``--rows`` makes it shorter; ``--replay`` is the autoencoder's reservoir in MB.
+"""
+
+import argparse
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+import torchkoopman as tk
+from torchkoopman.fitting.running import Run
+
+WIDTH, BATCH, DISTINCT = 512, 1000, 40
+
+
+def network() -> nn.Module:
+    generator = torch.Generator().manual_seed(0)
+    model = nn.Sequential(nn.Linear(WIDTH, WIDTH), nn.Tanh(), nn.Linear(WIDTH, WIDTH))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * WIDTH**-0.5)
+    return model
+
+
+@contextmanager
+def timed_checkpoints() -> Iterator[list[float]]:
+    """Seconds of each checkpoint, from asking the parts for their state to the file in place."""
+    seconds: list[float] = []
+    original = Run._save
+
+    def save(run: Run) -> None:
+        begun, before = time.perf_counter(), run._written
+        original(run)
+        if run._written != before:
+            seconds.append(time.perf_counter() - begun)
+
+    Run._save = save  # type: ignore[method-assign]
+    try:
+        yield seconds
+    finally:
+        Run._save = original  # type: ignore[method-assign]
+
+
+def measured(rows: int, every: int, folder: Path, **options: Any) -> tuple[float, list[float], int]:
+    """Seconds of the whole fit, of each checkpoint, and the bytes of the last one."""
+    generator = torch.Generator().manual_seed(1)
+    distinct = [torch.randn(BATCH, WIDTH, generator=generator) for _ in range(DISTINCT)]
+    batches = [distinct[number % DISTINCT] for number in range(rows // BATCH)]
+    path = folder / "checkpoint"
+    begun = time.perf_counter()
+    with timed_checkpoints() as seconds:
+        tk.fit(
+            network(), batches, ["0", "2"], checkpoint=path, every=every, progress=False, **options
+        )
+    return time.perf_counter() - begun, seconds, path.stat().st_size
+
+
+def main(arguments: list[str]) -> float:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rows", type=int, default=10**6)
+    parser.add_argument("--every", type=int, default=10**5)
+    parser.add_argument("--replay", type=int, default=128)
+    parser.add_argument("--kinds", nargs="*", default=["dmd", "edmd", "autoencoder"])
+    chosen = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    kinds: dict[str, dict[str, Any]] = {
+        "dmd": {"method": "dmd"},
+        "edmd": {"method": "edmd"},
+        "autoencoder": {"latent": 64, "replay_bytes": chosen.replay * 2**20},
+    }
+    worst = 0.0
+    for kind in chosen.kinds:
+        with tempfile.TemporaryDirectory() as folder:
+            whole, seconds, size = measured(chosen.rows, chosen.every, Path(folder), **kinds[kind])
+        share = sum(seconds) / (whole - sum(seconds))
+        worst = max(worst, share)
+        print(
+            f"{kind:12} {chosen.rows} rows: {len(seconds)} checkpoints of up to {size / 2**20:.0f} "
+            f"MB took {sum(seconds):.2f} s of {whole:.1f} s: {share:.2%} beside the rest",
+            flush=True,
+        )
+    return worst
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]) > 0.03)
