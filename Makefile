@@ -6,7 +6,7 @@ RUN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PEERS := $(VENV)/.peers
 
-.PHONY: demo bench figures zoo hostile speed scaling online robust test clean
+.PHONY: demo bench figures zoo hostile speed scaling online robust resume test clean
 
 # The main job: train, fit, look, swap, forget, export. DATA=yinyang (default) or mnist.
 DATA ?= yinyang
@@ -51,6 +51,11 @@ scaling: $(INSTALLED)
 CLOSED ?=
 online: $(INSTALLED)
 	$(RUN)/python examples/online.py $(if $(CLOSED),--closed)
+
+# Fits killed at random moments and called again; and what their checkpoints cost.
+resume: $(INSTALLED)
+	$(RUN)/python -m tests.benchmarks.killed --kills 20 --folder "$$(mktemp -d)"
+	$(RUN)/python -m tests.benchmarks.checkpointing
 
 # The autoencoder on many networks and with many draws: what it loses in the mean and at worst.
 NETWORKS ?= 20

@@ -12,6 +12,7 @@ from torchkoopman.fitting.evaluation import Evaluation
 from torchkoopman.fitting.fit import evaluate, fit
 from torchkoopman.fitting.losses import LossWeights
 from torchkoopman.fitting.ranking import SpanRanking, rank_spans
+from torchkoopman.fitting.span_statistics import SpanStatistics
 from torchkoopman.graphs.region import DirtyCut
 from torchkoopman.koopman.modes import Modes
 from torchkoopman.koopman.parts import ContextMean, Monomials, Neighbours, RandomFeatures
@@ -72,6 +73,7 @@ __all__ = [
     "BettiCurve",
     "rank_spans",
     "SpanRanking",
+    "SpanStatistics",
     # operate
     "swap",
     "swap_back",

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from itertools import combinations, pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -426,3 +427,75 @@ def test_layers_of_different_resolution_are_refused_with_the_way_out() -> None:
 def test_observables_of_another_kind_are_refused() -> None:
     with pytest.raises(TypeError, match="observables are made of"):
         rank(network(), batches(), LAYERS, observables=tk.RandomFeatures)
+
+
+def small(seed: int = 0) -> tuple[nn.Module, list[Tensor]]:
+    """A network, and six batches for it."""
+    generator = torch.Generator().manual_seed(seed)
+    model = nn.Sequential(nn.Linear(5, 5), nn.Tanh(), nn.Linear(5, 5))
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.copy_(torch.randn(parameter.shape, generator=generator))
+    return model, [torch.randn(40, 5, generator=generator) for _ in range(6)]
+
+
+def ranked(batches: list[Tensor], statistics: tk.SpanStatistics | None) -> tk.SpanRanking:
+    model, _ = small()
+    return tk.rank_spans(model, batches, ["0", "1", "2"], statistics=statistics, progress=False)
+
+
+@pytest.mark.parametrize("observables", [(), tk.RandomFeatures(8)])
+def test_statistics_that_were_saved_go_on_as_if_the_pass_had_not_ended(
+    observables: Any, tmp_path: Path
+) -> None:
+    _, batches = small()
+    whole = ranked(batches, tk.SpanStatistics(observables, ridge=1e-6))
+    first = ranked(batches[:3], tk.SpanStatistics(observables, ridge=1e-6))
+    assert first.statistics is not None
+    torch.save(first.statistics.state_dict(), tmp_path / "state")
+    loaded = tk.SpanStatistics(observables, ridge=1e-6)
+    loaded.load_state_dict(torch.load(tmp_path / "state", weights_only=True))
+    resumed = ranked(batches[3:], loaded)
+    assert resumed == whole
+    assert resumed.rows == 240
+
+
+def test_statistics_of_two_streams_merge_into_those_of_one() -> None:
+    model, batches = small()
+    calibrated = tk.SpanStatistics(tk.RandomFeatures(8))
+    with tk.attach(model, ["0", "1", "2"]) as probe, probe.stream_to(calibrated.calibrate):
+        model(batches[0])
+    state = calibrated.state_dict()
+    parts = [
+        ranked(some, tk.SpanStatistics(tk.RandomFeatures(8)).load_state_dict(state)).statistics
+        for some in (batches[:2], batches[2:], batches)
+    ]
+    assert parts[0] is not None
+    assert parts[1] is not None
+    assert parts[2] is not None
+    merged = parts[0].merge(parts[1])
+    assert merged.batches == 6
+    for start, end in (("0", "1"), ("0", "2"), ("1", "2")):
+        for mine, whole in zip(merged.scores(start, end), parts[2].scores(start, end), strict=True):
+            assert mine == pytest.approx(whole, abs=1e-9)
+
+
+def test_statistics_of_other_scales_or_observables_do_not_merge_and_nothing_changes() -> None:
+    _, batches = small()
+    one, other = (
+        ranked(some, tk.SpanStatistics()).statistics for some in (batches[:3], batches[3:])
+    )
+    assert one is not None
+    assert other is not None
+    rows = one.rows
+    for wrong, message in (
+        (other, "calibration"),
+        (one, "itself"),
+        (tk.SpanStatistics(ridge=1e-3), "ridge=0.001 and ridge=1e-07"),
+        (tk.SpanStatistics(tk.Monomials(2)), "observables="),
+    ):
+        with pytest.raises(ValueError, match=message):
+            one.merge(wrong)
+    assert one.rows == rows
+    with pytest.raises(ValueError, match="leave observables= and ridge= out"):
+        tk.rank_spans(small()[0], batches, ["0", "2"], ridge=1e-3, statistics=one, progress=False)

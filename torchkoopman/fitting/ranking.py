@@ -2,38 +2,27 @@
 
 from __future__ import annotations
 
-import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain, combinations, islice
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from tqdm.auto import tqdm
 
-from torchkoopman.fitting.calibration import require_rows, same_layers
-from torchkoopman.koopman.folding import Encoding, Folded
-from torchkoopman.koopman.observables import Dictionary
-from torchkoopman.koopman.parts import as_parts
-from torchkoopman.koopman.regression import ridge_map
-from torchkoopman.koopman.span import Span
+from torchkoopman.fitting.span_statistics import SpanStatistics
 from torchkoopman.observe.batches import batches_in
 from torchkoopman.observe.costs import Cost, CostMeter, cost_of, short
-from torchkoopman.observe.moments import Moments
 from torchkoopman.observe.processes import alone
 from torchkoopman.observe.watch import Watch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Sequence
 
-    from torchkoopman.koopman.parts import Affine, Part
+    from torchkoopman.koopman.parts import Part
     from torchkoopman.observe.batches import Forward
     from torchkoopman.observe.selection import Layers
-    from torchkoopman.observe.trajectory import Trajectory
     from torchkoopman.observe.views import LayoutOption, OutputOption
-
-_NULL = 1e-24
-"""Share of a state's second moment below which its variance is rounding."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +68,8 @@ class SpanRanking:
     """The whole forward pass."""
     rows: int
     """Rows seen; each was predicted by the fit that had not seen it."""
+    statistics: SpanStatistics | None = field(default=None, compare=False, repr=False)
+    """What was streamed: save its ``state_dict()``, merge it, or go on with it."""
 
     def summary(self, spans: int = 20) -> str:
         """A table of the leading spans; costs per sample, ``saved`` of the whole network's."""
@@ -118,6 +109,7 @@ def rank_spans(
     positions: int | None = None,
     forward: Forward | None = None,
     generator: torch.Generator | None = None,
+    statistics: SpanStatistics | None = None,
     progress: bool = True,
 ) -> SpanRanking:
     """Held-out R² and costs of every span between the chosen layers, from one pass over the loader.
@@ -146,6 +138,8 @@ def rank_spans(
         positions: take so many random positions of each sample instead of all.
         forward: how to call the model on a batch, if not as :func:`torchkoopman.fit` does.
         generator: draws the random features; None for one seeded with 0.
+        statistics: of an earlier ranking, which this one goes on with; they have their own
+            observables and ridge. They are streamed into.
         progress: show a bar and print the table.
 
     Raises:
@@ -154,7 +148,14 @@ def rank_spans(
             observables, a layer that is constant, or layers whose positions differ.
     """
     alone("rank_spans()", "It ranks by its own shard alone: call it before they are started.")
-    halves = _Halves(as_parts(observables), ridge, generator)
+    halves = SpanStatistics(observables, ridge=ridge, generator=generator)
+    if statistics is not None:
+        if halves._options() != SpanStatistics()._options():
+            raise ValueError(
+                "statistics= have the observables and the ridge that they were made with; leave "
+                "observables= and ridge= out."
+            )
+        halves = statistics
     length, batches = batches_in(loader), iter(loader)
     first = list(islice(batches, 1))
     with CostMeter(model) as meter:
@@ -173,7 +174,7 @@ def rank_spans(
         state = torch.empty(costs.states[start], device="meta")
         replaced = costs.between(start, end), cost_of(halves.replacement(start, end), state)
         spans.append(RankedSpan(start, end, *halves.scores(start, end), *replaced))
-    ranking = SpanRanking(tuple(_ranked(spans)), costs.network, halves.rows)
+    ranking = SpanRanking(tuple(_ranked(spans)), costs.network, halves.rows, halves)
     if progress:
         tqdm.write(str(ranking))
     return ranking
@@ -187,94 +188,3 @@ def _ranked(spans: Sequence[RankedSpan]) -> list[RankedSpan]:
         beaten = any(a >= r2 and b >= saved and (a, b) != (r2, saved) for a, b in worth)
         marked.append(replace(span, best=saved > 0 and not beaten))
     return sorted(marked, key=lambda span: (span.best, round(span.r2, 4), span.saved), reverse=True)
-
-
-class _Halves:
-    """Moments of odd and of even batches: of the layers' states and of their observables."""
-
-    def __init__(self, parts: list[Part], ridge: float, random: torch.Generator | None) -> None:
-        self.layers: tuple[str, ...] = ()
-        self.moments = (Moments(()), Moments(()))
-        self.batches = 0
-        self._parts, self._ridge = parts, ridge
-        self.contextual = any(part.contextual for part in parts)
-        self._generator = torch.Generator().manual_seed(0) if random is None else random
-        self._scales: dict[str, tuple[Tensor, Tensor]] = {}
-        self._dictionaries: dict[str, Dictionary] = {}
-
-    @property
-    def rows(self) -> int:  # of both halves
-        return round(sum(half.count for half in self.moments))
-
-    def split(self, batches: Iterable[Any]) -> Iterator[Any]:
-        """Pass batches on, counting them: the forward passes of one batch stay together."""
-        for self.batches, batch in enumerate(batches, 1):
-            yield batch
-
-    @torch.no_grad()
-    def update(self, trajectory: Trajectory) -> None:
-        """Take a trajectory into the half of its batch."""
-        if not self.layers:
-            self._open(trajectory)
-        same_layers(self.layers, trajectory)
-        rows = trajectory.rows()
-        for layer, (mean, scale) in self._scales.items():
-            state = (trajectory.states[layer] - mean) / scale
-            observed = self._dictionaries[layer].encode(state, trajectory.mask)
-            rows[_seen(layer)] = trajectory.flatten(observed[..., 1:])
-        self.moments[self.batches % 2].update(rows)
-
-    def scores(self, start: str, end: str) -> tuple[float, float | None]:
-        """R² of the closed form, each half predicted by the other's fit, and R² of the skip."""
-        dictionary, remedy = self._dictionaries[start], " in either half, or use fewer observables"
-        require_rows(min(half.count for half in self.moments), dictionary.latent, remedy)
-        pairs = [half.between(_seen(start), end) for half in self.moments]
-        both = Moments(pairs[0].pairs).merge(pairs[0]).merge(pairs[1])
-        spread = both.cov("end", "end").trace().item()
-        if spread <= _NULL * both.second("end", "end").trace().item():
-            raise ValueError(
-                f"layer {end!r} is constant over all {self.rows} rows, so there is nothing to "
-                "explain. Choose other layers."
-            )
-        r2 = 1 - _error(pairs, [ridge_map(pair, self._ridge) for pair in pairs[::-1]]) / spread
-        if dictionary.features != both.features("end"):
-            return r2, None
-        mean, scale = (value.double() for value in self._scales[start])
-        still = scale * torch.eye(dictionary.features, dictionary.latent - 1).to(scale)
-        return r2, 1 - _error(pairs, [(still, mean), (still, mean)]) / spread
-
-    def replacement(self, start: str, end: str) -> nn.Module:
-        """The folded closed form between two layers, without its values."""
-        dictionary, width = self._dictionaries[start], self.moments[0].features(end)
-        linear = nn.Linear(dictionary.latent - 1, width, device="meta")
-        return Folded(Encoding(copy.deepcopy(dictionary)), linear, nn.Identity()).to("meta")
-
-    def _open(self, trajectory: Trajectory) -> None:
-        """Fix layers, scales and random features: observables take coordinates of mean square 1."""
-        self.layers = Span.of(trajectory).layers
-        for layer in self.layers[:-1]:
-            rows = trajectory.flatten(trajectory.states[layer])
-            mean, parts = rows.mean(0).nan_to_num(), copy.deepcopy(self._parts)
-            scale = (rows - mean).square().mean().sqrt()
-            self._scales[layer] = mean, torch.where(scale > 0, scale, 1)
-            dictionary = Dictionary(parts).build(rows.shape[1], self._generator)
-            self._dictionaries[layer] = dictionary.to(rows)
-        own = [(name, name) for layer in self.layers for name in (layer, _seen(layer))][:-1]
-        pairs = [*own, *((_seen(start), end) for start, end in combinations(self.layers, 2))]
-        self.moments = Moments(pairs), Moments(pairs)
-
-
-def _seen(layer: str) -> str:
-    """The variable that holds a layer's observables."""
-    return f"ψ {layer}"
-
-
-def _error(pairs: Sequence[Moments], maps: Sequence[Affine]) -> float:
-    """E|weight start + bias - end|² over the rows of all pairs, each with a map of its own."""
-    total = 0.0
-    for pair, (weight, bias) in zip(pairs, maps, strict=True):
-        shift = weight @ pair.mean("start") + bias - pair.mean("end")
-        varied = weight @ pair.cov("start", "start") - 2 * pair.cov("end", "start")
-        within = pair.cov("end", "end").trace() + (varied * weight).sum()
-        total += pair.count * (within.clamp(min=0) + shift.square().sum()).item()
-    return total / sum(pair.count for pair in pairs)
