@@ -100,11 +100,13 @@ class Calibration:
 
     def state_dict(self) -> dict[str, Any]:
         """The trajectories held back, as tensors and plain types."""
-        return {"held": [trajectory_state(each) for each in self.held], "waits": self.waits}
+        held = [trajectory_state(each) for each in self.held]
+        return {"held": held, "waits": self.waits, "passed over": self._passed_over}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> Self:
         """Go on from what :meth:`state_dict` said."""
         self.held, self.waits = trajectories_of(state["held"]), state["waits"]
+        self._passed_over = state["passed over"]
         return self
 
     def released(self) -> list[Trajectory]:
