@@ -166,6 +166,21 @@ def test_a_fit_that_crashed_ends_as_one_that_did_not(
     assert_same_bits(whole, resumed)
 
 
+@pytest.mark.parametrize("forwards", [30, 31, 32, 60])
+@pytest.mark.parametrize("loader", ["stateful", "shuffled"])
+def test_the_end_of_a_pass_is_not_taken_for_the_beginning_of_one(
+    loader: str, forwards: int, tmp_path: Path
+) -> None:
+    """Thirty batches are a pass; a checkpoint is due behind every one."""
+    held_out = list(DataLoader(data(9, 50), 25))
+    options = {**FITS["dmd"], "epochs": 2, "held_out": held_out, "every": 1}
+    whole = fit(network(), LOADERS[loader](), tmp_path / "other", **options)
+    model = stopping(network(), forwards, crash)
+    with pytest.raises(CrashError):
+        fit(model, LOADERS[loader](), tmp_path / "checkpoint", **options)
+    assert_same_bits(whole, fit(network(), LOADERS[loader](), tmp_path / "checkpoint", **options))
+
+
 @pytest.mark.parametrize("kind", sorted(FITS))
 @settings(max_examples=3, deadline=None)
 @given(forwards=st.integers(1, ROWS // BATCH), every=st.sampled_from([1, 70, 100]))

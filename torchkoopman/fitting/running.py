@@ -73,6 +73,8 @@ class Run:
         """Pass and rows of the latest checkpoint."""
         self._inside = self._stopping = False
         """Whether a batch is under way, and whether it is the last one."""
+        self._ahead = False
+        """Whether the passes have given out a batch that is not learnt yet."""
         self._closing = ExitStack()
 
     def __enter__(self) -> Self:
@@ -105,7 +107,7 @@ class Run:
     ) -> None:
         with self._closing:
             if isinstance(error, KeyboardInterrupt):
-                if not self._inside and self._passes.told_between:
+                if not self._ahead and self._passes.told_between:
                     self._save()
                 error.args = (self._way_on(),)
 
@@ -119,25 +121,35 @@ class Run:
         return self._passes.done
 
     def batches(self) -> Iterator[Any]:
-        """What is left of the passes."""
+        """What is left of the passes.
+
+        A checkpoint that is due is written when there is another batch: some loaders with a state
+        take the end of a pass for the beginning of the next.
+        """
+        due: dict[str, Any] | None = None
         for batch in self._passes:
-            self._inside = True
-            yield batch
-            self._inside = False
-            last = 0 if self._written is None else self._written[1]
-            if self._stopping or self._holdout.rows - last >= self._every:
-                self._save()
+            self._ahead = True
+            if due is not None and ("loader" not in due or due["epoch"] == self._passes.epoch):
+                self._save(due)
             if self._stopping:
                 raise KeyboardInterrupt
+            due, self._inside = None, True
+            yield batch
+            self._inside = self._ahead = False
+            last = 0 if self._written is None else self._written[1]
+            if self._files and (self._stopping or self._holdout.rows - last >= self._every):
+                due = self._passes.position()
         self._save()
+        if self._stopping:
+            raise KeyboardInterrupt
 
-    def _save(self) -> None:
-        """Write a checkpoint, unless the latest one says the same."""
+    def _save(self, position: Mapping[str, Any] | None = None) -> None:
+        """Write a checkpoint of now, unless the latest one says the same."""
         now = self._passes.epoch, self._holdout.rows
         if self._files is None or self._written == now or not self.done:
             return
         state = {
-            "position": self._passes.position(),
+            "position": position or self._passes.position(),
             "holdout": self._holdout.state_dict(),
             "draws": self.generator.get_state(),
             "note": self.targets.note,
