@@ -6,7 +6,7 @@ RUN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PEERS := $(VENV)/.peers
 
-.PHONY: demo bench figures zoo hostile speed scaling online robust resume test clean
+.PHONY: demo bench figures zoo hostile speed scaling online robust resume processes test clean
 
 # The main job: train, fit, look, swap, forget, export. DATA=yinyang (default) or mnist.
 DATA ?= yinyang
@@ -62,6 +62,10 @@ NETWORKS ?= 20
 GENERATORS ?= 4
 robust: $(INSTALLED)
 	$(RUN)/python examples/bench_robust.py --networks $(NETWORKS) --generators $(GENERATORS)
+
+# Two processes beside one: the time of closed forms, and what the autoencoder loses.
+processes: $(INSTALLED)
+	$(RUN)/python examples/bench_processes.py --networks 5
 
 # The whole check: format, lint, types, tests.
 test: $(INSTALLED)

@@ -4,8 +4,10 @@
 """
 
 import datetime
+import importlib
 import os
 import signal
+import socket
 import sys
 import time
 import traceback
@@ -282,22 +284,33 @@ def alone(detail: str) -> dict[str, str]:
     return {"ranking": "no error"}
 
 
+def example(detail: str) -> dict[str, Any]:
+    """A script of ``examples/`` as torchrun starts it; it joins and leaves the group itself."""
+    sys.path.insert(0, str(Path(__file__).parents[1] / "examples"))
+    surrogate = importlib.import_module(detail).main()
+    return {"rows": surrogate.record.rows, **summary(surrogate)}
+
+
 CASES: dict[str, Callable[[str], dict[Any, Any]]] = {
     case.__name__: case
-    for case in (again, uneven, refused, grouped, killed, fitted, trained, alone)
+    for case in (again, uneven, refused, grouped, killed, fitted, trained, alone, example)
 }
 
 
 def run(group: str, folder: Path, rank: int) -> None:
     size, case, detail = group.split(":")
     torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo",
-        init_method=f"file://{folder / 'store'}",
-        rank=rank,
-        world_size=int(size),
-        timeout=datetime.timedelta(seconds=60),
-    )
+    os.chdir(folder)
+    if case == "example":
+        os.environ |= {"RANK": str(rank), "WORLD_SIZE": size, "LOCAL_RANK": str(rank)}
+    else:
+        dist.init_process_group(
+            "gloo",
+            init_method=f"file://{folder / 'store'}",
+            rank=rank,
+            world_size=int(size),
+            timeout=datetime.timedelta(seconds=60),
+        )
     torch.save(CASES[case](detail), folder / f"{rank}.pt")
 
 
@@ -305,6 +318,9 @@ def main(folder: Path, groups: list[str]) -> None:
     for group in groups:
         place = folder / group
         place.mkdir()
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
         children = []
         for rank in range(int(group.split(":")[0])):
             child = os.fork()

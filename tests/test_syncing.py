@@ -1,5 +1,6 @@
 """``fitter.sync()`` and ``tk.fit`` in real processes: 1, 2 and 4 of them, some of which die."""
 
+import importlib
 import importlib.util
 import os
 import subprocess
@@ -10,6 +11,8 @@ from typing import Any
 import pytest
 import torch
 
+import torchkoopman as tk
+
 WORKER = Path(__file__).with_name("forked_worker.py")
 ROOT = WORKER.parents[1]
 
@@ -19,7 +22,8 @@ FITTED = [f"2:fitted:{case}" for case in ("dmd,even", "edmd,uneven", "edmd,empty
 LEARNT = ["2:fitted:autoencoder,even", "2:fitted:autoencoder,empty"]
 AGAIN = [f"{size}:again:" for size in (1, 2, 4)]
 OTHERS = ["4:uneven:", "2:refused:", "4:grouped:", "3:killed:6s", "2:trained:", "2:alone:"]
-GROUPS = [*AGAIN, *OTHERS, *KILLED, *FITTED, *LEARNT]
+EXAMPLES = ["2:example:torchrun_fit", "2:example:fsdp2_fit"]
+GROUPS = [*AGAIN, *OTHERS, *KILLED, *FITTED, *LEARNT, *EXAMPLES]
 
 pytestmark = pytest.mark.slow
 
@@ -173,10 +177,37 @@ def test_tk_fit_gives_every_process_the_same_surrogate(groups: Groups, group: st
     assert "ridge map" in results[0]["record"]
 
 
-def test_only_the_first_process_prints(groups: Groups) -> None:
-    assert len(FITTED) + len(LEARNT) == groups.run.stderr.count("unexplained variance on ") + (
-        groups.run.stdout.count("unexplained variance on ")
+@pytest.mark.parametrize("group", EXAMPLES)
+def test_examples_run_under_torchrun(groups: Groups, group: str) -> None:
+    results = groups(group)
+    assert_alike(results)
+    assert results[0]["rows"] in (5400, 3600)  # a tenth is held out
+    assert not group.endswith("torchrun_fit") or (
+        tk.Surrogate.load(groups.folder / group / "surrogate.safetensors").record.rows == 5400
     )
+
+
+def test_jobs_that_never_meet_become_the_surrogate_of_one_stream(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(ROOT / "examples")
+    job = importlib.import_module("array_job")
+    for shard in range(3):
+        job.stream(shard)
+    merged, alone = job.merge(3), job.fitter()
+    with tk.attach(model := job.network(), job.LAYERS) as probe:
+        probe.stream_to(alone)
+        for batch in torch.cat([job.inputs(shard) for shard in range(3)]).split(100):
+            model(batch)
+    assert merged.record.rows == 4500
+    expected = alone.surrogate.operator.matrix()
+    torch.testing.assert_close(merged.operator.matrix(), expected, rtol=0, atol=1e-4)
+
+
+def test_only_the_first_process_prints(groups: Groups) -> None:
+    said = (groups.run.stdout + groups.run.stderr).count("unexplained variance on ")
+    assert said == len([*FITTED, *LEARNT, *EXAMPLES])
 
 
 def test_autoencoders_sync_train_together_and_go_on_from_their_state(groups: Groups) -> None:
