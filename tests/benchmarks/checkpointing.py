@@ -9,7 +9,7 @@ import argparse
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -38,9 +38,9 @@ def timed_checkpoints() -> Iterator[list[float]]:
     seconds: list[float] = []
     original = Run._save
 
-    def save(run: Run) -> None:
+    def save(run: Run, position: Mapping[str, Any] | None = None) -> None:
         begun, before = time.perf_counter(), run._written
-        original(run)
+        original(run, position)
         if run._written != before:
             seconds.append(time.perf_counter() - begun)
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, RandomSampler, Sampler, TensorDataset
 
 import torchkoopman as tk
+from tests.benchmarks import checkpointing
 from tests.fitting.resumable import assert_same_bits, finished
 from torchkoopman.storage.writers import only_writer
 
@@ -496,6 +497,13 @@ def test_a_fitter_without_a_state_gets_no_checkpoint(tmp_path: Path) -> None:
 def test_checkpoints_need_rows_between_them(every: float, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=f"every={every}"):
         fit(network(), shuffled(), tmp_path / "checkpoint", every=every, **FITS["dmd"])
+
+
+def test_the_cost_of_checkpoints_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+    """A share of ``python -m tests.benchmarks.checkpointing``; how large it is is not tested."""
+    small = ["--rows", "6000", "--every", "2000", "--replay", "1", "--kinds", "dmd"]
+    assert checkpointing.main(small) > 0
+    assert "6000 rows: 3 checkpoints" in capsys.readouterr().out
 
 
 def test_fits_killed_at_random_moments_end_as_if_they_had_not_been(tmp_path: Path) -> None:
