@@ -72,7 +72,6 @@ def main(arguments: list[str]) -> float:
     parser.add_argument("--replay", type=int, default=128)
     parser.add_argument("--kinds", nargs="*", default=["dmd", "edmd", "autoencoder"])
     chosen = parser.parse_args(arguments)
-    torch.set_num_threads(1)
     kinds: dict[str, dict[str, Any]] = {
         "dmd": {"method": "dmd"},
         "edmd": {"method": "edmd"},
@@ -93,4 +92,5 @@ def main(arguments: list[str]) -> float:
 
 
 if __name__ == "__main__":
+    torch.set_num_threads(1)
     sys.exit(main(sys.argv[1:]) > 0.03)
