@@ -97,13 +97,17 @@ def judge(
     errors = end.to(W) @ W.conj() - (start.to(W) @ W.conj()) * values
     influence = start.to(W) @ (G_inverse.to(W) @ V)
     spread = (errors * influence.conj()).abs().square().mean(0) / moments.count
+    excited = sizes > _NEVER * G.diagonal().sum()
+    errors = errors / torch.where(excited, sizes, torch.nan).sqrt()
+    unseen = errors
     if evidence.fitted:
         leverage = ((start @ G_inverse) * start).sum(1) / moments.count
-        errors = errors / (1 - leverage).clamp(min=1e-3)[:, None]
-    excited = sizes > _NEVER * G.diagonal().sum()
-    relative = errors / torch.where(excited, sizes, torch.nan).sqrt()
-    residuals = relative.abs().square().mean(0)
-    outside = _outside(relative, _witnesses(start, evidence.state))
+        unseen = errors / (1 - leverage).clamp(min=1e-3)[:, None]
+    residuals = unseen.abs().square().mean(0)
+    witnesses, apart = _witnesses(start, evidence.state)
+    # Witnesses apart from the dictionary see nothing of what the fit made of these rows, but see
+    # far-out rows of large leverage, which would count manifold.
+    outside = _outside(errors if apart else unseen, witnesses)
     regression = (moments.second("end", "start").cpu() @ G_inverse).to(W)
     missed = regression.mH @ W - W * values.conj()
     within = torch.einsum("ik,ij,jk->k", missed.conj(), G.to(W), missed).real / sizes
@@ -138,8 +142,10 @@ def without_rows(
     return residuals, spread.clamp(min=0).sqrt()
 
 
-def _witnesses(start: Tensor, state: slice) -> Tensor:
-    """Functions of the state, orthonormal over the rows, less what the dictionary explains.
+def _witnesses(start: Tensor, state: slice) -> tuple[Tensor, bool]:
+    """Functions of the state, orthonormal over the rows; and whether they are apart.
+
+    Apart means less what the dictionary explains of them, where rows are many enough to tell.
 
     Random features ``tanh(a·c + b)``, half of them slow and half fast, of the state with each
     coordinate at deviation 1; always the same ones, drawn from a generator of their own.
@@ -153,12 +159,13 @@ def _witnesses(start: Tensor, state: slice) -> Tensor:
     bias = torch.randn(_WITNESSES, generator=generator, dtype=c.dtype)
     pace = torch.where(torch.arange(_WITNESSES) % 2 == 0, 1.5, 4.0).to(c)
     functions = torch.tanh((c @ weight + bias) * pace)
-    if start.shape[1] < rows // 2:
+    apart = start.shape[1] < rows // 2
+    if apart:
         basis = torch.linalg.qr(start)[0]
         functions = functions - basis @ (basis.T @ functions)
     U, S, _ = torch.linalg.svd(functions - functions.mean(0), full_matrices=False)
     orthonormal: Tensor = U[:, 1e-5 * rows**0.5 < S] * rows**0.5
-    return orthonormal
+    return orthonormal, apart
 
 
 def _outside(errors: Tensor, witnesses: Tensor) -> Tensor:
