@@ -6,7 +6,7 @@ RUN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PEERS := $(VENV)/.peers
 
-.PHONY: demo bench figures zoo hostile speed scaling online robust resume processes test clean
+.PHONY: demo bench figures zoo hostile speed scaling online robust readable resume processes test clean
 
 # The main job: train, fit, look, swap, forget, export. DATA=yinyang (default) or mnist.
 DATA ?= yinyang
@@ -56,6 +56,10 @@ online: $(INSTALLED)
 resume: $(INSTALLED)
 	$(RUN)/python -m tests.benchmarks.killed --kills 20 --folder "$$(mktemp -d)"
 	$(RUN)/python -m tests.benchmarks.checkpointing
+
+# Modes followed, grid, radius and distances: of trusted modes beside all, of networks beside draws.
+readable: $(INSTALLED)
+	$(RUN)/python examples/readable.py
 
 # The autoencoder on many networks and with many draws: what it loses in the mean and at worst.
 NETWORKS ?= 20

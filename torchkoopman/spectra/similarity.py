@@ -69,9 +69,11 @@ class OperatorDistance:
 
     @property
     def below_null(self) -> float:
-        """Share of the null pairs that are farther apart: 1 where the likeness is no accident.
+        """Share of the null pairs that are farther apart; NaN if none were drawn.
 
-        NaN if none were drawn.
+        1 says more alike than random matrices of these singular values, which any two networks of
+        one kind are, untrained ones too: both keep the constant, and blocks act alike. Only beside
+        the distance of such a pair it says something of what was learnt.
         """
         return (self.null_similarity > self.similarity).double().mean().item()
 

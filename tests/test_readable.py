@@ -1,0 +1,17 @@
+"""What is read first, by the example that prints it: a short training, and what is said of it."""
+
+import pytest
+from readable import DRAWS, NETWORKS, distances, looks, table, watched
+
+import torchkoopman as tk
+
+
+@pytest.mark.slow
+def test_a_network_outweighs_the_draw_of_a_dictionary_and_trusted_modes_are_few() -> None:
+    trained, raw = ((watched(3, epochs), watched(4, epochs)) for epochs in (4, 0))
+    found = distances(trained, raw)
+    assert found[DRAWS].relative < 0.1 * found[NETWORKS].relative
+    assert all(name in table(found) for name in found)
+    told, every = (tk.follow(trained[0].spectra, trusted=only) for only in (True, False))
+    assert 0 < told.indices.shape[1] < 0.3 * every.indices.shape[1]
+    assert "modes followed" in looks(trained[0])
