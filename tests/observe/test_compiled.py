@@ -90,7 +90,7 @@ def test_the_model_itself_streams_beside_its_compiled_version(
 ) -> None:
     model, got = make(), list[Trajectory]()
     compiled = torch.compile(model, backend="eager")
-    with said("compiled version of the model", BEING), attach(model, LAYERS) as probe:
+    with said(BEING), attach(model, LAYERS) as probe:
         probe.stream_to(got.append)
         for _ in range(3):
             model(X)
@@ -144,7 +144,7 @@ def test_after_a_reset_the_calls_of_a_version_compiled_before_are_counted() -> N
     compiled = torch.compile(model, backend="eager")
     compiled(X)
     torch._dynamo.reset()
-    with said("compiled version", BEING), attach(model, LAYERS) as probe:
+    with said(BEING), attach(model, LAYERS) as probe:
         for _ in range(4):
             compiled(X)
         assert probe.report().compiled_calls == 4

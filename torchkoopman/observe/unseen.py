@@ -67,8 +67,10 @@ def warn_of_compiled(model: nn.Module, names: Iterable[str]) -> None:
     """Say so if somebody holds a compiled version of the model, or of a part around the layers.
 
     What was compiled and run before has no hooks in it, and calls of it are not heard of at all.
+    What has not run yet, or not since a reset, is noticed when it is compiled.
     """
-    if "torch._dynamo" not in sys.modules:
+    frames = sys.modules.get("torch._dynamo.convert_frame")
+    if frames is None or not frames.input_codes.seen:  # the search below takes a while
         return
     parts = dict.fromkeys(part for each in names for part in (*ancestors(each), each))
     modules = {id(module): name for name in parts for module in [model.get_submodule(name)]}
