@@ -30,14 +30,14 @@ zoo: $(INSTALLED)
 
 # Swaps in networks made to break them: exact, refused or loud, and never silently different.
 # FULL=1: by each way, new and run before, with three modules, resumable; WAYS="export fx",
-# KINDS="identity" and TWINS=1 (the harmless twins instead) choose a part of it.
+# KINDS="identity", SHARE=0.1 and TWINS=1 (the harmless twins instead) choose a part of it.
 FULL ?=
 WAYS ?=
 KINDS ?=
 TWINS ?=
 hostile: $(INSTALLED)
 	$(RUN)/python $(if $(FULL),examples/hostile_product.py $(if $(WAYS),--ways $(WAYS)) \
-		$(if $(KINDS),--kinds $(KINDS)) $(if $(TWINS),--twins),examples/hostile.py)
+		$(if $(KINDS),--kinds $(KINDS)) $(if $(TWINS),--twins) $(if $(SHARE),--share $(SHARE)),examples/hostile.py)
 
 # The speed-up of a swapped network against what its operations promise, as ratios of one run.
 speed: $(INSTALLED)

@@ -1,8 +1,8 @@
 """Hostile networks × ways × {new, run before} × modules put in: ``make hostile FULL=1``.
 
-``WAYS="export fx"``, ``KINDS=identity`` and ``TWINS=1`` choose. One line is kept for each swap in
-``runs/hostile/``, in a file named after the code, so an interrupted run goes on and a change of the
-library or of the suite starts again. Exit status 1 if anything is silently wrong.
+``WAYS="export fx"``, ``KINDS=identity``, ``SHARE=0.1`` and ``TWINS=1`` choose. One line is kept for
+each swap in ``runs/hostile/``, in a file named after the code, so an interrupted run goes on and a
+change of the library or of the suite starts again. Exit status 1 if anything is silently wrong.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import argparse
 import hashlib
 import json
 import logging
+import random
 import sys
 from collections import Counter
 from itertools import product
@@ -47,6 +48,13 @@ def jobs(cases: list[Case], ways: list[str], kinds: list[str]) -> dict[Job, Case
     """Every swap to be judged, way by way."""
     every = product(ways, kinds, cases, (False, True))
     return {(way, kind, case.name, prior): case for way, kind, case, prior in every}
+
+
+def share(every: dict[Job, Case], part: float) -> dict[Job, Case]:
+    """Some of the swaps, always the same, in their order."""
+    count = min(len(every), max(1, round(part * len(every))))
+    chosen = set(random.Random(0).sample(range(len(every)), count))
+    return {job: case for index, (job, case) in enumerate(every.items()) if index in chosen}
 
 
 def known(path: Path) -> dict[Job, Verdict]:
@@ -108,13 +116,14 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
+    parser.add_argument("--share", type=float, default=1.0, help="of the swaps, chosen by a seed")
     parser.add_argument("--twins", action="store_true", help="the harmless twins instead")
     chosen = parser.parse_args(arguments)
     torch.set_num_threads(1)
     logging.disable(logging.WARNING)
     twins = [case.harmless() for case in CASES if case.twin]
     cases = twins if chosen.twins else CASES
-    wanted = jobs(cases, chosen.ways, chosen.kinds)
+    wanted = share(jobs(cases, chosen.ways, chosen.kinds), chosen.share)
     path = RUNS / f"{fingerprint()}.jsonl"
     found = verdicts(wanted, path)
     wrong = {job: verdict for job, verdict in found.items() if verdict[0] in WRONG}

@@ -78,3 +78,12 @@ def test_other_code_starts_again(monkeypatch: pytest.MonkeyPatch, tmp_path: Path
     assert now == hostile_product.fingerprint()
     monkeypatch.setattr(hostile_product, "ROOT", tmp_path)
     assert hostile_product.fingerprint() != now
+
+
+def test_a_share_is_always_the_same_part_in_the_same_order() -> None:
+    every = hostile_product.jobs(CASES[:5], ["fx", "eager"], ["map"])
+    part = hostile_product.share(every, 0.3)
+    assert len(part) == 6
+    assert list(part) == [job for job in every if job in part]
+    assert part == hostile_product.share(every, 0.3)
+    assert hostile_product.share(every, 1.0) == every
