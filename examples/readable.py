@@ -44,12 +44,13 @@ def watched(seed: int, epochs: int) -> Watched:
     model = ResidualMLP(4, 10, 5, 3)
     fitter = tk.EDMDFitter(halflife=HALFLIFE, generator=torch.Generator().manual_seed(seed))
     spectra = []
-    with tk.attach(model, LAYERS, when="eval") as probe:
-        probe.stream_to(fitter)
-        for epoch, _ in enumerate(training(model, data.train, epochs, seed) if epochs else (), 1):
-            validate(model, validation)
-            if epoch % 4 == 0:
-                spectra.append(fitter.surrogate.spectrum())
+    if epochs:
+        with tk.attach(model, LAYERS, when="eval") as probe:
+            probe.stream_to(fitter)
+            for epoch, _ in enumerate(training(model, data.train, epochs, seed), 1):
+                validate(model, validation)
+                if epoch % 4 == 0:
+                    spectra.append(fitter.surrogate.spectrum())
     fits = []
     for draw in (0, 500):
         other = tk.EDMDFitter(generator=torch.Generator().manual_seed(seed + draw))
