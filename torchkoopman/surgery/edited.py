@@ -39,11 +39,22 @@ def apart(output: Any, source: Any) -> Any:
         shared = output.untyped_storage()._cdata == source.untyped_storage()._cdata
     except NotImplementedError:  # within torch.func.vmap, say
         shared = True
-    return output.clone() if shared else output
+    return copied(output) if shared else output
 
 
-def without_history(value: Any) -> Any:
-    """What was computed under ``torch.no_grad``: the same values, without a gradient."""
+def copied(tensor: Tensor) -> Tensor:
+    """A copy with the history of the tensor, as it has it itself under ``torch.no_grad`` too."""
+    with torch.set_grad_enabled(torch.is_grad_enabled() or tensor.grad_fn is not None):
+        return tensor.clone()
+
+
+def without_history(value: Any, source: Any = None) -> Any:
+    """What was computed under ``torch.no_grad``: the same values, without a gradient.
+
+    What was not computed but is ``source`` itself, given back, keeps its history.
+    """
+    if value is source:
+        return value
     if isinstance(value, fx.Proxy):
         return value.detach()
     return pytree.tree_map_only(Tensor, Tensor.detach, value)

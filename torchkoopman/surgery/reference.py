@@ -21,6 +21,7 @@ from torchkoopman.observe.names import named_module, split_call, which_call
 from torchkoopman.observe.places import filled, read
 from torchkoopman.observe.surroundings import random_draws, random_states, set_random_states
 from torchkoopman.observe.views import View, find_state
+from torchkoopman.surgery.edited import copied
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -147,7 +148,7 @@ class Reference:
         masks = (self._mask,) if getattr(self.put_in, "takes_mask", False) else ()
         try:
             made = self.put_in(self._state, *masks)
-            return made.clone() if made is self._state else made  # under the last layer's modes
+            return copied(made) if made is self._state else made
         except Exception as error:  # the module is the user's
             raise Misfit(
                 f"the module put in fails on the output of {self.start!r}, "

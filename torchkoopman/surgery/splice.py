@@ -183,12 +183,12 @@ def _splice(request: SwapRequest, traced: Traced, cut: Cut, evidence: Evidence |
     with graph.inserting_after(state):
         new = graph.call_module(name, (state, *(masks if masked else ())))
     effect = effect_of(new, root)
+    if traced.last.meta.get(MODES) == NO_GRAD:
+        with graph.inserting_after(new):
+            new = graph.call_function(without_history, (new, state))
     if not getattr(request.module, "fresh", False) and (effect.shares or not effect.known):
         with graph.inserting_after(new):
             new = graph.call_function(apart, (new, traced.first))
-    if traced.last.meta.get(MODES) == NO_GRAD:
-        with graph.inserting_after(new):
-            new = graph.call_function(without_history, (new,))
     new.meta.update({LABEL: traced.last.meta[LABEL]} if LABEL in traced.last.meta else {})
     traced.last.replace_all_uses_with(new)
     entering = {value for key in cut.region for value in nodes[key].all_input_nodes}

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from torchkoopman.observe.example import MASK, argument_names
 from torchkoopman.observe.places import filled, leaves, read
-from torchkoopman.surgery.edited import apart
+from torchkoopman.surgery.edited import apart, copied
 
 if TYPE_CHECKING:
     from torchkoopman.observe.places import Place
@@ -89,7 +89,7 @@ class StandIn(nn.Module):
     def _called(self, *inputs: Any) -> Tensor:
         assert self.module is not None
         if self.copies:
-            inputs = (inputs[0].clone(), *inputs[1:])
+            inputs = (copied(inputs[0]), *inputs[1:])
         made: Tensor = self.module(*inputs)
         fresh = getattr(self.module, "fresh", False)
         state: Tensor = made if fresh else apart(made, inputs[0])
