@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 ARGUMENT = "attention_mask"
 _DECODES = ("decoder_input_ids", "decoder_attention_mask")
 """A forward with one of these has two sequences, and its attention mask is the encoder's."""
+ENCODERS = "so it is the encoder's"
+"""How a reason ends that says that a mask is of other positions: nothing is missing then."""
 
 
 class ModelMask:
@@ -47,8 +49,8 @@ class ModelMask:
         given = {**dict(zip(names, args, strict=False)), **kwargs}
         mask = given.get(ARGUMENT)
         two = [name for name in _DECODES if name in names]
-        if two and self._mask is None:
-            self.aside = f"{type(module).__name__} has {two[0]!r} too, so it is the encoder's"
+        if two and isinstance(mask, Tensor) and self._mask is None:
+            self.aside = f"{type(module).__name__} has {two[0]!r} too, {ENCODERS}"
         if two or not isinstance(mask, Tensor) or is_traced(mask) or is_dtensor(mask):
             return
         if mask.ndim == 2:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torchkoopman.observe.batches import Forward, called, parts
 from torchkoopman.observe.causes import why_nothing
 from torchkoopman.observe.classes import Targets
+from torchkoopman.observe.masks import ENCODERS
 from torchkoopman.observe.names import split_call
 from torchkoopman.observe.probes import attach
 from torchkoopman.observe.selection import per_layer
@@ -199,12 +200,13 @@ def read_again(
 def _warn_of_padding(report: ProbeReport) -> None:
     """Say that padding counts, where a mask was given that could not be taken."""
     axes = [len(stream.layout.split("->")[0].split()) for stream in report.streams]
-    if report.masks_aside and max(axes, default=0) > 2:  # with two, samples have no positions
-        whys = "; ".join(report.masks_aside)
+    aside = {why: n for why, n in report.masks_aside.items() if not why.endswith(ENCODERS)}
+    if aside and max(axes, default=0) > 2:  # with two, samples have no positions
         warnings.warn(
-            f"the model's attention_mask was left aside in {sum(report.masks_aside.values())} of "
+            f"the model's attention_mask was left aside in {sum(aside.values())} of "
             f"{report.trajectories} forward passes, so all positions counted there, padding "
-            f"included: {whys}. Give a mask of shape (batch, positions), 0 and 1, to probe.mask().",
+            f"included: {'; '.join(aside)}. Give a mask of shape (batch, positions), 0 and 1, to "
+            "probe.mask().",
             RuntimeWarning,
             stacklevel=4,
         )
