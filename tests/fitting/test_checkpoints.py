@@ -414,10 +414,19 @@ def test_the_lock_of_a_dead_process_is_taken_over_even_if_its_child_has_it_open(
         process.stdout.close()  # type: ignore[union-attr]
 
 
+@pytest.fixture
+def hears_interrupts() -> Iterator[None]:
+    """Ctrl-C as in a terminal: a process started in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def interrupt() -> None:
     os.kill(os.getpid(), signal.SIGINT)
 
 
+@pytest.mark.usefixtures("hears_interrupts")
 @pytest.mark.parametrize("kind", sorted(FITS))
 def test_an_interrupted_fit_ends_its_batch_writes_a_checkpoint_and_says_how_to_go_on(
     kind: str, tmp_path: Path
@@ -431,6 +440,7 @@ def test_an_interrupted_fit_ends_its_batch_writes_a_checkpoint_and_says_how_to_g
     assert_same_bits(fit(network(), shuffled(), None, **FITS[kind]), resumed)
 
 
+@pytest.mark.usefixtures("hears_interrupts")
 def test_an_interrupt_within_the_loader_loses_nothing_either(tmp_path: Path) -> None:
     class Interrupting(TensorDataset):
         def __getitem__(self, index: Any) -> Any:
@@ -448,6 +458,7 @@ def test_an_interrupt_within_the_loader_loses_nothing_either(tmp_path: Path) -> 
     assert_same_bits(fit(network(), loader(TensorDataset), None, **FITS["dmd"]), resumed)
 
 
+@pytest.mark.usefixtures("hears_interrupts")
 def test_a_second_interrupt_stops_at_once(tmp_path: Path) -> None:
     def twice() -> None:
         interrupt()
@@ -457,6 +468,7 @@ def test_a_second_interrupt_stops_at_once(tmp_path: Path) -> None:
         fit(stopping(network(), 9, twice), shuffled(), tmp_path / "checkpoint", **FITS["dmd"])
 
 
+@pytest.mark.usefixtures("hears_interrupts")
 def test_a_fitter_of_the_users_keeps_what_it_learnt_before_an_interrupt() -> None:
     fitter, expected = tk.DMDFitter(), tk.DMDFitter()
     batches = list(DataLoader(data(), BATCH))
@@ -466,6 +478,7 @@ def test_a_fitter_of_the_users_keeps_what_it_learnt_before_an_interrupt() -> Non
     assert_same_bits(finished(fitter), finished(expected))
 
 
+@pytest.mark.usefixtures("hears_interrupts")
 def test_without_a_checkpoint_an_interrupt_says_what_would_have_helped() -> None:
     with pytest.raises(KeyboardInterrupt, match=r"after 180 rows, .* is lost\. With checkpoint="):
         fit(stopping(network(), 9, interrupt), shuffled(), None, **FITS["edmd"])
