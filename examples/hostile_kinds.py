@@ -96,7 +96,7 @@ class Jacobian(Six):
         return h + slope.square().sum(-1)
 
 
-class Functional(Six):
+class FunctionalCall(Six):
     """A layer behind the span runs with scaled weights, which are those of the span."""
 
     def behind(self, h: Tensor) -> Tensor:
@@ -238,7 +238,7 @@ CASES = [
         FakeQuantized,
         SubclassInside,
         Jacobian,
-        Functional,
+        FunctionalCall,
         PenaltyGradient,
         ByNumpy,
         Caught,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from torch import fx, nn
 
 from torchkoopman.graphs.content import content_nodes
+from torchkoopman.graphs.frozen import Frozen
 from torchkoopman.graphs.nodes import Traced, labelled, labelled_node, output_node
 from torchkoopman.graphs.side_effects import (
     Settings,
@@ -207,8 +208,10 @@ def _traced(tracer: SpanTracer, root: nn.Module) -> fx.Graph:
     with without_side_effects(root, constants, tracer.proxies) as surroundings:
         tracer.modes = modes()
         tracer.watch = Settings(root, surroundings)
-        graph = tracer.trace(root)
+        with Frozen(root) as frozen:
+            graph = tracer.trace(root)
         held = {str(node.target) for node in graph.nodes if node.op == "get_attr"}
         constants |= {name: value for name, value in vars(root).items() if name in held}
+        frozen.refuse(constants.values())
     vars(root).update(constants)
     return graph
