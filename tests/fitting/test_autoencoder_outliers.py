@@ -23,7 +23,7 @@ def fitted(states: list[Tensor], labels: Tensor | None = None, **options: Any) -
     for k, parts in enumerate(zip(*(state.split(100) for state in states), strict=True)):
         classes = None if labels is None else labels.split(100)[k]
         fitter.update(Trajectory.of(*parts, labels=classes))
-    return fitter.train(30).surrogate
+    return fitter.train(100).surrogate
 
 
 def without_row(states: list[Tensor], row: int) -> list[Tensor]:

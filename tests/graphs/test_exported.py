@@ -182,6 +182,7 @@ def test_copies_compute_the_same_and_a_pickle_says_what_to_do() -> None:
         pickle.dumps(edited)
 
 
+@pytest.mark.filterwarnings("ignore:the probe has passed nothing on")
 def test_probes_see_nothing_of_it_and_examples_are_left_alone() -> None:
     model, seen, given = Encoder().eval(), list[tk.Trajectory](), tokens()
     with tk.attach(model, ["layers.0", "layers.3"], output="0") as probe:

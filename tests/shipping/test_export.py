@@ -373,6 +373,7 @@ def test_a_graph_of_torch_export_is_exported_again(tmp_path: Path) -> None:
     torch.testing.assert_close(program(rows(7)), model(rows(7)))
 
 
+@pytest.mark.filterwarnings("ignore:the probe has passed nothing on")
 def test_probes_see_nothing_of_an_export_and_are_not_in_it(tmp_path: Path) -> None:
     model, seen = nn.Sequential(nn.Linear(4, 4), nn.ReLU()), []
     with attach(model, ["0", "1"]) as probe:
