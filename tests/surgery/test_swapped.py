@@ -240,6 +240,31 @@ def test_pickles_keep_the_mode_and_the_constants(times: int) -> None:
     graph.train()
 
 
+class Silent(nn.Module):
+    """Its span runs without gradients."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.a(x)
+        with torch.no_grad():
+            x = self.b(x)
+        return self.c(x)
+
+
+@pytest.mark.parametrize("put_in", [nn.Identity, nn.ReLU])
+@pytest.mark.parametrize("times", [0, 1, 2])
+def test_pickles_keep_which_values_have_a_history(put_in: type[nn.Module], times: int) -> None:
+    graph: Any = swap(Silent(), put_in(), "a", "b", "fx", rows())
+    for _ in range(times):
+        graph = pickle.loads(pickle.dumps(graph))
+    graph(rows()).sum().backward()
+    assert (graph.a.weight.grad is not None) == (put_in is nn.Identity)
+    assert graph.c.weight.grad is not None
+
+
 @pytest.mark.parametrize(
     "register",
     [

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -20,6 +20,8 @@ from torchkoopman.surgery.edited import Edited, apart, free_name, without_histor
 from torchkoopman.surgery.swapped import bind, swapped_module
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import fx, nn
 
     from torchkoopman.graphs.cut import Cut
@@ -185,10 +187,10 @@ def _splice(request: SwapRequest, traced: Traced, cut: Cut, evidence: Evidence |
     effect = effect_of(new, root)
     if traced.last.meta.get(MODES) == NO_GRAD:
         with graph.inserting_after(new):
-            new = graph.call_function(without_history, (new, state))
+            new = _call(graph, without_history, new, state)
     if not getattr(request.module, "fresh", False) and (effect.shares or not effect.known):
         with graph.inserting_after(new):
-            new = graph.call_function(apart, (new, traced.first))
+            new = _call(graph, apart, new, traced.first)
     new.meta.update({LABEL: traced.last.meta[LABEL]} if LABEL in traced.last.meta else {})
     traced.last.replace_all_uses_with(new)
     entering = {value for key in cut.region for value in nodes[key].all_input_nodes}
@@ -206,12 +208,22 @@ def _splice(request: SwapRequest, traced: Traced, cut: Cut, evidence: Evidence |
     return Edited(edited, name, cut.layers, notes)
 
 
+def _call(graph: fx.Graph, function: Callable[..., Any], *args: fx.Node) -> fx.Node:
+    """A call that stays one when the graph is traced again, as unpickling does.
+
+    On stand-ins for values the function could not see whether two of them are the same.
+    """
+    node = graph.call_function(function, args)
+    node.meta["is_wrapped"] = True
+    return node
+
+
 def _detach(graph: fx.Graph) -> None:
     """Cut the history of what the model computes under ``torch.no_grad``."""
     for node in list(graph.nodes):
         if node.meta.get(MODES) == NO_GRAD and node.op.startswith("call_"):
             with graph.inserting_after(node):
-                cut = graph.call_function(without_history, (node,))
+                cut = _call(graph, without_history, node)
             node.replace_all_uses_with(cut, delete_user_cb=lambda user, cut=cut: user is not cut)
 
 
