@@ -20,10 +20,25 @@ class Model(nn.Module):
         x = self.layers[2](self.layers[1](self.layers[0](x)))
         if self.kind == "number":
             x = x * float(self.largest)
+        elif self.kind == "list":
+            x = x * self.largest.tolist()[0]
+        elif self.kind == "array":
+            x = x * torch.from_numpy(self.largest.numpy() * 2)
+        elif self.kind == "text":
+            x = x * len(str(self.largest + 0.123))
+        elif self.kind == "comparison":
+            x = x * 2 if torch.equal(self.largest, torch.tensor([0.5])) else x
+        elif self.kind == "size":
+            x = x * (1 + torch.nonzero(self.largest > 1).shape[0])
+        elif self.kind == "masked size":
+            x = x * (1 + self.largest[self.largest > 1].shape[0])
         elif self.kind == "derived number":
             x = x * (self.largest.exp() + 1).item()
         elif self.kind == "derived":
             x = x * (self.largest * 2)
+        elif self.kind == "written":
+            torch._foreach_copy_([factor := torch.zeros(1)], [self.largest])
+            x = x * factor
         elif self.kind == "view":
             x = x * self.largest[0]
         else:
@@ -31,14 +46,17 @@ class Model(nn.Module):
         return self.layers[3](x)
 
 
-@pytest.mark.parametrize("kind", ["number", "derived number", "derived", "view"])
+READ = ["number", "derived number", "list", "array", "text", "comparison", "size", "masked size"]
+
+
+@pytest.mark.parametrize("kind", [*READ, "derived", "written", "view"])
 def test_what_is_computed_of_a_buffer_alone_is_refused(kind: str) -> None:
     model = Model(kind).eval()
     with pytest.raises(RuntimeError, match=r"'largest'.*how='eager'"):
         tk.swap(model, nn.Linear(4, 4), "layers.0", "layers.2", how="fx", example_inputs=X)
 
 
-@pytest.mark.parametrize("kind", ["tensor", "number", "derived number", "derived", "view"])
+@pytest.mark.parametrize("kind", ["tensor", *READ, "derived", "written", "view"])
 def test_a_buffer_that_changes_later_is_read_again(kind: str) -> None:
     model, new = Model(kind).eval(), nn.Linear(4, 4)
     edited = tk.swap(model, new, "layers.0", "layers.2", example_inputs=X)
@@ -47,3 +65,14 @@ def test_a_buffer_that_changes_later_is_read_again(kind: str) -> None:
         model.largest.fill_(value)
         model.layers[1], model.layers[2] = new, nn.Identity()
         torch.testing.assert_close(edited(X), model(X))
+
+
+def test_a_size_that_follows_from_the_number_of_indices_is_a_constant() -> None:
+    class Indexed(Model):
+        def forward(self, x: Tensor) -> Tensor:
+            x = self.layers[2](self.layers[1](self.layers[0](x)))
+            return self.layers[3](x * self.largest[torch.zeros(2, dtype=torch.long)].shape[0])
+
+    model, new = Indexed("").eval(), nn.Linear(4, 4)
+    edited = tk.swap(model, new, "layers.0", "layers.2", how="fx", example_inputs=X)
+    torch.testing.assert_close(edited(X), model.layers[3](2 * new(model.layers[0](X))))

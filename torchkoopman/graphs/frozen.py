@@ -1,23 +1,33 @@
 """Values of the model's own tensors that tracing reads once, and a graph would hold for ever.
 
 ``float(self.largest)`` is a number of the trace; the buffer may be written in the next call, or
-loaded with another value. Layers that stay a single node run their own code, so only the forward of
-opened modules is concerned.
+loaded with another value. So is the answer to whether two buffers are equal, and the size of what a
+mask selects. Layers that stay a single node run their own code, so only the forward of opened
+modules is concerned.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from torchkoopman.graphs.side_effects import SideEffect
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
+
+DEPENDENT = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
+"""Tags of operations of which a number, a truth value or a size depends on values."""
+READING = frozenset(
+    getattr(Tensor, name)
+    for name in ("tolist", "numpy", "__array__", "__dlpack__", "__repr__", "__deepcopy__")
+)
+"""Methods that take values out of a tensor without an operation."""
 
 
 class Frozen(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -27,23 +37,44 @@ class Frozen(TorchDispatchMode):  # type: ignore[no-untyped-call]
         super().__init__()  # type: ignore[no-untyped-call]
         self._names: dict[int, str] = {}
         self._held: list[Tensor] = []
+        self._methods = _Methods(self.refuse_reading)
         for name, tensor in (*root.named_parameters(), *root.named_buffers()):
             self._follow(tensor, name)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        name = self._source(pytree.tree_leaves((args, kwargs)))
-        if name and func is torch.ops.aten._local_scalar_dense.default:
-            raise SideEffect(
-                f"the model's forward reads a number out of {name!r}, and a graph would hold the "
-                "one of now: keep it as a tensor, move that into a layer, or swap with "
-                "how='eager'."
-            )
+        given = pytree.tree_leaves((args, kwargs))
+        if DEPENDENT.intersection(func.tags) and not _by_place(func, args):
+            self.refuse_reading(given)
+        name = self._source(given)
         result = func(*args, **(kwargs or {}))
         if name:
-            for each in pytree.tree_leaves(result):
+            written = given if func._schema.is_mutable else []
+            for each in (*pytree.tree_leaves(result), *written):
                 if isinstance(each, Tensor):
                     self._follow(each, name)
         return result
+
+    def __enter__(self) -> Self:
+        super().__enter__()  # type: ignore[no-untyped-call]
+        self._methods.__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._methods.__exit__(*error)  # type: ignore[no-untyped-call]
+        super().__exit__(*error)  # type: ignore[no-untyped-call]
+
+    def refuse_reading(self, values: Iterable[Any]) -> None:
+        """Refuse to take Python values, or sizes, out of the model's own tensors.
+
+        Raises:
+            SideEffect: one of the values is such a tensor, or computed of one.
+        """
+        if name := self._source(values):
+            raise SideEffect(
+                f"the model's forward reads a number or a size out of the values of {name!r}, and "
+                "a graph would hold the one of now: keep it as a tensor, move that into a layer, "
+                "or swap with how='eager'."
+            )
 
     def refuse(self, constants: Iterable[Any]) -> None:
         """Refuse constants of a trace that were computed of the model's own tensors.
@@ -67,6 +98,27 @@ class Frozen(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if key is not None:
             self._names.setdefault(key, name)
             self._held.append(tensor)  # or another storage might get its place
+
+
+class _Methods(TorchFunctionMode):
+    """Sees the methods of a tensor that a dispatch mode does not."""
+
+    def __init__(self, refuse: Callable[[Iterable[Any]], None]) -> None:
+        super().__init__()
+        self._refuse = refuse
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in READING:
+            self._refuse(args)
+        return func(*args, **(kwargs or {}))
+
+
+def _by_place(func: Any, args: Any) -> bool:
+    """Whether an operation that may take a mask is given whole numbers: its sizes are theirs."""
+    if func is not torch.ops.aten.index.Tensor:
+        return False
+    indices = [each for each in args[1] if each is not None]
+    return all(each.dtype not in (torch.bool, torch.uint8) for each in indices)
 
 
 def _storage(tensor: Tensor) -> int | None:
