@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections import OrderedDict
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -77,6 +78,31 @@ def test_a_path_to_nothing_is_refused_with_the_paths_there_are() -> None:
 def test_integers_are_refused_with_their_dtype() -> None:
     with pytest.raises(TypeError, match=r"layer 'tokens' gave int64 of shape \(2, 3\)"):
         choose_tensor(TOKENS, None, "tokens")
+
+
+@pytest.mark.parametrize(
+    ("convert", "kind"),
+    [
+        (Tensor.to_sparse, "sparse_coo"),
+        (Tensor.to_sparse_csr, "sparse_csr"),
+        (Tensor.to_mkldnn, "_mkldnn"),
+        (lambda dense: torch.nested.as_nested_tensor([dense, dense[:2]]), "nested"),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:.*(CSR|nested tensors).*:UserWarning")
+def test_what_is_not_dense_is_refused_with_the_way_out(
+    convert: Callable[[Tensor], Tensor], kind: str
+) -> None:
+    class Converting(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return convert(x)
+
+    model, x = nn.Sequential(nn.Linear(4, 4), Converting()), torch.randn(3, 4)
+    with attach(model, ["0", "1"]), pytest.raises(TypeError, match=f"'1' .* of layout {kind};"):
+        model(x)
+    if kind != "nested":
+        seen = states_of(Only(model), x, output=lambda output: output.to_dense())
+        assert torch.equal(seen.states["0"][:, 0], model[0](x))
 
 
 def test_every_tensor_has_a_path() -> None:

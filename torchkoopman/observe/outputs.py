@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn.utils.rnn import PackedSequence
 
@@ -22,7 +23,8 @@ def choose_tensor(output: object, choice: OutputChoice | None, layer: str) -> Te
     a tuple or list if that is a tensor, as transformer layers and recurrent networks return it.
 
     Raises:
-        TypeError: no tensor, several to choose from, a packed sequence, or integers.
+        TypeError: no tensor, several to choose from, a packed sequence, integers, or a tensor that
+            is not dense.
         ValueError: there is nothing at the path.
     """
     tensor = _choose(output, choice, layer)
@@ -31,6 +33,14 @@ def choose_tensor(output: object, choice: OutputChoice | None, layer: str) -> Te
             f"layer {layer!r} gave {_describe(tensor)}; a state is a real vector, so a layer must "
             "give floating-point numbers. Choose the layer after it (of token indices: their "
             'embedding), or another of its tensors with output="path".'
+        )
+    if tensor.layout != torch.strided or tensor.is_nested:
+        kind = "nested" if tensor.is_nested else str(tensor.layout).removeprefix("torch.")
+        dense = "to_padded_tensor(0.0)" if tensor.is_nested else "to_dense()"
+        raise TypeError(
+            f"layer {layer!r} gave a tensor of layout {kind}; states are rows of a dense one. "
+            f"Choose a layer that gives one, or read it so: output=lambda output: output.{dense}"
+            f"{', and give the padding to probe.mask(...)' if tensor.is_nested else ''}."
         )
     return tensor
 
