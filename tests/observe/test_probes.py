@@ -4,6 +4,7 @@ import copy
 import gc
 import io
 import pickle
+from typing import Any
 
 import pytest
 import torch
@@ -182,6 +183,18 @@ def test_every_listener_gets_every_trajectory_by_update_or_by_call() -> None:
     assert all(ours is theirs for ours, theirs in zip(fitter.got, got, strict=True))
     with pytest.raises(TypeError, match="got a int; a listener"):
         attach(model, LAYERS).stream_to(3)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"got the class Fitter itself.*Fitter\(\.\.\.\)"):
+        attach(model, LAYERS).stream_to(Fitter)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("model", "gpt2"), ("positions", 1.5), ("positions", True), ("generator", 3)],
+)
+def test_arguments_of_another_kind_are_refused_by_name(name: str, value: object) -> None:
+    given: Any = {"model": Blocks(), "layers": LAYERS, name: value}
+    with pytest.raises(TypeError, match=rf"attach\(\) got .*{name}.*; give"):
+        attach(**given)
 
 
 def test_labels_and_masks_accompany_the_passes_inside_only() -> None:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from torchkoopman.observe.capture import Reader, When
 from torchkoopman.observe.causes import why_nothing
@@ -23,8 +23,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from contextlib import AbstractContextManager
     from types import TracebackType
-
-    from torch import nn
 
     from torchkoopman.observe.report import ProbeReport
     from torchkoopman.observe.views import LayoutOption, OutputOption
@@ -100,8 +98,17 @@ def attach(
         ValueError: a layer that does not exist, is compiled, in an ``nn.DataParallel``, or meant
             under two names; a key of ``layout`` or ``output`` that matches no layer; ``when`` or
             ``positions`` out of range.
-        TypeError: ``layers`` of a kind not named above.
+        TypeError: ``layers`` or another argument of a kind not named above.
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"attach() got a {type(model).__name__} as the model; give an nn.Module.")
+    if positions is not None and (positions is True or not hasattr(positions, "__index__")):
+        raise TypeError(f"attach() got positions={positions!r}; give a whole number, or None.")
+    if generator is not None and not isinstance(generator, torch.Generator):
+        raise TypeError(
+            f"attach() got generator={generator!r}; give a torch.Generator, such as "
+            "torch.Generator().manual_seed(0)."
+        )
     if when not in (None, "always", "train", "eval"):
         raise ValueError(f"attach() got when={when!r}; it takes 'always', 'train' or 'eval'.")
     if positions is not None and positions < 1:
@@ -191,10 +198,15 @@ class Probe:
                 model's forward pass, with gradients on and autocast and inference mode off.
 
         Raises:
-            TypeError: a listener is neither.
+            TypeError: a listener is neither, or a class of listeners.
         """
         for listener in listeners:
             call = getattr(listener, "update", listener)
+            if isinstance(listener, type) and call is not listener:
+                raise TypeError(
+                    f"stream_to() got the class {listener.__name__} itself; make a listener of it: "
+                    f"{listener.__name__}(...)."
+                )
             if not callable(call):
                 raise TypeError(
                     f"stream_to() got a {type(listener).__name__}; a listener has "
