@@ -265,6 +265,15 @@ def test_pickles_keep_which_values_have_a_history(put_in: type[nn.Module], times
     assert graph.c.weight.grad is not None
 
 
+@pytest.mark.parametrize("how", ["fx", "export", "eager"])
+def test_an_identity_without_gradients_hands_on_an_input_that_asks_for_one(how: Any) -> None:
+    model = Silent().eval()
+    model.a = nn.Identity()
+    x = rows().requires_grad_()
+    swap(model, nn.Identity(), "a", "b", how, rows())(x).sum().backward()
+    torch.testing.assert_close(x.grad, model.c.weight.sum(0).expand_as(x))
+
+
 @pytest.mark.parametrize(
     "register",
     [

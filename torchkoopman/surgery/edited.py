@@ -44,7 +44,7 @@ def apart(output: Any, source: Any) -> Any:
 
 def copied(tensor: Tensor) -> Tensor:
     """A copy with the history of the tensor, as it has it itself under ``torch.no_grad`` too."""
-    with torch.set_grad_enabled(torch.is_grad_enabled() or tensor.grad_fn is not None):
+    with torch.set_grad_enabled(torch.is_grad_enabled() or tensor.requires_grad):
         return tensor.clone()
 
 
