@@ -5,6 +5,7 @@
 
 import datetime
 import importlib
+import math
 import os
 import signal
 import socket
@@ -16,6 +17,7 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 import torch.distributed as dist
@@ -256,12 +258,14 @@ def trained(detail: str) -> dict[str, Any]:
     steps, refusals = fitter.steps, []
     for ready in (False, True):
         if ready:
-            fitter.sync()
+            fitter.sync(timeout=60)
         try:
             fitter.train(10 + rank * ready)
         except ValueError as error:
             refusals.append(str(error))
-    fitter.train(30)
+    time.sleep(0.3 * rank)  # the other one waits, long after the last sync's timeout
+    with mock.patch("torchkoopman.observe.processes.time.monotonic", return_value=math.inf):
+        fitter.train(30)
     once = summary(fitter.surrogate)
     again = tk.AutoencoderFitter(latent=8, calibration=150, steps_per_update=1, batch=33)
     again.load_state_dict(fitter.sync().state_dict())

@@ -15,7 +15,7 @@ import torch
 from torchkoopman.fitting.syncing import WAYS_OUT, Syncing
 from torchkoopman.fitting.trainer import Trainer
 from torchkoopman.koopman.span import Span
-from torchkoopman.observe.processes import agree, moved
+from torchkoopman.observe.processes import Processes, agree, moved
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from torchkoopman.fitting.design import Design
     from torchkoopman.fitting.dynamics import Dynamics
     from torchkoopman.fitting.intake import Intake
-    from torchkoopman.observe.processes import Processes
 
 _NO_ORDER = (
     "with a halflife coordinates are renewed where the data drift, in each process by itself, and "
@@ -95,7 +94,8 @@ class SyncedAutoencoder(Syncing):
     def _unite(
         self, processes: Processes, said: Sequence[Mapping[str, Any]], agreed: Mapping[str, Any]
     ) -> None:
-        self._processes = processes if processes.size > 1 else None
+        # Steps to come have the group's own limit: a timeout is for the exchanges of this sync.
+        self._processes = Processes(processes.group) if processes.size > 1 else None
         if self._syncs[0] and not any(each["new rows"] for each in said):
             return
         done = [each["done"] for each in said]
