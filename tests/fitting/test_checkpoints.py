@@ -328,6 +328,38 @@ def test_other_data_of_the_same_size_is_told_from_the_last_batch(tmp_path: Path)
         fit(network(), other, tmp_path / "checkpoint", **FITS["dmd"])
 
 
+@pytest.mark.parametrize("kind", ["list", "shuffled"])
+def test_other_data_are_refused_where_the_fit_had_ended_too(kind: str, tmp_path: Path) -> None:
+    rows = {seed: data(seed).tensors[0] for seed in (2, 7)}
+    loaders = {seed: list(x.split(BATCH)) for seed, x in rows.items()}
+    if kind == "shuffled":
+        loaders = {  # type: ignore[assignment]
+            seed: DataLoader(x, BATCH, shuffle=True, generator=torch.Generator().manual_seed(3))
+            for seed, x in rows.items()
+        }
+    fit(network(), loaders[2], tmp_path / "checkpoint", **FITS["dmd"])
+    with pytest.raises(ValueError, match="batch 1 of the loader is another one"):
+        fit(network(), loaders[7], tmp_path / "checkpoint", **FITS["dmd"])
+
+
+class Wrapped:
+    def __init__(self, x: Tensor) -> None:
+        self.x = x
+
+
+def called(model: nn.Module, batch: Wrapped) -> Any:
+    return model(batch.x)
+
+
+def test_batches_that_print_their_address_go_on_in_another_process_too(tmp_path: Path) -> None:
+    batches = [[Wrapped(x) for x in data().tensors[0].split(BATCH)] for _ in range(2)]
+    options = {**FITS["dmd"], "forward": called}
+    with pytest.raises(CrashError):
+        fit(stopping(network(), 17, crash), batches[0], tmp_path / "checkpoint", **options)
+    resumed = fit(network(), batches[1], tmp_path / "checkpoint", **options)
+    assert_same_bits(fit(network(), batches[0], None, **options), resumed)
+
+
 DAMAGES: dict[str, Callable[[bytes], bytes]] = {
     "empty": lambda content: b"",
     "cut": lambda content: content[: len(content) // 2],

@@ -3,12 +3,13 @@
 What cannot be repeated is refused, not guessed. A loader with ``state_dict`` says where it stands;
 of a list, or a ``torch.utils.data.DataLoader`` whose order comes from a seeded generator, a pass is
 begun again with the same random states, and the batches that were seen are passed over. The last of
-those must be the batch that it was.
+those must be the batch that it was; where all passes had ended, the first of the last pass.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -56,6 +57,9 @@ class Passes:
         """Batches given out in all."""
         self._stateful = hasattr(loader, "state_dict") and hasattr(loader, "load_state_dict")
         self._latest: Any = None
+        self._first = ""
+        """A digest of the first batch of the pass; with ``repeatable`` only."""
+        self._repeatable = repeatable
         self._begun: dict[str, Any] = {}
         self._resumed: Mapping[str, Any] | None = None
         if repeatable and not self._stateful and (why := _unrepeatable(loader, epochs)):
@@ -66,9 +70,12 @@ class Passes:
 
     def __iter__(self) -> Iterator[Any]:
         if self._resumed is not None and self.epoch >= self.epochs:
+            self._compare(self._resumed)
             self._set(self._resumed["now"])
         while self.epoch < self.epochs:
             for batch in self._pass():
+                if self._repeatable and not self.batch:
+                    self._first = _digest(batch)
                 self.batch, self.done, self._latest = self.batch + 1, self.done + 1, batch
                 yield batch
             self.epoch, self.batch = self.epoch + 1, 0
@@ -89,6 +96,7 @@ class Passes:
             "begun": self._begun,
             "now": self._states(),
             "digest": _digest(self._latest),
+            "first": self._first,
         }
 
     @property
@@ -99,7 +107,13 @@ class Passes:
     def go_to(self, position: Mapping[str, Any]) -> None:
         """Let the passes go on behind a batch that was given out before."""
         self.epoch, self.batch, self.done = (position[key] for key in ("epoch", "batch", "done"))
-        self._resumed = position
+        self._resumed, self._first = position, position.get("first", "")
+
+    def _compare(self, position: Mapping[str, Any]) -> None:
+        """See that the loader still begins its last pass as it did when the passes had ended."""
+        if not self._stateful:
+            self._set(position["begun"])
+            _require_same(1, islice(self.loader, 1), position["first"])
 
     def _pass(self) -> Iterator[Any]:
         """The rest of a pass."""
@@ -119,13 +133,7 @@ class Passes:
             if not self.batch:
                 yield from batches
                 return
-            passed = list(_last(islice(batches, self.batch), self.batch))
-            if not passed or _digest(passed[0]) != position["digest"]:
-                raise ValueError(
-                    f"batch {self.batch} of the loader is another one than when the checkpoint was "
-                    "written: it has fewer batches now, other data, or an order that does not "
-                    "repeat. Give it what it was made of then, or remove the checkpoint."
-                )
+            _require_same(self.batch, islice(batches, self.batch), position["digest"])
             self._set(position["now"])
             yield from batches
 
@@ -226,15 +234,23 @@ def _generators(loader: object) -> list[torch.Generator]:
     return [each for each in found if isinstance(each, torch.Generator)]
 
 
-def _last(batches: Iterable[Any], count: int) -> Iterator[Any]:
-    """The batch number ``count``, if there are so many."""
-    for number, batch in enumerate(batches, 1):
-        if number == count:
-            yield batch
+def _require_same(number: int, batches: Iterable[Any], digest: str) -> None:
+    """Go through batches, of which the one of this number must be the one that the digest is of.
+
+    Raises:
+        ValueError: it is another one, or there are fewer.
+    """
+    found = [_digest(batch) for count, batch in enumerate(batches, 1) if count == number]
+    if found != [digest]:
+        raise ValueError(
+            f"batch {number} of the loader is another one than when the checkpoint was written: it "
+            "has fewer batches now, other data, or an order that does not repeat. Give it what it "
+            "was made of then, or remove the checkpoint."
+        )
 
 
 def _digest(batch: Any) -> str:
-    """A digest of a batch's tensors, and of the rest by how it prints."""
+    """A digest of a batch's tensors, and of the rest by how it prints, without addresses."""
     found = hashlib.sha256()
     pending = [batch]
     while pending:
@@ -248,5 +264,6 @@ def _digest(batch: Any) -> str:
             plain = part.detach().cpu().contiguous().flatten()
             found.update(plain.view(torch.uint8).numpy().tobytes())
         else:
-            found.update(f"{type(part).__name__} {part}".encode())
+            printed = re.sub(r" at 0x[0-9a-f]+", "", str(part))
+            found.update(f"{type(part).__name__} {printed}".encode())
     return found.hexdigest()[:16]
