@@ -5,6 +5,7 @@ import io
 import pickle
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -277,6 +278,18 @@ def test_fitters_of_other_layers_or_the_same_one_are_not_merged() -> None:
     for fitter, message in ((other, "layers"), (one, "itself")):
         with pytest.raises(ValueError, match=message):
             one.merge(fitter)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_fitters_of_other_widths_are_not_merged_and_nothing_changes(kind: str) -> None:
+    narrow = batch(1)
+    states = {layer: state[..., :3] for layer, state in narrow.states.items()}
+    one, other = streamed(MAKERS[kind](), range(1)), MAKERS[kind]()
+    other.update(replace(narrow, states=states))
+    before = bits(one.state_dict())
+    with pytest.raises(ValueError, match="widths"):
+        one.merge(other)  # type: ignore[arg-type]
+    assert bits(one.state_dict()) == before
 
 
 @pytest.fixture

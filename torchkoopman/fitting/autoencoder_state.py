@@ -65,6 +65,10 @@ class AutoencoderParts(SyncedAutoencoder, Resumable):
     def _layers(self) -> tuple[str, ...]:
         return self._intake.layers
 
+    def _features(self) -> dict[str, int] | None:
+        widths: dict[str, int] | None = self._intake.measured()["widths"]
+        return widths
+
     def _state(self) -> dict[str, Any]:
         outcome = self._outcome
         return {

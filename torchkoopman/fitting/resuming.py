@@ -92,6 +92,12 @@ class Resumable:
                 f"fitters merge if they follow the same layers; the other one follows {layers}, "
                 f"this one {known}."
             )
+        widths, own = other._features(), self._features()
+        if widths and own and widths != own:
+            raise ValueError(
+                f"fitters merge if their layers have the same widths; the other one's have "
+                f"{widths}, this one's {own}."
+            )
         if layers:
             self._merge(other)
         return self
@@ -103,6 +109,10 @@ class Resumable:
     def _layers(self) -> tuple[str, ...]:
         """The layers followed; none before the first trajectory."""
         raise NotImplementedError
+
+    def _features(self) -> dict[str, int] | None:
+        """Layer → its width; None where it is not known, or known by the digests."""
+        return None
 
     def _state(self) -> dict[str, Any]:
         """What was learnt, as tensors and plain types; tensors may be the fitter's own."""

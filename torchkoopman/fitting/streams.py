@@ -138,6 +138,10 @@ class Streams(Syncing, Resumable):
     def _layers(self) -> tuple[str, ...]:
         return () if self._span is None else (*self._span.before, *self._span.layers)
 
+    def _features(self) -> dict[str, int] | None:
+        widths: dict[str, int] | None = self._measured()["widths"]
+        return widths
+
     def _state(self) -> dict[str, Any]:
         shared = self._shared
         return {
