@@ -1,5 +1,7 @@
 """What a trace computes of a model's own tensors alone is refused."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -76,3 +78,31 @@ def test_a_size_that_follows_from_the_number_of_indices_is_a_constant() -> None:
     model, new = Indexed("").eval(), nn.Linear(4, 4)
     edited = tk.swap(model, new, "layers.0", "layers.2", how="fx", example_inputs=X)
     torch.testing.assert_close(edited(X), model.layers[3](2 * new(model.layers[0](X))))
+
+
+NUMBER, FACTOR = torch.tensor(0.5), torch.tensor(0.5)
+
+
+class Outside(Model):
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.layers[2](self.layers[1](self.layers[0](x)))
+        return self.layers[3](x * (FACTOR if self.kind == "tensor" else NUMBER.item()))
+
+
+@pytest.mark.parametrize("how", ["fx", "export"])
+def test_a_number_of_a_tensor_outside_of_the_model_must_stay(how: Any) -> None:
+    model, new = Outside("number").eval(), nn.Linear(4, 4)
+    edited = tk.swap(model, new, "layers.0", "layers.2", how=how, example_inputs=X)
+    torch.testing.assert_close(edited(X), model.layers[3](new(model.layers[0](X)) * NUMBER))
+    NUMBER.mul_(2)
+    with pytest.raises(RuntimeError, match=r"global variable 'NUMBER' has changed since"):
+        edited(X)
+
+
+@pytest.mark.parametrize("how", ["fx", "export"])
+def test_a_tensor_outside_of_the_model_that_a_graph_has_itself_may_change(how: Any) -> None:
+    model, new = Outside("tensor").eval(), nn.Linear(4, 4)
+    edited = tk.swap(model, new, "layers.0", "layers.2", how=how, example_inputs=X)
+    for _ in range(2):
+        torch.testing.assert_close(edited(X), model.layers[3](new(model.layers[0](X)) * FACTOR))
+        FACTOR.mul_(2)

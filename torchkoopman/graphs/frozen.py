@@ -90,11 +90,11 @@ class Frozen(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def _source(self, values: Iterable[Any]) -> str:
         """Name of the parameter or buffer that one of the values was computed of, if any."""
-        storages = (_storage(each) for each in values if isinstance(each, Tensor))
+        storages = (storage_of(each) for each in values if isinstance(each, Tensor))
         return next((self._names[key] for key in storages if key in self._names), "")
 
     def _follow(self, tensor: Tensor, name: str) -> None:
-        key = _storage(tensor)
+        key = storage_of(tensor)
         if key is not None:
             self._names.setdefault(key, name)
             self._held.append(tensor)  # or another storage might get its place
@@ -121,7 +121,8 @@ def _by_place(func: Any, args: Any) -> bool:
     return all(each.dtype not in (torch.bool, torch.uint8) for each in indices)
 
 
-def _storage(tensor: Tensor) -> int | None:
+def storage_of(tensor: Tensor) -> int | None:
+    """Which memory a tensor is on; None where that cannot be asked."""
     try:
         return int(tensor.untyped_storage()._cdata)
     except (NotImplementedError, RuntimeError):  # sparse ones, and those without memory

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
 
+from torchkoopman.graphs.frozen import storage_of
 from torchkoopman.observe.facts import PLAIN
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection, Iterable
 
 Key = tuple[Any, ...]
 MISSING = object()
@@ -27,12 +28,27 @@ class Read:
     get: Callable[[nn.Module], Any]
     """What it is now; it is given the graph."""
     value: Any
+    version: int | None = None
+    """How often a tensor had been written into, if the graph holds what was computed of it."""
+
+    def beside(self, held: Collection[int | None]) -> Read:
+        """The same, with the version of a tensor unless the graph holds its memory itself.
+
+        Args:
+            held: the memory of the graph's tensors, as :func:`storage_of` names it.
+        """
+        value = self.value
+        if not isinstance(value, Tensor) or value.is_inference() or storage_of(value) in held:
+            return self
+        return replace(self, version=value._version)
 
     def is_same(self, graph: nn.Module) -> bool:
         """Whether it is still what it was."""
         value = self.get(graph)
         plain = type(value) is type(self.value) and isinstance(value, (*PLAIN, tuple, dict))
-        return value is self.value or (plain and bool(value == self.value))
+        if value is self.value:
+            return self.version is None or value._version == self.version
+        return plain and bool(value == self.value)
 
 
 @dataclass(frozen=True)

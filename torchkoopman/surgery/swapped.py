@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
+from torchkoopman.graphs.frozen import storage_of
 from torchkoopman.graphs.reads import Reads
 from torchkoopman.graphs.side_effects import SideEffect
 from torchkoopman.graphs.unchanged import Unchanged
@@ -172,9 +173,17 @@ def swapped_module(root: nn.Module, graph: fx.Graph, name: str, model: nn.Module
     edited.meta[CONSTANTS] = _constants(model, edited, reads.names)
     held = model.meta.get(READ, Unchanged()) if isinstance(model, fx.GraphModule) else Unchanged()
     kept = {x.key: x for x in held.reads if type(x.key[0]) is not str or x.key[0] in layers}
-    every = tuple({**kept, **reads.found}.values())
+    live = {storage_of(each) for each in _held_by(edited)}
+    found = {key: each.beside(live) for key, each in reads.found.items()}
+    every = tuple({**kept, **found}.values())
     edited.meta[READ] = Unchanged(every, held.plain or reads.plain)
     return edited
+
+
+def _held_by(graph: nn.Module) -> list[Tensor]:
+    """The tensors that a graph has as its parameters, buffers and plain attributes."""
+    plain = (each for each in vars(graph).values() if isinstance(each, Tensor))
+    return [*graph.parameters(), *graph.buffers(), *plain]
 
 
 def keep_together(edited: nn.Module, records: Iterable[SwapRecord]) -> None:
