@@ -1,6 +1,7 @@
 """Weights come back in the precision they were written in, into what they were written of."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,28 @@ def test_settings_that_change_outputs_may_not(tmp_path: Path) -> None:
     path = tk.export(nn.Sequential(nn.LayerNorm(3, eps=1e-3)), tmp_path / "m.safetensors")
     with pytest.raises(tk.FileError, match=r"eps=0\.001.* and is .*eps=1e-05"):
         tk.load(nn.Sequential(nn.LayerNorm(3)), path)
+
+
+def test_settings_by_another_torch_are_refused_and_the_error_names_both(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.LayerNorm(3))
+    recorded = {"modules": {"0": "LayerNorm(3)"}, "calls": [], "torch": "2.12"}
+    with pytest.raises(tk.FileError, match=rf"torch 2\.12 and {re.escape(torch.__version__)} "):
+        files.check_layers(tmp_path, recorded, model)
+    recorded["torch"] = str(torch.__version__)
+    with pytest.raises(tk.FileError, match=r"was written with\.$"):
+        files.check_layers(tmp_path, recorded, model)
+
+
+def test_a_model_that_cannot_be_swapped_as_recorded_is_another_than_the_files(
+    tmp_path: Path,
+) -> None:
+    edited = tk.swap(network(), surrogate(network(), method="dmd"))
+    path = tk.export(edited, tmp_path / "m.safetensors")
+    wrapped = nn.Sequential(network())
+    expected = r"m\.safetensors' records a swap.*no layer '\d'; nearest.*Give load\(\)"
+    with pytest.raises(tk.FileError, match=expected) as caught:
+        tk.load(wrapped, path)
+    assert isinstance(caught.value, RuntimeError)
 
 
 def test_tied_tensors_stay_tied_in_another_precision(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from torchkoopman.shipping.layers import check_layers, layers_of
 from torchkoopman.shipping.programs import seen_inputs
 from torchkoopman.shipping.recorded import Recorded, record_of
 from torchkoopman.shipping.tensors import fill
-from torchkoopman.storage.errors import FileError, understood
+from torchkoopman.storage.errors import FileError, MisfitFileError, understood
 from torchkoopman.storage.formats import check_writer, parsed
 from torchkoopman.storage.tensor_files import read_tensors, seal_tensors, unsealed
 from torchkoopman.surgery.history import ORIGINAL, RECORDS, memory
@@ -102,16 +102,23 @@ def _again(
         recorded = Recorded.of(record, Surrogate.from_config, tensors)
     if example_inputs is None and record.how != "fx":
         example_inputs = seen_inputs(model, recorded.inputs).args
-    return swap(
-        model,
-        recorded,
-        record.start,
-        record.end,
-        record.how,
-        example_inputs,
-        side_inputs=record.side_inputs,
-        keep_escapes=record.keep_escapes,
-    )
+    try:
+        return swap(
+            model,
+            recorded,
+            record.start,
+            record.end,
+            record.how,
+            example_inputs,
+            side_inputs=record.side_inputs,
+            keep_escapes=record.keep_escapes,
+        )
+    except (ValueError, RuntimeError) as error:  # in the model that was exported it was possible
+        raise MisfitFileError(
+            f"{str(path)!r} records a swap from {record.start!r} to {record.end!r}, which cannot "
+            f"be done in this {type(model).__name__}: {error} Give load() the architecture that "
+            "the file was written with, before any swap."
+        ) from error
 
 
 def _as_read(edited: nn.Module, records: tuple[SwapRecord, ...]) -> nn.Module:

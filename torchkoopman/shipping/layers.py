@@ -57,10 +57,16 @@ def check_layers(path: Path, said: dict[str, Any], model: nn.Module) -> None:
     if differences:
         rest = len(differences) - _SHOWN
         more = f", and {rest} more" if rest > 0 else ""
+        theirs, ours = said["torch"], found["torch"]
+        words = (
+            f" If it is that, torch {theirs} and {ours} describe the same modules in other words: "
+            f"read the file with torch {theirs}."
+        )
         raise MisfitFileError(
             f"{str(path)!r} was written by another model than the one given: "
             f"{'; '.join(differences[:_SHOWN])}{more}. Its tensors fit, and the outputs would be "
             "wrong: give load() the architecture that the file was written with."
+            f"{'' if theirs == ours else words}"
         )
 
 
