@@ -96,6 +96,13 @@ def test_writing_nothing_is_an_error_and_leaves_the_old_file(tmp_path: Path) -> 
     assert (tmp_path / "file").read_bytes() == b"old"
 
 
+def test_a_folder_is_not_written_over(tmp_path: Path) -> None:
+    (tmp_path / "file").mkdir()
+    with pytest.raises(IsADirectoryError, match=r"file' is a folder"):
+        write(tmp_path / "file", b"new")
+    assert names(tmp_path) == ["file"]
+
+
 def test_the_next_writer_clears_away_what_a_killed_one_left(tmp_path: Path) -> None:
     path = tmp_path / "file [1]*.bin"
     write(path, b"old")

@@ -32,11 +32,15 @@ def whole(path: Path) -> Iterator[Path]:
 
     At the end of the block the file there, and any that were written beside it, are put onto the
     disk and take the place of what was there, ``path`` itself last: whoever finds it finds the
-    others. After an error nothing has changed. Of two writers at once the later one stays.
+    others. After an error nothing has changed. Of two writers at once the later one stays. A
+    symbolic link at ``path`` is replaced, and not followed.
 
     Raises:
         FileNotFoundError: the folder of ``path`` does not exist, or nothing was written.
+        IsADirectoryError: ``path`` is a folder.
     """
+    if path.is_dir():
+        raise IsADirectoryError(f"{str(path)!r} is a folder, in whose place no file is written.")
     _clear(path)
     folder, lock = _locked_folder(path)
     try:
