@@ -93,7 +93,7 @@ def test_a_copy_with_another_part_shares_no_tensor_with_the_first(method: str) -
 
 
 def test_what_is_given_to_a_copy_is_copied_too() -> None:
-    surrogate, donor = fitted(), fitted("autoencoder")
+    surrogate, donor = fitted(), fitted()
     given = {"statistics": donor.statistics, "evidence": donor.evidence}
     one, two = surrogate.with_(**given), surrogate.with_(**given)
     assert not addresses(one) & addresses(two)
@@ -116,6 +116,13 @@ def test_a_copy_without_changes_is_the_same_in_everything() -> None:
 def test_a_part_that_does_not_exist_is_refused_by_name() -> None:
     with pytest.raises(TypeError, match=r"no part 'rank'; it has span, coordinates"):
         fitted().with_(rank=3)
+
+
+def test_rows_of_another_latent_space_are_refused() -> None:
+    wide = fitted("dmd").evidence
+    assert wide is not None
+    with pytest.raises(ValueError, match=r"rows of shape \(600, 4\).*latent=13"):
+        fitted().with_(evidence=wide)
 
 
 def test_an_edit_holds_no_surrogate_and_the_undo_is_the_surrogates() -> None:

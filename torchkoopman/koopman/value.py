@@ -72,6 +72,12 @@ class Value(nn.Module):
                 f"the observables have latent={observables.latent}, the operator "
                 f"latent={operator.latent}; a surrogate's are equal."
             )
+        if evidence is not None and evidence.start.shape[1:] != (operator.latent,):
+            raise ValueError(
+                f"the evidence has rows of shape {tuple(evidence.start.shape)}, and the operator "
+                f"latent={operator.latent}: rows are latent states, (rows, latent), of this "
+                "surrogate."
+            )
         self.span = span
         self.coordinates = nn.ModuleList(coordinates)
         self.observables = observables
@@ -118,6 +124,8 @@ class Value(nn.Module):
 
     def renamed(self, names: Mapping[str, str]) -> Self:
         """A copy for a model in which the layers have other names: ``{"module.1": "1"}``.
+
+        The surrogate before the last edit keeps its names: ``torchkoopman.revert`` before renaming.
 
         Args:
             names: layer, one of the surrogate's → its new name; the others keep theirs.
