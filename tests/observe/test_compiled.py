@@ -233,7 +233,7 @@ def test_a_fit_whose_forward_runs_something_else_says_the_cause() -> None:
 @pytest.mark.parametrize(
     ("run", "cause"),
     [
-        (lambda model: None, "no forward pass of the model was heard of"),
+        (lambda model: None, "no forward pass of the model was seen"),
         (lambda model: stacked()(X), "another object ran"),
         (lambda model: model.eval()(X), "never in the mode"),
         (lambda model: torch.func.vmap(model)(X), "traced or transformed"),

@@ -135,7 +135,7 @@ def test_no_hook_is_left_after_the_with_an_exception_detach_or_garbage_collectio
     assert mine.id in model.head._forward_hooks
 
 
-def test_a_detached_probe_hears_nothing_and_keeps_its_report() -> None:
+def test_a_detached_probe_is_told_nothing_and_keeps_its_report() -> None:
     model, got = Blocks(), list[Trajectory]()
     probe = attach(model, LAYERS).stream_to(got.append)
     model(X)
@@ -189,7 +189,18 @@ def test_every_listener_gets_every_trajectory_by_update_or_by_call() -> None:
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("model", "gpt2"), ("positions", 1.5), ("positions", True), ("generator", 3)],
+    [
+        ("model", "gpt2"),
+        ("layout", 3),
+        ("layout", {"0": 3}),
+        ("output", 3),
+        ("output", {"0": None}),
+        ("positions", 1.5),
+        ("positions", True),
+        ("generator", 3),
+        ("attention_mask", 1),
+        ("gather", "yes"),
+    ],
 )
 def test_arguments_of_another_kind_are_refused_by_name(name: str, value: object) -> None:
     given: Any = {"model": Blocks(), "layers": LAYERS, name: value}
@@ -313,7 +324,7 @@ def test_an_exception_between_layers_leaves_no_wrong_pair() -> None:
     assert probe.report().interrupted == 1
 
 
-def test_an_interrupt_that_no_hook_hears_of_leaves_no_wrong_pair() -> None:
+def test_an_interrupt_that_no_hook_is_told_of_leaves_no_wrong_pair() -> None:
     model, got = Outer(), list[Trajectory]()
     with attach(model, ["body.first", "body.last"]) as probe:
         probe.stream_to(got.append)

@@ -2,10 +2,13 @@
 
 import gc
 import random
+import sys
 import threading
 import time
 import weakref
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import pytest
 import torch
@@ -136,6 +139,69 @@ def test_listeners_are_called_one_at_a_time() -> None:
         in_threads(4, lambda number: [model(torch.zeros(1, 2)) for _ in range(10)])
     assert len(most) == 40
     assert max(most) == 1
+
+
+@pytest.mark.parametrize("how", ["itself", "partial", "function"])
+def test_one_fitter_of_several_probes_in_threads_learns_what_it_learns_in_one(how: str) -> None:
+    """Its sums are read, added to and written back: of two threads at once one would be lost."""
+    generator = torch.Generator().manual_seed(0)
+    batches = torch.randn(4, 25, 20, 5, generator=generator)
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        models = [nn.Sequential(nn.Linear(5, 5), nn.Tanh(), nn.Linear(5, 5)) for _ in range(4)]
+    together, alone = DMDFitter(), DMDFitter()
+    ways: dict[str, Any] = {
+        "itself": together,
+        "partial": partial(together.update),
+        "function": lambda trajectory: together.update(trajectory),
+    }
+
+    def work(number: int) -> None:
+        with attach(models[number], "*") as probe:
+            probe.stream_to(ways[how])
+            for x in batches[number]:
+                models[number](x)
+
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        in_threads(4, work)
+    finally:
+        sys.setswitchinterval(interval)
+    for model, some in zip(models, batches, strict=True):
+        with attach(model, "*") as probe:
+            probe.stream_to(alone)
+            for x in some:
+                model(x)
+    found, expected = together.surrogate, alone.surrogate
+    assert found.record.rows == expected.record.rows == 2000
+    assert torch.allclose(found.operator.matrix(1.0), expected.operator.matrix(1.0), atol=1e-6)
+
+
+def test_listeners_of_several_probes_wait_for_their_own_turn_only() -> None:
+    """One listener in two threads: one at a time. Two listeners: at the same time."""
+
+    class Listener:
+        def __init__(self) -> None:
+            self.inside, self.most = 0, 0
+
+        def update(self, trajectory: Trajectory) -> None:
+            self.inside += 1
+            self.most = max(self.most, self.inside)
+            time.sleep(0.002)
+            self.inside -= 1
+
+    shared, both = Listener(), threading.Barrier(2)
+
+    def work(number: int) -> None:
+        model = Net()
+        with attach(model, LAYERS) as probe:
+            probe.stream_to(shared, lambda trajectory: both.wait(10))
+            for _ in range(10):
+                model(torch.zeros(1, 2))
+
+    in_threads(2, work)
+    assert shared.most == 1
 
 
 def test_a_listener_may_run_the_model_itself() -> None:

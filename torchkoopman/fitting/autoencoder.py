@@ -22,6 +22,7 @@ from torchkoopman.koopman.learnt import LearntObservables
 from torchkoopman.koopman.span import FitRecord, Span
 from torchkoopman.koopman.surrogate import Surrogate
 from torchkoopman.observe.capture import plain_modes
+from torchkoopman.observe.turns import turn_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -127,7 +128,7 @@ class AutoencoderFitter(AutoencoderParts):
 
     def update(self, trajectory: Trajectory) -> Self:
         """Take a trajectory into the reservoir and the steps that are due."""
-        with plain_modes(trajectory.device.type, grad=False):
+        with turn_of(self), plain_modes(trajectory.device.type, grad=False):
             self._intake.add(trajectory)
             if self._processes is None:  # else steps are taken together, by train()
                 self._owed += self.steps_per_update

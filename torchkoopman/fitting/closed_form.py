@@ -17,6 +17,7 @@ from torchkoopman.koopman.surrogate import Surrogate
 from torchkoopman.observe.capture import plain_modes
 from torchkoopman.observe.class_moments import LabelledMoments, check_halflife
 from torchkoopman.observe.moments import layer_pairs
+from torchkoopman.observe.turns import turn_of
 from torchkoopman.spectra.evidence import Evidence
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ class ClosedForm(Streams):
 
         Rows a million times larger than the others are left out, and said in ``record.notes``.
         """
-        with plain_modes(trajectory.device.type, grad=False):
+        with turn_of(self), plain_modes(trajectory.device.type, grad=False):
             self._learn(self._sizes.usable(trajectory))
         return self
 
@@ -91,7 +92,7 @@ class ClosedForm(Streams):
     @property
     def surrogate(self) -> Surrogate:
         """The fit over all layers streamed until now."""
-        with self._plainly():
+        with turn_of(self), self._plainly():
             return self._fit(self._following(), self.dynamics)
 
     def between(self, start: str, end: str) -> Surrogate:

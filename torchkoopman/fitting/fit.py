@@ -54,6 +54,7 @@ def fit(
     output: OutputOption | None = None,
     positions: int | None = None,
     forward: Forward | None = None,
+    gather: bool = False,
     progress: bool = True,
     group: Group = None,
     checkpoint: str | Path | None = None,
@@ -86,6 +87,8 @@ def fit(
             surrogate keeps paths and layouts as its ``views``; of a function only the name.
         positions: take so many random positions of each sample instead of all.
         forward: how to call the model on a batch, if not as above.
+        gather: put together what processes hold of a layer under tensor parallelism, as for
+            :func:`torchkoopman.attach`; all of them call this with the same batches.
         progress: show a bar and print the evaluation, of many processes in the first one.
         group: the processes of ``torch.distributed`` that fit one surrogate, each with its own
             shard in ``loader``; a process group, a ``DeviceMesh`` of one dimension, or None for
@@ -129,7 +132,7 @@ def fit(
     rival = None if autoencoder is None else EDMDFitter(dynamics="span")
     kept = Holdout(0 if held_out is not None else _HELD_OUT // together.size, [fitter, baselines])
     kept.listeners += [] if rival is None else [Limited(rival, _RIVAL_ROWS // together.size)]
-    watch = Watch(model, layers, layout, positions, forward, output, classes=True)
+    watch = Watch(model, layers, layout, positions, forward, output, classes=True, gather=gather)
     fitters = (fitter,) if rival is None else (fitter, rival)
     own = not isinstance(method, str)
     settings = {"steps": None if autoencoder is None else steps, "processes": together.size}
@@ -177,6 +180,7 @@ def evaluate(
     output: OutputOption | None = None,
     positions: int | None = None,
     forward: Forward | None = None,
+    gather: bool = False,
 ) -> Evaluation:
     """Layer by layer FVU of a surrogate on data it has not seen; arguments as for :func:`fit`.
 
@@ -197,6 +201,7 @@ def evaluate(
         output=output,
         positions=positions,
         forward=forward,
+        gather=gather,
     )
     check_loader(loader)
     watch.stream(loader, evaluator).require()

@@ -1,4 +1,4 @@
-"""What listens to a fit's stream beside the fitter, and who may hear which rows."""
+"""What listens to a fit's stream beside the fitter, and who is given which rows."""
 
 from __future__ import annotations
 

@@ -39,7 +39,7 @@ class Run:
 
     Args:
         passes: over the loader.
-        holdout: what hears the stream, and counts its rows.
+        holdout: what is given the stream, and counts its rows.
         described: what must be the same for whoever goes on from a checkpoint.
         path: of the checkpoints; None for none.
         every: rows from one to the next.
@@ -213,7 +213,7 @@ def run_of(
         loader: batches.
         epochs: passes over them.
         fitter: what learns.
-        holdout: what hears the stream.
+        holdout: what is given the stream.
         path: of the checkpoints, or None.
         every: rows from one to the next.
         own: whether the fitter is the user's.

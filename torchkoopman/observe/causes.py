@@ -73,7 +73,7 @@ def why_nothing(report: ProbeReport) -> str | None:
     if report.forwards:
         return "in no forward pass did all of the layers run."
     return (
-        "no forward pass of the model was heard of. It may not have run; or another object ran (a "
+        "no forward pass of the model was seen. It may not have run; or another object ran (a "
         "copy, or a replica); or it was called as model.forward(x); or it was compiled and run "
         "before the probe was attached: then hooks are never called, until torch._dynamo.reset(). "
         f"{EAGER}"

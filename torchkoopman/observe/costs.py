@@ -103,7 +103,7 @@ class CostMeter:
         if self.costs is not None:
             return
         total = self._counter.get_total_flops()
-        for module, opened in self._entered.items():  # the probe may hear of the end before us
+        for module, opened in self._entered.items():  # the probe may be told of the end before us
             self._calls[module] += [(moment, self._now + 1, total) for moment in opened]
         outputs = {}
         for stream in trajectory.layers:

@@ -25,6 +25,7 @@ from torchkoopman.observe.report import Ledger
 from torchkoopman.observe.selection import common_ancestors, device_of
 from torchkoopman.observe.shards import Flow
 from torchkoopman.observe.trajectory import Trajectory
+from torchkoopman.observe.turns import turn_of
 from torchkoopman.observe.unseen import refuse_replica
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ class Companions(threading.local):
 
 
 class Pairing:
-    """Hears when modules around the layers are entered and left, and when a layer has an output.
+    """Is told when modules around the layers are entered and left, and what a layer returned.
 
     Children called without the model still pair: a forward pass begins and ends with the outermost
     call of any module around all layers. If such a module calls itself, or one further out, each of
@@ -186,8 +187,8 @@ class Pairing:
             raise RuntimeError(
                 f"the chosen layers {', '.join(map(repr, never))} did not run in a forward pass "
                 "that ended normally, so there is no state to pair with the others. They may be "
-                "unused, called as layer.forward(x) or through torch.nn.functional (hooks hear "
-                "neither), compiled, or called less often than their '#k' says. Choose layers "
+                "unused, called as layer.forward(x) or through torch.nn.functional (which call no "
+                "hooks), compiled, or called less often than their '#k' says. Choose layers "
                 "that run."
             )
         streams = self._streams(forward)
@@ -231,7 +232,8 @@ class Pairing:
             if self.ledger.mixes(forward.mode) and self._reader.when is None:
                 warn_of_mixture(forward.mode)
             for listener in self.listeners:
-                listener(trajectory)
+                with turn_of(listener):
+                    listener(trajectory)
 
     def _check_width(self, stream: str, width: int) -> None:
         known = self.ledger.streams.get(stream)

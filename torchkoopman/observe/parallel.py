@@ -24,7 +24,7 @@ class Hooks(Protocol):
 
 
 class Parallel:
-    """Hears when the parallel modules of a model are entered and left."""
+    """Is told when the parallel modules of a model are entered and left."""
 
     def __init__(self, passes: Passes) -> None:
         self.hooks: Hooks | None = None
@@ -36,7 +36,7 @@ class Parallel:
         self._passes = passes
 
     def search(self, name: str, module: nn.Module) -> None:
-        """From its first forward pass on, hear of the parallel modules within a module."""
+        """From its first forward pass on, be told of the parallel modules within a module."""
         if name in self._searched or self.hooks is None:
             return
         self._searched.add(name)

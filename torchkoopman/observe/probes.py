@@ -14,6 +14,7 @@ from torchkoopman.observe.capture import Reader, When
 from torchkoopman.observe.causes import why_nothing
 from torchkoopman.observe.classes import EXPECTED, classes_of, described, mistaken
 from torchkoopman.observe.hooks import HookSet
+from torchkoopman.observe.options import check_options
 from torchkoopman.observe.pairing import Pairing
 from torchkoopman.observe.selection import Layers, Selected, per_layer, select
 from torchkoopman.observe.trajectory import Trajectory
@@ -100,22 +101,16 @@ def attach(
             ``positions`` out of range.
         TypeError: ``layers`` or another argument of a kind not named above.
     """
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"attach() got a {type(model).__name__} as the model; give an nn.Module.")
-    if positions is not None and (positions is True or not hasattr(positions, "__index__")):
-        raise TypeError(f"attach() got positions={positions!r}; give a whole number, or None.")
-    if generator is not None and not isinstance(generator, torch.Generator):
-        raise TypeError(
-            f"attach() got generator={generator!r}; give a torch.Generator, such as "
-            "torch.Generator().manual_seed(0)."
-        )
-    if when not in (None, "always", "train", "eval"):
-        raise ValueError(f"attach() got when={when!r}; it takes 'always', 'train' or 'eval'.")
-    if positions is not None and positions < 1:
-        raise ValueError(
-            f"attach() got positions={positions}; give how many positions of each sample to take, "
-            "1 or more, or None for all."
-        )
+    check_options(
+        model=model,
+        layout=layout,
+        output=output,
+        when=when,
+        positions=positions,
+        generator=generator,
+        attention_mask=attention_mask,
+        gather=gather,
+    )
     selected = select(model, layers)
     names = [each.name for each in selected]
     warn_of_compiled(model, names)
@@ -257,8 +252,8 @@ class Probe:
         if own.begun == begun:
             warnings.warn(
                 f"no forward pass ran inside `with probe.{what}(...)` in this thread, so they went "
-                "with none. They belong to the thread that opens the context, and to calls that "
-                "hooks hear: of the model the probe is on, not of a compiled version or a copy.",
+                "with none. They belong to the thread that opens the context, and to calls of "
+                "the model that the probe is on, not of a compiled version or a copy.",
                 RuntimeWarning,
                 stacklevel=3,
             )

@@ -66,7 +66,7 @@ def refuse_unseen(model: nn.Module, names: Iterable[str]) -> None:
 def warn_of_compiled(model: nn.Module, names: Iterable[str]) -> None:
     """Say so if somebody holds a compiled version of the model, or of a part around the layers.
 
-    What was compiled and run before has no hooks in it, and calls of it are not heard of at all.
+    What was compiled and run before has no hooks in it, and its calls are not seen at all.
     What has not run yet, or not since a reset, is noticed when it is compiled.
     """
     frames = sys.modules.get("torch._dynamo.convert_frame")
@@ -80,8 +80,8 @@ def warn_of_compiled(model: nn.Module, names: Iterable[str]) -> None:
             name = modules[id(inner)]
             called = f"module {name!r}" if name else "the model"
             warnings.warn(
-                f"there is a compiled version of {called} (torch.compile), and attach() hears only "
-                "of calls of the model itself. If it has run before, its calls pass unheard until "
+                f"there is a compiled version of {called} (torch.compile), and attach() sees only "
+                "calls of the model itself. If it has run before, its calls are not seen until "
                 "torch._dynamo.reset(); after that they are counted, but not read.",
                 RuntimeWarning,
                 stacklevel=3,

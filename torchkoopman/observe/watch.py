@@ -85,6 +85,8 @@ class Watch:
     """As for :func:`attach`."""
     classes: bool = False
     """Whether class statistics are wanted, so that targets of another kind are worth a word."""
+    gather: bool = False
+    """As for :func:`attach`."""
     generator: torch.Generator | None = None
     """Of the positions; None for one seeded with 0 for each stream."""
     targets: Targets | None = None
@@ -101,10 +103,11 @@ class Watch:
         output: OutputOption | None = None,
         positions: int | None = None,
         forward: Forward | None = None,
+        gather: bool = False,
     ) -> Self:
         """A watch that reads layers again as they were read before; see :func:`read_again`."""
         outputs, layouts = read_again(layers, views, output, layout)
-        return cls(model, layers, layouts, positions, forward, outputs)
+        return cls(model, layers, layouts, positions, forward, outputs, gather=gather)
 
     def stream(self, batches: Iterable[Any], listener: Listener) -> Streamed:
         """Run the model on the batches in eval mode without gradients; put all modes back.
@@ -122,6 +125,7 @@ class Watch:
             output=self.output,
             positions=self.positions,
             generator=self.generator,
+            gather=self.gather,
         )
         targets, count = self.targets or Targets(self.classes, self.forward is not None), 0
         self.model.eval()

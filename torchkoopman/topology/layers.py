@@ -60,6 +60,7 @@ def topology_of(
     output: OutputOption | None = None,
     positions: int | None = None,
     forward: Forward | None = None,
+    gather: bool = False,
     max_bytes: int = MAX_BYTES,
 ) -> Topology:
     """Betti curves of the network's layers and of the surrogate at the layers' depth-times.
@@ -96,6 +97,7 @@ def topology_of(
         output: which tensor is a layer's state; by default what the surrogate's ``views`` say.
         positions: take so many random positions of each sample instead of all.
         forward: how to call the model on a batch.
+        gather: as for :func:`torchkoopman.fit`.
         max_bytes: refuse at the start what could need more memory.
 
     Raises:
@@ -129,6 +131,7 @@ def topology_of(
         output=output,
         positions=positions,
         forward=forward,
+        gather=gather,
     )
     watch.stream(loader, clouds)
     network = _prepared(clouds, "network", normalise)
