@@ -161,7 +161,7 @@ def test_a_summary_prints_every_column_and_the_leading_modes() -> None:
     spectrum = spectrum_of(K, pair(start, start @ K.T))
     lines = spectrum.summary(modes=2).splitlines()
     assert lines[0] == (
-        "3 modes, 3 trusted (others: ?), the largest trusted |λ| 0.9000; "
+        "3 modes, 3 trusted, the largest trusted |λ| 0.9000; "
         "spectral radius 0.9000; 0 outside the unit circle"
     )
     names = ["λ", "(span)", "±", "error", "|λ|", "decay", "turns", "residual", "closure", "energy"]
@@ -217,6 +217,49 @@ def test_trusted_modes_are_those_whose_law_holds_relative_to_their_modulus() -> 
     lines = spectrum.summary().splitlines()
     assert "1 trusted" in lines[0]
     assert [line.endswith("?") for line in lines[2:]] == [False, True, True, True]
+
+
+def judged(value: float, residual: float, closure: float, error: float) -> bool:
+    """Whether one mode with these numbers is trusted."""
+    one = torch.ones(1, 1, dtype=torch.complex128)
+    numbers = (torch.tensor([number]).double() for number in (residual, 0.1, error, closure))
+    return bool(Spectrum(value * one[0], one, one, *numbers).trusted())
+
+
+@pytest.mark.parametrize(
+    ("value", "residual", "closure", "error"),
+    [
+        (0.9, 0.9, 0.01, 0.06),  # could as well be .78
+        (30.0, 0.01, 0.01, 2.0),  # could as well be 26, though its law holds row by row
+        (300.0, 12.0, 4.0, 9.0),  # holds to 4 % of λ, as do many other numbers
+        (0.9, 0.06, 0.2, 0.0),
+        (0.02, 0.01, 0.01, 0.0),  # 0 obeys that law as well
+        (0.1, 0.9, 0.01, 0.06),
+    ],
+)
+def test_a_law_that_other_eigenvalues_obey_as_well_is_not_trusted(
+    value: float, residual: float, closure: float, error: float
+) -> None:
+    assert not judged(value, residual, closure, error)
+
+
+@pytest.mark.parametrize(
+    ("value", "residual", "closure", "error"),
+    [(0.9, 0.9, 0.01, 0.02), (30.0, 40.0, 0.04, 1.0), (300.0, 0.01, 0.01, 0.1)],
+)
+def test_a_growing_or_shrinking_law_that_is_known_is_trusted(
+    value: float, residual: float, closure: float, error: float
+) -> None:
+    assert judged(value, residual, closure, error)
+
+
+def test_the_summary_says_why_modes_are_not_trusted() -> None:
+    one = torch.eye(4, dtype=torch.complex128)
+    values = torch.tensor([300.0, 20.0, 0.9, 0.5]).to(one)
+    residuals, errors = torch.tensor([[12.0, 0.01, 0.01, 0.01], [9.0, 5.0, 0.0, 0.0]]).double()
+    energies = torch.tensor([0.4, 0.3, 0.3, 0.0]).double()
+    head = Spectrum(values, one, one, residuals, energies, errors).summary().splitlines()[0]
+    assert "4 modes, 1 trusted (?: law 1, λ unknown 1, energy 1)" in head
 
 
 def test_trust_without_data_or_with_negative_thresholds_is_refused() -> None:

@@ -17,6 +17,7 @@ from torchkoopman.spectra.evidence import judge, shares, without_rows
 from torchkoopman.spectra.matrices import matrix_of
 from torchkoopman.spectra.plotting import draw
 from torchkoopman.spectra.table import table
+from torchkoopman.spectra.trust import ENERGY, OFF, doubts
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,10 +25,6 @@ if TYPE_CHECKING:
     from torchkoopman.observe.moments import Moments
     from torchkoopman.spectra.evidence import Evidence
 
-_OFF = 0.05
-"""Default of :meth:`Spectrum.trusted`: how far off an eigenvalue may be and be called right."""
-_LEEWAY = 0.1
-"""By so much at most a large standard error may loosen what is asked of the closure."""
 _ON_CIRCLE = 1e-10
 """Moduli this near to 1, relatively, are 1 up to the rounding of an eigenvalue in float64."""
 
@@ -111,15 +108,15 @@ class Spectrum:
         """Number of modes outside the unit circle by more than ``tolerance``."""
         return int((self.moduli > 1 + tolerance).sum())
 
-    def trusted(self, tolerance: float = _OFF, energy: float = 1e-9) -> Tensor:
+    def trusted(self, tolerance: float = OFF, energy: float = ENERGY) -> Tensor:
         """Which modes the data bear out: bool, shape ``(latent,)``.
 
         A mode is trusted if it carries at least the share ``energy`` of the latent states, if λ is
-        more than two standard errors from zero, and if
+        known, its standard error at most ``tolerance · max(1, |λ|)`` and at most |λ| / 2, and if
 
-        * its law holds row by row: residual at most ``tolerance · max(1, |λ|)``, and at most
-          ``2 · tolerance · |λ|``, since whatever shrinks to nearly nothing obeys
-          φ(end) ≈ λ φ(start) for any small λ; or
+        * its law holds row by row: residual at most ``tolerance``, as in ResDMD (Colbrook &
+          Townsend 2024), and at most ``2 · tolerance · |λ|``, since whatever shrinks to nearly
+          nothing obeys φ(end) ≈ λ φ(start) for any small λ; or
         * it holds in the mean, the rest being noise: closure at most ``tolerance`` and three
           standard errors (0.1 at most), and |λ| more than ``tolerance``.
 
@@ -127,26 +124,14 @@ class Spectrum:
         errors; far from normal ones can be further off (see :meth:`Surrogate.pseudospectrum`).
         Spurious eigenvalues, of a dictionary that is not closed under the dynamics or of noise,
         have large residuals and closures. A true one may have too, where few rows cannot tell.
+        Small functions that grow by much obey a law to a few percent of |λ| in any large
+        dictionary, with another λ for other rows: their residual is no smaller than others'.
 
         Raises:
             ValueError: the spectrum was made without data, or a negative threshold.
         """
-        if self.residuals is None or self.energies is None:
-            raise ValueError(
-                "this spectrum was made without data, so there are no residuals to judge its "
-                "modes by; take surrogate.spectrum() of a surrogate that was fitted, or give "
-                "spectrum_of() the moments of the latent states."
-            )
-        if tolerance < 0 or energy < 0:
-            raise ValueError(f"tolerance={tolerance}, energy={energy} must not be negative.")
-        size = self.moduli
-        row_by_row = self.residuals <= tolerance * torch.minimum(size.clamp(min=1), 2 * size)
-        errors = torch.zeros_like(size) if self.errors is None else self.errors
-        lawful = row_by_row
-        if self.closures is not None:
-            allowed = tolerance + (3 * errors).clamp(max=_LEEWAY)
-            lawful = row_by_row | ((self.closures <= allowed) & (size > tolerance))
-        return lawful & (size > 2 * errors) & (self.energies >= energy)
+        found = doubts(self, tolerance, energy)
+        return ~torch.stack(list(found.values())).any(0)
 
     def keep(self, chosen: Tensor) -> Spectrum:
         """The spectrum of the chosen modes alone, such as ``spectrum.keep(spectrum.trusted())``.

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import torch
 
+from torchkoopman.spectra.trust import doubts
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -68,7 +70,9 @@ def _head(spectrum: _Listed) -> str:
     head = f"{len(spectrum.eigenvalues)} modes"
     if spectrum.residuals is not None:
         trusted = spectrum.trusted()
-        head += f", {int(trusted.sum())} trusted (others: ?)"
+        against = {name: int(each.sum()) for name, each in doubts(spectrum).items()}
+        why = ", ".join(f"{name} {count}" for name, count in against.items() if count)
+        head += f", {int(trusted.sum())} trusted" + (f" (?: {why})" if why else "")
         if trusted.any():
             head += f", the largest trusted |λ| {spectrum.moduli[trusted].max():.4f}"
     head += f"; spectral radius {spectrum.radius:.4f}"

@@ -1,0 +1,58 @@
+"""What speaks against an eigenpair: its law, what is not known of λ, and its energy."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+OFF = 0.05
+"""How far off an eigenvalue may be and be called right."""
+ENERGY = 1e-9
+"""Share of the latent states below which a mode is their rounding."""
+_LEEWAY = 0.1
+"""By so much at most a large standard error may loosen what is asked of the closure."""
+
+
+class _Judged(Protocol):
+    """What the data say of eigenpairs: a ``tk.Spectrum``, which documents each of these."""
+
+    @property
+    def moduli(self) -> Tensor: ...
+    @property
+    def residuals(self) -> Tensor | None: ...
+    @property
+    def energies(self) -> Tensor | None: ...
+    @property
+    def errors(self) -> Tensor | None: ...
+    @property
+    def closures(self) -> Tensor | None: ...
+
+
+def doubts(judged: _Judged, tolerance: float = OFF, energy: float = ENERGY) -> dict[str, Tensor]:
+    """Which modes fail each thing that is asked; a trusted mode fails none. Bool, ``(latent,)``.
+
+    The arguments are those of ``Spectrum.trusted``, which says what is asked.
+
+    Raises:
+        ValueError: the spectrum was made without data, or a negative threshold.
+    """
+    if judged.residuals is None or judged.energies is None:
+        raise ValueError(
+            "this spectrum was made without data, so there are no residuals to judge its "
+            "modes by; take surrogate.spectrum() of a surrogate that was fitted, or give "
+            "spectrum_of() the moments of the latent states."
+        )
+    if tolerance < 0 or energy < 0:
+        raise ValueError(f"tolerance={tolerance}, energy={energy} must not be negative.")
+    size = judged.moduli
+    errors = torch.zeros_like(size) if judged.errors is None else judged.errors
+    known = (errors <= tolerance * size.clamp(min=1)) & (2 * errors < size)
+    lawful = judged.residuals <= tolerance * (2 * size).clamp(max=1)
+    if judged.closures is not None:
+        allowed = tolerance + (3 * errors).clamp(max=_LEEWAY)
+        lawful = lawful | ((judged.closures <= allowed) & (size > tolerance))
+    return {"law": ~lawful, "λ unknown": ~known, "energy": ~(judged.energies >= energy)}
