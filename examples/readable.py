@@ -3,7 +3,8 @@
 S1's residual perceptron learns Yin-Yang, with EDMD attached to its validation passes. How many
 modes are followed, where the pseudospectrum looks, what TensorBoard calls the spectral radius: of
 trusted modes, beside the same of all. And how far operators are apart: of one network by two draws
-of the dictionary, of two networks in training, of two that were not trained.
+of the dictionary, of two networks in training, of two that were not trained; beside pairs of which
+one or both were not trained, and beside two fits of one system.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ HALFLIFE = 5000.0
 """Rows: one validation pass."""
 RANK = 20
 DRAWS, NETWORKS = "one network, two draws of the dictionary", "two networks, one draw each"
+UNTRAINED = "two networks that were not trained"
 
 
 @dataclass(frozen=True)
@@ -91,25 +93,36 @@ def distances(
     trained: tuple[Watched, Watched], raw: tuple[Watched, Watched]
 ) -> dict[str, tk.OperatorDistance]:
     """What was compared → how far apart it is."""
-    one, other = trained
+    (one, other), (began, apart) = trained, raw
     pairs = {
         DRAWS: (one.last, one.again),
         NETWORKS: (one.last, other.last),
-        "two networks that were not trained": (raw[0].last, raw[1].last),
-        "a network and what it began as": (one.last, raw[0].last),
+        UNTRAINED: (began.last, apart.last),
+        "a network and what it began as": (one.last, began.last),
     }
-    return {
-        name: tk.compare(*pair, rank=RANK, generator=torch.Generator().manual_seed(0))
-        for name, pair in pairs.items()
-    }
+    untrained = [(one.last, began.last), (other.last, apart.last), (one.last, apart.last)]
+    untrained += [(other.last, began.last), (began.last, apart.last)]
+    found = {}
+    for name, pair in pairs.items():
+        beside = [each for each in untrained if each != pair]
+        generator = torch.Generator().manual_seed(0)
+        found[name] = tk.compare(*pair, rank=RANK, beside=beside, generator=generator)
+    return found
 
 
 def table(found: dict[str, tk.OperatorDistance]) -> str:
-    """Of each pair the relative distance, its null's mean and the share of the null beyond it."""
-    lines = [f"{'':42} {'distance':>9} {'null':>6} {'below':>6}"]
+    """Each pair's relative distance, that of pairs with untrained networks, and that of sampling.
+
+    ``below`` is the share of such pairs that are farther apart, ``above`` the share of fits to
+    other rows of one system that are nearer.
+    """
+    lines = [f"{'':42} {'distance':>9} {'null':>6} {'below':>6} {'floor':>6} {'above':>6}"]
     for name, each in found.items():
-        null = (each.null_similarity / each.scale).mean().item()
-        lines.append(f"{name:42} {each.relative:9.3f} {null:6.3f} {each.below_null:6.2f}")
+        null, floor = ((t / each.scale).mean().item() for t in (each.null_similarity, each.floor))
+        lines.append(
+            f"{name:42} {each.relative:9.3f} {null:6.3f} {each.below_null:6.2f} {floor:6.3f} "
+            f"{each.above_floor:6.2f}"
+        )
     return "\n".join(lines)
 
 

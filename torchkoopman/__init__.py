@@ -22,9 +22,9 @@ from torchkoopman.observe.trajectory import Trajectory
 from torchkoopman.scaling.recipe import ScalingRecipe
 from torchkoopman.scaling.scale import Scaling, scale_layer
 from torchkoopman.shipping.export import export, load, read_card
+from torchkoopman.spectra.comparison import OperatorDistance, compare
 from torchkoopman.spectra.normality import NonNormality, non_normality
 from torchkoopman.spectra.pseudospectrum import Pseudospectrum
-from torchkoopman.spectra.similarity import OperatorDistance, compare
 from torchkoopman.spectra.spectrum import Spectrum
 from torchkoopman.spectra.tracking import ModeTracks, follow
 from torchkoopman.storage.errors import FileError

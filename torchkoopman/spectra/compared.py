@@ -9,6 +9,7 @@ the state, whatever else is in the dictionary, up to its ridge.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 import torch
@@ -62,14 +63,32 @@ class Fitted(System, Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Compared:
+    """The matrices that stand for two systems."""
+
+    first: Tensor
+    """Float64, square; sizes may differ."""
+    second: Tensor
+    subject: str
+    """What they are."""
+    notes: tuple[str, ...] = ()
+    """What they hold besides the dynamics."""
+    noises: tuple[Tensor | None, Tensor | None] = (None, None)
+    """Root of the covariance, in the same axes, of what each leaves unexplained of a row; None for
+    matrices as they are."""
+    rows: tuple[float, float] = (0, 0)
+    """That each was fitted to."""
+
+
 def comparable(
     first: Fitted | Tensor,
     second: Fitted | Tensor,
     rank: int,
     functions: Functions,
     less_identity: bool | None,
-) -> tuple[Tensor, Tensor, str, tuple[str, ...]]:
-    """Both matrices, what they are, and notes; the arguments are those of ``compare``."""
+) -> Compared:
+    """What stands for both; the arguments are those of ``compare``."""
     both = (first, "first"), (second, "second")
     matrices = [matrix_of(operator, name) for operator, name in both]
     systems = [operator for operator in (first, second) if not isinstance(operator, torch.Tensor)]
@@ -85,38 +104,46 @@ def comparable(
             "compare them with functions='latent'."
         )
     of_state = functions == "state" or (functions == "auto" and known)
-    found = [
+    (A, noise_a, rows_a), (B, noise_b, rows_b) = (
         _in_data_metric(operator, matrix, rank, of_state, name)
         for (operator, name), matrix in zip(both, matrices, strict=True)
-    ]
+    )
     if less_identity:
-        found = [matrix - torch.eye(len(matrix)).to(matrix) for matrix in found]
+        A, B = (matrix - torch.eye(len(matrix)).to(matrix) for matrix in (A, B))
     if not systems:
-        return found[0], found[1], "K - I" if less_identity else "operators", ()
+        return Compared(A, B, "K - I" if less_identity else "operators")
     kind = "functions of the state" if of_state else "latent functions"
     subject = f"{'K - I' if less_identity else 'K'} on {kind},"
-    return found[0], found[1], subject, () if of_state else (_LATENT,)
+    notes = () if of_state else (_LATENT,)
+    return Compared(A, B, subject, notes, (noise_a, noise_b), (rows_a, rows_b))
 
 
 def _in_data_metric(
     operator: Fitted | Tensor, matrix: Tensor, rank: int, of_state: bool, name: str
-) -> Tensor:
-    """P K P in axes in which the start states are white; a matrix as it is."""
+) -> tuple[Tensor, Tensor | None, float]:
+    """P K P in axes in which the start states are white; a matrix as it is.
+
+    Also the root of the covariance of what a regression leaves there, and the rows of that.
+    """
     if isinstance(operator, torch.Tensor):
-        return matrix
+        return matrix, None, 0
     if operator.statistics is None or operator.statistics.count == 0:
         raise ValueError(
             f"the {name} surrogate has no statistics of its latent states, so their metric is "
             "unknown; fit it, or compare the matrices surrogate.operator.matrix(1.0) themselves."
         )
-    G = operator.statistics.total().second("start", "start").cpu()
+    total = operator.statistics.total()
+    G, A, L = (
+        total.second(*pair).cpu() for pair in (("start", "start"), ("end", "start"), ("end", "end"))
+    )
     image = matrix @ G
     if of_state and isinstance(operator.observables, Linear):
         read = operator.observables.decoding_matrix().detach().cpu().to(G)
         if operator.observables.constant:
             read = torch.cat([torch.eye(1, len(G)).to(G), read])
-        G, image = read @ G @ read.T, read @ image @ read.T
+        G, image, A, L = (read @ form @ read.T for form in (G, image, A, L))
     directions, sizes = excited(G, rank)
     whiten = directions / sizes.sqrt()
-    white: Tensor = whiten.T @ image @ whiten
-    return white
+    white, regression, end = (whiten.T @ form @ whiten for form in (image, A, L))
+    left, axes = torch.linalg.eigh(end - regression @ regression.T)
+    return white, axes * left.clamp(min=0).sqrt(), total.count

@@ -1,0 +1,213 @@
+"""Comparison of two operators: do two systems have the same linear dynamics up to a change of axes?
+
+The distances are in ``similarity.py``, which matrices stand for two surrogates in ``compared.py``,
+and what a distance is held against in ``nulls.py``.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from torchkoopman.spectra.compared import comparable
+from torchkoopman.spectra.nulls import one_system, unrelated
+from torchkoopman.spectra.similarity import (
+    similarity_bound,
+    similarity_distance,
+    spectral_distance,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torchkoopman.spectra.compared import Fitted, Functions
+
+
+@dataclass(frozen=True)
+class OperatorDistance:
+    """How far two operators are from each other, beside what unrelated ones would give."""
+
+    similarity: float
+    """‖A - C B Cᵀ‖_F at the best orthogonal C found; an upper bound of the minimum."""
+    lower_bound: float
+    """No C has less: the gap to ``similarity`` is all that a better search could gain."""
+    spectral: float
+    """√(Σ |λ_i - μ_π(i)|²) at the optimal assignment π of eigenvalues; not divided by their number,
+    so that it is on the scale of ``similarity``."""
+    scale: float
+    """√(‖A‖_F² + ‖B‖_F²); ``similarity`` is at most √2 times this."""
+    angle: float
+    """The least angle between A and C B Cᵀ as vectors, in radians (DSA's angular distance): blind
+    to the operators' sizes. NaN if one is zero."""
+    rotation: Tensor
+    """The best C found, float64, shape ``(size, size)``."""
+    null_similarity: Tensor
+    """``similarity`` of the null pairs, on the scale of this one; shape ``(pairs,)``: those that
+    were named, or ``draws`` of random operators that have A's and B's singular values and otherwise
+    nothing in common."""
+    null_spectral: Tensor
+    """``spectral`` of the same pairs."""
+    floor: Tensor
+    """``similarity`` that two fits of one system to as many rows would have, by sampling alone;
+    shape ``(draws,)``, empty where it is not known."""
+    sizes: tuple[int, int]
+    """Sizes of A and B as compared, before padding."""
+    agreement: float
+    """Share of the search's starts that ended within 1 % of the scale of the best: small where the
+    search is hard, and the distance may be too large."""
+    subject: str = "operators"
+    """What was compared: ``"operators"`` as they are, or K or K - I on which functions."""
+    notes: tuple[str, ...] = ()
+    """What the distance holds besides the dynamics, one sentence each."""
+
+    @property
+    def relative(self) -> float:
+        """``similarity / scale``: 0 for similar operators, whatever their size."""
+        return self.similarity / self.scale if self.scale else 0.0
+
+    @property
+    def below_null(self) -> float:
+        """Share of the null pairs that are farther apart, relative to their scale; NaN without any.
+
+        Of pairs named by ``beside`` a share of 1 speaks against the hypothesis that the two are no
+        more alike than those: were they drawn as those were, it would come about by chance in one
+        case of m + 1 with m pairs. Of random operators it speaks against the two having nothing in
+        common but singular values, which hardly any two networks of one kind have, untrained ones
+        too: there 1 says little, and less than 1 much.
+        """
+        return (self.null_similarity > self.similarity).double().mean().item()
+
+    @property
+    def above_floor(self) -> float:
+        """Share of ``floor`` that is nearer; NaN if it is not known.
+
+        1 speaks against the hypothesis that both are fits to independent rows of one system; small
+        values do not: the rows cannot tell the two apart.
+        """
+        return (self.floor < self.similarity).double().mean().item()
+
+    def summary(self) -> str:
+        """Both distances beside their nulls, the bound, and how sure the search is."""
+        lines = [
+            f"{self.subject} of size {self.sizes[0]} and {self.sizes[1]}, scale {self.scale:.4g}",
+            f"{'':20} {'distance':>9} {'relative':>9} {'null, relative':>18}",
+        ]
+        for name, value, null in (
+            ("similarity", self.similarity, self.null_similarity),
+            ("eigenvalues", self.spectral, self.null_spectral),
+        ):
+            shares = null / self.scale if self.scale else null
+            relative = value / self.scale if self.scale else 0.0
+            spread = "none drawn"
+            if len(shares):
+                spread = f"{shares.mean():.4f} ± {shares.std(correction=0):.4f}"
+            lines.append(f"{name:20} {value:9.4f} {relative:9.4f} {spread:>18}")
+        if len(self.floor):
+            floor = self.floor.mean() / self.scale if self.scale else 0.0
+            lines.append(
+                f"two fits of one system to as many rows: {floor:.4f}; {self.above_floor:.0%} of "
+                "such pairs are nearer"
+            )
+        lines.append(
+            f"similarity is at least {self.lower_bound:.4f}; angle {self.angle:.4f}; "
+            f"{self.agreement:.0%} of the starts agree"
+        )
+        return "\n".join([*lines, *self.notes])
+
+    def __str__(self) -> str:
+        return self.summary()
+
+
+@torch.no_grad()
+def compare(
+    first: Fitted | Tensor,
+    second: Fitted | Tensor,
+    *,
+    rank: int = 20,
+    starts: int = 8,
+    draws: int = 10,
+    beside: Sequence[tuple[Fitted | Tensor, Fitted | Tensor]] = (),
+    functions: Functions = "auto",
+    less_identity: bool | None = None,
+    generator: torch.Generator | None = None,
+) -> OperatorDistance:
+    """How alike the dynamics of two operators are, beside operators that have nothing in common.
+
+    Surrogates are compared in the metric of their own data: each K over its span in axes in which
+    the latent states at the start have second moment 1, over the ``rank`` directions they excite
+    most. By default K is projected on functions of the state alone (1 and its coordinates, as an
+    orthogonal projection in the data's metric), and for a fit across the span the draw of a
+    dictionary's random features is then in neither. What the dictionary says of further functions
+    is left out: two systems may differ there. With all directions kept, no invertible change of a
+    latent space's basis matters, so surrogates of different seeds can be compared. Matrices are
+    taken as they are.
+
+    Args:
+        first: a surrogate or a real square matrix.
+        second: the same; sizes may differ.
+        rank: directions of each surrogate; costs grow with its cube.
+        starts: random starts of the search, for the pair and for each null pair.
+        draws: null pairs, and pairs that differ by sampling alone; each costs as much as the
+            comparison itself.
+        beside: pairs to be the null in place of random operators, such as networks that were not
+            trained: only beside what any two networks of the kind have in common does a distance
+            say something of what was learnt. Nineteen pairs can reject at 5 %.
+        functions: ``"state"``, ``"latent"`` for all latent coordinates, which holds the draw of a
+            dictionary or the training of an encoder as well, or ``"auto"``: ``"state"`` where both
+            have the state among their latent coordinates.
+        less_identity: compare K - I, what layers do beyond carrying the state on: on a residual
+            stream every K is near the identity, and any two are alike. None: where both surrogates
+            have one frame for all layers, without which the identity means nothing.
+        generator: of the starts and the null; None for one seeded with 0.
+
+    Raises:
+        TypeError: something else came.
+        ValueError: a matrix that is not square or not finite, a surrogate without statistics, or a
+            ``rank`` below 1, or ``functions`` that are not known.
+    """
+    if rank < 1:
+        raise ValueError(f"rank={rank} must be at least 1.")
+    draw = torch.Generator().manual_seed(0) if generator is None else generator
+    pair = comparable(first, second, rank, functions, less_identity)
+    A, B = pair.first, pair.second
+    distance, rotation, agreement = similarity_distance(A, B, starts=starts, generator=draw)
+    scale = math.hypot(A.norm().item(), B.norm().item())
+    null_similarity, null_spectral, floor = [], [], []
+    for a, b in beside:
+        other = comparable(a, b, rank, functions, less_identity)
+        both = other.first, other.second
+        size = math.hypot(*(matrix.norm().item() for matrix in both))
+        share = scale / size if size else 0.0
+        null_similarity.append(share * similarity_distance(*both, starts=starts, generator=draw)[0])
+        null_spectral.append(share * spectral_distance(*both))
+    for number in range(draws):
+        if not len(beside):
+            both = unrelated(pair, draw)
+            null_similarity.append(similarity_distance(*both, starts=starts, generator=draw)[0])
+            null_spectral.append(spectral_distance(*both))
+        if (fits := one_system(pair, number % 2, draw)) is not None:
+            floor.append(similarity_distance(*fits, starts=0, generator=draw)[0])
+    size_a, size_b = A.norm().item(), B.norm().item()
+    angle = math.nan
+    if size_a and size_b:
+        cosine = (size_a**2 + size_b**2 - distance**2) / (2 * size_a * size_b)
+        angle = math.acos(max(-1.0, min(1.0, cosine)))
+    return OperatorDistance(
+        similarity=distance,
+        lower_bound=similarity_bound(A, B),
+        spectral=spectral_distance(A, B),
+        scale=scale,
+        angle=angle,
+        rotation=rotation,
+        null_similarity=torch.tensor(null_similarity, dtype=torch.float64),
+        null_spectral=torch.tensor(null_spectral, dtype=torch.float64),
+        floor=torch.tensor(floor, dtype=torch.float64),
+        sizes=(len(A), len(B)),
+        agreement=agreement,
+        subject=pair.subject,
+        notes=pair.notes,
+    )

@@ -1,0 +1,49 @@
+"""What a distance of two operators is held against: chance on the far side, sampling on the near.
+
+Three hypotheses that a pair's distance can speak against:
+
+* **unrelated**: the two share their singular values and nothing else. Operators of one kind seldom
+  are so, whatever they have learnt: networks of one architecture on the same data are nearer.
+* **beside**: the two are no more alike than pairs that the user names, such as networks that were
+  not trained, or trained ones and untrained ones. Only such pairs share what is common to all.
+* **one system**: the two are fits to different rows of the same system. A regression on n rows has
+  the error N^½ Z / √n in axes in which the start is white, N being the covariance of what it leaves
+  unexplained and Z standard normal (errors of one size everywhere, rows that are independent).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+
+from torchkoopman.spectra.alignment import random_orthogonal
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from torchkoopman.spectra.compared import Compared
+
+
+def unrelated(pair: Compared, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Random matrices of the pair's singular values."""
+    found = []
+    for matrix in (pair.first, pair.second):
+        left, right = random_orthogonal(len(matrix), 2, generator)
+        found.append(left * torch.linalg.svdvals(matrix) @ right)
+    return found[0], found[1]
+
+
+def one_system(
+    pair: Compared, which: int, generator: torch.Generator
+) -> tuple[Tensor, Tensor] | None:
+    """Two fits to rows of one of the pair's systems, as many as each had; None if not known."""
+    matrix, noise = (pair.first, pair.second)[which], pair.noises[which]
+    if noise is None or not all(pair.rows):
+        return None
+    fits = []
+    for rows in pair.rows:
+        Z = torch.randn(matrix.shape, generator=generator, dtype=matrix.dtype)
+        fits.append(matrix + noise @ Z / math.sqrt(rows))
+    return fits[0], fits[1]
