@@ -55,6 +55,9 @@ class Surroundings:
             if id(each) not in self._seen:
                 self._seen[id(each)] = each
                 waiting.extend(self._reached(each))
+        self.functions = None if waiting else self._functions()
+        """The functions of the user's that were reached; None where there was too much to look at.
+        """
 
     @contextlib.contextmanager
     def kept(self) -> Iterator[None]:
@@ -63,6 +66,10 @@ class Surroundings:
             yield
         finally:
             self.restore()
+
+    def _functions(self) -> list[types.FunctionType]:
+        seen = (each for each in self._seen.values() if isinstance(each, types.FunctionType))
+        return [each for each in seen if not is_foreign(each.__module__)]
 
     def restore(self) -> None:
         """Give everything back the value it had."""
@@ -100,6 +107,8 @@ class Surroundings:
             yield from (value.func, *value.args, *value.keywords.values())
         elif isinstance(value, types.MethodType):
             yield from (value.__func__, value.__self__)
+        elif isinstance(value, property | functools.cached_property):
+            yield value.func if isinstance(value, functools.cached_property) else value.fget
         elif isinstance(value, type):
             if not is_foreign(value.__module__):
                 yield from self._class(value)

@@ -22,9 +22,9 @@ from torchkoopman.surgery.closures import Closures
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-SMALL, SAMPLED = 2**14, 509
-"""Of tensors with more numbers than the first every so manieth is compared in between; with 61 it
-still read a quarter of the memory. What a sample misses the thorough comparison finds."""
+SMALL, SAMPLED = 2**14, 2**9
+"""Of tensors with more numbers than the first so many, evenly spaced, are compared in between: a
+write into the whole tensor changes them. What a sample misses the thorough comparison finds."""
 Model = TypeVar("Model", bound=nn.Module)
 
 
@@ -87,8 +87,9 @@ class Workbench:
                 whole tensor changes.
         """
         mine, theirs = (_tensors(each) for each in (self.source, self.model))
-        step = 1 if thorough else SAMPLED
-        changed = [name for name, each in mine.items() if not _same_bits(each, theirs[name], step)]
+        changed = [
+            name for name, each in mine.items() if not _same_bits(each, theirs[name], thorough)
+        ]
         for name in changed:
             mine[name].data.copy_(theirs[name])
         self.apart = self.apart or bool(changed)
@@ -117,7 +118,10 @@ class Trespass(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Run the operation; look at what it is given."""
-        for leaf in pytree.tree_leaves((args, kwargs)):
+        given = [*args, *(kwargs or {}).values()]
+        if any(isinstance(each, list | tuple | dict) for each in given):
+            given = pytree.tree_leaves(given)
+        for leaf in given:
             plain = type(leaf) in (Tensor, nn.Parameter, nn.Buffer)
             if plain and leaf.layout == torch.strided:
                 owner = self._owners.get(leaf.untyped_storage()._cdata)
@@ -217,12 +221,13 @@ def _historic(module: nn.Module) -> Iterator[Tensor]:
                 yield leaf
 
 
-def _same_bits(tensor: Tensor, other: Tensor, step: int) -> bool:
+def _same_bits(tensor: Tensor, other: Tensor, thorough: bool) -> bool:
     if tensor.shape != other.shape or tensor.dtype != other.dtype:
         return False
     if tensor.numel() > SMALL and tensor.is_contiguous() and other.is_contiguous():
-        if step == 1 and torch.equal(_words(tensor), _words(other)):
+        if thorough and torch.equal(_words(tensor), _words(other)):
             return True
+        step = 1 if thorough else tensor.numel() // SAMPLED
         tensor, other = tensor.view(-1)[::step], other.view(-1)[::step]
     if torch.equal(tensor, other):
         return True

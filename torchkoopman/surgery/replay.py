@@ -12,6 +12,7 @@ from torchkoopman.observe.example import Example
 from torchkoopman.observe.facts import Facts, alike, gap
 from torchkoopman.observe.surroundings import OUTSIDE
 from torchkoopman.surgery.reference import Reference
+from torchkoopman.surgery.switching import is_seen
 from torchkoopman.surgery.transcript import PUT_IN, Failed, transcribe
 
 if TYPE_CHECKING:
@@ -34,8 +35,8 @@ class Unproven(RuntimeError):  # noqa: N818 (what the swap would be)
     """An edited model does something else than its reference, or may."""
 
 
-def prove(edited: Edited, evidence: Evidence, bench: Workbench, request: SwapRequest) -> None:
-    """Hold an edited model against what the reference did.
+def prove(edited: Edited, evidence: Evidence, bench: Workbench, request: SwapRequest) -> Transcript:
+    """Hold an edited model against what the reference did, and say what it did itself.
 
     Compared are outputs, arguments that the model fills, what enters the module, gradients of
     inputs and of all parameters outside the span, buffers and attributes afterwards: over calls in
@@ -67,16 +68,24 @@ def prove(edited: Edited, evidence: Evidence, bench: Workbench, request: SwapReq
             "calls, a write in place, random numbers. Against the model with the same module put "
             f"in by a hook: {listed}.{_about_draws(evidence, request)}{edited.unseen}"
         )
+    return found
 
 
 def agrees_in_the_other_mode(
-    edited: Edited, evidence: Evidence, bench: Workbench, request: SwapRequest
+    edited: Edited, evidence: Evidence, found: Transcript, bench: Workbench, request: SwapRequest
 ) -> bool:
     """Whether the edited model may be switched between training and evaluation.
+
+    Where neither it nor the reference has asked for the mode in the calls that were compared, these
+    are the same in both.
 
     What the span draws at random, and the edited model no longer does, is drawn again by the
     reference, since the later draws are as random either way.
     """
+    modules = (*request.model.modules(), *request.module.modules(), *edited.model.modules())
+    asked = evidence.transcript.asked or found.asked
+    if not asked and is_seen(bench.surroundings, modules):
+        return True
     training = not bench.model.training
     reference = Reference(
         _switched(bench.to_run(), training),

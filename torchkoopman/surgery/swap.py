@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 
     from torchkoopman.observe.trajectory import InputSpec
     from torchkoopman.surgery.edited import Edited
+    from torchkoopman.surgery.transcript import Transcript
 
 __all__ = ["SurrogateLike", "SwapRecord", "swap", "swap_back", "swaps"]
 
@@ -143,8 +144,8 @@ def _first_way(
         try:
             edited = WAYS[way](bench, request, evidence)
             if evidence is not None:
-                prove(edited, evidence, bench, request)
-                _bind(edited, evidence, bench, request)
+                found = prove(edited, evidence, bench, request)
+                _bind(edited, evidence, found, bench, request)
         except RuntimeError as error:
             failures[way] = error
         else:
@@ -177,11 +178,15 @@ def _made_up(
         return None
 
 
-def _bind(edited: Edited, evidence: Evidence, bench: Workbench, request: SwapRequest) -> None:
+def _bind(
+    edited: Edited, evidence: Evidence, found: Transcript, bench: Workbench, request: SwapRequest
+) -> None:
     """Let a graph be switched between training and evaluation only if it is right in both."""
     if not isinstance(edited.model, SwappedModule):
         return
-    if is_bound(request.model) or not agrees_in_the_other_mode(edited, evidence, bench, request):
+    if is_bound(request.model) or not agrees_in_the_other_mode(
+        edited, evidence, found, bench, request
+    ):
         bind(edited.model)
         mode = "train" if request.model.training else "eval"
         edited.notes.append(f"the graph is right in {mode}() mode only, and refuses the other")

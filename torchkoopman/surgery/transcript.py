@@ -17,6 +17,7 @@ from torch.utils import _pytree as pytree
 from torchkoopman.observe.costs import unfused
 from torchkoopman.observe.facts import Facts, alike, attributes, facts_in
 from torchkoopman.observe.places import leaves
+from torchkoopman.surgery.switching import Reading
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -43,6 +44,8 @@ class Transcript:
     """Of the last call, by parameter and input; absent where there is none, or only zeros."""
     left: Facts = field(default_factory=dict)
     """Buffers and attributes that the calls have changed, as they are in the end."""
+    asked: bool = True
+    """Whether anything asked whether a module is in training."""
 
 
 class Failed(Exception):  # noqa: N818 (what happened, to be told in the words of who asked)
@@ -78,17 +81,20 @@ def transcribe(
     """
     found = Transcript()
     before = _left(model, weights)
+    mode_reads = Reading()
     for number, example in enumerate(examples):
         count = len(entered)
         last = number == len(examples) - 1
         asked = _Gradients(_parameters(model, put_in), reach if last else "nothing")
         try:
-            with around_first if around_first and not number else nullcontext():
-                result, given = asked.called(model, example)
-            found.gradients = asked.gradients(result)
+            with mode_reads:
+                with around_first if around_first and not number else nullcontext():
+                    result, given = asked.called(model, example)
+                found.gradients = asked.gradients(result)
             found.calls |= _facts_of_call(number + 1, result, given, entered[count:])
         except Exception as error:  # runs the user's code
             raise Failed(number) from error
+    found.asked = mode_reads.count > 0
     try:
         after = _left(model, weights)
     except RuntimeError as error:  # a value that must not be read was kept
