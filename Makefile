@@ -55,6 +55,7 @@ online: $(INSTALLED)
 # Fits killed at random moments and called again; and what their checkpoints cost.
 resume: $(INSTALLED)
 	$(RUN)/python -m tests.benchmarks.killed --kills 20 --folder "$$(mktemp -d)"
+	$(RUN)/python -m tests.benchmarks.killed --kills 20 --processes 2 --folder "$$(mktemp -d)"
 	$(RUN)/python -m tests.benchmarks.checkpointing
 
 # Modes followed, grid, radius and distances: of trusted modes beside all, of networks beside draws.

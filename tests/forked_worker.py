@@ -11,10 +11,9 @@ import signal
 import socket
 import sys
 import time
-import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -26,6 +25,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.utils._pytree import tree_leaves
 
 import torchkoopman as tk
+from tests.processes import forked
 from torchkoopman.observe.processes import Processes, digest
 from torchkoopman.observe.trajectory import Trajectory
 
@@ -325,19 +325,7 @@ def main(folder: Path, groups: list[str]) -> None:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1])}
-        children = []
-        for rank in range(int(group.split(":")[0])):
-            child = os.fork()
-            if not child:
-                try:
-                    run(group, place, rank)
-                except BaseException:
-                    traceback.print_exc()
-                    os._exit(1)
-                os._exit(0)
-            children.append(child)
-        for child in children:
-            os.waitpid(child, 0)
+        forked(int(group.split(":")[0]), partial(run, group, place))
 
 
 if __name__ == "__main__":

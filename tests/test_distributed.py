@@ -1,9 +1,6 @@
 """Two processes with uneven shards hold, after ``sync``, what one process with all rows holds."""
 
 import importlib.util
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +8,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.processes import results
+
 WORKER = Path(__file__).with_name("distributed_worker.py")
-ROOT = WORKER.parents[1]
 
 
 def worker() -> Any:
@@ -24,23 +22,6 @@ def worker() -> Any:
     return module
 
 
-def torchrun(folder: Path, *cases: str) -> list[dict[str, dict[str, Tensor]]]:
-    """Each process's results of the cases."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
-    command += ["--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0", str(WORKER), str(folder)]
-    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    run = subprocess.run(
-        [*command, *cases],
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        timeout=180,
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr[-3000:]
-    return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
-
-
 EMPTY = ("dmd:empty", "edmd:empty")
 SHARDED = ("moments", "labelled", "moments:empty", "labelled:empty", "dmd", "edmd", "different")
 
@@ -48,7 +29,7 @@ SHARDED = ("moments", "labelled", "moments:empty", "labelled:empty", "dmd", "edm
 @pytest.fixture(scope="module")
 def processes(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, dict[str, Tensor]]]:
     """One start of two processes for all cases that sync without an error."""
-    return torchrun(tmp_path_factory.mktemp("sharded"), *SHARDED, *EMPTY)
+    return results(WORKER, tmp_path_factory.mktemp("sharded"), *SHARDED, *EMPTY)
 
 
 def alone(case: str) -> dict[str, Tensor]:
@@ -71,8 +52,8 @@ def test_synced_moments_equal_those_of_one_process_to_1e_12(
     processes: list[dict[str, dict[str, Tensor]]], case: str
 ) -> None:
     """Uneven shards, a class that one process never sees, and (``empty``) one without any row."""
-    for results in processes:
-        assert_equal(results[case], alone(case.partition(":")[0]), 1e-12)
+    for each in processes:
+        assert_equal(each[case], alone(case.partition(":")[0]), 1e-12)
 
 
 @pytest.mark.slow
@@ -80,7 +61,7 @@ def test_synced_moments_equal_those_of_one_process_to_1e_12(
 def test_both_processes_hold_the_same_bits(
     processes: list[dict[str, dict[str, Tensor]]], case: str
 ) -> None:
-    first, second = (results[case] for results in processes)
+    first, second = (each[case] for each in processes)
     assert set(first) == set(second)
     for name in first:
         assert torch.equal(first[name], second[name]), name
@@ -92,8 +73,8 @@ def test_a_synced_fit_is_that_of_one_process(
     processes: list[dict[str, dict[str, Tensor]]], case: str
 ) -> None:
     expected = alone(case)
-    for results in processes:
-        assert_equal(results[case], expected, 1e-4)
+    for each in processes:
+        assert_equal(each[case], expected, 1e-4)
 
 
 @pytest.mark.slow
@@ -101,7 +82,7 @@ def test_moments_of_different_observables_are_refused(
     processes: list[dict[str, dict[str, Tensor]]],
 ) -> None:
     """Summed, they would be moments of nothing, and nobody would notice."""
-    assert [bool(results["different"]["refused"]) for results in processes] == [True, True]
+    assert [bool(each["different"]["refused"]) for each in processes] == [True, True]
 
 
 @pytest.mark.slow
@@ -109,7 +90,7 @@ def test_moments_of_different_observables_are_refused(
 def test_a_process_without_any_row_ends_with_the_same_surrogate(
     processes: list[dict[str, dict[str, Tensor]]], case: str
 ) -> None:
-    first, second = (results[case] for results in processes)
+    first, second = (each[case] for each in processes)
     assert_equal(first, alone(case.partition(":")[0]), 1e-4)
     assert_equal(second, first, 0)
 

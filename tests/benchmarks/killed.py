@@ -1,7 +1,9 @@
 """Fits killed (SIGKILL) at random moments and called again: the same surrogate, bit by bit.
 
 ``python -m tests.benchmarks.killed --kills 20`` prints, for each fitter, at how many rows the
-checkpoint stood that the next call went on from.
+checkpoint stood that the next call went on from. With ``--processes 2`` each fit is one of two
+processes under ``torchrun``, of which one is killed, or both; it prints the rounds that each had
+written.
 """
 
 import argparse
@@ -14,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 import torchkoopman as tk
 from torchkoopman.fitting.checkpoints import Checkpoints
@@ -57,12 +60,10 @@ def loader() -> DataLoader[tuple[Tensor, ...]]:
     generator = torch.Generator().manual_seed(2)
     inputs = torch.randn(ROWS, 8, generator=generator)
     labels = torch.randint(0, 3, (ROWS,), generator=generator)
-    return DataLoader(
-        TensorDataset(inputs, labels),
-        BATCH,
-        shuffle=True,
-        generator=torch.Generator().manual_seed(3),
-    )
+    data = TensorDataset(inputs, labels)
+    if dist.is_initialized():
+        return DataLoader(data, BATCH, sampler=DistributedSampler(data, seed=3))
+    return DataLoader(data, BATCH, shuffle=True, generator=torch.Generator().manual_seed(3))
 
 
 def fitted(kind: str, checkpoint: Path, result: Path) -> None:
@@ -143,6 +144,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--kinds", nargs="*", default=list(OPTIONS))
     parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--processes", type=int, default=1)
     parser.add_argument("--seed", type=int, default=0)
     chosen = parser.parse_args(arguments)
     torch.set_num_threads(1)
@@ -150,9 +152,16 @@ def main(arguments: list[str]) -> int:
     for kind in chosen.kinds:
         folder = chosen.folder / kind
         folder.mkdir(parents=True)
-        rows, alike = killed(kind, chosen.kills, folder, draw)
+        if chosen.processes > 1:
+            from tests.benchmarks.killed_together import killed_together
+
+            rounds, alike = killed_together(kind, chosen.kills, folder, draw, chosen.processes)
+            left = f"rounds written by each process {sorted(rounds)}"
+        else:
+            rows, alike = killed(kind, chosen.kills, folder, draw)
+            left = f"went on behind rows {sorted(rows)}"
         failed += chosen.kills - alike
-        print(f"{kind:14} {alike} of {chosen.kills} equal; went on behind rows {sorted(rows)}")
+        print(f"{kind:14} {alike} of {chosen.kills} equal; {left}", flush=True)
     return failed
 
 

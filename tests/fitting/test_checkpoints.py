@@ -321,25 +321,48 @@ def test_a_checkpoint_of_more_processes_or_another_format_is_refused(tmp_path: P
             fit(network(), shuffled(), path, **FITS["dmd"])
 
 
-def test_other_data_of_the_same_size_is_told_from_the_last_batch(tmp_path: Path) -> None:
-    begun(tmp_path / "checkpoint")
-    other = DataLoader(data(7), BATCH, shuffle=True, generator=torch.Generator().manual_seed(3))
-    with pytest.raises(ValueError, match="batch 15 of the loader is another one"):
-        fit(network(), other, tmp_path / "checkpoint", **FITS["dmd"])
+def other_data(loader: Any, batch: int) -> Any:
+    """The same loader, one number of one of its batches changed."""
+    if isinstance(loader, Stateful):
+        number = loader.batches[batch][0]
+    elif isinstance(loader, list):
+        number = loader[batch][0]
+    else:
+        number = loader.dataset.tensors[0][batch * BATCH : (batch + 1) * BATCH]
+    number[3, 2] += 1
+    return loader
 
 
-@pytest.mark.parametrize("kind", ["list", "shuffled"])
-def test_other_data_are_refused_where_the_fit_had_ended_too(kind: str, tmp_path: Path) -> None:
-    rows = {seed: data(seed).tensors[0] for seed in (2, 7)}
-    loaders = {seed: list(x.split(BATCH)) for seed, x in rows.items()}
-    if kind == "shuffled":
-        loaders = {  # type: ignore[assignment]
-            seed: DataLoader(x, BATCH, shuffle=True, generator=torch.Generator().manual_seed(3))
-            for seed, x in rows.items()
-        }
-    fit(network(), loaders[2], tmp_path / "checkpoint", **FITS["dmd"])
-    with pytest.raises(ValueError, match="batch 1 of the loader is another one"):
-        fit(network(), loaders[7], tmp_path / "checkpoint", **FITS["dmd"])
+@pytest.mark.parametrize(("kind", "batch"), [("list", 14), ("list", 3), ("sequential", 3)])
+def test_a_batch_that_is_another_one_now_is_noticed(kind: str, batch: int, tmp_path: Path) -> None:
+    """Not the last one before the checkpoint alone; behind it, 15 is not compared, but the next."""
+    path = tmp_path / "checkpoint"
+    with pytest.raises(CrashError):
+        fit(stopping(network(), 18, crash), LOADERS[kind](), path, **FITS["dmd"])
+    with pytest.raises(ValueError, match="batch 15 of the loader, or one before it, is another"):
+        fit(network(), other_data(LOADERS[kind](), batch), path, **FITS["dmd"])
+
+
+def test_the_batch_behind_the_checkpoint_of_a_loader_with_a_state_must_be_the_same(
+    tmp_path: Path,
+) -> None:
+    """Of those before it nothing can be seen again."""
+    path = tmp_path / "checkpoint"
+    with pytest.raises(CrashError):
+        fit(stopping(network(), 18, crash), Stateful(), path, **FITS["dmd"])
+    place = torch.randperm(30, generator=torch.Generator().manual_seed(4))[15]
+    with pytest.raises(ValueError, match="batch 16 of the loader, or one before it, is another"):
+        fit(network(), other_data(Stateful(), int(place)), path, **FITS["dmd"])
+
+
+@pytest.mark.parametrize("kind", ["list", "sequential"])
+@pytest.mark.parametrize("batch", [0, 17, 29])
+def test_other_data_are_refused_where_the_fit_had_ended_too(
+    kind: str, batch: int, tmp_path: Path
+) -> None:
+    fit(network(), LOADERS[kind](), tmp_path / "checkpoint", **FITS["dmd"])
+    with pytest.raises(ValueError, match="batch 30 of the loader, or one before it, is another"):
+        fit(network(), other_data(LOADERS[kind](), batch), tmp_path / "checkpoint", **FITS["dmd"])
 
 
 class Wrapped:

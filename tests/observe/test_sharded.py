@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -13,12 +12,12 @@ import torch
 from torch import nn
 
 import torchkoopman as tk
+from tests.processes import ROOT, results
 from torchkoopman.observe.placements import is_dtensor, parallel_modules
 
 pytest.importorskip("transformers", reason="needs the extra 'transformers'")
 
 WORKER = Path(__file__).with_name("sharded_worker.py")
-ROOT = WORKER.parents[2]
 
 RIGHT = [
     "blocks",
@@ -67,20 +66,7 @@ REFUSED = {
 @pytest.fixture(scope="module")
 def processes(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, str]]:
     """What the two processes of one start say of every case."""
-    folder = tmp_path_factory.mktemp("sharded")
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node=2"]
-    command += ["--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0", str(WORKER), str(folder)]
-    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    run = subprocess.run(
-        command,
-        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr[-3000:]
-    return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+    return results(WORKER, tmp_path_factory.mktemp("sharded"))
 
 
 @pytest.mark.slow
@@ -88,7 +74,7 @@ def processes(tmp_path_factory: pytest.TempPathFactory) -> list[dict[str, str]]:
 def test_states_are_those_of_the_network_in_one_process(
     processes: list[dict[str, str]], case: str
 ) -> None:
-    assert [results[case] for results in processes] == ["", ""]
+    assert [each[case] for each in processes] == ["", ""]
 
 
 @pytest.mark.slow
@@ -97,9 +83,9 @@ def test_parts_are_refused_by_name_with_the_next_whole_layer(
     processes: list[dict[str, str]], case: str
 ) -> None:
     """Merged, they would be taken for the same features; and the user's forward pass goes on."""
-    for results in processes:
-        assert re.search(REFUSED[case], results[case]), results[case]
-        assert "Hooks left: 0. Passed on: 0." in results[case]
+    for each in processes:
+        assert re.search(REFUSED[case], each[case]), each[case]
+        assert "Hooks left: 0. Passed on: 0." in each[case]
 
 
 @pytest.mark.slow
@@ -107,16 +93,16 @@ def test_a_probe_that_came_before_the_style_is_told_to_come_after_it(
     processes: list[dict[str, str]],
 ) -> None:
     """Its hook sees what the processes have yet to sum."""
-    for results in processes:
-        assert "'blocks.0.down' gives each process a part" in results["early row"]
-        assert "attach to the model that is parallel already" in results["early row"]
+    for each in processes:
+        assert "'blocks.0.down' gives each process a part" in each["early row"]
+        assert "attach to the model that is parallel already" in each["early row"]
 
 
 @pytest.mark.slow
 def test_a_process_that_watches_alone_refuses_without_holding_up_the_others(
     processes: list[dict[str, str]],
 ) -> None:
-    first, second = (results["one process"] for results in processes)
+    first, second = (each["one process"] for each in processes)
     assert "layer 'blocks.0.up' gives" in first
     assert second == "went on"
 
@@ -126,8 +112,8 @@ def test_a_process_that_watches_alone_refuses_without_holding_up_the_others(
 def test_swap_refuses_a_network_that_is_shared_out(
     processes: list[dict[str, str]], case: str
 ) -> None:
-    for results in processes:
-        assert re.search(r"swap\(\).*'blocks.0.*weight' is a DTensor .*one process", results[case])
+    for each in processes:
+        assert re.search(r"swap\(\).*'blocks.0.*weight' is a DTensor .*one process", each[case])
 
 
 @pytest.mark.slow

@@ -15,7 +15,8 @@ import torch
 from torchkoopman.fitting.syncing import WAYS_OUT, Syncing
 from torchkoopman.fitting.trainer import Trainer
 from torchkoopman.koopman.span import Span
-from torchkoopman.observe.processes import Processes, agree, moved
+from torchkoopman.observe.agreement import agree
+from torchkoopman.observe.processes import Processes, moved
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

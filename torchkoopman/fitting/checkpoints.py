@@ -13,11 +13,13 @@ import torch
 
 from torchkoopman.fitting.resuming import differing
 from torchkoopman.storage.whole import whole
+from torchkoopman.storage.writers import only_writer
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from contextlib import AbstractContextManager
 
-FORMAT = 1
+FORMAT = 2
 """Of the files that are written; one of another format is refused."""
 
 
@@ -33,6 +35,14 @@ class Checkpoints:
         self.previous = self.path.with_name(f"{self.path.name}.previous")
         self.path.parent.mkdir(parents=True, exist_ok=True)
 
+    def only_writer(self) -> AbstractContextManager[None]:
+        """Keep other writers away.
+
+        Raises:
+            RuntimeError: there is one.
+        """
+        return only_writer(self.path)
+
     def write(self, run: Mapping[str, Any], state: Mapping[str, Any]) -> None:
         """Put a checkpoint in the place of the latest, which becomes the previous one.
 
@@ -43,7 +53,7 @@ class Checkpoints:
         with whole(self.path) as place:
             torch.save({"format": FORMAT, "run": dict(run), "state": dict(state)}, place)
             if self.path.exists():
-                self._keep()
+                _link(self.path, self.previous)
 
     def read(self, run: Mapping[str, Any]) -> Mapping[str, Any] | None:
         """The state of the latest checkpoint that is whole; None where there is none.
@@ -51,63 +61,92 @@ class Checkpoints:
         Raises:
             ValueError: it is of another run or format, or all there are are damaged.
         """
-        found, damaged = None, []
-        for path in (self.path, self.previous):
-            if path.exists():
-                try:
-                    found = _read(path)
-                    break
-                except Exception as error:  # whatever a damaged file does
-                    damaged.append(f"{str(path)!r} is damaged ({error})")
-        if found is None:
+        found, damaged = self.found(run)
+        if not found:
             if damaged:
                 raise ValueError(
                     f"{', '.join(damaged)}, so there is nothing to go on from. Remove it to begin "
                     "anew."
                 )
             return None
-        if found["format"] != FORMAT:
-            raise ValueError(
-                f"{str(self.path)!r} is of format {found['format']!r}, and this torchkoopman reads "
-                f"format {FORMAT}. Go on with the torchkoopman that wrote it, or remove it."
-            )
-        if difference := differing(found["run"], run):
-            raise ValueError(
-                f"the checkpoint {str(self.path)!r} is of another fit: it has {difference} in "
-                "this one. Call fit() as it was called then, or give another path."
-            )
         if damaged:
             warnings.warn(
                 f"{damaged[0]}; the fit goes on from the checkpoint before it.",
                 RuntimeWarning,
                 stacklevel=4,
             )
-        state: Mapping[str, Any] = found["state"]
+        return self.taken(next(iter(found)))
+
+    def found(self, run: Mapping[str, Any]) -> tuple[dict[Path, Mapping[str, Any]], list[str]]:
+        """The states in the files that are whole, the latest first, and what is wrong with others.
+
+        Tensors are still in the files: look at numbers alone, and take one with :meth:`taken`.
+
+        Raises:
+            ValueError: one is of another run or format, or something else than a file.
+        """
+        states: dict[Path, Mapping[str, Any]] = {}
+        damaged = []
+        for path in (self.path, self.previous):
+            if not path.exists():
+                continue
+            if not path.is_file():
+                raise ValueError(f"{str(path)!r} is no file. Give checkpoint= another path.")
+            try:
+                content = _read(path, mmap=True)
+            except Exception as error:  # whatever a damaged file does
+                damaged.append(f"{str(path)!r} is damaged ({error})")
+                continue
+            if content["format"] != FORMAT:
+                raise ValueError(
+                    f"{str(path)!r} is of format {content['format']!r}, and this torchkoopman "
+                    f"reads format {FORMAT}. Go on with the torchkoopman that wrote it, or remove "
+                    "it."
+                )
+            if difference := differing(content["run"], run):
+                raise ValueError(
+                    f"the checkpoint {str(path)!r} is of another fit: it has {difference} in this "
+                    "one. Call fit() as it was called then, or give another path."
+                )
+            states[path] = content["state"]
+        return states, damaged
+
+    def taken(self, path: Path) -> Mapping[str, Any]:
+        """The state in one of the two files, which is the latest from now on."""
+        state: Mapping[str, Any] = _read(path, mmap=False)["state"]
+        if path != self.path:  # else the next one written would put the other in its place
+            _link(path, self.path)
         return state
 
-    def _keep(self) -> None:
-        """Let the latest be the previous one too, so that there is one at any moment."""
-        beside = self.path.with_name(f".{self.previous.name}.part")
-        beside.unlink(missing_ok=True)
-        try:
-            os.link(self.path, beside)
-        except OSError:  # a file system without hard links
-            shutil.copyfile(self.path, beside)
-        os.replace(beside, self.previous)
-        beside.unlink(missing_ok=True)  # there still if both were names of one file
+
+def _link(path: Path, place: Path) -> None:
+    """Let a file have a second name, whatever had that before: there is one at any moment."""
+    beside = place.with_name(f".{place.name}.part")
+    beside.unlink(missing_ok=True)
+    try:
+        os.link(path, beside)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(path, beside)
+    os.replace(beside, place)
+    beside.unlink(missing_ok=True)  # there still if both were names of one file
 
 
-def _read(path: Path) -> Mapping[str, Any]:
+def _read(path: Path, *, mmap: bool) -> Mapping[str, Any]:
     """A checkpoint, if all its bytes are those that were written.
+
+    Args:
+        path: of the file.
+        mmap: leave tensors in the file, which must not be replaced meanwhile.
 
     Raises:
         ValueError: they are not.
     """
     with zipfile.ZipFile(path) as archive:
+        if any(each.compress_type != zipfile.ZIP_STORED for each in archive.infolist()):
+            raise ValueError("its parts are compressed, which torch does not do")
         if (bad := archive.testzip()) is not None:
             raise ValueError(f"the checksum of {bad!r} is wrong")
-    # Copied to memory that nothing else writes to: the file is replaced while the fit goes on.
-    content: Mapping[str, Any] = torch.load(path, weights_only=True, mmap=False)
-    if not {"format", "run", "state"} <= set(content):
+    content = torch.load(path, weights_only=True, mmap=mmap)
+    if not (isinstance(content, dict) and {"format", "run", "state"} <= set(content)):
         raise ValueError("it is no checkpoint of a fit")
     return content

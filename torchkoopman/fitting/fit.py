@@ -13,7 +13,7 @@ from torchkoopman.fitting.dmd import DMDFitter
 from torchkoopman.fitting.edmd import EDMDFitter
 from torchkoopman.fitting.evaluation import Evaluation, Evaluator
 from torchkoopman.fitting.holdout import Holdout, Limited
-from torchkoopman.fitting.running import run_of
+from torchkoopman.fitting.starting import run_of
 from torchkoopman.fitting.together import Together
 from torchkoopman.observe.batches import batches_in, check_loader
 from torchkoopman.observe.watch import Watch
@@ -99,8 +99,11 @@ def fit(
             surrogate that it would have had, on the same machine bit by bit. The loader must give
             its batches in the same order again: a list; a DataLoader that does not shuffle, or with
             a seeded ``generator``; or one with ``state_dict`` and ``load_state_dict``. The latest
-            checkpoint and the one before it are kept, also at the end: remove them to fit anew.
-        every: rows from one checkpoint to the next; there is one at the end of the stream too.
+            checkpoint and the one before it are kept, also at the end: remove them to fit anew. In
+            many processes each writes a file of its own beside it, all at once; they go on from the
+            latest that all have, and must be as many again.
+        every: rows of a process from one checkpoint to the next; there is one at the end of the
+            stream too.
         **options: of the fitter, such as ``latent=32``.
 
     Raises:
@@ -112,6 +115,8 @@ def fit(
             processes a fitter without ``sync``; a checkpoint of one without ``state_dict``.
         RuntimeError: torchrun started many processes that are in no process group, or one died;
             another fit writes its checkpoints to the same file.
+        KeyboardInterrupt: Ctrl-C; of many processes with checkpoints all stop behind one. It says
+            how to go on.
     """
     if epochs > 1 and held_out is None:
         raise ValueError(
@@ -133,25 +138,25 @@ def fit(
     kept = Holdout(0 if held_out is not None else _HELD_OUT // together.size, [fitter, baselines])
     kept.listeners += [] if rival is None else [Limited(rival, _RIVAL_ROWS // together.size)]
     watch = Watch(model, layers, layout, positions, forward, output, classes=True, gather=gather)
-    fitters = (fitter,) if rival is None else (fitter, rival)
-    own = not isinstance(method, str)
-    settings = {"steps": None if autoencoder is None else steps, "processes": together.size}
-    run = run_of(watch, loader, epochs, fitter, kept, checkpoint, every, own, **settings)
+    rivals = [] if rival is None else [rival]
+    own, taken = not isinstance(method, str), None if autoencoder is None else steps
+    how = epochs, fitter, kept, checkpoint, every, own, together, rivals
+    run = run_of(watch, loader, *how, steps=taken)
     with run:
         if progress and run.resumed:
             tqdm.write(run.resumed)
-        batches = together.streamed(run.batches(), *fitters)
-        bar = tqdm(batches, "stream", length, disable=not progress, initial=run.done)
+        bar = tqdm(run.batches(), "stream", length, disable=not progress, initial=run.done)
         streamed = run.watching(watch).stream(bar, kept)
-        note = run.targets.note if run.resumed else together.required(streamed, "loader")
+        note = run.targets.note
+        note = together.noted(note) if run.resumed else together.required(streamed, "loader")
         together.sync(fitter)
         together.over(baselines)
         if autoencoder is not None:
             autoencoder.train(0)  # what was due before the calibration ended
             autoencoder.train(max(steps - autoencoder.steps, 0), progress=progress)
     surrogate = fitter.surrogate
-    rivals, notes = ({}, ()) if rival is None else _instant(rival, together)
-    evaluator = Evaluator(surrogate, baselines.maps(surrogate.latent), rivals, notes)
+    instant, notes = ({}, ()) if rival is None else _instant(rival, together)
+    evaluator = Evaluator(surrogate, baselines.maps(surrogate.latent), instant, notes)
     for trajectory in kept.held:
         evaluator.update(trajectory)
     if held_out is not None:

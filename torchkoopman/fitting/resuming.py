@@ -138,7 +138,8 @@ def live_state(part: Any) -> dict[str, Any]:
 
 def differing(theirs: Mapping[str, Any], mine: Mapping[str, Any]) -> str:
     """The first entry that differs, as ``"rank=5 and rank=-1"``; empty if none does."""
-    for name in {**theirs, **mine}:
+    both = [name for name in theirs if name in mine]
+    for name in dict.fromkeys([*both, *theirs, *mine]):  # what only one has tells less
         their, my = theirs.get(name, "unknown"), mine.get(name, "unknown")
         if their != my:
             return f"{name}={their!r} and {name}={my!r}"

@@ -4,29 +4,24 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
 
-from torchkoopman.fitting.checkpoints import Checkpoints
-from torchkoopman.fitting.orders import Passes, described
-from torchkoopman.fitting.resuming import Resumable
-from torchkoopman.fitting.snapshots import fingerprint
+from torchkoopman.fitting.batch_digests import digest_of
 from torchkoopman.observe.classes import Targets
-from torchkoopman.observe.selection import select
-from torchkoopman.observe.views import View
-from torchkoopman.storage.writers import only_writer
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-    from pathlib import Path
+    from collections.abc import Iterator, Mapping
     from types import FrameType, TracebackType
 
-    from torchkoopman.fitting.closed_form import Fitter
+    from torchkoopman.fitting.checkpoints import Checkpoints
     from torchkoopman.fitting.holdout import Holdout
+    from torchkoopman.fitting.meetings import Meetings, Wish
+    from torchkoopman.fitting.orders import Passes
+    from torchkoopman.fitting.shared_checkpoints import SharedCheckpoints
     from torchkoopman.observe.watch import Watch
 
 
@@ -41,10 +36,11 @@ class Run:
         passes: over the loader.
         holdout: what is given the stream, and counts its rows.
         described: what must be the same for whoever goes on from a checkpoint.
-        path: of the checkpoints; None for none.
+        files: of the checkpoints; None for none.
         every: rows from one to the next.
         own: whether the fitter is the user's, who has it after an interrupt.
         called: whether the user says how the model is called.
+        meetings: of the processes that stream.
     """
 
     def __init__(
@@ -52,10 +48,11 @@ class Run:
         passes: Passes,
         holdout: Holdout,
         described: Mapping[str, Any],
-        path: str | Path | None,
+        files: Checkpoints | SharedCheckpoints | None,
         every: int,
         own: bool,
         called: bool,
+        meetings: Meetings,
     ) -> None:
         self.generator = torch.Generator().manual_seed(0)
         """Of the positions of each sample that are taken."""
@@ -66,15 +63,20 @@ class Run:
         self._passes = passes
         self._holdout = holdout
         self._described = described
-        self._files = None if path is None else Checkpoints(path)
+        self._files = files
         self._every = every
         self._own = own
+        self._meetings = meetings
         self._written: tuple[int, int] | None = None
         """Pass and rows of the latest checkpoint."""
         self._inside = self._stopping = False
         """Whether a batch is under way, and whether it is the last one."""
         self._ahead = False
         """Whether the passes have given out a batch that is not learnt yet."""
+        self._begun = self._ended = False
+        """Whether the processes have met before the first batch, and after the last."""
+        self._position: dict[str, Any] | None = None
+        """Behind the latest batch that was learnt, where it may be asked for."""
         self._closing = ExitStack()
 
     def __enter__(self) -> Self:
@@ -86,7 +88,7 @@ class Run:
         """
         with ExitStack() as opened:
             if self._files is not None:
-                opened.enter_context(only_writer(self._files.path))
+                opened.enter_context(self._files.only_writer())
                 if (state := self._files.read(self._described)) is not None:
                     self._load(state)
                     where = f"{str(self._files.path)!r}, behind {self._holdout.rows} rows"
@@ -107,7 +109,7 @@ class Run:
     ) -> None:
         with self._closing:
             if isinstance(error, KeyboardInterrupt):
-                if not self._ahead and self._passes.told_between:
+                if not (self._ahead or self._meetings.several) and self._passes.told_between:
                     self._save()
                 error.args = (self._way_on(),)
 
@@ -126,57 +128,117 @@ class Run:
         A checkpoint that is due is written when there is another batch: some loaders with a state
         take the end of a pass for the beginning of the next.
         """
-        due: dict[str, Any] | None = None
         for batch in self._passes:
             self._ahead = True
-            if due is not None and ("loader" not in due or due["epoch"] == self._passes.epoch):
-                self._save(due)
-            if self._stopping:
-                raise KeyboardInterrupt
-            due, self._inside = None, True
+            self._begin(batch)
+            self._between(batch)
+            self._inside = True
             yield batch
             self._inside = self._ahead = False
-            last = 0 if self._written is None else self._written[1]
-            if self._files and (self._stopping or self._holdout.rows - last >= self._every):
-                due = self._passes.position()
-        self._save()
+            if self._wish is not None and self._files is not None:
+                self._position = self._passes.position()
+        self._begin(None)
+        self._position = None
+        if self._meetings.several:
+            self._meet("end")
+        else:
+            self._save()
+        self._ended = True
         if self._stopping:
             raise KeyboardInterrupt
 
-    def _save(self, position: Mapping[str, Any] | None = None) -> None:
-        """Write a checkpoint of now, unless the latest one says the same."""
-        now = self._passes.epoch, self._holdout.rows
-        if self._files is None or self._written == now or not self.done:
+    def _begin(self, batch: Any) -> None:
+        """Meet the other processes, once: with the first batch, or None where there is none."""
+        if not self._begun and self._meetings.several:
+            self._meetings.begin("" if batch is None else digest_of(batch))
+        self._begun = True
+
+    def _between(self, batch: Any) -> None:
+        """Do what is wished between the batch that was learnt and this one.
+
+        Raises:
+            KeyboardInterrupt: the fit was asked to stop.
+        """
+        if self._position is not None:
+            self._position["next"] = digest_of(batch)
+        told = self._passes.told_ahead and (self._files is None or self._position is not None)
+        while (wish := self._wish) is not None and (told or not self._meetings.several):
+            if self._meetings.several and (self._files is not None or wish == "calibration"):
+                self._meet(wish)
+                continue
+            if told:
+                self._save()
+            if wish == "checkpoint":
+                break
+            raise KeyboardInterrupt
+        self._position = None
+
+    @property
+    def _wish(self) -> Wish | None:
+        """What is to be done before the next batch."""
+        if self._stopping:
+            return "stop"
+        if self._meetings.calibrates:
+            return "calibration"
+        last = 0 if self._written is None else self._written[1]
+        due = self._files is not None and self._holdout.rows - last >= self._every
+        return "checkpoint" if due else None
+
+    def _meet(self, wish: Wish) -> None:
+        """Wait for the other processes."""
+        if self._files is None:
+            self._meetings.meet(lambda: wish, None, self._news)
+        else:
+            self._meetings.meet(lambda: "stop" if self._stopping else wish, self._save, self._news)
+
+    def _news(self) -> bool:
+        """Whether anything came since the latest checkpoint."""
+        return self._written != (self._passes.epoch, self._holdout.rows)
+
+    def _save(self) -> None:
+        """Write a checkpoint of now; a process by itself not one that says the same again."""
+        alone = not self._meetings.several
+        if self._files is None or (alone and not (self._news() and self.done)):
             return
         state = {
-            "position": position or self._passes.position(),
+            "position": self._position or self._passes.position(),
             "holdout": self._holdout.state_dict(),
             "draws": self.generator.get_state(),
             "note": self.targets.note,
+            "chosen": self._meetings.chosen,
         }
         self._files.write(self._described, state)
-        self._written = now
+        self._written = self._passes.epoch, self._holdout.rows
 
     def _load(self, state: Mapping[str, Any]) -> None:
         self._holdout.load_state_dict(state["holdout"])
         self.generator.set_state(state["draws"])
         self.targets.note = state["note"]
         self._passes.go_to(state["position"])
+        self._position = dict(state["position"])
+        self._meetings.chosen = state["chosen"]
         self._written = self._passes.epoch, self._holdout.rows
 
     def _stop(self, number: int, frame: FrameType | None) -> None:
-        """Stop behind this batch; at once if asked again."""
-        if self._stopping or not self._inside:
+        """Stop behind this batch, with all other processes; at once if asked again."""
+        together = self._files is not None and self._meetings.several and not self._ended
+        if self._stopping or not (self._inside or together):
             raise KeyboardInterrupt
         self._stopping = True
 
     def _way_on(self) -> str:
         """What was kept of an interrupted run, and how to go on."""
-        rows = f"the fit was stopped after {self._holdout.rows} rows"
+        here = " of this process" if self._meetings.several else ""
+        rows = f"the fit was stopped after {self._holdout.rows} rows{here}"
         if self._files is not None and self._written is not None:
             return (
                 f"{rows}. The checkpoint {str(self._files.path)!r} holds what was learnt of "
-                f"{self._written[1]} rows; the same call of fit() goes on from there."
+                f"{self._written[1]} rows{here}; the same call of fit() goes on from there."
+            )
+        if self._files is not None:
+            return (
+                f"{rows}, before the first checkpoint, so what was learnt is lost. Take a smaller "
+                "every=, the rows from one checkpoint to the next."
             )
         if self._own and not self._inside:
             return (
@@ -193,75 +255,3 @@ class Run:
             f"{rows}, and what was learnt is lost. With checkpoint=path the same call of fit() "
             "goes on from the latest checkpoint."
         )
-
-
-def run_of(
-    watch: Watch,
-    loader: Iterable[Any],
-    epochs: int,
-    fitter: Fitter,
-    holdout: Holdout,
-    path: str | Path | None,
-    every: int,
-    own: bool,
-    **settings: Any,
-) -> Run:
-    """A run over a loader, with checkpoints if there is a path for them.
-
-    Args:
-        watch: how the model is run.
-        loader: batches.
-        epochs: passes over them.
-        fitter: what learns.
-        holdout: what is given the stream.
-        path: of the checkpoints, or None.
-        every: rows from one to the next.
-        own: whether the fitter is the user's.
-        **settings: of the fit, which must be the same for whoever goes on.
-
-    Raises:
-        ValueError: with a path: the loader's order cannot be repeated, there are several processes,
-            or ``every`` is no positive number.
-        TypeError: with a path: a fitter without ``state_dict`` and ``load_state_dict``.
-    """
-    passes = Passes(loader, epochs, repeatable=path is not None)
-    if path is None:
-        return Run(passes, holdout, {}, None, every, own, watch.forward is not None)
-    if not every > 0:
-        raise ValueError(f"every={every} must be a positive number of rows between checkpoints.")
-    if settings["processes"] > 1:
-        raise ValueError(
-            f"checkpoint= is for one process, and these are {settings['processes']}: each would go "
-            "on from another moment. Save fitter.state_dict() in each process after a sync()."
-        )
-    if not (hasattr(fitter, "state_dict") and hasattr(fitter, "load_state_dict")):
-        raise TypeError(
-            f"checkpoint= needs a fitter with state_dict() and load_state_dict(); "
-            f"{type(fitter).__name__} has not both. Write them, or leave checkpoint= out."
-        )
-    told = {
-        "fitter": type(fitter).__name__,
-        **(fitter._options() if isinstance(fitter, Resumable) else {}),
-        **settings,
-        "layers": [each.name for each in select(watch.model, watch.layers)],
-        "layout": _told(watch.layout),
-        "output": _told(watch.output),
-        "positions": watch.positions,
-        "forward": _told(watch.forward),
-        "held_out": holdout.limit,
-        "epochs": epochs,
-        **described(loader),
-        "model": fingerprint(watch.model),
-    }
-    return Run(passes, holdout, told, path, every, own, watch.forward is not None)
-
-
-def _told(option: Any) -> Any:
-    """An option in plain types: a function by its name, a view by its description."""
-    if isinstance(option, View):
-        return option.config()
-    if isinstance(option, Mapping):
-        return {str(key): _told(value) for key, value in option.items()}
-    if callable(option):
-        return getattr(option, "__qualname__", type(option).__qualname__)
-    return option

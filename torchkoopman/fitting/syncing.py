@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 
 from torchkoopman.fitting.replay import Reservoir
-from torchkoopman.observe.processes import Processes, agree, digest, initialised
+from torchkoopman.observe.agreement import agree
+from torchkoopman.observe.processes import Processes, digest, initialised
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

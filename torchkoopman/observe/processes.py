@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from torch.distributed.device_mesh import DeviceMesh
 
@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 _SHORTEST, _LONGEST = 5e-5, 5e-3
 """Seconds between two looks at a collective that is under way."""
+_REFUSALS = ValueError, TypeError, RuntimeError, OSError
+"""What one process may raise for all of them."""
 
 
 class Processes:
@@ -61,14 +63,14 @@ class Processes:
     def sum(self, tensor: Tensor) -> Tensor:
         """The sum over processes, on the device of ``tensor``, which stays as it is."""
         total = tensor.to(self.device, copy=True)
-        self._finish(dist.all_reduce(total, group=self.group, async_op=True))
+        self._exchange(dist.all_reduce, total)
         return total.to(tensor.device)
 
     def from_one(self, tensor: Tensor, source: int) -> Tensor:
         """The tensor of process ``source``; all others give one of like shape and dtype."""
         sent = tensor.to(self.device, copy=True).contiguous()
         whence = dist.get_global_rank(self._real_group(), source)
-        self._finish(dist.broadcast(sent, whence, group=self.group, async_op=True))
+        self._exchange(dist.broadcast, sent, whence)
         return sent.to(tensor.device)
 
     def gather(self, mine: Any) -> list[Any]:
@@ -82,7 +84,7 @@ class Processes:
         padded = torch.zeros(max(sizes), dtype=torch.uint8, device=self.device)
         padded[: len(said)] = said.to(self.device)
         parts = [torch.empty_like(padded) for _ in sizes]
-        self._finish(dist.all_gather(parts, padded, group=self.group, async_op=True))
+        self._exchange(dist.all_gather, parts, padded)
         return [
             # What the processes of one job say to each other is trusted, as torch trusts it.
             torch.load(io.BytesIO(part[:size].cpu().numpy().tobytes()), "cpu", weights_only=False)
@@ -106,6 +108,28 @@ class Processes:
             raise ValueError(refusal)
         return result
 
+    def each(self, action: Callable[[], Any]) -> list[Any]:
+        """What an action gives in every process, in the order of their ranks.
+
+        Raises:
+            ValueError, TypeError, RuntimeError or OSError: one raised it, and so do all others.
+        """
+        done: tuple[Any, tuple[str, str] | None] = None, None
+        error: Exception | None = None
+        try:
+            done = action(), None
+        except (ValueError, TypeError, RuntimeError, OSError) as found:
+            kind = next(each for each in _REFUSALS if isinstance(found, each)).__name__
+            error, done = found, (None, (kind, str(found)))
+        every = self.gather(done)
+        if error is not None:
+            raise error
+        for rank, (_, refusal) in enumerate(every):
+            if refusal is not None:
+                kinds = {each.__name__: each for each in _REFUSALS}
+                raise kinds[refusal[0]](f"process {rank}: {refusal[1]}")
+        return [result for result, _ in every]
+
     def share(self, rows: Tensor) -> tuple[Tensor, float]:
         """This process's part of rows that all have, and what it weighs in a mean over them.
 
@@ -120,13 +144,29 @@ class Processes:
         In every step of a training, so by the limit of the process group.
         """
         flat = torch.cat([tensor.flatten() for tensor in tensors]).to(self.device) * weight
-        dist.all_reduce(flat, group=self.group)
+        self._exchange(dist.all_reduce, flat)
         parts = torch.split(flat, [tensor.numel() for tensor in tensors])
         for tensor, part in zip(tensors, parts, strict=True):
             tensor.copy_(part.view_as(tensor))
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Processes:
         return self
+
+    def _exchange(self, operation: Callable[..., Any], *tensors: Any) -> None:
+        """One collective.
+
+        Raises:
+            RuntimeError: another process died, or did not come within the group's limit.
+            TimeoutError: it is not done within what is left of the time.
+        """
+        try:
+            self._finish(operation(*tensors, group=self.group, async_op=True))
+        except RuntimeError as error:
+            raise RuntimeError(
+                f"process {self.rank} of {self.size} waited for another one that died or did not "
+                "come. Start all of them again; with checkpoint= tk.fit() goes on from the latest "
+                f"one that all have written. What torch says: {error}"
+            ) from error
 
     def _finish(self, work: Any) -> None:
         """Wait for a collective, within what is left of the time.
@@ -172,46 +212,6 @@ def alone(caller: str, why: str = "") -> None:
 def launched() -> bool:
     """Whether torchrun started this process."""
     return dist.is_available() and dist.is_torchelastic_launched()
-
-
-def agree(
-    caller: str, said: Sequence[Mapping[str, Any]], ways_out: Mapping[str, str]
-) -> dict[str, Any]:
-    """What all processes say alike; what one of them does not know (None) it takes from the others.
-
-    Args:
-        caller: as the user calls it.
-        said: of each process, subject → statement that can be compared and printed; under
-            ``"refusal"`` why it cannot take part.
-        ways_out: subject → what to do where processes differ; others are not compared.
-
-    Raises:
-        ValueError: processes differ, or one refuses; all of them raise it, in the same words.
-    """
-    for rank, each in enumerate(said):
-        if each["refusal"]:
-            raise ValueError(f"{caller} changed nothing: process {rank}: {each['refusal']}")
-    agreed: dict[str, Any] = {}
-    for subject in [subject for subject in said[0] if subject in ways_out]:
-        known = {rank: each[subject] for rank, each in enumerate(said) if each[subject] is not None}
-        first = next(iter(known), None)
-        agreed[subject] = None if first is None else known[first]
-        for rank, statement in known.items():
-            if statement != agreed[subject]:
-                here, there = _differing(agreed[subject], statement)
-                raise ValueError(
-                    f"{caller} changed nothing: processes differ in {subject}: process {first} has "
-                    f"{here}, process {rank} has {there}. {ways_out[subject]}"
-                )
-    return agreed
-
-
-def _differing(one: Any, other: Any) -> tuple[Any, Any]:
-    """Of two mappings the entries in which they differ; of anything else all of it."""
-    if not (isinstance(one, dict) and isinstance(other, dict)):
-        return one, other
-    names = [name for name in {**one, **other} if one.get(name) != other.get(name)]
-    return {name: one.get(name) for name in names}, {name: other.get(name) for name in names}
 
 
 def moved(state: Any, device: torch.device) -> Any:
