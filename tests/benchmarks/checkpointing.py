@@ -98,7 +98,8 @@ def main(arguments: list[str]) -> float:
         worst = max(worst, share)
         print(
             f"{kind:12} {chosen.rows} rows: {chosen.rows // chosen.every} checkpoints, the last of "
-            f"{size / 2**20:.0f} MB, took {sum(seconds):.2f} s of {whole:.1f} s: {share:.2%} beside the rest",
+            f"{size / 2**20:.0f} MB, took {sum(seconds):.2f} s of {whole:.1f} s: {share:.2%} "
+            "beside the rest",
             flush=True,
         )
     return worst

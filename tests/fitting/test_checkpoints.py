@@ -571,7 +571,7 @@ def test_the_cost_of_checkpoints_is_told(capsys: pytest.CaptureFixture[str]) -> 
     """A share of ``python -m tests.benchmarks.checkpointing``; how large it is is not tested."""
     small = ["--rows", "6000", "--every", "2000", "--replay", "1", "--kinds", "dmd"]
     assert checkpointing.main(small) > 0
-    assert "6000 rows: 3 checkpoints" in capsys.readouterr().out
+    assert "6000 rows: 3 checkpoints, the last of " in capsys.readouterr().out
 
 
 def test_fits_killed_at_random_moments_end_as_if_they_had_not_been(tmp_path: Path) -> None:
