@@ -42,6 +42,9 @@ NO_LOADERS = {
     "pair": ((X, Y), "pair (inputs, labels)"),
     "column": ((X, Y[:, None]), "pair (inputs, labels)"),
     "arrays": ((X.numpy(), Y.numpy()), "pair (inputs, labels)"),
+    "list": ([X, Y], "pair (inputs, labels)"),
+    "text": ("data.pt", "gives no batches"),
+    "number": (5, "gives no batches"),
 }
 
 
@@ -107,6 +110,8 @@ def test_a_sample_in_the_place_of_a_batch_is_refused_unless_a_layout_says_so() -
         lambda y: tuple(y.tolist()),
         Tensor.numpy,
         Tensor.int,
+        list,
+        lambda y: list(y.numpy()),
     ],
 )
 def test_one_integer_a_sample_is_a_class_in_whatever_it_comes(target: Any) -> None:
@@ -128,6 +133,8 @@ def test_one_integer_a_sample_is_a_class_in_whatever_it_comes(target: Any) -> No
         (lambda y: y.float().numpy(), r"float32 of shape \(50,\).*y\.long\(\)"),
         (lambda y: F.one_hot(y, 3), r"int64 of shape \(50, 3\).*one-hot: give y\.argmax\(1\)"),
         (lambda y: F.one_hot(y, 3).float(), r"float32 of shape \(50, 3\).*one-hot"),
+        (Tensor.to_sparse, r"layout torch\.sparse_coo.*labels\.to_dense\(\)"),
+        (lambda y: y.to("meta"), r"meta device.*torch\.device\('meta'\)"),
     ],
 )
 def test_classes_in_another_form_are_warned_of_at_once(target: Any, message: str) -> None:
@@ -200,6 +207,8 @@ class Two(nn.Module):
         (((X, X), Y), Two, "model(*batch[0])"),
         (({"x": X, "t": X}, Y), Two, "model(**batch[0])"),
         ((X, Y, Y), network, "model(batch[0])"),
+        ({"x": X, "t": X, "index": 3}, Two, "model(x=batch['x'], t=batch['t'])"),
+        (X.numpy(), network, "model(torch.as_tensor(batch))"),
     ],
 )
 def test_a_batch_that_the_model_does_not_take_is_told_with_a_way_that_works(
@@ -210,6 +219,19 @@ def test_a_batch_that_the_model_does_not_take_is_told_with_a_way_that_works(
     assert f"forward=lambda model, batch: {way_out}." in str(raised.value)
     forward = eval(f"lambda model, batch: {way_out}")
     assert fit([batch], model(), forward=forward).record.rows == 270
+
+
+@pytest.mark.parametrize(
+    ("batch", "said"),
+    [
+        ((), "a batch is empty"),
+        (X.to("meta"), r"\(300, 4\) on the meta device"),
+        (None, "a NoneType"),
+    ],
+)
+def test_what_is_no_batch_is_said(batch: Any, said: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=said):
+        fit([batch])
 
 
 def test_a_type_error_from_within_the_model_is_left_as_it_is() -> None:

@@ -4,8 +4,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import nn
 
 from torchkoopman.observe.layouts import DEFAULT_PATTERNS, Layout
+from torchkoopman.observe.probes import attach
+from torchkoopman.observe.trajectory import Trajectory
 
 PATTERNS = [
     ("b ... -> b 1 (...)", (2, 3, 4, 5)),
@@ -100,6 +103,28 @@ def test_a_rank_without_default_is_refused_with_the_way_out() -> None:
 def test_a_pattern_that_is_not_batch_positions_features_is_refused(pattern: str) -> None:
     with pytest.raises(ValueError, match="batch positions features"):
         Layout.of(torch.zeros(2, 3, 4), pattern)
+
+
+@pytest.mark.parametrize("batch_first", [True, False])
+@pytest.mark.parametrize("kind", ["lstm", "attention", "encoder"])
+def test_a_module_with_the_batch_second_needs_a_layout(kind: str, batch_first: bool) -> None:
+    """Else time would be the batch: labels and masks would go with the wrong rows."""
+    model: nn.Module = {
+        "lstm": lambda: nn.LSTM(4, 4, batch_first=batch_first),
+        "attention": lambda: nn.MultiheadAttention(4, 2, batch_first=batch_first),
+        "encoder": lambda: nn.TransformerEncoderLayer(4, 2, 8, batch_first=batch_first),
+    }[kind]().eval()
+    x, got = torch.randn(3, 3, 4), list[Trajectory]()
+    inputs = (x, x, x) if kind == "attention" else (x,)
+    with attach(model, "") as probe:
+        probe.stream_to(got.append)
+        if not batch_first:
+            with pytest.raises(ValueError, match=r"batch_first=False.*layout='t b d -> b t d'"):
+                model(*inputs)
+            return
+        model(*inputs)
+    output = model(*inputs)
+    assert torch.allclose(got[0].states[""], output if kind == "encoder" else output[0], atol=1e-6)
 
 
 def test_a_pattern_of_another_rank_names_pattern_and_shape() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -97,14 +99,15 @@ def test_each_step_of_a_generation_counts_its_own_columns(cache: str) -> None:
     model, got = llama(), list[Trajectory]()
     with tk.attach(model, "model.layers.*") as probe:
         probe.stream_to(got.append)
-        model.generate(
-            input_ids=tokens(3, 7),
-            attention_mask=LEFT,
-            min_new_tokens=4,
-            max_new_tokens=4,
-            do_sample=False,
-            cache_implementation=None if cache == "dynamic" else "static",
-        )
+        with nullcontext() if cache == "dynamic" else pytest.warns(RuntimeWarning, match="4 axes"):
+            model.generate(
+                input_ids=tokens(3, 7),
+                attention_mask=LEFT,
+                min_new_tokens=4,
+                max_new_tokens=4,
+                do_sample=False,
+                cache_implementation=None if cache == "dynamic" else "static",
+            )
     report = probe.report()
     assert [each.positions for each in got] == [7, 1, 1, 1]
     if cache == "dynamic":
@@ -173,16 +176,20 @@ def test_a_decoder_is_not_masked_by_its_encoders_padding() -> None:
         (torch.ones(3, 9), r"its shape is (3, 9), that of the states (3, 7)"),
         (torch.ones(2, 7), r"its shape is (2, 7), that of the states (3, 7)"),
         (torch.full((3, 7), -1e9), "it holds other numbers than 0 and 1"),
+        (torch.zeros(3, 7), "it is 0 everywhere, as one is that is added to scores"),
     ],
-    ids=["four axes", "longer", "another batch", "additive"],
+    ids=["four axes", "longer", "another batch", "additive", "additive without padding"],
 )
 def test_a_mask_that_does_not_say_which_positions_count_is_left_aside(
     mask: Tensor, why: str
 ) -> None:
-    (seen,), report = watched(Custom(), ["a", "b"], (torch.randn(3, 7, 4), mask))
-    assert seen.mask is None
-    assert report.masks_aside == {why: 1}
-    assert f"attention_mask left aside: 1×, {why}" in str(report)
+    call = (torch.randn(3, 7, 4), mask)
+    with pytest.warns(RuntimeWarning, match=f"left aside.*{re.escape(why)}.*padding inc") as warned:
+        seen, report = watched(Custom(), ["a", "b"], call, call)
+    assert len(warned) == 1
+    assert [each.mask for each in seen] == [None, None]
+    assert report.masks_aside == {why: 2}
+    assert f"attention_mask left aside: 2×, {why}" in str(report)
 
 
 def test_masks_that_a_model_makes_for_itself_are_no_masks_of_its_caller() -> None:
@@ -270,8 +277,24 @@ def test_fit_and_attach_agree_on_what_counts(forward: Any) -> None:
 
 def test_a_fit_says_that_padding_counts_where_its_mask_cannot_be_taken() -> None:
     batch = {"x": torch.randn(9, 7, 4), "attention_mask": torch.zeros(9, 1, 7, 7)}
-    with pytest.warns(RuntimeWarning, match=r"left aside in 1 of 1 forward passes.*4 axes"):
-        tk.fit(Custom(), [batch], ["a", "b"], method="dmd", held_out=[batch], progress=False)
+    with pytest.warns(RuntimeWarning, match=r"left aside in a forward pass.*4 axes") as warned:
+        tk.fit(Custom(), [batch] * 4, ["a", "b"], method="dmd", held_out=[batch], progress=False)
+    assert len(warned) == 2  # one for each loader
+
+
+@pytest.mark.parametrize("kind", ["bool", "float"])
+def test_the_padding_of_torchs_own_encoder_is_left_out(kind: str) -> None:
+    """There True, or minus infinity, is padding."""
+    layer = nn.TransformerEncoderLayer(4, 2, 8, batch_first=True)
+    model, x = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False), torch.randn(3, 7, 4)
+    padding = LEFT == 0
+    given = padding if kind == "bool" else torch.zeros(3, 7).masked_fill(padding, -torch.inf)
+    call = {"src": x, "src_key_padding_mask": given}
+    (seen, plain), report = watched(model.eval(), "layers.*", call, (x,))
+    assert seen.mask is not None
+    assert torch.equal(seen.mask, LEFT.bool())
+    assert plain.mask is None
+    assert report.masks == {"src_key_padding_mask": 1}
 
 
 def test_a_classification_token_needs_no_mask_and_no_warning() -> None:

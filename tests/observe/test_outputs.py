@@ -1,6 +1,7 @@
 """Outputs: the tensor taken from what a layer returns, and the error when there is no telling."""
 
 import dataclasses
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable
 
@@ -103,6 +104,19 @@ def test_what_is_not_dense_is_refused_with_the_way_out(
     if kind != "nested":
         seen = states_of(Only(model), x, output=lambda output: output.to_dense())
         assert torch.equal(seen.states["0"][:, 0], model[0](x))
+
+
+def test_what_wraps_values_or_packs_them_is_refused() -> None:
+    """Otherwise it ended in an error about a data pointer, or about a copy kernel."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        masked = torch.masked.masked_tensor(STATE, STATE > 0)
+    with pytest.raises(TypeError, match=r"'enc' gave a MaskedTensor.*output\.to_tensor\(0\.0\)"):
+        choose_tensor(masked, None, "enc")
+    packed = torch.zeros(6, 2, dtype=torch.uint8).view(torch.float4_e2m1fn_x2)
+    with pytest.raises(TypeError, match=r"'enc' gave a Tensor \(float4_e2m1fn_x2 of shape \(6, 2"):
+        choose_tensor(packed, None, "enc")
+    assert choose_tensor(nn.Parameter(STATE), None, "enc").shape == STATE.shape
 
 
 def test_every_tensor_has_a_path() -> None:

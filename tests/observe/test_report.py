@@ -108,6 +108,17 @@ def test_empty_batches_are_counted_and_pass_nothing_on() -> None:
     assert "skipped layer calls: 2 empty batch" in str(report)
 
 
+def test_a_state_without_features_is_no_empty_batch() -> None:
+    model = identities()
+    with attach(model, "*") as probe:
+        model(torch.zeros(2, 0, 4))  # no positions: nothing to pass on
+        with pytest.raises(
+            ValueError, match=r"layer '0' gave \(2, 3, 0\), states without features"
+        ):
+            model(torch.zeros(2, 3, 0))
+    assert probe.report().skipped == {"empty batch": 2}
+
+
 @pytest.mark.parametrize("when", ["train", "eval"])
 def test_only_passes_in_the_mode_asked_for_are_taken(when: str) -> None:
     model, got = identities(), list[Trajectory]()
@@ -128,3 +139,19 @@ def test_hooks_that_somebody_else_removed_are_reported_lost() -> None:
         assert probe.report().lost_hooks == ("1", "")
         assert "lost hooks on: '1', ''" in str(probe.report())
     assert probe.report().lost_hooks == ("1", "")
+
+
+@pytest.mark.parametrize("layer", ["1", ""])
+def test_a_stream_that_ended_with_its_hooks_is_warned_of(layer: str) -> None:
+    model, got = identities(), list[Trajectory]()
+    probe = attach(model, "*").stream_to(got.append)
+    model(torch.zeros(2, 4))
+    model.get_submodule(layer)._forward_hooks.clear()
+    model(torch.zeros(2, 4)), model(torch.zeros(2, 4))
+    with pytest.warns(
+        RuntimeWarning, match=f"removed the probe's hooks from '{layer}'.*1 traj.* 3 "
+    ):
+        probe.detach()
+    report = probe.report()
+    assert len(got) == 1
+    assert report.unpaired + report.interrupted == 2

@@ -8,7 +8,7 @@ import torch
 
 from torchkoopman.fitting.resuming import live_state
 from torchkoopman.fitting.snapshots import trajectories_of, trajectory_state
-from torchkoopman.observe.pairing import looks_along
+from torchkoopman.observe.delivery import looks_along
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

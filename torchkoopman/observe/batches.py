@@ -23,8 +23,17 @@ def check_loader(loader: object, argument: str = "loader") -> None:
     """Refuse what can be iterated over, but not batch by batch.
 
     Raises:
-        TypeError: a map-style data set, a tensor or array, or one batch by itself.
+        TypeError: a map-style data set, a tensor or array, one batch by itself, or nothing that can
+            be iterated over.
     """
+    if loader is None and argument != "loader":
+        return
+    iterable = hasattr(loader, "__iter__") or hasattr(loader, "__getitem__")
+    if isinstance(loader, str | bytes | type) or not iterable:
+        raise TypeError(
+            f"{argument}= is {loader!r}, which gives no batches: give a DataLoader, a list of "
+            "batches, or whatever else can be iterated over batch by batch."
+        )
     if isinstance(loader, Dataset) and not isinstance(loader, IterableDataset):
         raise TypeError(
             f"{argument}= is a {type(loader).__name__}, a Dataset, whose items are single samples. "
@@ -63,6 +72,8 @@ def parts(batch: Any) -> tuple[tuple[Any, ...], dict[str, Any], Any]:
         kwargs = dict(batch)
         return (), kwargs, kwargs.pop("labels", None)
     if isinstance(batch, list | tuple):
+        if not batch:
+            raise ValueError("a batch is empty, (); give (inputs,), (inputs, labels) or a tensor.")
         *inputs, last = batch
         return (tuple(inputs), {}, last) if inputs else ((last,), {}, None)
     return (batch,), {}, None
@@ -78,18 +89,20 @@ def called(model: nn.Module, args: Iterable[Any], kwargs: Mapping[str, Any], bat
     try:
         model(*args, **kwargs)
     except TypeError as error:
-        if (why := _unfit(model, *args, **kwargs)) is None:
+        why = _unfit(model, *args, **kwargs)
+        if why is None and any(isinstance(each, Tensor) for each in (*args, *kwargs.values())):
             raise
+        said = ", ".join(f"{name}=" for name in kwargs) if kwargs else _told(args)
         raise TypeError(
-            f"a batch is {_told(batch)}, and was read as {_told(args)} for the model"
+            f"a batch is {_told(batch)}, and was read as {said} for the model"
             f"{_and_last(batch)}, but {type(model).__name__}.forward{_signature(model)} says: "
-            f"{why}. Say how to call it: {_suggestion(model, batch)}"
+            f"{why or error}. Say how to call it: {_suggestion(model, batch)}"
         ) from error
 
 
 def _is_pair(loader: object) -> bool:
-    """Whether a tuple is inputs with their classes, and not two batches of inputs."""
-    if not isinstance(loader, tuple) or len(loader) != 2:
+    """Whether these two are inputs with their classes, and not two batches of inputs."""
+    if not isinstance(loader, tuple | list) or len(loader) != 2:
         return False
     inputs, target = loader
     classes = None if isinstance(target, list | tuple) else classes_of(target)
@@ -111,6 +124,14 @@ def _unfit(model: nn.Module, *args: Any, **kwargs: Any) -> str | None:
 def _suggestion(model: nn.Module, batch: Any) -> str:
     """The first way to call the model with a batch that its forward takes."""
     ways: dict[str, tuple[Any, ...]] = {}
+    if isinstance(batch, Mapping):
+        known = [name for name in batch if _unfit(model, **{name: batch[name]}) is None]
+        known = known or [name for name in batch if name in _arguments(model)]
+        return (
+            f"forward=lambda model, batch: model({', '.join(f'{n}=batch[{n!r}]' for n in known)})."
+        )
+    if isinstance(batch, np.ndarray):
+        return "forward=lambda model, batch: model(torch.as_tensor(batch))."
     if isinstance(batch, list | tuple):
         if isinstance(batch[0], list | tuple):
             ways["model(*batch[0])"] = tuple(batch[0])
@@ -129,6 +150,10 @@ def _told(value: Any) -> str:
     if isinstance(value, Mapping):
         return f"{{{', '.join(map(repr, value))}}}"
     return "a tensor" if isinstance(value, Tensor) else f"a {type(value).__name__}"
+
+
+def _arguments(model: nn.Module) -> list[str]:
+    return list(inspect.signature(model.forward).parameters)
 
 
 def _and_last(batch: Any) -> str:

@@ -12,6 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensor
 from torch.fx import Proxy
 from torch.fx._symbolic_trace import is_fx_symbolic_tracing
 
+from torchkoopman.observe.layouts import refuse_time_major
 from torchkoopman.observe.views import View, look
 
 if TYPE_CHECKING:
@@ -216,10 +217,26 @@ class Reader:
             if whole is None:
                 return "sharded"
             if whole.numel() == 0:
+                self._refuse_nothing(whole, output, choice, layer, call)
                 return "empty batch"
             known = view is not None and (found is tensor or view.function is not None)
             if view is None or not known or shape != whole.shape:
                 pattern = self._patterns.get(call, self._patterns.get(layer))
+                if pattern is None and not isinstance(choice, View):
+                    refuse_time_major(module, tensor, layer)
                 view = View.onto(tensor, output, choice, pattern, layer, whole=whole)
                 self._views[call] = whole.shape, view
             return Reading.of(whole, view, sample, layer)
+
+    def _refuse_nothing(
+        self, tensor: Tensor, output: object, choice: OutputChoice | View | None, *names: str
+    ) -> None:
+        """Refuse a state without features, whatever the batch; ``names`` of the layer and call."""
+        layer, call = names
+        pattern = self._patterns.get(call, self._patterns.get(layer))
+        if tensor.ndim < 2 or View.onto(tensor, output, choice, pattern, layer).layout.features:
+            return
+        raise ValueError(
+            f"layer {layer!r} gave {tuple(tensor.shape)}, states without features. Choose a layer "
+            "that gives some."
+        )

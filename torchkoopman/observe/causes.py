@@ -6,6 +6,8 @@ import warnings
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from torchkoopman.observe.report import ProbeReport
 
 EAGER = (
@@ -50,6 +52,47 @@ def warn_of_mixture(mode: str) -> None:
         f"a forward pass in {mode} mode joins a stream of the other mode, as validation does in a "
         "training: dropout and batch statistics differ, so these are states of two networks. "
         "Attach with when='train' or when='eval' for one of them, or when='always' for both.",
+        RuntimeWarning,
+        stacklevel=4,
+    )
+
+
+def warn_of_padding(aside: str) -> None:
+    """Say that padding counts, since the model's mask could not be taken."""
+    warnings.warn(
+        f"the model's attention_mask was left aside in a forward pass ({aside}), so all positions "
+        "count there, padding included; report().masks_aside counts such passes. Give a mask of "
+        "shape (batch, positions), 0 and 1, to probe.mask().",
+        RuntimeWarning,
+        stacklevel=4,
+    )
+
+
+def warn_of_replaced(name: str, module: nn.Module | None, old: nn.Module) -> None:
+    """Say that another module stands under the name of a layer."""
+    now = "nothing" if module is None else f"a {type(module).__name__}"
+    inside = module is not None and any(each is old for each in module.modules())
+    streamed = (
+        f"what the {type(old).__name__} within it returns is streamed, and not what it makes of it"
+        if inside
+        else f"the {type(old).__name__} that stood there is no longer called by this name"
+    )
+    warnings.warn(
+        f"since attach() {now} stands in the place of layer {name!r}, without the probe's hooks: "
+        f"{streamed}. Attach again.",
+        RuntimeWarning,
+        stacklevel=3,
+    )
+
+
+def warn_of_lost(report: ProbeReport) -> None:
+    """Say that hooks were taken off, so that later passes were not read."""
+    names = ", ".join(map(repr, report.lost_hooks))
+    warnings.warn(
+        f"somebody else removed the probe's hooks from {names}, and since then forward passes were "
+        f"not read or not whole: {report.trajectories} trajectories of {report.forwards} passes, "
+        f"{report.skipped.get('outside', 0)} layer calls outside of any. Attach again after "
+        "whatever removes hooks.",
         RuntimeWarning,
         stacklevel=4,
     )

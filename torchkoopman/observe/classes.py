@@ -20,17 +20,30 @@ def classes_of(target: object) -> Tensor | None:
     """
     if isinstance(target, np.ndarray) and target.dtype.kind in "biu":
         target = torch.as_tensor(target)
-    if isinstance(target, list | tuple) and target and all(isinstance(c, int) for c in target):
-        target = torch.tensor(target)
+    if isinstance(target, list | tuple) and target and all(map(_is_whole, target)):
+        target = torch.tensor([int(each) for each in target])
     if not isinstance(target, Tensor) or target.is_floating_point() or target.is_complex():
+        return None
+    if target.layout != torch.strided or target.is_nested or target.is_meta:
         return None
     if target.ndim == 2 and target.shape[1] == 1:
         return target[:, 0]
     return target if target.ndim == 1 else None
 
 
+def _is_whole(each: object) -> bool:
+    """Whether this is one integer, in Python, numpy or torch."""
+    if isinstance(each, Tensor):
+        return not each.ndim and not each.is_floating_point() and not each.is_complex()
+    return isinstance(each, int | np.integer | np.bool_)
+
+
 def described(target: object) -> str:
     """What came: dtype and shape, or type."""
+    if isinstance(target, Tensor) and (target.is_nested or target.layout != torch.strided):
+        return f"a tensor of layout {'nested' if target.is_nested else target.layout}"
+    if isinstance(target, Tensor) and target.is_meta:
+        return "a tensor on the meta device, without values"
     if isinstance(target, Tensor | np.ndarray):
         return f"{target.dtype} of shape {tuple(target.shape)}"
     return type(target).__name__
@@ -44,6 +57,10 @@ def mistaken(target: object) -> str | None:
         target = torch.tensor(target)
     if not isinstance(target, Tensor) or target.is_complex() or target.numel() == 0:
         return None
+    if target.layout != torch.strided or target.is_nested:
+        return "Give labels.to_dense()."
+    if target.is_meta:
+        return "Leave `with torch.device('meta')` before making them."
     if target.ndim == 2 and target.shape[1] > 1:
         one_hot = bool(((target == 0) | (target == 1)).all() and (target.sum(1) == 1).all())
         return "They are one-hot: give y.argmax(1)." if one_hot else None

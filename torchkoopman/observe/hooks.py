@@ -10,7 +10,7 @@ import torch
 from torchkoopman.observe.selection import Selected, common_ancestors
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from torch import Tensor, nn
     from torch.utils.hooks import RemovableHandle
@@ -61,6 +61,14 @@ class Hook:
     # As torch.compiler.assume_constant_result says it, which costs an import of seconds.
     _noticed._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
+    @property
+    def __name__(self) -> str:
+        """None: asked for by ``torch.jit.script``, whose message this is; others take a default."""
+        raise AttributeError(
+            "torch.jit.script compiles a model's hooks too, and the hook of a probe is Python: "
+            "script the model before attach(), or after the probe is detached."
+        )
+
     def __reduce__(self) -> tuple[type[Hook], tuple[()]]:
         return Hook, ()
 
@@ -74,12 +82,27 @@ class HookSet:
         # Also when nobody refers to the set any more; at exit there is nothing left to tidy.
         self._finalizer = weakref.finalize(self, _remove_all, self._handles)
         self._finalizer.atexit = False
+        around = common_ancestors(each.name for each in selected)
+        try:
+            self._register(model, selected, around, pairing)
+        except BaseException:  # an interrupt may come before a handle is noted
+            _remove_all(self._handles)
+            for module in [*(each.module for each in selected), *map(model.get_submodule, around)]:
+                _sweep(module, pairing)
+            raise
+
+    def _register(
+        self,
+        model: nn.Module,
+        selected: Iterable[Selected],
+        around: Sequence[str],
+        pairing: Pairing,
+    ) -> None:
         # Layers before ancestors: if the model itself is a layer, it is read before it is left.
         for each in selected:
             self._add(
                 each.name, each.module.register_forward_hook(Hook(pairing, "read", each.name))
             )
-        around = common_ancestors(each.name for each in selected)
         for name in around:
             module = model.get_submodule(name)
             # Every forward pass calls the innermost, so compiled calls are counted there alone.
@@ -105,13 +128,31 @@ class HookSet:
 
     def remove(self) -> None:
         """Take every hook off; a second time does nothing."""
-        self._finalizer()
+        try:
+            _remove_all(self._handles)
+        finally:  # what an interrupt left
+            _remove_all(self._handles)
 
     def _add(self, name: str, handle: RemovableHandle) -> None:
         self._handles.append((name, handle))
 
 
+def _sweep(module: nn.Module, pairing: object) -> None:
+    """Take every hook of a pairing off a module, whoever holds its handle."""
+    kept: list[dict[int, Any]] = [module._forward_hooks, module._forward_pre_hooks]
+    own = [
+        key
+        for hooks in kept
+        for key, hook in hooks.items()
+        if isinstance(hook, Hook) and hook._pairing is not None and hook._pairing() is pairing
+    ]
+    kept += [module._forward_hooks_with_kwargs, module._forward_pre_hooks_with_kwargs]
+    for hooks in [*kept, module._forward_hooks_always_called]:
+        for key in own:
+            hooks.pop(key, None)
+
+
 def _remove_all(handles: list[tuple[str, RemovableHandle]]) -> None:
-    for _, handle in handles:
-        handle.remove()
-    handles.clear()
+    while handles:
+        handles[-1][1].remove()
+        handles.pop()

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import torch
 from einops import parse_shape, rearrange, reduce
+from torch import nn
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -30,6 +31,18 @@ DEFAULT_PATTERNS = {
 Rank 3 is read as ``(batch, tokens, features)``, as transformers have it, and ranks 4 and 5 as
 channels-first images and volumes, as torch's convolutions have them.
 """
+
+
+_ORDERED = (nn.RNNBase, nn.MultiheadAttention)
+_SEQUENTIAL = (
+    *_ORDERED,
+    nn.TransformerEncoderLayer,
+    nn.TransformerDecoderLayer,
+    nn.TransformerEncoder,
+    nn.TransformerDecoder,
+    nn.Transformer,
+)
+"""Modules that are told which axis is the batch."""
 
 
 @dataclass(frozen=True)
@@ -120,6 +133,24 @@ class Layout:
         composed = {axis for group in _groups(right) if len(group) > 1 for axis in group}
         sizes = {axis: size for axis, size in self.sizes if axis in composed}
         return rearrange(state, f"{right} -> {left}", **sizes)
+
+
+def refuse_time_major(module: nn.Module, output: Tensor, layer: str) -> None:
+    """Refuse the default for a module of torch's that has the batch on the second axis.
+
+    Raises:
+        ValueError: it is one, and its output is a batch of sequences.
+    """
+    if output.ndim != 3 or not isinstance(module, _SEQUENTIAL):
+        return
+    first = (each.batch_first for each in module.modules() if isinstance(each, _ORDERED))
+    if next(first, True):
+        return
+    raise ValueError(
+        f"layer {layer!r} is a {type(module).__name__} with batch_first=False: its output "
+        f"{tuple(output.shape)} has the positions first and the batch second. Say so of all layers "
+        "that have: layout='t b d -> b t d', or layout={layer: 't b d -> b t d'}."
+    )
 
 
 def _canonical(pattern: str, rank: int) -> str:

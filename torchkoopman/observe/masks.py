@@ -1,10 +1,15 @@
-"""Masks: which positions count, as the model's own ``attention_mask`` says it."""
+"""Masks: which positions count, as an argument of the model says it.
+
+That is ``attention_mask``, and ``src_key_padding_mask`` of ``nn.TransformerEncoder``, True where a
+position is padding.
+"""
 
 from __future__ import annotations
 
 import inspect
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from torchkoopman.observe.capture import is_traced
@@ -15,7 +20,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-ARGUMENT = "attention_mask"
+ARGUMENT, PADDING = "attention_mask", "src_key_padding_mask"
 _DECODES = ("decoder_input_ids", "decoder_attention_mask")
 """A forward with one of these has two sequences, and its attention mask is the encoder's."""
 ENCODERS = "so it is the encoder's"
@@ -30,6 +35,8 @@ class ModelMask:
     """
 
     def __init__(self) -> None:
+        self.name = ARGUMENT
+        """The argument that it was."""
         self.aside = ""
         """Why there was a mask that was not taken; empty if that is not so."""
         self._mask: Tensor | None = None
@@ -39,15 +46,15 @@ class ModelMask:
     def offer(self, module: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         """Look at what a module is called with, outermost first."""
         outermost, self._outermost = self._outermost, False
-        mask = kwargs.get(ARGUMENT)
-        if mask is None and len(args) < 2:
+        if ARGUMENT not in kwargs and PADDING not in kwargs and len(args) < 2:
             return
         try:
             names = list(inspect.signature(module.forward).parameters)
         except (TypeError, ValueError):  # of a scripted module
             names = []
         given = {**dict(zip(names, args, strict=False)), **kwargs}
-        mask = given.get(ARGUMENT)
+        name = ARGUMENT if given.get(ARGUMENT) is not None else PADDING
+        mask = given.get(name)
         two = [name for name in _DECODES if name in names]
         if two and isinstance(mask, Tensor) and self._mask is None:
             self.aside = f"{type(module).__name__} has {two[0]!r} too, {ENCODERS}"
@@ -55,7 +62,7 @@ class ModelMask:
             return
         if mask.ndim == 2:
             self._mask, self._past = mask.detach().clone(), _past(given.get("past_key_values"))
-            self.aside = ""
+            self.name, self.aside = name, ""
         elif outermost:  # inner ones are given what the model made of its mask
             self.aside = f"it has {mask.ndim} axes"
 
@@ -74,8 +81,14 @@ class ModelMask:
             self.aside = f"its shape is {tuple(mask.shape)}, that of the states {shape}"
             return None
         mask = mask[:, first : first + positions]
-        if mask.is_floating_point() and not ((mask == 0) | (mask == 1)).all():
+        if self.name == PADDING:
+            return ~mask if mask.dtype == torch.bool else mask == 0  # floats are added to scores
+        whole = not (mask.is_floating_point() or mask.is_complex())
+        if not whole and not ((mask == 0) | (mask == 1)).all():
             self.aside = "it holds other numbers than 0 and 1"
+            return None
+        if not whole and not mask.any():
+            self.aside = "it is 0 everywhere, as one is that is added to scores"
             return None
         return mask.bool()
 

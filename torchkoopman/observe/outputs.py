@@ -24,10 +24,16 @@ def choose_tensor(output: object, choice: OutputChoice | None, layer: str) -> Te
 
     Raises:
         TypeError: no tensor, several to choose from, a packed sequence, integers, or a tensor that
-            is not dense.
+            is not dense, or wraps another.
         ValueError: there is nothing at the path.
     """
     tensor = _choose(output, choice, layer)
+    if _is_packed(tensor):
+        raise TypeError(
+            f"layer {layer!r} gave a {type(tensor).__name__} ({_describe(tensor)}), whose values "
+            "are not those of an ordinary tensor. Choose a layer that gives one, or make one: "
+            f"output=lambda output: {_UNPACKED.get(type(tensor).__name__, 'a tensor of floats')}."
+        )
     if not tensor.is_floating_point():
         raise TypeError(
             f"layer {layer!r} gave {_describe(tensor)}; a state is a real vector, so a layer must "
@@ -40,9 +46,30 @@ def choose_tensor(output: object, choice: OutputChoice | None, layer: str) -> Te
         raise TypeError(
             f"layer {layer!r} gave a tensor of layout {kind}; states are rows of a dense one. "
             f"Choose a layer that gives one, or read it so: output=lambda output: output.{dense}"
-            f"{', and give the padding to probe.mask(...)' if tensor.is_nested else ''}."
+            f"{_PADDED if tensor.is_nested else ''}."
         )
     return tensor
+
+
+_PADDED = (
+    ", and give the padding to probe.mask(...). nn.TransformerEncoder gives ordinary ones after "
+    "encoder.enable_nested_tensor = False"
+)
+_UNPACKED = {
+    "MaskedTensor": "output.to_tensor(0.0), and give the mask to probe.mask(...)",
+}
+"""Kind of tensor → how an ordinary one is made of it."""
+
+
+def _is_packed(tensor: Tensor) -> bool:
+    """Whether a tensor is no more than a wrapper, or holds several values in a byte.
+
+    Of wrappers those are read that torch.distributed makes; nested tensors have words of their own.
+    """
+    kind = type(tensor)
+    wraps = kind.__torch_dispatch__ is not Tensor.__torch_dispatch__
+    known = kind.__module__.startswith(("torch.distributed", "torch.nested"))
+    return (wraps and not known) or "float4" in str(tensor.dtype)
 
 
 def tensors_in(output: object) -> dict[str, Tensor]:

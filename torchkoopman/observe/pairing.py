@@ -3,46 +3,26 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import replace
-from functools import reduce
+import weakref
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor, nn
-
-from torchkoopman.observe.capture import (
-    Reader,
-    Reading,
-    is_recomputing,
-    is_tracing,
-    plain_modes,
-)
-from torchkoopman.observe.causes import warn_of_compiling, warn_of_mixture
-from torchkoopman.observe.masks import ARGUMENT
+from torchkoopman.observe.capture import Reader, Reading, is_recomputing, is_tracing
+from torchkoopman.observe.causes import warn_of_compiling, warn_of_replaced
+from torchkoopman.observe.delivery import Delivery, looks_along
 from torchkoopman.observe.parallel import Parallel
 from torchkoopman.observe.passes import Forward, Passes, input_specs
 from torchkoopman.observe.report import Ledger
 from torchkoopman.observe.selection import common_ancestors, device_of
 from torchkoopman.observe.shards import Flow
-from torchkoopman.observe.trajectory import Trajectory
-from torchkoopman.observe.turns import turn_of
-from torchkoopman.observe.unseen import refuse_replica
+from torchkoopman.observe.unseen import refuse_replica, replaced
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Iterable
+
+    from torch import nn
 
     from torchkoopman.observe.report import ProbeReport
     from torchkoopman.observe.selection import Selected
-    from torchkoopman.observe.views import View
-
-
-class Companions(threading.local):
-    """What accompanies the forward passes of one thread."""
-
-    labels: Tensor | None = None
-    mask: Tensor | None = None
-    begun: int = 0
-    """Forward passes begun in this thread."""
 
 
 class Pairing:
@@ -56,12 +36,14 @@ class Pairing:
     anything is counted, and while listeners run.
     """
 
-    def __init__(self, selected: Iterable[Selected], reader: Reader) -> None:
+    def __init__(self, model: nn.Module, selected: Iterable[Selected], reader: Reader) -> None:
+        self._model = weakref.ref(model)
         self.selected = {each.name: each for each in selected}
         required = [mark for each in self.selected.values() for mark in each.required]
         self.ledger = Ledger(required, device_of(self.selected.values()))
-        self.listeners: list[Callable[[Trajectory], object]] = []
-        self.with_pass = Companions()
+        self._delivery = Delivery(self.ledger, reader.when)
+        self.listeners = self._delivery.listeners
+        self.with_pass = self._delivery.with_pass
         self._reader = reader
         self._depths = {name: k for k, name in enumerate(common_ancestors(self.selected))}
         self._passes = Passes()
@@ -99,9 +81,8 @@ class Pairing:
         with self._lock:
             self.ledger.interrupted += self._passes.settle(entering=module)
             forward = self._passes.current()
-            if forward is None or depth <= forward.around[-1][0]:
-                self.ledger.forwards += 1
-                self.with_pass.begun += 1
+            begins = forward is None or depth <= forward.around[-1][0]
+            if forward is None or begins:
                 forward = Forward(
                     self._reader.sample(not any(map(looks_along, self.listeners))),
                     () if name else input_specs(args, kwargs),
@@ -109,11 +90,24 @@ class Pairing:
                     "traced" if is_tracing() else self._reader.passes_over(module),
                 )
                 self.parallel.search(name, module)
+                self._look_for_replaced()
                 forward.flow = Flow(self.parallel.modules, self.parallel.followed)
-                self._passes.begin(forward)
             if self._reader.masks and forward.skip is None:
                 forward.mask.offer(module, args, kwargs)
-            forward.around.append((depth, module))
+            forward.around.append((depth, module))  # after what may raise or be interrupted
+            if begins:
+                self._passes.begin(forward)
+                self.ledger.forwards += 1
+                self.with_pass.begun += 1
+
+    def _look_for_replaced(self) -> None:
+        """Say so once of a layer whose name no longer means the module with the hooks on it."""
+        model = self._model()
+        layers = {name: each.module for name, each in self.selected.items()}
+        for name, module in () if model is None else replaced(model, layers):
+            if name not in self.ledger.replaced:
+                self.ledger.replaced[name] = None
+                warn_of_replaced(name, module, self.selected[name].module)
 
     def leave(self, name: str, module: nn.Module, args: tuple[Any, ...], output: object) -> None:
         """It returned; if it was the outermost, the forward pass is over."""
@@ -123,7 +117,12 @@ class Pairing:
             self.ledger.interrupted += self._passes.settle()
             left = self._passes.leave(self._depths[name])
             if left is not None and left[1]:
-                self._finish(left[0])
+                passed_on = self.ledger.trajectories
+                try:
+                    self._finish(left[0])
+                except BaseException:
+                    self.ledger.interrupted += self.ledger.trajectories == passed_on
+                    raise
 
     def abort(self, name: str, module: nn.Module, args: tuple[Any, ...], output: object) -> None:
         """It returned or raised; if it is still known to run, it raised."""
@@ -196,7 +195,7 @@ class Pairing:
         if missing or set(streams) != set(order):
             self.ledger.unpaired += 1
             return
-        self._emit({stream: streams[stream] for stream in order}, forward)
+        self._delivery({stream: streams[stream] for stream in order}, forward)
 
     def _streams(self, forward: Forward) -> dict[str, Reading]:
         """Readings by name in order of execution, with ``#k`` where a layer ran several times."""
@@ -206,74 +205,3 @@ class Pairing:
             else f"{name}#{call}": reading
             for (name, call), reading in forward.readings.items()
         }
-
-    def _emit(self, readings: Mapping[str, Reading], forward: Forward) -> None:
-        """Make the trajectory and pass it on, outside the modes that the model runs under."""
-        for stream, reading in readings.items():
-            self._check_width(stream, reading.state.shape[-1])
-        device = next(iter(readings.values())).state.device
-        with plain_modes(device.type, grad=True):
-            batch, positions = len(next(iter(readings.values())).state), forward.sample.count
-            own = self.with_pass.mask
-            mask = _ordinary(forward.mask.of(batch, positions) if own is None else own, device)
-            views = (_view(each, masked=mask is not None) for each in readings.values())
-            trajectory = Trajectory(
-                {stream: reading.state for stream, reading in readings.items()},
-                _ordinary(self.with_pass.labels, device),
-                None if mask is None else forward.sample.of(mask.bool(), "the mask"),
-                dict(zip(readings, views, strict=True)),
-                forward.inputs,
-                forward.sample.chosen(batch, device),
-            )
-            trajectory = self._without_bad_rows(trajectory, readings)
-            source = "probe.mask" if own is not None else ARGUMENT if mask is not None else ""
-            aside = forward.mask.aside if own is None else ""
-            self.ledger.record(trajectory, readings, source, aside)
-            if self.ledger.mixes(forward.mode) and self._reader.when is None:
-                warn_of_mixture(forward.mode)
-            for listener in self.listeners:
-                with turn_of(listener):
-                    listener(trajectory)
-
-    def _check_width(self, stream: str, width: int) -> None:
-        known = self.ledger.streams.get(stream)
-        if known is not None and known.shape[-1] != width:
-            raise ValueError(
-                f"layer {stream!r} gave {width} features, but {known.shape[-1]} before: a "
-                "linear system needs states of one size. If an axis of varying length (tokens, "
-                "pixels) is among the features, put it among the positions with layout=...; "
-                "else attach a new probe."
-            )
-
-    def _without_bad_rows(
-        self, trajectory: Trajectory, readings: Mapping[str, Reading]
-    ) -> Trajectory:
-        """The trajectory with the rows masked out that are not finite in some layer."""
-        known = [reading.finite for reading in readings.values() if reading.finite is not None]
-        if not known:
-            return trajectory
-        mask, counted = trajectory.full_mask(), trajectory.counted()
-        finite = reduce(
-            torch.logical_and, (each.to(counted.device, non_blocking=True) for each in known)
-        )
-        self.ledger.dropped.add((counted & ~finite).sum())
-        return replace(trajectory, mask=mask & finite)
-
-
-def looks_along(listener: Callable[[Trajectory], object]) -> bool:
-    """Whether a listener needs all positions, rows or not; ``contextual = False`` says no."""
-    return bool(getattr(getattr(listener, "__self__", listener), "contextual", True))
-
-
-def _view(reading: Reading, *, masked: bool) -> View:
-    """How a layer was read, and whether a mask said which of its rows count."""
-    view = reading.view
-    return view if view.masked == masked else replace(view, masked=masked)
-
-
-def _ordinary(tensor: Tensor | None, device: torch.device) -> Tensor | None:
-    """The tensor on the states' device, and fit for gradients if made under inference mode."""
-    if tensor is None:
-        return None
-    tensor = tensor.to(device, non_blocking=True)
-    return tensor.clone() if tensor.is_inference() else tensor

@@ -99,10 +99,11 @@ class Passes:
         depths = [] if forward is None else [each for each, _ in forward.around]
         if forward is None or depth not in depths:
             return None
-        del forward.around[depths.index(depth) :]
-        if not forward.around:
+        outermost = depths.index(depth) == 0
+        if outermost:  # first, for an interrupt may come between two lines
             self._drop(get_ident())
-        return forward, not forward.around
+        del forward.around[depths.index(depth) :]
+        return forward, outermost
 
     def settle(self, entering: nn.Module | None = None) -> int:
         """Give up what is no longer running in this thread; returns how many passes that ends.
@@ -126,14 +127,16 @@ class Passes:
     def _settle(
         self, ident: int, frame: FrameType | None, entering: nn.Module | None = None
     ) -> int:
-        forwards = self._under_way.get(ident, [])
+        forwards, ended = self._under_way.get(ident, []), 0
+        while forwards and not forwards[-1].around:  # an interrupt came amid the lines below
+            self._drop(ident)
+            ended += 1
         around = [module for forward in forwards for _, module in forward.around]
         if not around:
-            return 0
+            return ended
         new = [] if entering is None else [entering]
         # Calls end in the reverse order of their beginning, so those that ended are the last ones.
         gone = len(around) + len(new) - _running([*around, *new], frame)
-        ended = 0
         while gone > 0 and forwards:
             innermost = forwards[-1]
             kept = max(0, len(innermost.around) - gone)

@@ -5,13 +5,13 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NoReturn, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from torchkoopman.observe.capture import Reader, When
-from torchkoopman.observe.causes import why_nothing
+from torchkoopman.observe.causes import warn_of_lost, why_nothing
 from torchkoopman.observe.classes import EXPECTED, classes_of, described, mistaken
 from torchkoopman.observe.hooks import HookSet
 from torchkoopman.observe.options import check_options
@@ -145,7 +145,7 @@ class Probe:
     """
 
     def __init__(self, model: nn.Module, selected: tuple[Selected, ...], reader: Reader) -> None:
-        self._pairing = Pairing(selected, reader)
+        self._pairing = Pairing(model, selected, reader)
         self._hooks = HookSet(model, selected, self._pairing)
         self._pairing.parallel.hooks = self._hooks
         self._lost: tuple[str, ...] = ()
@@ -168,13 +168,16 @@ class Probe:
         Unless ``quiet``, a probe that has listeners and could read no forward pass is warned of,
         with the likely cause; of passes that broke off or did not pair the report tells.
         """
-        on = self._on
-        self._on = False
-        self._lost += self._hooks.lost()
-        self._hooks.remove()
+        on, self._on = self._on, False
+        try:
+            self._lost += self._hooks.lost()
+        finally:
+            self._hooks.remove()
         self._pairing.clear()
         if on and not quiet and self._pairing.listeners:
             report = self.report()
+            if report.lost_hooks and report.trajectories:
+                warn_of_lost(report)
             told = {"outside", "empty batch"} & {*report.skipped}
             known = report.unpaired or report.interrupted or told
             why = why_nothing(report)
@@ -244,8 +247,8 @@ class Probe:
     def _accompanied(self, what: str, value: Tensor) -> Iterator[None]:
         own = self._pairing.with_pass
         previous, begun = getattr(own, what), own.begun
-        setattr(own, what, value)
         try:
+            setattr(own, what, value)
             yield
         finally:
             setattr(own, what, previous)
@@ -257,6 +260,12 @@ class Probe:
                 RuntimeWarning,
                 stacklevel=3,
             )
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "a probe is of one model in one process, and cannot be copied or pickled; attach() to "
+            "the copy of the model, and give the fitters or their state_dict() away."
+        )
 
     def report(self) -> ProbeReport:
         """What was seen, passed on and left out so far; the only place that waits for a device."""

@@ -94,6 +94,8 @@ class ProbeReport:
     """Calls in code compiled while the probe was on, of which nothing can be read."""
     compiled: tuple[str, ...] = ()
     """Modules around the layers, and layers, that were compiled while the probe was on."""
+    replaced: tuple[str, ...] = ()
+    """Layers in whose place somebody put another module, without the probe's hooks."""
     modes: Mapping[str, int] = field(default_factory=dict)
     """Mode of the outermost module called, ``train`` or ``eval`` → trajectories passed on."""
 
@@ -113,6 +115,7 @@ class ProbeReport:
             ("taken in both", _mixed(self.modes)),
             ("never fired", ", ".join(map(repr, self.never_fired))),
             ("lost hooks on", ", ".join(map(repr, self.lost_hooks))),
+            ("replaced since attach()", ", ".join(map(repr, self.replaced))),
         ):
             if text:
                 lines.append(f"{title}: {text}")
@@ -163,6 +166,7 @@ class Ledger:
         self.streams: dict[str, StreamLedger] = {}
         self.compiled_calls = torch.zeros((), dtype=torch.long, device=device)
         self.compiled: dict[str, None] = {}
+        self.replaced: dict[str, None] = {}
         self.modes: Counter[str] = Counter()
 
     def record(
@@ -189,8 +193,10 @@ class Ledger:
         if mask is not None:
             rows = trajectory.counted().sum()
         self.trajectories += 1
+        # At once: what a first pass was interrupted in would be taken for all streams there are.
+        self.streams = self.streams or {layer: StreamLedger() for layer in readings}
         for layer, reading in readings.items():
-            stream = self.streams.setdefault(layer, StreamLedger())
+            stream = self.streams[layer]
             stream.shape, view = tuple(reading.state.shape), reading.view
             stream.output, stream.layout = view.source, view.layout.pattern
             stream.rows.add(rows)
@@ -231,6 +237,7 @@ class Ledger:
             dict(self.masks_aside),
             int(self.compiled_calls),
             tuple(self.compiled),
+            tuple(self.replaced),
             dict(self.modes),
         )
 

@@ -22,7 +22,7 @@ class _Turn:
 
 _TURNS: WeakValueDictionary[int, _Turn] = WeakValueDictionary()
 """Identity → the turn of an object that some thread is calling, or waits to call."""
-_GUARD = threading.Lock()
+_GUARD = threading.RLock()
 
 
 @contextmanager

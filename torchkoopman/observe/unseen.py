@@ -7,10 +7,11 @@ import sys
 import warnings
 from typing import TYPE_CHECKING
 
+import torch
 from torch import nn
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator, Mapping
 
 _REPLICATED = (
     "nn.DataParallel runs copies of the model in threads, whose hooks are those of the original: "
@@ -23,17 +24,23 @@ _UNWRAP = (
 )
 
 
+_WRAPPERS = ("torch.distributed", "torch._dynamo", "torch.nn.parallel")
+"""Packages whose modules return what the module within them does."""
+
+
 def refuse_unseen(model: nn.Module, names: Iterable[str]) -> None:
     """Refuse layers that are compiled or replicated, or within what is.
 
     Raises:
-        ValueError: a module named, or one around it, is compiled, in whole or in its forward, or an
-            ``nn.DataParallel``.
+        ValueError: a module named, or one around it, is compiled, in whole or in its forward,
+            scripted or traced by torch.jit, or an ``nn.DataParallel``.
     """
+    _refuse_scripted(model, "")
     around = (part for each in names for part in (*ancestors(each), each))
     for name in dict.fromkeys(around):
         module = model.get_submodule(name)
         called = f"module {name!r}" if name else "the model"
+        _refuse_scripted(module, name)
         if isinstance(module, nn.DataParallel):
             raise ValueError(f"attach() cannot watch {called}: {_REPLICATED} {_UNWRAP}")
         # By name: importing torch._dynamo for an isinstance costs seconds.
@@ -61,6 +68,35 @@ def refuse_unseen(model: nn.Module, names: Iterable[str]) -> None:
                 f"attach() cannot see into {called}: its forward is compiled (torch.compile), and "
                 f"hooks in compiled code never fire. {undone}"
             )
+
+
+def _refuse_scripted(module: nn.Module, name: str) -> None:
+    if isinstance(module, torch.jit.ScriptModule):
+        called = f"module {name!r}" if name else "the model"
+        raise ValueError(
+            f"attach() cannot watch {called}: it is a {type(module).__name__} of torch.jit, which "
+            "calls no hooks of Python. Attach to the module that it was scripted or traced from."
+        )
+
+
+def replaced(
+    model: nn.Module, layers: Mapping[str, nn.Module]
+) -> Iterator[tuple[str, nn.Module | None]]:
+    """Layers whose name now means another module than it did, and which, if any.
+
+    Wrappers of torch that return what they are around, as those of FSDP do, mean the same.
+    """
+    for name, before in layers.items():
+        module: nn.Module | None = model
+        for part in name.split(".") if name else ():
+            module = None if module is None else module._modules.get(part)
+        if module is not before and not _wraps(module, before):
+            yield name, module
+
+
+def _wraps(wrapper: nn.Module | None, module: nn.Module) -> bool:
+    kind = type(wrapper).__module__.startswith(_WRAPPERS)
+    return wrapper is not None and kind and any(each is module for each in wrapper.modules())
 
 
 def warn_of_compiled(model: nn.Module, names: Iterable[str]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +13,6 @@ from torch import Tensor, nn
 from torchkoopman.observe.batches import Forward, called, parts
 from torchkoopman.observe.causes import why_nothing
 from torchkoopman.observe.classes import Targets
-from torchkoopman.observe.masks import ENCODERS
 from torchkoopman.observe.names import split_call
 from torchkoopman.observe.probes import attach
 from torchkoopman.observe.selection import per_layer
@@ -136,7 +134,6 @@ class Watch:
                     count += 1
                 probe.detach(quiet=True)  # who called asks what came
             report = probe.report()
-            _warn_of_padding(report)
         finally:
             for module, training in modes.items():
                 module.training = training
@@ -201,22 +198,12 @@ def read_again(
     return outputs, layouts
 
 
-def _warn_of_padding(report: ProbeReport) -> None:
-    """Say that padding counts, where a mask was given that could not be taken."""
-    axes = [len(stream.layout.split("->")[0].split()) for stream in report.streams]
-    aside = {why: n for why, n in report.masks_aside.items() if not why.endswith(ENCODERS)}
-    if aside and max(axes, default=0) > 2:  # with two, samples have no positions
-        warnings.warn(
-            f"the model's attention_mask was left aside in {sum(aside.values())} of "
-            f"{report.trajectories} forward passes, so all positions counted there, padding "
-            f"included: {'; '.join(aside)}. Give a mask of shape (batch, positions), 0 and 1, to "
-            "probe.mask().",
-            RuntimeWarning,
-            stacklevel=4,
-        )
-
-
 def _moved(value: Any, device: torch.device | None) -> Any:
+    if isinstance(value, Tensor) and value.is_meta:
+        raise ValueError(
+            f"a batch holds a tensor of shape {tuple(value.shape)} on the meta device, without "
+            "values, so there is nothing to watch; make it on another device."
+        )
     return value.to(device) if isinstance(value, Tensor) else value
 
 
