@@ -11,6 +11,7 @@ import signal
 import socket
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache, partial
@@ -279,13 +280,61 @@ def trained(detail: str) -> dict[str, Any]:
     }
 
 
-def alone(detail: str) -> dict[str, str]:
-    """What cannot be shared out."""
-    try:
-        tk.rank_spans(network(), [torch.randn(9, 6)] * 4, ["1", "3"], progress=False)
-    except RuntimeError as error:
-        return {"ranking": str(error)}
-    return {"ranking": "no error"}
+def tokens() -> list[Tensor]:
+    """Six batches of sentences, of which each rank has some."""
+    generator = torch.Generator().manual_seed(5)
+    return [torch.randn(size, 3, 6, generator=generator) for size in (30, 20, 31, 12, 25, 30)]
+
+
+RANKED: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "features": {"observables": tk.RandomFeatures(9)},
+    "positions": {"observables": [tk.RandomFeatures(9), tk.ContextMean()], "positions": 2},
+}
+
+
+def ranking(batches: list[Tensor], **options: Any) -> tk.SpanRanking:
+    return tk.rank_spans(network(), batches, ["1", "3", "5"], progress=False, **options)
+
+
+def ranked(detail: str) -> dict[str, Any]:
+    """Spans ranked by shards of 3 and 3, 5 and 1, or 0 and 6 batches; on from there; refusals."""
+    rank, found = Processes().rank, {}
+    for name, options in RANKED.items():
+        for cut in (3, 5, 0):
+            mine = (tokens()[:cut], tokens()[cut:])[rank]
+            generator = torch.Generator().manual_seed(7 * rank)  # the first one's counts
+            found[name, cut] = spans_of(ranking(mine, generator=generator, **options))
+    first = ranking((tokens()[:1], tokens()[1:3])[rank]).statistics
+    found["on"] = spans_of(ranking((tokens()[3:5], tokens()[5:])[rank], statistics=first))
+    ways: dict[str, Callable[[], Any]] = {
+        "layers": lambda: tk.rank_spans(
+            network(), tokens(), [["1", "3"], ["1", "5"]][rank], progress=False
+        ),
+        "ridge": lambda: ranking(tokens(), ridge=(1e-7, 1e-3)[rank]),
+        "observables": lambda: ranking(tokens(), observables=[tk.Monomials(2)][:rank]),
+        "statistics": lambda: ranking(
+            tokens(), statistics=first if rank else ranking(tokens(), group=mine_alone).statistics
+        ),
+        "few": lambda: ranking(tokens()[: 1 - rank]),
+        "alike": lambda: ranking(tokens()),
+    }
+    mine_alone = [dist.new_group([each]) for each in range(2)][rank]
+    for name, way in ways.items():
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            try:
+                found[name] = f"no error, {way().rows} rows"
+            except ValueError as error:
+                found[name] = str(error)
+        found[name] += "".join(str(each.message) for each in caught)
+    return found
+
+
+def spans_of(ranking: tk.SpanRanking) -> dict[str, Any]:
+    """All that a ranking says."""
+    spans = [(each.start, each.end, each.r2, each.skip, each.best) for each in ranking.spans]
+    return {"spans": spans, "rows": ranking.rows, "costs": repr(ranking.spans[0].removed)}
 
 
 def example(detail: str) -> dict[str, Any]:
@@ -297,7 +346,7 @@ def example(detail: str) -> dict[str, Any]:
 
 CASES: dict[str, Callable[[str], dict[Any, Any]]] = {
     case.__name__: case
-    for case in (again, uneven, refused, grouped, killed, fitted, trained, alone, example)
+    for case in (again, uneven, refused, grouped, killed, fitted, trained, ranked, example)
 }
 
 

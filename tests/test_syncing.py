@@ -21,7 +21,7 @@ KILLED = [f"3:killed:{exchange}" for exchange in EXCHANGES]
 FITTED = [f"2:fitted:{case}" for case in ("dmd,even", "edmd,uneven", "edmd,empty")]
 LEARNT = ["2:fitted:autoencoder,even", "2:fitted:autoencoder,empty"]
 AGAIN = [f"{size}:again:" for size in (1, 2, 4)]
-OTHERS = ["4:uneven:", "2:refused:", "4:grouped:", "3:killed:6s", "2:trained:", "2:alone:"]
+OTHERS = ["4:uneven:", "2:refused:", "4:grouped:", "3:killed:6s", "2:trained:", "2:ranked:"]
 EXAMPLES = ["2:example:torchrun_fit", "2:example:fsdp2_fit"]
 GROUPS = [*AGAIN, *OTHERS, *KILLED, *FITTED, *LEARNT, *EXAMPLES]
 
@@ -222,8 +222,44 @@ def test_autoencoders_sync_train_together_and_go_on_from_their_state(groups: Gro
     assert_alike(results)
 
 
-def test_spans_are_not_ranked_by_one_shard_alone(groups: Groups) -> None:
-    assert all("one of 2 processes" in found["ranking"] for found in groups("2:alone:"))
+@pytest.mark.parametrize("cut", [3, 5, 0])
+@pytest.mark.parametrize("name", ["plain", "features", "positions", "on"])
+def test_spans_are_ranked_as_by_one_process_that_has_the_shards_one_after_the_other(
+    groups: Groups, name: str, cut: int
+) -> None:
+    """An odd number of batches before one's own, none, and statistics of an earlier ranking."""
+    module, key = worker(), "on" if name == "on" else (name, cut)
+    first, second = (each[key] for each in groups("2:ranked:"))
+    assert first == second
+    if name == "positions":  # each process draws its own
+        assert first["rows"] == 2 * 148
+        return
+    generator = torch.Generator().manual_seed(0 if cut else 7)  # of the first that has a batch
+    options = {"generator": generator, **module.RANKED.get(name, {})}
+    expected = module.spans_of(module.ranking(module.tokens(), **options))
+    assert first["rows"] == expected["rows"] == 3 * 148
+    assert first["costs"] == expected["costs"]
+    for mine, theirs in zip(first["spans"], expected["spans"], strict=True):
+        assert mine[:2] == theirs[:2]
+        assert mine[2:] == pytest.approx(theirs[2:], abs=1e-6)
+
+
+RANKING_SAYS = {
+    "layers": r"differ in layers: process 0 has ('1', '3'), process 1 has ('1', '5')",
+    "ridge": "differ in options: process 0 has {'ridge': 1e-07}, process 1 has {'ridge': 0.001}",
+    "observables": "differ in options: process 0 has {'observables': []",
+    "statistics": "differ in statistics",
+    "few": "it got 1 with 90 rows",
+    "alike": "no error, 888 rows",
+}
+
+
+@pytest.mark.parametrize("way", RANKING_SAYS)
+def test_processes_that_cannot_rank_together_are_refused_in_all(groups: Groups, way: str) -> None:
+    first, second = (each[way] for each in groups("2:ranked:"))
+    assert first == second
+    assert RANKING_SAYS[way] in first
+    assert ("[0, 1] begin with the same batch" in first) == (way == "alike")
 
 
 def test_fit_refuses_processes_that_know_of_no_group(tmp_path: Path) -> None:

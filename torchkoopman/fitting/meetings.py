@@ -15,7 +15,7 @@ from torchkoopman.fitting.syncing import Syncing
 from torchkoopman.observe.processes import Processes
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from torchkoopman.fitting.calibration import Calibration
     from torchkoopman.observe.processes import Group
@@ -74,17 +74,7 @@ class Meetings:
             calibration.waits = True
         said = self._processes.gather((bool(self._waiting) and not self.chosen, first))
         self.chosen = not any(waits for waits, _ in said)
-        known = [digest for _, digest in said if digest]
-        if alike := next((each for each in known if known.count(each) > 1), None):
-            same = [rank for rank, (_, digest) in enumerate(said) if digest == alike]
-            warnings.warn(
-                f"the loaders of processes {same} begin with the same batch. If all of it is the "
-                "same, each row counts once for each of them, and what is held out of one is "
-                "learnt from another: give every process its own shard, as DistributedSampler "
-                "does, or the group of those that have one, group=.",
-                RuntimeWarning,
-                stacklevel=2,
-            )
+        warn_of_same([digest for _, digest in said])
 
     @property
     def calibrates(self) -> bool:
@@ -135,3 +125,21 @@ class Meetings:
         for rival in rivals:
             with suppress(ValueError):  # too few rows for it: said at the end, if it is so still
                 rival.sync(self._group)
+
+
+def warn_of_same(first: Sequence[str]) -> None:
+    """Say that processes seem to stream the same rows.
+
+    Args:
+        first: a digest of each one's first batch; empty without one.
+    """
+    if alike := next((each for each in first if each and first.count(each) > 1), None):
+        same = [rank for rank, digest in enumerate(first) if digest == alike]
+        warnings.warn(
+            f"the loaders of processes {same} begin with the same batch. If all of it is the same, "
+            "each row counts once for each of them, and what is held out of one is learnt from "
+            "another: give every process its own shard, as DistributedSampler does, or the group "
+            "of those that have one, group=.",
+            RuntimeWarning,
+            stacklevel=3,
+        )

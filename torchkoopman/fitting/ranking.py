@@ -10,10 +10,11 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
+from torchkoopman.fitting.shared_spans import SharedSpans
 from torchkoopman.fitting.span_statistics import SpanStatistics
+from torchkoopman.fitting.together import Together
 from torchkoopman.observe.batches import batches_in
 from torchkoopman.observe.costs import Cost, CostMeter, cost_of, short
-from torchkoopman.observe.processes import alone
 from torchkoopman.observe.watch import Watch
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from torchkoopman.koopman.parts import Part
     from torchkoopman.observe.batches import Forward
+    from torchkoopman.observe.processes import Group
     from torchkoopman.observe.selection import Layers
     from torchkoopman.observe.views import LayoutOption, OutputOption
 
@@ -111,6 +113,7 @@ def rank_spans(
     generator: torch.Generator | None = None,
     statistics: SpanStatistics | None = None,
     progress: bool = True,
+    group: Group = None,
 ) -> SpanRanking:
     """Held-out R² and costs of every span between the chosen layers, from one pass over the loader.
 
@@ -139,15 +142,20 @@ def rank_spans(
         forward: how to call the model on a batch, if not as :func:`torchkoopman.fit` does.
         generator: draws the random features; None for one seeded with 0.
         statistics: of an earlier ranking, which this one goes on with; they have their own
-            observables and ridge. They are streamed into.
-        progress: show a bar and print the table.
+            observables and ridge. They are streamed into. In many processes give all the same;
+            their rows count once.
+        progress: show a bar and print the table, of many processes in the first one.
+        group: the processes of ``torch.distributed`` that rank together, each with its own shard in
+            ``loader``, as for :func:`torchkoopman.fit`. All get the ranking of one process that has
+            the batches of the first one, then those of the second, and so on.
 
     Raises:
-        RuntimeError: many processes, of which each would rank by its shard.
+        RuntimeError: torchrun started many processes that are in no process group, or one died.
         ValueError: fewer than two layers or batches, no more rows in half of the batches than
             observables, a layer that is constant, or layers whose positions differ.
     """
-    alone("rank_spans()", "It ranks by its own shard alone: call it before they are started.")
+    together = Together(group, "rank_spans()")
+    progress = progress and together.leads
     halves = SpanStatistics(observables, ridge=ridge, generator=generator)
     if statistics is not None:
         if halves._options() != SpanStatistics()._options():
@@ -160,9 +168,11 @@ def rank_spans(
     first = list(islice(batches, 1))
     with CostMeter(model) as meter:
         Watch(model, layers, layout, None, forward, output).stream(first, meter)
+    watch = Watch(model, layers, layout, positions, forward, output)
+    shared = SharedSpans(halves, together.processes, watch, first)
     every = tqdm(chain(first, batches), "rank", length, disable=not progress)
-    Watch(model, layers, layout, positions, forward, output).stream(halves.split(every), halves)
-    costs = meter.costs
+    watch.stream(shared.own.split(every), shared.own)
+    costs = shared.joined(meter.costs)
     if costs is None or not all(half.count for half in halves.moments):
         raise ValueError(
             "rank_spans() fits on half of the batches and scores on the other half, so it needs "

@@ -162,6 +162,12 @@ class SpanStatistics(Resumable):
             mine.merge(theirs)
         self.batches += other.batches
 
+    def _emptied(self) -> Self:
+        """The same layers, scales and random features, and no rows."""
+        fresh = copy.copy(self)
+        fresh.batches, fresh.moments = 0, (Moments(self._pairs()), Moments(self._pairs()))
+        return fresh
+
     def _digests(self) -> list[str]:
         """Of the scales and dictionary of each layer."""
         drawn = self._dictionaries.items()

@@ -1,4 +1,4 @@
-"""``tk.fit`` in many processes: each streams its shard, and all of them get one surrogate."""
+"""The processes that stream shards of one data set and end with one result."""
 
 from __future__ import annotations
 
@@ -14,20 +14,21 @@ if TYPE_CHECKING:
 
 
 class Together:
-    """The processes that fit one surrogate; a process by itself does nothing here.
+    """The processes of one call; a process by itself does nothing here.
 
     Args:
         group: those with shards of the data; None for all of ``torch.distributed``.
+        caller: as the user calls it.
 
     Raises:
         RuntimeError: torchrun started several processes, and no process group was made.
     """
 
-    def __init__(self, group: Group = None) -> None:
+    def __init__(self, group: Group = None, caller: str = "tk.fit()") -> None:
         if not initialised():
             alone(
-                "tk.fit()",
-                "They would fit surrogates of their own, each of its shard. Call "
+                caller,
+                "Each would end with what its shard alone says. Call "
                 "torch.distributed.init_process_group() first, and give each process its part of "
                 "the data, as torch.utils.data.DistributedSampler does.",
             )
