@@ -528,3 +528,39 @@ def test_arguments_out_of_range_are_refused(argument: str, value: object) -> Non
     with pytest.raises(ValueError, match=f"{argument}={value!r}"):
         attach(model, LAYERS, **{argument: value})  # type: ignore[arg-type]
     assert hooks_on(model) == 0
+
+
+def test_a_paused_probe_has_no_hooks_hears_nothing_and_goes_on_counting_afterwards() -> None:
+    model, seen = Outer(), []
+    probe = attach(model, ["body.first", "body.last"]).stream_to(seen.append)
+    model(X)
+    on = hooks_on(model)
+    probe.pause()
+    probe.pause()
+    assert hooks_on(model) == 0
+    model(X)
+    probe.resume()
+    probe.resume()
+    assert hooks_on(model) == on
+    model(X)
+    report = probe.report()
+    assert (report.forwards, report.trajectories, len(seen)) == (2, 2, 2)
+    assert report.interrupted == 0
+    assert report.lost_hooks == ()
+    probe.pause()
+    probe.detach()
+    probe.resume()
+    assert hooks_on(model) == 0, "a detached probe stays detached"
+
+
+def test_a_probe_paused_within_a_pass_counts_it_as_broken_off() -> None:
+    model, seen = Outer(), []
+    with attach(model, ["body.first", "body.last"]).stream_to(seen.append) as probe:
+        handle = model.head.register_forward_hook(lambda *given: probe.pause())
+        model(X)
+        handle.remove()
+        assert seen == []
+        probe.resume()
+        model(X)
+        assert len(seen) == 1
+        assert probe.report().interrupted == 1

@@ -126,6 +126,11 @@ class HookSet:
         gone = [name for name, key, present in hooks if present is None or key not in present]
         return tuple(dict.fromkeys(gone))
 
+    @property
+    def on(self) -> bool:
+        """Whether they were not removed yet."""
+        return self._finalizer.alive
+
     def remove(self) -> None:
         """Take every hook off; a second time does nothing."""
         try:

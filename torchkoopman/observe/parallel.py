@@ -35,6 +35,10 @@ class Parallel:
         self._searched: set[str] = set()
         self._passes = passes
 
+    def begin(self, hooks: Hooks) -> None:
+        """The probe's hooks were put on, and none of them is on a parallel module yet."""
+        self.hooks, self.modules, self._searched = hooks, {}, set()
+
     def search(self, name: str, module: nn.Module) -> None:
         """From its first forward pass on, be told of the parallel modules within a module."""
         if name in self._searched or self.hooks is None:

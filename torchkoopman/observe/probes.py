@@ -146,10 +146,10 @@ class Probe:
 
     def __init__(self, model: nn.Module, selected: tuple[Selected, ...], reader: Reader) -> None:
         self._pairing = Pairing(model, selected, reader)
-        self._hooks = HookSet(model, selected, self._pairing)
-        self._pairing.parallel.hooks = self._hooks
+        self._model = model
         self._lost: tuple[str, ...] = ()
         self._on = True
+        self._hooks = self._hooked()
 
     def __enter__(self) -> Probe:
         return self
@@ -187,6 +187,21 @@ class Probe:
                     RuntimeWarning,
                     stacklevel=3,
                 )
+
+    def pause(self) -> None:
+        """Take all hooks off until :meth:`resume`; what was counted stays."""
+        self._lost += self._hooks.lost()
+        self._hooks.remove()
+
+    def resume(self) -> None:
+        """Put the hooks on again, unless they are on or the probe is detached."""
+        if self._on and not self._hooks.on:
+            self._hooks = self._hooked()
+
+    def _hooked(self) -> HookSet:
+        hooks = HookSet(self._model, self._pairing.selected.values(), self._pairing)
+        self._pairing.parallel.begin(hooks)
+        return hooks
 
     def stream_to(self, *listeners: Listener) -> Probe:
         """Pass every trajectory on to these too, in order; returns the probe.
