@@ -26,7 +26,8 @@ from torchkoopman.spectra.comparison import OperatorDistance, compare
 from torchkoopman.spectra.normality import NonNormality, non_normality
 from torchkoopman.spectra.pseudospectrum import Pseudospectrum
 from torchkoopman.spectra.spectrum import Spectrum
-from torchkoopman.spectra.tracking import ModeTracks, follow
+from torchkoopman.spectra.tracking import follow
+from torchkoopman.spectra.tracks import ModeTracks
 from torchkoopman.storage.errors import FileError
 from torchkoopman.surgery.swap import swap, swap_back, swaps
 from torchkoopman.topology.betti import BettiCurve, betti_curve

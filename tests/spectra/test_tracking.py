@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from torchkoopman.spectra.spectrum import Spectrum, spectrum_of
-from torchkoopman.spectra.tracking import ModeTracks, follow
+from torchkoopman.spectra.tracking import follow
+from torchkoopman.spectra.tracks import ModeTracks
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:

@@ -11,102 +11,17 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor
 
 from torchkoopman.spectra.matching import by_value, match
+from torchkoopman.spectra.spectrum import Spectrum
+from torchkoopman.spectra.tracks import ModeTracks
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from torchkoopman.spectra.spectrum import Spectrum
-
-
-@dataclass(frozen=True)
-class ModeTracks:
-    """Eigenvalues over a sequence of spectra, one column per mode that was followed."""
-
-    steps: tuple[float, ...]
-    """When each spectrum was taken, such as training steps; ascending."""
-    eigenvalues: Tensor
-    """λ of each track at each step; complex128, shape ``(steps, tracks)``, NaN where absent. Tracks
-    in order of birth, at one birth the one matched for longest, then the largest modulus first."""
-    indices: Tensor
-    """Where each mode is in its step's spectrum; integer, shape ``(steps, tracks)``, -1 where
-    absent."""
-    trusted: Tensor | None = None
-    """Whether each mode is trusted in its step's spectrum; bool, shape ``(steps, tracks)``, False
-    where absent. None where trust was not asked for or some spectra were made without data."""
-    dropped: int = 0
-    """Tracks left out because no spectrum trusts their mode."""
-
-    @property
-    def births(self) -> Tensor:
-        """Position in ``steps`` of each track's first spectrum; shape ``(tracks,)``."""
-        return (self.indices >= 0).int().argmax(0)
-
-    @property
-    def deaths(self) -> Tensor:
-        """Position in ``steps`` of the first spectrum without it, ``len(steps)`` for survivors."""
-        return self.births + (self.indices >= 0).sum(0)
-
-    @property
-    def travelled(self) -> Tensor:
-        """Length of each track's path in the complex plane; shape ``(tracks,)``."""
-        return self._moves().nansum(0)
-
-    @property
-    def drift(self) -> Tensor:
-        """Mean distance the living modes moved between consecutive spectra; shape ``(steps - 1,)``.
-
-        NaN where no mode lived on. It tends to 0 where the dynamics settles.
-        """
-        return self._moves().nanmean(1)
-
-    def summary(self, tracks: int = 10) -> str:
-        """A table of the tracks that live longest: life, first and last λ, path length.
-
-        Where trust is known, also the share of its spectra that trust the mode.
-        """
-        count = self.indices.shape[1]
-        survive = int((self.deaths == len(self.steps)).sum())
-        whole = int(((self.births == 0) & (self.deaths == len(self.steps))).sum())
-        last = f"{self.drift[-1]:.4f}" if len(self.steps) > 1 else "unknown"
-        kind, ending, column = "modes", "", ""
-        if self.trusted is not None:
-            kind, column = "trusted modes", f" {'trusted':>8}"
-            ending = f"; {self.dropped} never trusted, left out"
-        lines = [
-            f"{count} {kind} over {len(self.steps)} spectra: {whole} throughout, "
-            f"{int((self.births > 0).sum())} born, {count - survive} died; latest drift {last}"
-            f"{ending}",
-            f"{'born':>8} {'last seen':>9} {'λ at birth':>19} {'λ last':>19} {'travelled':>9}"
-            f"{column}",
-        ]
-        lives = self.deaths - self.births
-        for track in lives.argsort(descending=True, stable=True)[:tracks].tolist():
-            first, last_seen = int(self.births[track]), int(self.deaths[track]) - 1
-            values = (self.eigenvalues[step, track] for step in (first, last_seen))
-            numbers = [f"{value.real:+.4f} {value.imag:+.4f}i" for value in values]
-            share = ""
-            if self.trusted is not None:
-                share = f" {self.trusted[:, track].sum() / lives[track]:8.0%}"
-            lines.append(
-                f"{self.steps[first]:>8g} {self.steps[last_seen]:>9g} {numbers[0]:>19} "
-                f"{numbers[1]:>19} {self.travelled[track]:9.4f}{share}"
-            )
-        if count > tracks:
-            lines.append(f"… and {count - tracks} more")
-        return "\n".join(lines)
-
-    def __str__(self) -> str:
-        return self.summary()
-
-    def _moves(self) -> Tensor:
-        """|λ(k + 1) - λ(k)|, shape ``(steps - 1, tracks)``, NaN where it did not live on."""
-        return self.eigenvalues.diff(dim=0).abs()
+    from collections.abc import Mapping, Sequence
 
 
 def follow(
@@ -143,76 +58,155 @@ def follow(
             conjugate pairs, or a negative weight or gate.
     """
     when = tuple(float(step) for step in (range(len(spectra)) if steps is None else steps))
-    _check(spectra, when, weight, gate)
-    if trusted is None:
-        trusted = all(spectrum.residuals is not None for spectrum in spectra)
-    tracks = _tracks(spectra, weight, gate)
-    begun = tracks
-    borne_out = [spectrum.trusted().tolist() for spectrum in spectra] if trusted else []
-    if trusted:
-        begun = [_from_trust(places, borne_out) for places in tracks]
-        begun = sorted((places for places in begun if places), key=min)
-    indices = torch.full((len(spectra), len(begun)), -1)
-    values = torch.full(indices.shape, complex(math.nan, math.nan), dtype=torch.complex128)
-    trust = torch.zeros(indices.shape, dtype=torch.bool)
-    for column, places in enumerate(begun):
-        for step, index in places.items():
-            indices[step, column] = index
-            values[step, column] = spectra[step].eigenvalues[index]
-            trust[step, column] = bool(trusted) and borne_out[step][index]
-    known = trust if trusted else None
-    return ModeTracks(when, values, indices, known, len(tracks) - len(begun))
-
-
-def _tracks(spectra: Sequence[Spectrum], weight: float, gate: float) -> list[dict[int, int]]:
-    """Every mode of every spectrum in one track: position in ``spectra`` → index there."""
-    tracks: list[dict[int, int]] = []
-    living = _begin(tracks, spectra[0], 0, set())
-    for step, (before, after) in enumerate(pairwise(spectra), 1):
-        matches = match(before, after, weight, gate)
-        survivors = {j: living[i] for i, j in matches}
-        for index, track in survivors.items():
-            tracks[track][step] = index
-        living = survivors | _begin(tracks, after, step, set(survivors))
-    return tracks
-
-
-def _from_trust(places: dict[int, int], borne_out: list[list[bool]]) -> dict[int, int]:
-    """The track from the first spectrum that trusts its mode; empty if none does."""
-    first = next((step for step, index in places.items() if borne_out[step][index]), None)
-    if first is None:
-        return {}
-    return {step: index for step, index in places.items() if step >= first}
-
-
-def _begin(
-    tracks: list[dict[int, int]], spectrum: Spectrum, step: int, known: set[int]
-) -> dict[int, int]:
-    """Open a track for each mode that has none; index in the spectrum → track."""
-    new = [index for index in by_value(spectrum) if index not in known]
-    opened = {index: len(tracks) + place for place, index in enumerate(new)}
-    tracks.extend({step: index} for index in new)
-    return opened
-
-
-def _check(
-    spectra: Sequence[Spectrum], steps: tuple[float, ...], weight: float, gate: float
-) -> None:
     if not len(spectra):
         raise ValueError("follow() needs at least one spectrum; got none.")
-    if len(steps) != len(spectra):
-        raise ValueError(f"{len(steps)} steps were given for {len(spectra)} spectra.")
-    if any(later <= earlier for earlier, later in pairwise(steps)):
-        raise ValueError(f"steps must ascend; got {steps}.")
-    if not (weight >= 0 and gate >= 0):
-        raise ValueError(f"weight={weight} and gate={gate} must not be negative.")
-    for step, spectrum in zip(steps, spectra, strict=True):
-        values = spectrum.eigenvalues
-        if not values.isfinite().all():
-            raise ValueError(f"the spectrum of step {step:g} has eigenvalues that are not finite.")
-        above, below = int((values.imag > 0).sum()), int((values.imag < 0).sum())
-        if above != below:
+    if len(when) != len(spectra):
+        raise ValueError(f"{len(when)} steps were given for {len(spectra)} spectra.")
+    if any(later <= earlier for earlier, later in pairwise(when)):
+        raise ValueError(f"steps must ascend; got {when}.")
+    tracker = ModeTracker(weight, gate)
+    for step, spectrum in zip(when, spectra, strict=True):
+        tracker.add(spectrum, step)
+    return tracker.tracks(trusted)
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What is kept of one spectrum."""
+
+    step: float
+    eigenvalues: Tensor
+    tracks: list[int]
+    """Number of each mode's track."""
+    trusted: list[bool] | None
+    """None for a spectrum made without data."""
+
+    def tensors(self) -> dict[str, Any]:
+        """The same in few objects."""
+        trusted = None if self.trusted is None else torch.tensor(self.trusted, dtype=torch.bool)
+        return {**vars(self), "tracks": torch.tensor(self.tracks), "trusted": trusted}
+
+    @classmethod
+    def of(cls, step: float, eigenvalues: Tensor, tracks: Tensor, trusted: Tensor | None) -> Self:
+        """The inverse of :meth:`tensors`."""
+        told = None if trusted is None else trusted.tolist()
+        return cls(step, eigenvalues, tracks.tolist(), told)
+
+
+class ModeTracker:
+    """:func:`follow` for spectra that come one by one, of which only the latest is kept whole.
+
+    Tracks are never renumbered: those of :meth:`tracks` stay in their columns when others follow.
+    """
+
+    def __init__(self, weight: float = 0.5, gate: float = 0.25) -> None:
+        if not (weight >= 0 and gate >= 0):
+            raise ValueError(f"weight={weight} and gate={gate} must not be negative.")
+        self.weight = weight
+        self.gate = gate
+        self._seen: list[_Seen] = []
+        self._latest: Spectrum | None = None
+        self._count = 0
+
+    def __len__(self) -> int:
+        """Spectra until now."""
+        return len(self._seen)
+
+    def add(self, spectrum: Spectrum, step: float) -> Self:
+        """Go on to the spectrum of a later step.
+
+        Raises:
+            ValueError: no later step, or eigenvalues that are not finite or not in conjugate pairs.
+        """
+        if self._seen and step <= self._seen[-1].step:
+            raise ValueError(f"steps must ascend; got {step:g} after {self._seen[-1].step:g}.")
+        _check(spectrum, step)
+        before = self._seen[-1].tracks if self._seen else []
+        matches = [] if self._latest is None else match(self._latest, spectrum, *self._costs)
+        known = {j: before[i] for i, j in matches}
+        for index in by_value(spectrum):
+            if index not in known:
+                known[index] = self._count
+                self._count += 1
+        places = [known[index] for index in range(len(spectrum.eigenvalues))]
+        trusted = None if spectrum.residuals is None else spectrum.trusted().tolist()
+        self._seen.append(_Seen(step, spectrum.eigenvalues.clone(), places, trusted))
+        self._latest = spectrum
+        return self
+
+    def tracks(self, trusted: bool | None = None) -> ModeTracks:
+        """What :func:`follow` says of all spectra until now.
+
+        Raises:
+            ValueError: none has come, or ``trusted=True`` and one of them was made without data.
+        """
+        if not self._seen:
+            raise ValueError("no spectrum has come yet, so there is no mode to follow.")
+        untold = [each.step for each in self._seen if each.trusted is None]
+        if trusted and untold:
             raise ValueError(
-                f"the spectrum of step {step:g} has {above} eigenvalues above the real axis and "
-                f"{below} below; those of a real operator come in conjugate pairs."
+                f"the spectrum of step {untold[0]:g} was made without data, so there are no "
+                "residuals to judge its modes by; follow with trusted=False, or take spectra of "
+                "surrogates that were fitted."
             )
+        wanted = not untold if trusted is None else trusted
+        columns: dict[int, int] = {}
+        for each in self._seen:
+            judged = each.trusted if wanted and each.trusted is not None else None
+            told = [True] * len(each.tracks) if judged is None else judged
+            begun = (track for track, yes in zip(each.tracks, told, strict=True) if yes)
+            for track in sorted(begun):
+                columns.setdefault(track, len(columns))
+        return self._table(columns, wanted)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The spectra until now, as tensors and plain types."""
+        latest = self._latest
+        return {
+            "seen": [each.tensors() for each in self._seen],
+            "modes": None if latest is None else latest.modes,
+            "count": self._count,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> Self:
+        """Go on from what :meth:`state_dict` said."""
+        self._seen = [_Seen.of(**each) for each in state["seen"]]
+        self._latest, self._count = None, state["count"]
+        if self._seen:  # eigenvalues and modes are all that is compared
+            values, modes = self._seen[-1].eigenvalues, state["modes"]
+            self._latest = Spectrum(values, modes, modes, None, None)
+        return self
+
+    @property
+    def _costs(self) -> tuple[float, float]:
+        return self.weight, self.gate
+
+    def _table(self, columns: Mapping[int, int], trusted: bool) -> ModeTracks:
+        """The tracks of these numbers, each from the spectrum on that it has a column from."""
+        indices = torch.full((len(self._seen), len(columns)), -1)
+        values = torch.full(indices.shape, complex(math.nan, math.nan), dtype=torch.complex128)
+        trust = torch.zeros(indices.shape, dtype=torch.bool)
+        begun: set[int] = set()
+        for row, each in enumerate(self._seen):
+            for index, track in enumerate(each.tracks):
+                borne_out = trusted and each.trusted is not None and each.trusted[index]
+                if track in columns and (track in begun or borne_out or not trusted):
+                    begun.add(track)
+                    indices[row, columns[track]] = index
+                    values[row, columns[track]] = each.eigenvalues[index]
+                    trust[row, columns[track]] = borne_out
+        steps = tuple(float(each.step) for each in self._seen)
+        known = trust if trusted else None
+        return ModeTracks(steps, values, indices, known, self._count - len(columns))
+
+
+def _check(spectrum: Spectrum, step: float) -> None:
+    values = spectrum.eigenvalues
+    if not values.isfinite().all():
+        raise ValueError(f"the spectrum of step {step:g} has eigenvalues that are not finite.")
+    above, below = int((values.imag > 0).sum()), int((values.imag < 0).sum())
+    if above != below:
+        raise ValueError(
+            f"the spectrum of step {step:g} has {above} eigenvalues above the real axis and "
+            f"{below} below; those of a real operator come in conjugate pairs."
+        )

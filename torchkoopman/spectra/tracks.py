@@ -1,0 +1,94 @@
+"""Mode tracks: eigenvalues through a training, one column for each mode that was followed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class ModeTracks:
+    """Eigenvalues over a sequence of spectra, one column per mode that was followed."""
+
+    steps: tuple[float, ...]
+    """When each spectrum was taken, such as training steps; ascending."""
+    eigenvalues: Tensor
+    """λ of each track at each step; complex128, shape ``(steps, tracks)``, NaN where absent. Tracks
+    in order of birth, at one birth the one matched for longest, then the largest modulus first."""
+    indices: Tensor
+    """Where each mode is in its step's spectrum; integer, shape ``(steps, tracks)``, -1 where
+    absent."""
+    trusted: Tensor | None = None
+    """Whether each mode is trusted in its step's spectrum; bool, shape ``(steps, tracks)``, False
+    where absent. None where trust was not asked for or some spectra were made without data."""
+    dropped: int = 0
+    """Tracks left out because no spectrum trusts their mode."""
+
+    @property
+    def births(self) -> Tensor:
+        """Position in ``steps`` of each track's first spectrum; shape ``(tracks,)``."""
+        return (self.indices >= 0).int().argmax(0)
+
+    @property
+    def deaths(self) -> Tensor:
+        """Position in ``steps`` of the first spectrum without it, ``len(steps)`` for survivors."""
+        return self.births + (self.indices >= 0).sum(0)
+
+    @property
+    def travelled(self) -> Tensor:
+        """Length of each track's path in the complex plane; shape ``(tracks,)``."""
+        return self._moves().nansum(0)
+
+    @property
+    def drift(self) -> Tensor:
+        """Mean distance the living modes moved between consecutive spectra; shape ``(steps - 1,)``.
+
+        NaN where no mode lived on. It tends to 0 where the dynamics settles.
+        """
+        return self._moves().nanmean(1)
+
+    def summary(self, tracks: int = 10) -> str:
+        """A table of the tracks that live longest: life, first and last λ, path length.
+
+        Where trust is known, also the share of its spectra that trust the mode.
+        """
+        count = self.indices.shape[1]
+        survive = int((self.deaths == len(self.steps)).sum())
+        whole = int(((self.births == 0) & (self.deaths == len(self.steps))).sum())
+        last = f"{self.drift[-1]:.4f}" if len(self.steps) > 1 else "unknown"
+        kind, ending, column = "modes", "", ""
+        if self.trusted is not None:
+            kind, column = "trusted modes", f" {'trusted':>8}"
+            ending = f"; {self.dropped} never trusted, left out"
+        lines = [
+            f"{count} {kind} over {len(self.steps)} spectra: {whole} throughout, "
+            f"{int((self.births > 0).sum())} born, {count - survive} died; latest drift {last}"
+            f"{ending}",
+            f"{'born':>8} {'last seen':>9} {'λ at birth':>19} {'λ last':>19} {'travelled':>9}"
+            f"{column}",
+        ]
+        lives = self.deaths - self.births
+        for track in lives.argsort(descending=True, stable=True)[:tracks].tolist():
+            first, last_seen = int(self.births[track]), int(self.deaths[track]) - 1
+            values = (self.eigenvalues[step, track] for step in (first, last_seen))
+            numbers = [f"{value.real:+.4f} {value.imag:+.4f}i" for value in values]
+            share = ""
+            if self.trusted is not None:
+                share = f" {self.trusted[:, track].sum() / lives[track]:8.0%}"
+            lines.append(
+                f"{self.steps[first]:>8g} {self.steps[last_seen]:>9g} {numbers[0]:>19} "
+                f"{numbers[1]:>19} {self.travelled[track]:9.4f}{share}"
+            )
+        if count > tracks:
+            lines.append(f"… and {count - tracks} more")
+        return "\n".join(lines)
+
+    def __str__(self) -> str:
+        return self.summary()
+
+    def _moves(self) -> Tensor:
+        """|λ(k + 1) - λ(k)|, shape ``(steps - 1, tracks)``, NaN where it did not live on."""
+        return self.eigenvalues.diff(dim=0).abs()
