@@ -20,16 +20,26 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from torch.utils.tensorboard import SummaryWriter
 
-    from torchkoopman import Spectrum, Surrogate
+    from torchkoopman import ModeTracks, Spectrum, Surrogate
+    from torchkoopman_tensorboard.events import EventFolder
 
 PLUGIN_NAME = "koopman"
 
 SPECTRUM_COLUMNS = ("real", "imaginary", "residual", "energy", "error", "closure", "trusted")
 """Columns of the tensor ``<span>/spectrum``: λ over the span, ResDMD residual, share of energy,
 standard error of λ, closure, and 1 where the mode is trusted; NaN where unknown."""
+TRACKS_SHOWN = 8
+"""Tracks whose moduli are scalars: those that have lived longest."""
 
 
-def log(writer: SummaryWriter, surrogate: Surrogate, step: int, tag: str = "") -> None:
+def log(
+    writer: SummaryWriter | EventFolder,
+    surrogate: Surrogate,
+    step: int,
+    tag: str = "",
+    *,
+    tracks: ModeTracks | None = None,
+) -> None:
     """Log a surrogate at a training step.
 
     Scalars, under ``koopman/<span>/``, of the modes that the data bear out: ``spectral_radius``
@@ -40,18 +50,26 @@ def log(writer: SummaryWriter, surrogate: Surrogate, step: int, tag: str = "") -
     least a thousandth of the energy). Then ``fvu/<layer>`` and ``loss/<term>``. Tensors, of the
     plugin ``koopman``, under ``<span>/``: ``spectrum`` ``(latent, 7)`` in the columns of
     ``SPECTRUM_COLUMNS``, ``singular_values`` ``(latent,)`` of
-    the operator, and ``fvu`` ``(layers - 1,)`` in the order of depth, NaN where unknown.
+    the operator, and ``fvu`` ``(layers - 1,)`` in the order of depth, NaN where unknown. What the
+    fit notes of itself is the text ``koopman/<span>/notes``.
+
+    With ``tracks``, of the modes that live at this step: ``tracks_living`` and ``drift``, the mean
+    distance by which their λ have moved since the latest spectrum; ``track/<k>/modulus``, |λ| of
+    the eight that have lived longest, k being the column in ``tracks``; and the tensor ``tracks``
+    ``(latent,)``, the column of each mode of ``spectrum``, NaN where it is on no track.
 
     Args:
-        writer: ``torch.utils.tensorboard.SummaryWriter``.
+        writer: ``torch.utils.tensorboard.SummaryWriter``, or an :class:`EventFolder`.
         surrogate: what a fitter's ``surrogate`` gives.
         step: the global step of the curve.
         tag: name of the span; by default ``<first layer>-<last layer>``.
+        tracks: of the spectra until now, this surrogate's the last of them.
     """
     spectrum = surrogate.spectrum()
     layers = list(surrogate.layers)
     tag = tag or f"{layers[0]}-{layers[-1]}"
-    for name, value in _scalars(surrogate, spectrum).items():
+    scalars = {**_scalars(surrogate, spectrum), **({} if tracks is None else _of_tracks(tracks))}
+    for name, value in scalars.items():
         writer.add_scalar(f"koopman/{tag}/{name}", value, step)
     operator = surrogate.operator.matrix(1.0).detach().cpu().double().numpy()
     fvu = [surrogate.record.fvu.get(layer, math.nan) for layer in layers[1:]]
@@ -60,9 +78,15 @@ def log(writer: SummaryWriter, surrogate: Surrogate, step: int, tag: str = "") -
         "singular_values": np.linalg.svd(operator, compute_uv=False),
         "fvu": np.array(fvu),
     }
+    if tracks is not None:
+        tensors["tracks"] = _columns_of_modes(tracks, len(spectrum.eigenvalues))
     metadata = {"layers": layers, "times": list(surrogate.span.times), "tag": tag}
     for name, values in tensors.items():
-        _add_tensor(writer, f"{tag}/{name}", values, metadata, step)
+        content = json.dumps(metadata).encode()
+        _add(writer, f"{tag}/{name}", values.astype(np.float32), PLUGIN_NAME, content, step)
+    if surrogate.record.notes:
+        text = np.array("\n\n".join(surrogate.record.notes).encode(), dtype=object)
+        _add(writer, f"{tag}/notes", text, "text", b"", step)
 
 
 def _scalars(surrogate: Surrogate, spectrum: Spectrum) -> Mapping[str, float]:
@@ -109,22 +133,40 @@ def _columns(spectrum: Spectrum) -> npt.NDArray[np.float64]:
     return np.stack(columns, 1)
 
 
-def _add_tensor(
-    writer: SummaryWriter,
+def _of_tracks(tracks: ModeTracks) -> Mapping[str, float]:
+    living = (tracks.indices[-1] >= 0).nonzero().flatten().tolist()
+    found = {"tracks_living": float(len(living))}
+    if len(tracks.steps) > 1 and math.isfinite(drift := float(tracks.drift[-1])):
+        found["drift"] = drift
+    moduli = tracks.eigenvalues[-1].abs()
+    return found | {f"track/{k}/modulus": float(moduli[k]) for k in living[:TRACKS_SHOWN]}
+
+
+def _columns_of_modes(tracks: ModeTracks, modes: int) -> npt.NDArray[np.float64]:
+    columns = np.full(modes, np.nan)
+    for column, index in enumerate(tracks.indices[-1].tolist()):
+        if index >= 0:
+            columns[index] = column
+    return columns
+
+
+def _add(
+    writer: SummaryWriter | EventFolder,
     tag: str,
-    values: npt.NDArray[np.float64],
-    content: dict[str, Any],
+    values: npt.NDArray[Any],
+    plugin: str,
+    content: bytes,
     step: int,
 ) -> None:
-    """Write one tensor for the plugin.
+    """Write one tensor for a plugin.
 
     ``SummaryWriter.add_tensor`` would name another plugin and set no data class, without which
     TensorBoard's loaders drop the data silently.
     """
     metadata = SummaryMetadata(data_class=DATA_CLASS_TENSOR)
-    metadata.plugin_data.plugin_name = PLUGIN_NAME
-    metadata.plugin_data.content = json.dumps(content).encode()
-    tensor = make_tensor_proto(values.astype(np.float32))
+    metadata.plugin_data.plugin_name = plugin
+    metadata.plugin_data.content = content
+    tensor = make_tensor_proto(values)
     value = Summary.Value(tag=f"{PLUGIN_NAME}/{tag}", metadata=metadata, tensor=tensor)
-    file_writer = writer._get_file_writer()  # type: ignore[no-untyped-call]
+    file_writer = writer._get_file_writer()
     file_writer.add_summary(Summary(value=[value]), step)

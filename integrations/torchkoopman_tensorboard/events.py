@@ -1,0 +1,97 @@
+"""A folder of event files that shows one training, also one that was resumed."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Self
+from weakref import WeakValueDictionary
+
+from tensorboard.compat.proto.event_pb2 import Event, SessionLog
+from tensorboard.compat.proto.summary_pb2 import Summary
+from tensorboard.summary.writer.event_file_writer import EventFileWriter
+
+from torchkoopman_tensorboard.summary import log
+
+if TYPE_CHECKING:
+    from torchkoopman import ModeTracks, Surrogate
+
+
+class EventFolder:
+    """Event files in a folder of their own; give it to ``torchkoopman.TrainingMonitor`` as its log.
+
+    When the training is resumed behind a step, what an earlier run has written of later steps is
+    hidden in TensorBoard: no point is shown twice. A training that begins anew hides all of it.
+    Every spectrum is on the disk before the training goes on, so that none is lost when the process
+    is killed.
+
+    Args:
+        folder: for TensorBoard's ``--logdir``; it is made when the training begins.
+        tag: name of the span; by default ``<first layer>-<last layer>``.
+    """
+
+    _in_use: ClassVar[WeakValueDictionary[Path, EventFolder]] = WeakValueDictionary()
+
+    def __init__(self, folder: str | Path, tag: str = "") -> None:
+        self.folder = Path(folder)
+        self.tag = tag
+        self._writer: Any = None
+
+    def open(self, step: int) -> Self:
+        """Begin an event file, for a training that has done so many optimiser steps.
+
+        Raises:
+            OSError: nothing can be written there.
+            RuntimeError: another of this process writes there.
+        """
+        self.close()
+        place = self.folder.absolute()
+        if place in self._in_use:
+            raise RuntimeError(
+                f"another training, or another callback of this one, writes to {str(place)!r}, and "
+                "two would hide each other's points. Give each a folder of its own; if a training "
+                "broke off, close() its monitor."
+            )
+        try:
+            self._writer = EventFileWriter(str(self.folder))
+        except OSError as error:
+            raise OSError(
+                f"the event files cannot be written into {str(place)!r}: {error}. Give a folder "
+                "that is, or can be, made and written to."
+            ) from error
+        self._in_use[place] = self
+        start = SessionLog(status=SessionLog.START)
+        first = step + 1 if step else 0
+        self._writer.add_event(Event(wall_time=time.time(), step=first, session_log=start))
+        self._writer.flush()
+        return self
+
+    def close(self) -> None:
+        """End the event file; a second time does nothing."""
+        writer, self._writer = self._writer, None
+        if writer is not None:
+            self._in_use.pop(self.folder.absolute(), None)
+            writer.close()
+
+    def __call__(self, surrogate: Surrogate, step: int, tracks: ModeTracks | None = None) -> None:
+        """Write what :func:`log` says of a surrogate."""
+        log(self, surrogate, step, self.tag, tracks=tracks)
+        self._writer.flush()
+
+    def add_scalar(self, tag: str, value: float, step: int) -> None:
+        """Write one point of a curve."""
+        self.add_summary(Summary(value=[Summary.Value(tag=tag, simple_value=value)]), step)
+
+    def add_summary(self, summary: Summary, step: int) -> None:
+        """Write a summary.
+
+        Raises:
+            RuntimeError: the folder is not open.
+        """
+        if self._writer is None:
+            raise RuntimeError(f"{str(self.folder)!r} is not open for events: call open(step).")
+        self._writer.add_event(Event(wall_time=time.time(), step=step, summary=summary))
+
+    def _get_file_writer(self) -> Self:
+        """What ``SummaryWriter`` has under this name."""
+        return self

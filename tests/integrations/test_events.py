@@ -1,0 +1,117 @@
+"""A folder of event files shows one training, as TensorBoard reads it, however often it resumed."""
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+import torch
+from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
+from tensorboard.context import RequestContext
+from tensorboard.data.provider import RunTagFilter
+from tensorboard.util.tensor_util import make_ndarray
+from torchkoopman_tensorboard import PLUGIN_NAME, EventFolder
+
+import torchkoopman as tk
+from torchkoopman.spectra.tracking import ModeTracker
+
+LAYERS = ("a", "b", "c")
+
+
+def surrogate(seed: int = 0) -> tk.Surrogate:
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(300, 3, generator=generator)
+    turn = torch.linalg.qr(torch.randn(3, 3, generator=torch.Generator().manual_seed(1)))[0]
+    turn = (0.9 + 0.01 * seed) * turn
+    states = [x, x @ turn, x @ turn @ turn]
+    named = {layer: state[:, None] for layer, state in zip(LAYERS, states, strict=True)}
+    return tk.DMDFitter(dynamics="span").update(tk.Trajectory(named)).surrogate
+
+
+def steps(folder: Path) -> dict[str, list[int]]:
+    """Tag → steps of its points, scalars and tensors of every plugin, as a dashboard gets them."""
+    sizes = dict.fromkeys((PLUGIN_NAME, "scalars", "text"), 1000)
+    multiplexer = EventMultiplexer(tensor_size_guidance=sizes)
+    multiplexer.AddRunsFromDirectory(str(folder))
+    multiplexer.Reload()
+    provider = MultiplexerDataProvider(multiplexer, str(folder))
+    found = {}
+    for plugin, kind in ((PLUGIN_NAME, "tensors"), ("text", "tensors"), ("scalars", "scalars")):
+        told = {"experiment_id": "", "plugin_name": plugin}
+        read = getattr(provider, f"read_{kind}")
+        every = RunTagFilter()
+        for series in read(
+            RequestContext(), downsample=1000, run_tag_filter=every, **told
+        ).values():
+            found |= {tag: [point.step for point in points] for tag, points in series.items()}
+    return found
+
+
+def test_points_of_steps_that_come_again_are_hidden(tmp_path: Path) -> None:
+    folder = EventFolder(tmp_path)
+    folder.open(0)
+    for step in (10, 20, 30):
+        folder(surrogate(), step)
+    folder.close()
+    folder.open(20)
+    for step in (30, 40):
+        folder(surrogate(), step)
+    folder.close()
+    found = steps(tmp_path)
+    assert {f"koopman/a-c/{name}" for name in ("spectrum", "spectral_radius_all")} <= set(found)
+    assert set(map(tuple, found.values())) == {(10, 20, 30, 40)}
+    with_it = EventFolder(tmp_path).open(0)
+    with_it(surrogate(), 10)
+    with_it.close()
+    assert set(map(tuple, steps(tmp_path).values())) == {(10,)}, "another training begins"
+
+
+def test_tracks_are_the_columns_of_follow(tmp_path: Path) -> None:
+    folder, tracker, spectra = EventFolder(tmp_path).open(0), ModeTracker(), []
+    for step in (1, 2, 3):
+        fit = surrogate(step)
+        spectra.append(fit.spectrum())
+        folder(fit, step, tracker.add(spectra[-1], step).tracks())
+    folder.close()
+    events = EventAccumulator(str(tmp_path), {"scalars": 0, "tensors": 0}).Reload()
+    expected = tk.follow(spectra, [1, 2, 3])
+    assert expected.indices.shape[1] > 1
+    for column in range(expected.indices.shape[1]):
+        points = events.Scalars(f"koopman/a-c/track/{column}/modulus")
+        moduli = expected.eigenvalues[:, column].abs().tolist()
+        assert [point.value for point in points] == pytest.approx(moduli, rel=1e-6)
+    drift = [point.value for point in events.Scalars("koopman/a-c/drift")]
+    assert drift == pytest.approx(expected.drift.tolist(), rel=1e-5)
+    for row, event in enumerate(events.Tensors("koopman/a-c/tracks")):
+        columns = make_ndarray(event.tensor_proto)
+        for column, index in enumerate(expected.indices[row].tolist()):
+            assert columns[index] == column
+        assert torch.from_numpy(columns).isnan().sum() == len(columns) - expected.indices.shape[1]
+
+
+def test_two_at_once_in_one_folder_are_refused(tmp_path: Path) -> None:
+    first = EventFolder(tmp_path).open(0)
+    with pytest.raises(RuntimeError, match=r"another training.*folder of its own"):
+        EventFolder(tmp_path).open(0)
+    first.open(0).close()
+    first.close()
+    EventFolder(tmp_path).open(0).close()
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused_when_it_is_opened(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a folder")
+    with pytest.raises(OSError, match=r"event files cannot be written into .*file/runs"):
+        EventFolder(tmp_path / "file" / "runs").open(0)
+    with pytest.raises(RuntimeError, match="is not open"):
+        EventFolder(tmp_path)(surrogate(), 1)
+
+
+def test_what_was_logged_is_on_the_disk_when_the_process_is_killed(tmp_path: Path) -> None:
+    child = os.fork()
+    if not child:
+        EventFolder(tmp_path).open(0)(surrogate(), 10)
+        os.kill(os.getpid(), signal.SIGKILL)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    assert set(map(tuple, steps(tmp_path).values())) == {(10,)}
