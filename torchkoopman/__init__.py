@@ -11,6 +11,7 @@ from torchkoopman.fitting.edmd import EDMDFitter
 from torchkoopman.fitting.evaluation import Evaluation
 from torchkoopman.fitting.fit import evaluate, fit
 from torchkoopman.fitting.losses import LossWeights
+from torchkoopman.fitting.monitor import TrainingMonitor
 from torchkoopman.fitting.ranking import SpanRanking, rank_spans
 from torchkoopman.fitting.span_statistics import SpanStatistics
 from torchkoopman.graphs.region import DirtyCut
@@ -53,6 +54,7 @@ __all__ = [
     "EDMDFitter",
     "DMDFitter",
     "LossWeights",
+    "TrainingMonitor",
     "RandomFeatures",
     "Monomials",
     "ContextMean",

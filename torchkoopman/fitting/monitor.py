@@ -1,0 +1,276 @@
+"""A monitor of a training: it reads some rows of some steps, and takes a spectrum now and then.
+
+Watching every step costs several times the step, and a spectrum costs many, so both are sampled.
+While a step is not watched no hook is on the model.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Self
+
+import torch
+from torch import nn
+
+from torchkoopman.fitting.dmd import DMDFitter
+from torchkoopman.fitting.monitor_arguments import Record, require_counts, require_fitter
+from torchkoopman.fitting.monitor_state import SavedMonitor
+from torchkoopman.observe.causes import why_nothing
+from torchkoopman.observe.probes import attach
+from torchkoopman.observe.selection import select
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import TracebackType
+
+    from torchkoopman.koopman.surrogate import Surrogate
+    from torchkoopman.observe.probes import Probe
+    from torchkoopman.observe.selection import Layers
+    from torchkoopman.observe.trajectory import Trajectory
+    from torchkoopman.spectra.spectrum import Spectrum
+    from torchkoopman.spectra.tracks import ModeTracks
+
+_RANK, _HALFLIFE = 32, 1000.0
+"""Of the default fitter: a spectrum of 33 modes takes a hundredth of one of 769, and rows of three
+logs ago weigh a fourth, so that it is the network's as it is."""
+_POSITIONS = 16
+"""Of each sample at most: rows of one sample are alike, so a few of many samples say more."""
+
+
+class TrainingMonitor(SavedMonitor):
+    """Follows the spectrum of layers while their network trains.
+
+    Of every ``sample_every`` optimiser steps one is watched, the first included: hooks are on while
+    it runs, and passes in training mode go to the fitter, ``rows`` rows of each. After every
+    ``log_every`` steps the fitter's surrogate is logged, and its eigenvalues are followed, as
+    :func:`follow` does, with modes compared in the features of the last layer: a fitter's own
+    coordinates turn with the data. Global random state is never touched.
+
+    Use it as ``with monitor.attach(model):`` around the training, and call :meth:`step` after every
+    ``optimiser.step()``. Of many processes let one do so, with its shard of the data. What is wrong
+    with layers, model or folder is an error when it is attached or in the first forward pass. Later
+    a training does not end for its monitor: what hinders it is warned of.
+
+    Args:
+        layers: see :func:`attach`.
+        log: called with a surrogate, the number of steps done and the :class:`ModeTracks` until
+            then; ``torchkoopman_tensorboard.EventFolder("runs/…")`` writes them for TensorBoard.
+            Its ``open(step)`` and ``close()``, if it has both, are called with the training.
+        fitter: what learns; None for ``DMDFitter(32, halflife=1000)``. Give it a ``halflife``, or
+            it mixes the network with what it was long ago.
+        sample_every: optimiser steps from one that is watched to the next.
+        log_every: optimiser steps from one spectrum to the next.
+        rows: of each forward pass at most, from random samples, up to 16 positions of each.
+        **reading: ``layout``, ``output``, ``attention_mask`` and ``gather`` of :func:`attach`.
+
+    Raises:
+        ValueError: a number that is not 1 or more.
+        TypeError: a number of another kind, or no fitter that can be stopped, saved and reset.
+    """
+
+    def __init__(
+        self,
+        layers: Layers,
+        log: Callable[[Surrogate, int, ModeTracks], object] | None = None,
+        fitter: Any = None,
+        *,
+        sample_every: int = 20,
+        log_every: int = 200,
+        rows: int = 64,
+        **reading: Any,
+    ) -> None:
+        require_counts(sample_every=sample_every, log_every=log_every, rows=rows)
+        fitter = DMDFitter(_RANK, halflife=_HALFLIFE) if fitter is None else fitter
+        require_fitter(fitter)
+        one = layers if isinstance(layers, str | nn.Module) or callable(layers) else list(layers)
+        self.layers: Layers = one
+        self.log = log
+        self.fitter = fitter
+        self.sample_every, self.log_every, self.rows = sample_every, log_every, rows
+        self._reading = reading
+        self._probe = None
+        self._begin()
+
+    @property
+    def contextual(self) -> bool:
+        """Whether the fitter needs the neighbours of a row."""
+        return bool(getattr(self.fitter, "contextual", True))
+
+    @property
+    def sampled(self) -> str:
+        """What of the training the fitter sees, in a sentence."""
+        return (
+            f"sampled: one optimiser step of every {self.sample_every}, at most {self.rows} rows "
+            f"of each of its forward passes; {self._passes} passes until step {self._done}"
+        )
+
+    def check(self, model: nn.Module) -> tuple[str, ...]:
+        """The names of the layers, if they can be watched and are those of the loaded state.
+
+        Raises:
+            ValueError: see :func:`attach`; or a state of other layers was loaded.
+            TypeError: see :func:`attach`.
+        """
+        attach(model, self.layers, when="train", **self._reading).detach(quiet=True)
+        names = tuple(mark for each in select(model, self.layers) for mark in each.required)
+        if self._names and names != self._names:
+            raise ValueError(
+                f"the monitor's state is of the layers {self._names}, and here {self.layers!r} "
+                f"means {names}. Give the layers of the training that is resumed, or begin anew "
+                "without its state."
+            )
+        return names
+
+    def attach(self, model: nn.Module, step: int | None = None) -> Self:
+        """Watch a model from now on; what another training has left is let go.
+
+        Args:
+            model: what is trained, as it is called: neither compiled nor in ``nn.DataParallel``.
+            step: optimiser steps that the training has done. None: as many as the monitor has
+                seen, or its loaded state says; 0 begins anew.
+
+        Raises:
+            ValueError: layers that cannot be watched, or a state of other layers or another step.
+            OSError: ``log`` cannot write where it should.
+        """
+        self.close(quiet=True)
+        if step == 0 and (self._passes or self._done):
+            self.reset()
+        names = self.check(model)
+        if step is not None and step != self._done:
+            if self._done or self._passes:
+                raise ValueError(
+                    f"the training goes on behind step {step}, and the monitor's state is of step "
+                    f"{self._done}. Load the state that was saved with the training's, or give "
+                    "step=0 to begin anew."
+                )
+            warnings.warn(
+                f"the training goes on behind step {step}, and there is no state of a monitor of "
+                "these layers from before: its curves begin here.",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+            self._done, self._watching = step, step % self.sample_every == 0
+        if isinstance(self.log, Record):
+            self.log.open(self._done)
+        self._names, self._hindrance = names, ""
+        options = {"positions": min(self.rows, _POSITIONS), **self._reading}
+        self._probe = attach(model, self.layers, when="train", generator=self._generator, **options)
+        self._probe.stream_to(self._take)
+        if not self._watching:
+            self._probe.pause()
+        return self
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close(quiet=kind is not None)
+
+    def close(self, *, quiet: bool = False) -> None:
+        """Take the hooks off and close the log; a second time does nothing.
+
+        Unless ``quiet``, a training of which nothing was logged is warned of.
+        """
+        probe, self._probe = self._probe, None
+        if probe is None:
+            return
+        probe.detach(quiet=True)
+        if isinstance(self.log, Record):
+            self.log.close()
+        if not quiet and self._done and not self._hindrance and not self._tracker:
+            warnings.warn(
+                f"the training ended behind step {self._done}, and nothing was logged: a spectrum "
+                f"is taken after every {self.log_every} steps. Give a smaller log_every=.",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+
+    def step(self, step: int | None = None) -> None:
+        """The optimiser has stepped.
+
+        Args:
+            step: how many steps it has done by now; None for one more. The same number again, as
+                of a batch whose gradients are still accumulated, does nothing.
+
+        Raises:
+            RuntimeError: the monitor is not attached.
+            ValueError: fewer steps than before.
+        """
+        if self._probe is None:
+            raise RuntimeError("the monitor is not attached: `with monitor.attach(model):` first.")
+        before, self._done = self._done, self._done + 1 if step is None else step
+        if self._done < before:
+            self._done = before
+            raise ValueError(f"step {step} comes after step {before}: attach() begins a training.")
+        if self._done == before:
+            return
+        if self._watching:
+            self._probe.pause()
+            self._heed(self._probe)
+        if self._done // self.log_every > before // self.log_every:
+            self._take_spectrum()
+        self._watching = self._done // self.sample_every > before // self.sample_every
+        if self._watching:
+            self._probe.resume()
+
+    def _take(self, trajectory: Trajectory) -> None:
+        """Give the fitter a sample of a forward pass."""
+        each = trajectory.positions if trajectory.chosen is None else trajectory.chosen.shape[1]
+        most = max(1, self.rows // each)
+        if trajectory.batch > most:
+            order = torch.randperm(trajectory.batch, generator=self._generator)
+            trajectory = trajectory.select(order[:most].sort().values.to(trajectory.device))
+        try:
+            self.fitter.update(trajectory)
+        except (ValueError, TypeError, RuntimeError) as error:
+            if not self._passes:
+                raise
+            self._hinder(f"the monitor watches no further, for its fitter refused a pass: {error}")
+            assert self._probe is not None, "it has called"
+            self._probe.detach(quiet=True)
+        else:
+            self._passes += 1
+
+    def _heed(self, probe: Probe) -> None:
+        """Say so, after the first step that was watched, if nothing could be read in it."""
+        if not self._passes and not self._hindrance:
+            report = probe.report()
+            why = why_nothing(report) or "; ".join(str(report).splitlines()[:2])
+            self._hinder(f"the monitor could read nothing of the first step it watched: {why}")
+
+    def _take_spectrum(self) -> None:
+        """Log the surrogate as it is now, or say why there is none."""
+        try:
+            surrogate = self.fitter.surrogate
+            spectrum = in_features(surrogate, surrogate.spectrum())
+            tracks = self._tracker.add(spectrum, self._done).tracks()
+        except (ValueError, RuntimeError) as error:
+            self._hinder(f"there is no spectrum at step {self._done}, nor perhaps later: {error}")
+            return
+        if self.log is not None:
+            notes = (*surrogate.record.notes, self.sampled)
+            noted = surrogate.with_(record=replace(surrogate.record, notes=notes))
+            try:
+                self.log(noted, self._done, tracks)
+            except OSError as error:
+                self._hinder(f"the spectrum of step {self._done} could not be written: {error}")
+
+    def _hinder(self, why: str) -> None:
+        """Warn of the first thing that goes wrong."""
+        if not self._hindrance:
+            warnings.warn(why, RuntimeWarning, stacklevel=3)
+        self._hindrance = self._hindrance or why
+
+
+def in_features(surrogate: Surrogate, spectrum: Spectrum) -> Spectrum:
+    """The spectrum with its modes in the features of the last layer, as unit columns."""
+    vectors = surrogate.modes(surrogate.layers[-1]).vectors
+    norms = vectors.norm(dim=0).clamp(min=torch.finfo(torch.float64).tiny)
+    return replace(spectrum, modes=vectors / norms)

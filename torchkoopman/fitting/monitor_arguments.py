@@ -1,0 +1,48 @@
+"""What a training monitor is given: numbers, a fitter, and where it logs to."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, runtime_checkable
+
+_METHODS = ("update", "reset", "state_dict", "load_state_dict")
+
+
+@runtime_checkable
+class Record(Protocol):
+    """Where a monitor logs to, if that is opened and closed with the training."""
+
+    def open(self, step: int) -> object:
+        """The training begins, or goes on, behind so many steps."""
+
+    def close(self) -> object:
+        """It is over, or broke off."""
+
+
+def require_counts(**counts: Any) -> None:
+    """Refuse what is no number of steps or rows.
+
+    Raises:
+        TypeError: no whole number.
+        ValueError: less than 1.
+    """
+    for name, count in counts.items():
+        if isinstance(count, bool) or not isinstance(count, int):
+            raise TypeError(f"TrainingMonitor got {name}={count!r}; give a whole number.")
+        if count < 1:
+            raise ValueError(f"TrainingMonitor got {name}={count}; give 1 or more.")
+
+
+def require_fitter(fitter: Any) -> None:
+    """Refuse what cannot learn, be stopped and begin again.
+
+    Raises:
+        TypeError: it lacks a method, or is a class of fitters.
+    """
+    lacking = [name for name in _METHODS if not callable(getattr(fitter, name, None))]
+    if lacking or isinstance(fitter, type):
+        raise TypeError(
+            f"TrainingMonitor got {fitter!r} as the fitter, which "
+            f"{'lacks ' + ', '.join(lacking) if lacking else 'is a class'}; give a DMDFitter(...), "
+            "EDMDFitter(...), AutoencoderFitter(...), or one of yours with "
+            f"{', '.join(_METHODS)} and surrogate."
+        )

@@ -1,0 +1,124 @@
+"""The state of a training monitor: what of it goes into a checkpoint, and back."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import torch
+
+from torchkoopman.fitting.resuming import live_state
+from torchkoopman.spectra.tracking import ModeTracker
+from torchkoopman.storage.states import read_state, write_state
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torchkoopman.observe.probes import Probe
+    from torchkoopman.spectra.tracks import ModeTracks
+
+_VERSION = 1
+_KIND = "the state of a training monitor"
+
+
+class SavedMonitor:
+    """What a monitor has seen of a training, which goes on where its checkpoint was taken."""
+
+    fitter: Any
+    _probe: Probe | None
+
+    def _begin(self) -> None:
+        """Have seen nothing."""
+        self._tracker = ModeTracker()
+        self._generator = torch.Generator().manual_seed(0)
+        """Of the samples and positions."""
+        self._done = self._passes = 0
+        """Optimiser steps, and forward passes that the fitter has seen."""
+        self._watching = True
+        """Whether the step to come is watched."""
+        self._names: tuple[str, ...] = ()
+        """The layers, once they are known."""
+        self._hindrance = ""
+        """What went wrong first, and was warned of."""
+
+    @property
+    def attached(self) -> bool:
+        """Whether it is on a model."""
+        return self._probe is not None
+
+    @property
+    def tracks(self) -> ModeTracks:
+        """The modes followed until now.
+
+        Raises:
+            ValueError: nothing was logged yet.
+        """
+        return self._tracker.tracks()
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that was seen and followed, as a copy of tensors and plain types.
+
+        Take it behind ``step()``, as the model's own: a monitor that loads it goes on as this one
+        would.
+        """
+        return copy.deepcopy(self._state())
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> Self:
+        """Go on from what :meth:`state_dict` said; :meth:`attach` then compares layers and step.
+
+        Raises:
+            RuntimeError: the monitor is attached.
+            ValueError: no such state, or one of another fitter; nothing is changed then.
+        """
+        if self._probe is not None:
+            raise RuntimeError("load the state before attach(), which compares it with the model.")
+        if state.get("version") != _VERSION:
+            raise ValueError(
+                f"this is no state of a TrainingMonitor of version {_VERSION}: it has "
+                f"{sorted(map(str, state))[:6]}. Give what state_dict() returned."
+            )
+        tracker = ModeTracker().load_state_dict(state["tracks"])
+        self.fitter.load_state_dict(state["fitter"])
+        self._tracker, self._names = tracker, tuple(state["layers"])
+        self._generator.set_state(state["draws"])
+        self._done, self._passes = state["step"], state["passes"]
+        self._watching = state["watching"]
+        return self
+
+    def save(self, path: str | Path) -> None:
+        """Write the state into a ``.safetensors`` file, whole or not at all."""
+        write_state(Path(path), _KIND, self._state())
+
+    def load(self, path: str | Path) -> Self:
+        """Go on from a file of :meth:`save`.
+
+        Raises:
+            FileError: it is not there, damaged or of something else.
+            ValueError: see :meth:`load_state_dict`.
+        """
+        return self.load_state_dict(read_state(Path(path), _KIND))
+
+    def reset(self) -> Self:
+        """Forget all that was seen and followed, for a training that begins anew.
+
+        Raises:
+            RuntimeError: the monitor is attached.
+        """
+        if self._probe is not None:
+            raise RuntimeError("the monitor is attached: close() it before it forgets.")
+        self.fitter.reset()
+        self._begin()
+        return self
+
+    def _state(self) -> dict[str, Any]:
+        return {
+            "version": _VERSION,
+            "step": self._done,
+            "layers": self._names,
+            "watching": self._watching,
+            "passes": self._passes,
+            "draws": self._generator.get_state(),
+            "tracks": self._tracker.state_dict(),
+            "fitter": live_state(self.fitter),
+        }
