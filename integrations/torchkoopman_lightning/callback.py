@@ -1,0 +1,128 @@
+"""A Lightning callback that follows the spectrum of layers through a training."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lightning.pytorch import Callback
+from torchkoopman_tensorboard import EventFolder
+
+from torchkoopman import TrainingMonitor
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from lightning.pytorch import LightningModule, Trainer
+
+
+class KoopmanCallback(Callback):
+    """Watches some rows of some steps, and writes a spectrum now and then, for TensorBoard.
+
+    It does what a :class:`torchkoopman.TrainingMonitor` does, which is its ``monitor``, with the
+    trainer's events: ``log_every`` and ``sample_every`` count ``trainer.global_step``, validation
+    passes are left out, and hooks are off after an exception too. Its state is in the trainer's
+    checkpoints, by the names of its layers, and a resumed training goes on with the same curves. Of
+    many processes the one of rank zero watches its shard of the data; nothing is communicated. With
+    ``fast_dev_run`` only the layers are looked for.
+
+    Args:
+        layers: a name in the ``LightningModule``, a wildcard such as ``"blocks.*"``, or several.
+        fitter: what learns; None for that of ``TrainingMonitor``.
+        folder: of the event files, one for each callback; None for ``koopman`` in
+            ``trainer.default_root_dir``. A training that begins anew hides the points of others in
+            it.
+        sample_every: steps from one that is watched to the next.
+        log_every: steps from one spectrum to the next.
+        rows: of each forward pass at most.
+        **reading: ``layout``, ``output``, ``attention_mask`` and ``gather`` of
+            :func:`torchkoopman.attach`.
+
+    Raises, when the training starts:
+        ValueError: a layer that does not exist or is compiled; a checkpoint of other layers.
+        OSError: the folder cannot be written to.
+    """
+
+    def __init__(
+        self,
+        layers: str | Sequence[str],
+        fitter: Any = None,
+        *,
+        folder: str | Path | None = None,
+        sample_every: int = 20,
+        log_every: int = 200,
+        rows: int = 64,
+        **reading: Any,
+    ) -> None:
+        names = [layers] if isinstance(layers, str) else list(layers)
+        if not all(isinstance(name, str) for name in names):
+            raise TypeError(
+                f"KoopmanCallback got the layers {layers!r}; give names or wildcards, by which "
+                "its state in checkpoints is known."
+            )
+        self.folder = folder
+        self.monitor = TrainingMonitor(
+            names,
+            fitter=fitter,
+            sample_every=sample_every,
+            log_every=log_every,
+            rows=rows,
+            **reading,
+        )
+        self._names = names
+        self._loaded: dict[str, Any] | None = None
+        self._watches = False
+        """Whether this process watches, or did."""
+
+    @property
+    def state_key(self) -> str:
+        """Of the state in checkpoints."""
+        return self._generate_state_key(layers=self._names)
+
+    def state_dict(self) -> dict[str, Any]:
+        """That of the monitor; empty in processes that do not watch."""
+        return self.monitor.state_dict() if self._watches else {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Keep it until the training starts: some strategies restore before others attach."""
+        self._loaded = state_dict
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Put the hooks on, and go on from what was loaded."""
+        self.monitor.close(quiet=True)
+        state, self._loaded = self._loaded, None
+        if state is not None:
+            self.monitor.load_state_dict(state)
+        if getattr(trainer, "fast_dev_run", False) or not trainer.is_global_zero:
+            self.monitor.check(pl_module)
+            return
+        folder = self.folder or Path(trainer.default_root_dir) / "koopman"
+        self.monitor.log = EventFolder(folder)
+        self.monitor.attach(pl_module, trainer.global_step)
+        self._watches = True
+
+    def on_train_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+    ) -> None:
+        """Count a step, if the optimiser has made one."""
+        if self.monitor.attached:
+            self.monitor.step(trainer.global_step)
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take the hooks off."""
+        self.monitor.close()
+
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
+        """Take the hooks off: of all events after an exception this is the only one."""
+        self.monitor.close(quiet=True)
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        """Take the hooks off, however the training ended."""
+        self.monitor.close(quiet=True)

@@ -1,0 +1,175 @@
+"""A callback of transformers' Trainer that follows the spectrum of layers through a training."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+from torchkoopman_tensorboard import EventFolder
+from transformers.trainer_callback import TrainerCallback
+
+from torchkoopman import TrainingMonitor
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import TracebackType
+
+    from torch import nn
+    from transformers.trainer_callback import TrainerControl, TrainerState
+    from transformers.training_args import TrainingArguments
+
+
+class KoopmanTrainerCallback(TrainerCallback):
+    """Watches some rows of some steps, and writes a spectrum now and then, for TensorBoard.
+
+    It does what a :class:`torchkoopman.TrainingMonitor` does, which is its ``monitor``, with the
+    Trainer's events. Use it as a context around the training, for the Trainer has no event for
+    exceptions, and hooks could stay on the model::
+
+        with KoopmanTrainerCallback("model.layers.*") as callback:
+            trainer.add_callback(callback)
+            trainer.train()
+
+    Steps are the optimiser's; of each one that is watched all micro-batches are read, by hooks, in
+    training mode. Padding is left out by the ``attention_mask`` that the model is called with. The
+    state goes into each checkpoint, as ``koopman.safetensors``, and is read again when a training
+    is resumed from it. Of many processes the one of rank zero watches its shard of the data;
+    nothing is communicated.
+
+    Args:
+        layers: a name in the model, a wildcard such as ``"model.layers.*"``, or several.
+        fitter: what learns; None for that of ``TrainingMonitor``.
+        name: of the file in checkpoints, and of the folder; give each of several callbacks its own.
+        folder: of the event files; None for ``name`` in ``args.output_dir``. A training that begins
+            anew hides the points of others in it.
+        resume_from: folder of the checkpoint that the training is resumed from, if that is not
+            ``checkpoint-<step>`` in ``args.output_dir``.
+        sample_every: steps from one that is watched to the next.
+        log_every: steps from one spectrum to the next.
+        rows: of each forward pass at most.
+        **reading: ``layout``, ``output``, ``attention_mask`` and ``gather`` of
+            :func:`torchkoopman.attach`.
+
+    Raises, when the training begins:
+        ValueError: a layer that does not exist or is compiled, ``torch_compile``, several devices
+            in one process (``nn.DataParallel``), or a checkpoint of other layers.
+        OSError: the folder cannot be written to.
+    """
+
+    def __init__(
+        self,
+        layers: str | Sequence[str],
+        fitter: Any = None,
+        *,
+        name: str = "koopman",
+        folder: str | Path | None = None,
+        resume_from: str | Path | None = None,
+        sample_every: int = 20,
+        log_every: int = 200,
+        rows: int = 64,
+        **reading: Any,
+    ) -> None:
+        self.name = name
+        self.folder = folder
+        self.resume_from = resume_from
+        self.monitor = TrainingMonitor(
+            layers,
+            fitter=fitter,
+            sample_every=sample_every,
+            log_every=log_every,
+            rows=rows,
+            **reading,
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.monitor.close(quiet=kind is not None)
+
+    def on_train_begin(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        **kwargs: Any,
+    ) -> None:
+        """Put the hooks on; those of a training that broke off, or begins again, come off."""
+        model: nn.Module = kwargs["model"]
+        self.monitor.close(quiet=True)
+        refuse(args)
+        if not state.is_world_process_zero:
+            self.monitor.check(model)
+            return
+        if state.global_step:
+            self._load(args, state)
+        self.monitor.log = EventFolder(self.folder or Path(str(args.output_dir)) / self.name)
+        self.monitor.attach(model, state.global_step)
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Count a step of the optimiser."""
+        if self.monitor.attached:
+            self.monitor.step(state.global_step)
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Write the monitor's state beside the Trainer's."""
+        if not self.monitor.attached:
+            return
+        path = self._checkpoint(args, state) / f"{self.name}.safetensors"
+        try:
+            self.monitor.save(path)
+        except OSError as error:
+            warnings.warn(
+                f"the monitor's state could not be written to {str(path)!r}: {error}. A training "
+                "that is resumed from there begins its curves anew.",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Take the hooks off."""
+        self.monitor.close()
+
+    def _load(self, args: TrainingArguments, state: TrainerState) -> None:
+        """The state in the checkpoint that the training goes on from; without it, none."""
+        folder = Path(self.resume_from or self._checkpoint(args, state))
+        path = folder / f"{self.name}.safetensors"
+        if path.is_file():
+            self.monitor.load(path)
+        else:
+            self.monitor.reset()
+
+    def _checkpoint(self, args: TrainingArguments, state: TrainerState) -> Path:
+        return Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
+
+
+def refuse(args: TrainingArguments) -> None:
+    """Refuse ways to train in which hooks see nothing, or parts.
+
+    Raises:
+        ValueError: says which, and the way out.
+    """
+    if args.torch_compile:
+        raise ValueError(
+            "KoopmanTrainerCallback cannot see into a compiled model: hooks in compiled code never "
+            "fire. Train with torch_compile=False."
+        )
+    if args.n_gpu > 1:
+        raise ValueError(
+            f"the Trainer would run {args.n_gpu} devices in one process by nn.DataParallel, whose "
+            "replicas share the hooks, so that each pass would be mixed with others. Start it with "
+            "one process a device, `torchrun --nproc-per-node=2 script.py`, or show it one device, "
+            "CUDA_VISIBLE_DEVICES=0."
+        )
