@@ -77,29 +77,32 @@ class HookSet:
     """Every hook of one probe, taken off together."""
 
     def __init__(self, model: nn.Module, selected: Iterable[Selected], pairing: Pairing) -> None:
-        selected = list(selected)
+        self._model, self._pairing = weakref.ref(model), weakref.ref(pairing)
+        self._selected = list(selected)
         self._handles: list[tuple[str, RemovableHandle]] = []
         # Also when nobody refers to the set any more; at exit there is nothing left to tidy.
         self._finalizer = weakref.finalize(self, _remove_all, self._handles)
         self._finalizer.atexit = False
+        self.put_on()
+
+    def put_on(self) -> None:
+        """Register every hook, unless they are on."""
+        model, pairing, selected = self._model(), self._pairing(), self._selected
+        if self._handles or model is None or pairing is None:
+            return
+        pairing.parallel.begin(self)
         around = common_ancestors(each.name for each in selected)
         try:
-            self._register(model, selected, around, pairing)
+            self._register(model, around, pairing)
         except BaseException:  # an interrupt may come before a handle is noted
             _remove_all(self._handles)
             for module in [*(each.module for each in selected), *map(model.get_submodule, around)]:
                 _sweep(module, pairing)
             raise
 
-    def _register(
-        self,
-        model: nn.Module,
-        selected: Iterable[Selected],
-        around: Sequence[str],
-        pairing: Pairing,
-    ) -> None:
+    def _register(self, model: nn.Module, around: Sequence[str], pairing: Pairing) -> None:
         # Layers before ancestors: if the model itself is a layer, it is read before it is left.
-        for each in selected:
+        for each in self._selected:
             self._add(
                 each.name, each.module.register_forward_hook(Hook(pairing, "read", each.name))
             )
@@ -125,11 +128,6 @@ class HookSet:
         hooks = [(name, handle.id, handle.hooks_dict_ref()) for name, handle in self._handles]
         gone = [name for name, key, present in hooks if present is None or key not in present]
         return tuple(dict.fromkeys(gone))
-
-    @property
-    def on(self) -> bool:
-        """Whether they were not removed yet."""
-        return self._finalizer.alive
 
     def remove(self) -> None:
         """Take every hook off; a second time does nothing."""

@@ -146,10 +146,9 @@ class Probe:
 
     def __init__(self, model: nn.Module, selected: tuple[Selected, ...], reader: Reader) -> None:
         self._pairing = Pairing(model, selected, reader)
-        self._model = model
+        self._hooks = HookSet(model, selected, self._pairing)
         self._lost: tuple[str, ...] = ()
         self._on = True
-        self._hooks = self._hooked()
 
     def __enter__(self) -> Probe:
         return self
@@ -169,10 +168,7 @@ class Probe:
         with the likely cause; of passes that broke off or did not pair the report tells.
         """
         on, self._on = self._on, False
-        try:
-            self._lost += self._hooks.lost()
-        finally:
-            self._hooks.remove()
+        self.pause()
         self._pairing.clear()
         if on and not quiet and self._pairing.listeners:
             report = self.report()
@@ -190,18 +186,15 @@ class Probe:
 
     def pause(self) -> None:
         """Take all hooks off until :meth:`resume`; what was counted stays."""
-        self._lost += self._hooks.lost()
-        self._hooks.remove()
+        try:
+            self._lost += self._hooks.lost()
+        finally:
+            self._hooks.remove()
 
     def resume(self) -> None:
         """Put the hooks on again, unless they are on or the probe is detached."""
-        if self._on and not self._hooks.on:
-            self._hooks = self._hooked()
-
-    def _hooked(self) -> HookSet:
-        hooks = HookSet(self._model, self._pairing.selected.values(), self._pairing)
-        self._pairing.parallel.begin(hooks)
-        return hooks
+        if self._on:
+            self._hooks.put_on()
 
     def stream_to(self, *listeners: Listener) -> Probe:
         """Pass every trajectory on to these too, in order; returns the probe.
