@@ -31,19 +31,21 @@ def started(script: Path, *arguments: object, processes: int = 2) -> subprocess.
     )
 
 
-def results(script: Path, folder: Path, *cases: str, timeout: float = 300) -> list[dict[str, Any]]:
-    """What each of two processes leaves as ``<folder>/<rank>.pt``; their script is given it first.
+def results(
+    script: Path, folder: Path, *cases: str, timeout: float = 300, processes: int = 2
+) -> list[dict[str, Any]]:
+    """What each process leaves as ``<folder>/<rank>.pt``; their script is given the folder first.
 
     Raises:
         AssertionError: one of them failed.
     """
-    with started(script, folder, *cases) as agent:
+    with started(script, folder, *cases, processes=processes) as agent:
         try:
             _, errors = agent.communicate(timeout=timeout)
         finally:
             agent.terminate()
     assert agent.returncode == 0, errors[-3000:]
-    return [torch.load(folder / f"{rank}.pt") for rank in range(2)]
+    return [torch.load(folder / f"{rank}.pt") for rank in range(processes)]
 
 
 def forked(size: int, work: Callable[[int], object]) -> list[int]:

@@ -3,6 +3,8 @@
 Listeners, cheapest first: one that does nothing; exact second moments of all 12 layers on all
 tokens (each layer's mean and own covariance) with products in float32 and in float64, the default;
 the DMD fitter on 8 of 128 positions, and on all, which keeps 42 covariances between layers.
+
+``python -m tests.benchmarks.watching`` prints times for this model and for a small one, 3 × 256.
 """
 
 from __future__ import annotations
@@ -105,6 +107,23 @@ def times(quick: bool) -> dict[str, Any]:
     return {"layers": watched.depth, "times": in_turn(runs, turns=3 if quick else 9)}
 
 
+def overhead(turns: int = 9) -> str:
+    """What watching costs by itself, and with moments, in a small model and in the full one."""
+    names = ["plain", "nothing", "moments, float32", "moments, float64"]
+    small, full = (
+        in_turn({name: watched.runs(name, forwards) for name in names}, turns)
+        for watched, forwards in ((Watched(quick=True), 10), (Watched(quick=False), 1))
+    )
+    lines = ["| watching, time ÷ plain (ratio of least times) | 3 × 256 | 12 × 768 | goal |"]
+    lines.append("|---|---|---|---|")
+    for name in names[1:]:
+        met = full[name]["ratio"] <= GOALS[name] if name in GOALS else None
+        goal = "" if met is None else f"≤ {GOALS[name]:.2f}: {verdict(met)}"
+        row = (LISTENERS[name], ratios(small, name), ratios(full, name), goal)
+        lines.append(f"| {' | '.join(row)} |")
+    return "\n".join(lines)
+
+
 def warm(quick: bool, name: str, forwards: int) -> Callable[[], object]:
     """Forward passes to come, after one that allocates what stays."""
     watched = Watched(quick)
@@ -143,3 +162,7 @@ def table(results: dict[str, dict[str, Any]]) -> str:
             goal += f"{'; ' if goal else ''}flat: {verdict(most <= 1.1 * least)}"
         lines.append(f"| {said} | {ratios(rows, name)} | {memory} | {goal} |")
     return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    print(overhead())

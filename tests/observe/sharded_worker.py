@@ -28,6 +28,8 @@ import torchkoopman as tk
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from torch.distributed.device_mesh import DeviceMesh
+
     from torchkoopman.observe.trajectory import Trajectory
 
 MESH = (2,)
@@ -66,10 +68,12 @@ def inputs(batch: int = 6, seed: int = 1) -> Tensor:
     return torch.randn(batch, 4, 8, generator=torch.Generator().manual_seed(seed))
 
 
-def parallel(plan: dict[str, Any], model: nn.Module | None = None) -> nn.Module:
+def parallel(
+    plan: dict[str, Any], model: nn.Module | None = None, mesh: DeviceMesh | None = None
+) -> nn.Module:
     """The network with a plan for each of its blocks."""
     model = network() if model is None else model
-    mesh = init_device_mesh("cpu", MESH)
+    mesh = init_device_mesh("cpu", MESH) if mesh is None else mesh
     for block in model.get_submodule("blocks").children():
         parallelize_module(block, mesh, {name: plan[name]() for name in plan})
     return model
@@ -86,14 +90,15 @@ REPLICATED: dict[str, Any] = {
 }
 
 
-def sequence(local: bool) -> nn.Module:
+def sequence(local: bool, mesh: DeviceMesh | None = None) -> nn.Module:
     """Blocks on half of the positions each; only the head has them all again."""
     plan: dict[str, Any] = {
         "norm": lambda: SequenceParallel(use_local_output=local),
         "up": lambda: ColwiseParallel(input_layouts=Shard(1)),
         "down": lambda: RowwiseParallel(output_layouts=Shard(1)),
     }
-    model, mesh = parallel(plan), init_device_mesh("cpu", MESH)
+    mesh = init_device_mesh("cpu", MESH) if mesh is None else mesh
+    model = parallel(plan, mesh=mesh)
     halves = PrepareModuleInput(
         input_layouts=Replicate(), desired_input_layouts=Shard(1), use_local_output=True
     )
