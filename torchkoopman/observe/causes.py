@@ -26,6 +26,10 @@ _REASONS = {
         "the model was never in the mode that when= asks for; call model.train() or model.eval(), "
         "or attach with another when=."
     ),
+    "other": (
+        "its forward passes were run for another probe (that of tk.fit, tk.evaluate and the like), "
+        "or in another thread than tk.fit and the like were called in."
+    ),
     "outside": (
         "layers were called one by one, outside of any call of a module around all of them, so "
         "their outputs cannot be paired; call the model, or the part that holds them all."
@@ -85,17 +89,26 @@ def warn_of_replaced(name: str, module: nn.Module | None, old: nn.Module) -> Non
     )
 
 
-def warn_of_lost(report: ProbeReport) -> None:
-    """Say that hooks were taken off, so that later passes were not read."""
-    names = ", ".join(map(repr, report.lost_hooks))
-    warnings.warn(
-        f"somebody else removed the probe's hooks from {names}, and since then forward passes were "
-        f"not read or not whole: {report.trajectories} trajectories of {report.forwards} passes, "
-        f"{report.skipped.get('outside', 0)} layer calls outside of any. Attach again after "
-        "whatever removes hooks.",
-        RuntimeWarning,
-        stacklevel=4,
-    )
+def warn_at_the_end(report: ProbeReport) -> None:
+    """Say so of a probe that is left, if it read nothing, or not all, for a hidden reason."""
+    told = {"outside", "empty batch"} & {*report.skipped}
+    why = why_nothing(report)
+    if report.lost_hooks and report.trajectories:
+        names = ", ".join(map(repr, report.lost_hooks))
+        warnings.warn(
+            f"somebody else removed the probe's hooks from {names}, and since then forward passes "
+            f"were not read or not whole: {report.trajectories} trajectories of {report.forwards} "
+            f"passes, {report.skipped.get('outside', 0)} layer calls outside of any. Attach again "
+            "after whatever removes hooks.",
+            RuntimeWarning,
+            stacklevel=4,
+        )
+    elif why is not None and not (report.unpaired or report.interrupted or told):
+        warnings.warn(
+            f"the probe has passed nothing on to its listeners: {why}",
+            RuntimeWarning,
+            stacklevel=4,
+        )
 
 
 def why_nothing(report: ProbeReport) -> str | None:

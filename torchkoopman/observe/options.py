@@ -1,8 +1,8 @@
-"""Options: the arguments of ``attach``, each of the kind that it takes."""
+"""Options: the arguments of ``attach`` and of probes, each of the kind that it takes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -56,6 +56,26 @@ def check_options(
             f"attach() got positions={positions}; give how many positions of each sample to take, "
             "1 or more, or None for all."
         )
+
+
+def callable_of(listener: Any) -> Callable[[Any], object]:
+    """What is called with a trajectory: a listener's ``update``, or itself.
+
+    Raises:
+        TypeError: it has neither, or is a class of listeners.
+    """
+    call = getattr(listener, "update", listener)
+    if isinstance(listener, type) and call is not listener:
+        raise TypeError(
+            f"stream_to() got the class {listener.__name__} itself; make a listener of it: "
+            f"{listener.__name__}(...)."
+        )
+    if not callable(call):
+        raise TypeError(
+            f"stream_to() got a {type(listener).__name__}; a listener has .update(trajectory) or "
+            "is a callable that takes a trajectory."
+        )
+    return call  # type: ignore[no-any-return]
 
 
 def _values(option: object) -> list[object]:

@@ -6,6 +6,7 @@ import threading
 import weakref
 from typing import TYPE_CHECKING, Any
 
+from torchkoopman.observe.alone import run_for_another
 from torchkoopman.observe.capture import Reader, Reading, is_recomputing, is_tracing
 from torchkoopman.observe.causes import warn_of_compiling, warn_of_replaced
 from torchkoopman.observe.delivery import Delivery, looks_along
@@ -44,6 +45,8 @@ class Pairing:
         self._delivery = Delivery(self.ledger, reader.when)
         self.listeners = self._delivery.listeners
         self.with_pass = self._delivery.with_pass
+        self.alone = False
+        """Whether it reads those passes only that are run for it."""
         self._reader = reader
         self._depths = {name: k for k, name in enumerate(common_ancestors(self.selected))}
         self._passes = Passes()
@@ -87,7 +90,7 @@ class Pairing:
                     self._reader.sample(not any(map(looks_along, self.listeners))),
                     () if name else input_specs(args, kwargs),
                     "train" if module.training else "eval",
-                    "traced" if is_tracing() else self._reader.passes_over(module),
+                    self._why_not(module),
                 )
                 self.parallel.search(name, module)
                 self._look_for_replaced()
@@ -99,6 +102,14 @@ class Pairing:
                 self._passes.begin(forward)
                 self.ledger.forwards += 1
                 self.with_pass.begun += 1
+
+    def _why_not(self, module: nn.Module) -> str | None:
+        """Why a forward pass of a module that begins shall not be read, if so."""
+        if is_tracing():
+            return "traced"
+        if run_for_another(self, self.alone):
+            return "other"
+        return self._reader.passes_over(module)
 
     def _look_for_replaced(self) -> None:
         """Say so once of a layer whose name no longer means the module with the hooks on it."""

@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, NoReturn, Protocol
 import torch
 from torch import Tensor, nn
 
+from torchkoopman.observe.alone import run_for
 from torchkoopman.observe.capture import Reader, When
-from torchkoopman.observe.causes import warn_of_lost, why_nothing
+from torchkoopman.observe.causes import warn_at_the_end
 from torchkoopman.observe.classes import EXPECTED, classes_of, described, mistaken
 from torchkoopman.observe.hooks import HookSet
-from torchkoopman.observe.options import check_options
+from torchkoopman.observe.options import callable_of, check_options
 from torchkoopman.observe.pairing import Pairing
 from torchkoopman.observe.selection import Layers, Selected, per_layer, select
 from torchkoopman.observe.trajectory import Trajectory
@@ -171,18 +172,7 @@ class Probe:
         self.pause()
         self._pairing.clear()
         if on and not quiet and self._pairing.listeners:
-            report = self.report()
-            if report.lost_hooks and report.trajectories:
-                warn_of_lost(report)
-            told = {"outside", "empty batch"} & {*report.skipped}
-            known = report.unpaired or report.interrupted or told
-            why = why_nothing(report)
-            if why is not None and not known:
-                warnings.warn(
-                    f"the probe has passed nothing on to its listeners: {why}",
-                    RuntimeWarning,
-                    stacklevel=3,
-                )
+            warn_at_the_end(self.report())
 
     def pause(self) -> None:
         """Take all hooks off until :meth:`resume`; what was counted stays."""
@@ -205,21 +195,26 @@ class Probe:
 
         Raises:
             TypeError: a listener is neither, or a class of listeners.
+            ValueError: a listener that the probe has already.
         """
         for listener in listeners:
-            call = getattr(listener, "update", listener)
-            if isinstance(listener, type) and call is not listener:
-                raise TypeError(
-                    f"stream_to() got the class {listener.__name__} itself; make a listener of it: "
-                    f"{listener.__name__}(...)."
-                )
-            if not callable(call):
-                raise TypeError(
-                    f"stream_to() got a {type(listener).__name__}; a listener has "
-                    ".update(trajectory) or is a callable that takes a trajectory."
+            call = callable_of(listener)
+            if call in self._pairing.listeners:
+                name = getattr(listener, "__name__", type(listener).__name__)
+                raise ValueError(
+                    f"stream_to() got {name} twice; every trajectory would count twice."
                 )
             self._pairing.listeners.append(call)
         return self
+
+    def alone(self) -> AbstractContextManager[None]:
+        """Passes of this thread inside are read by this probe only, which reads no others.
+
+        So ``tk.fit`` and the like run a model that has other probes on it, or that other threads
+        run. The others count such passes as skipped.
+        """
+        self._pairing.alone = True
+        return run_for(self._pairing)
 
     def labels(self, classes: Tensor) -> AbstractContextManager[None]:
         """The classes of the samples of the forward passes inside: integers, shape ``(batch,)``.

@@ -73,8 +73,9 @@ class ProbeReport:
     """Of these, ended by an exception."""
     skipped: Mapping[str, int]
     """Layer calls not read, by reason: ``traced``, ``recompute``, ``outside`` (of any forward pass
-    of a common ancestor of the layers), ``mode`` (``when``), ``empty batch``, ``sharded`` (a part
-    of the state in each process), ``compiled``. A forward pass with such a call passes nothing
+    of a common ancestor of the layers), ``mode`` (``when``), ``other`` (run by ``tk.fit``
+    and the like for a probe of their own), ``empty batch``, ``sharded`` (a part of the state in
+    each process), ``compiled``. A forward pass with such a call passes nothing
     on."""
     dropped_rows: int
     """Rows that count by the mask, but are not finite in some layer."""

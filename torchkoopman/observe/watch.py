@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from torchkoopman.observe.alone import evaluating
 from torchkoopman.observe.batches import Forward, called, parts
 from torchkoopman.observe.causes import why_nothing
 from torchkoopman.observe.classes import Targets
@@ -115,7 +116,6 @@ class Watch:
             ValueError: the model is on the meta device.
         """
         _refuse_meta(self.model)
-        modes = {module: module.training for module in self.model.modules()}
         probe = attach(
             self.model,
             self.layers,
@@ -126,18 +126,13 @@ class Watch:
             gather=self.gather,
         )
         targets, count = self.targets or Targets(self.classes, self.forward is not None), 0
-        self.model.eval()
-        try:
-            with torch.no_grad(), probe.stream_to(listener):
-                for batch in batches:
+        with evaluating(self.model), torch.no_grad(), probe.stream_to(listener):
+            for batch in batches:
+                with probe.alone():
                     self._run(batch, probe, targets)
-                    count += 1
-                probe.detach(quiet=True)  # who called asks what came
-            report = probe.report()
-        finally:
-            for module, training in modes.items():
-                module.training = training
-        return Streamed(count, report, targets.note)
+                count += 1
+            probe.detach(quiet=True)  # who called asks what came
+        return Streamed(count, probe.report(), targets.note)
 
     def _run(self, batch: Any, probe: Probe, targets: Targets) -> None:
         """One forward pass, with labels where the batch has them; hooks see the model's mask."""
