@@ -54,7 +54,7 @@ class EventFolder:
             )
         try:
             self._writer = EventFileWriter(str(self.folder))
-        except OSError as error:
+        except Exception as error:  # TensorFlow, where it is installed, has errors of its own
             raise OSError(
                 f"the event files cannot be written into {str(place)!r}: {error}. Give a folder "
                 "that is, or can be, made and written to."

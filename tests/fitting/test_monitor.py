@@ -1,6 +1,7 @@
 """A monitor of a training: what it samples and follows, and that it can be stopped anywhere."""
 
 import copy
+import functools
 import io
 from collections.abc import Callable
 from pathlib import Path
@@ -8,7 +9,10 @@ from typing import Any
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
+from torch.utils.tensorboard import SummaryWriter
+from torchkoopman_tensorboard import log
 
 import torchkoopman as tk
 from torchkoopman.fitting.monitor import in_features
@@ -315,6 +319,42 @@ def test_what_the_fitter_refuses_at_first_is_an_error_and_later_a_warning() -> N
             train(model, range(5), lambda step: (monitor.step(), seen.append(step)))
         assert hooks(model) == 0
     assert seen == [1, 2, 3, 4, 5], "the training went on"
+
+
+def test_a_monitor_that_watches_no_further_logs_no_further() -> None:
+    model, kept = network(), Kept()
+    fitter = tk.DMDFitter(halflife=100)
+    monitor = tk.TrainingMonitor(LAYERS, kept, fitter, sample_every=1, log_every=1)
+    with monitor.attach(model):
+        train(model, range(2), lambda _: monitor.step())
+        fitter.reset().update(
+            Trajectory({"other": torch.randn(99, 1, 6), "x": torch.randn(99, 1, 6)})
+        )
+        with pytest.warns(RuntimeWarning, match="watches no further"):
+            train(model, range(3), lambda _: monitor.step())
+    assert [step for step, _, _ in kept.told] == [1, 2]
+
+
+def test_without_new_rows_there_is_no_new_spectrum() -> None:
+    model, kept = network(), Kept()
+    monitor = tk.TrainingMonitor(LAYERS, kept, sample_every=8, log_every=2)
+    with (
+        pytest.warns(RuntimeWarning, match="no spectrum at step 4, for nothing was read") as told,
+        monitor.attach(model),
+    ):
+        train(model, range(12), lambda _: monitor.step())
+    assert len(told) == 1
+    assert [step for step, _, _ in kept.told] == [2, 10]
+
+
+def test_a_writer_of_yours_is_logged_to(tmp_path: Path) -> None:
+    model = network()
+    with SummaryWriter(str(tmp_path)) as writer:
+        log_here = functools.partial(log, writer)
+        with tk.TrainingMonitor(LAYERS, log_here, sample_every=1, log_every=2).attach(model) as m:
+            train(model, range(4), lambda _: m.step())
+    events = EventAccumulator(str(tmp_path)).Reload()
+    assert [event.step for event in events.Scalars("koopman/1-5/tracks_living")] == [2, 4]
 
 
 def test_a_training_goes_on_where_the_log_cannot_be_written() -> None:

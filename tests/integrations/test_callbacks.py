@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 import torchkoopman as tk
+from tests.benchmarks import callbacks
 from tests.integrations.trainings import (
     FITS,
     SAMPLING,
@@ -261,3 +262,13 @@ def test_a_fast_dev_run_writes_nothing(tmp_path: Path) -> None:
     assert not (tmp_path / "koopman").exists()
     assert hooks(module) == 0
     assert callback.state_dict() == {}
+
+
+def test_the_benchmark_of_what_it_costs_runs(capsys: pytest.CaptureFixture[str]) -> None:
+    """A share of ``python -m tests.benchmarks.callbacks``; what it costs is not tested."""
+    results = callbacks.main(["--quick", "--turns", "2"])
+    assert len(results) == 2
+    assert all(ratio > 0 for found in results.values() for ratio in found.values())
+    assert capsys.readouterr().out.count("not for this size") == 2
+    example = {"plain": 0.1, "not watched": 1.0, "watched": 3.0, "spectrum": 23.0}
+    assert callbacks.amortised(example) == pytest.approx(1 + 2 / 20 + 20 / 200)

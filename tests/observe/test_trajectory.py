@@ -99,3 +99,16 @@ def test_views_go_with_their_layers_and_not_with_stacked_states() -> None:
     assert whole.select(torch.tensor([1])).views == views
     assert Trajectory.concatenate([whole, whole]).views == views
     assert whole.delayed(1).views == {}
+
+
+def test_all_of_a_trajectory_goes_to_a_device() -> None:
+    plain = Trajectory(
+        {"a": torch.ones(2, 3, 1), "b": torch.ones(2, 3, 1)},
+        labels=torch.tensor([0, 1]),
+        mask=torch.ones(2, 3, dtype=torch.bool),
+        chosen=torch.tensor([[0], [2]]),
+    )
+    moved = plain.to(torch.device("meta"))
+    for tensor in (*moved.states.values(), moved.labels, moved.mask, moved.chosen):
+        assert tensor is not None
+        assert tensor.is_meta

@@ -13,15 +13,13 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 from torch import nn
 
-from torchkoopman.fitting.dmd import DMDFitter
-from torchkoopman.fitting.monitor_arguments import Record, require_counts, require_fitter
+from torchkoopman.fitting.monitor_arguments import Log, Record, checked_fitter, require_counts
 from torchkoopman.fitting.monitor_state import SavedMonitor
 from torchkoopman.observe.causes import why_nothing
 from torchkoopman.observe.probes import attach
 from torchkoopman.observe.selection import select
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from types import TracebackType
 
     from torchkoopman.koopman.surrogate import Surrogate
@@ -29,11 +27,7 @@ if TYPE_CHECKING:
     from torchkoopman.observe.selection import Layers
     from torchkoopman.observe.trajectory import Trajectory
     from torchkoopman.spectra.spectrum import Spectrum
-    from torchkoopman.spectra.tracks import ModeTracks
 
-_RANK, _HALFLIFE = 32, 1000.0
-"""Of the default fitter: a spectrum of 33 modes takes a hundredth of one of 769, and rows of three
-logs ago weigh a fourth, so that it is the network's as it is."""
 _POSITIONS = 16
 """Of each sample at most: rows of one sample are alike, so a few of many samples say more."""
 
@@ -54,9 +48,10 @@ class TrainingMonitor(SavedMonitor):
 
     Args:
         layers: see :func:`attach`.
-        log: called with a surrogate, the number of steps done and the :class:`ModeTracks` until
-            then; ``torchkoopman_tensorboard.EventFolder("runs/…")`` writes them for TensorBoard.
-            Its ``open(step)`` and ``close()``, if it has both, are called with the training.
+        log: called with a surrogate, the number of steps done and, as ``tracks=``, the
+            :class:`ModeTracks` until then. ``torchkoopman_tensorboard.EventFolder("runs/…")``
+            writes them for TensorBoard; its ``open(step)`` and ``close()``, if a log has both, are
+            called with the training.
         fitter: what learns; None for ``DMDFitter(32, halflife=1000)``. Give it a ``halflife``, or
             it mixes the network with what it was long ago.
         sample_every: optimiser steps from one that is watched to the next.
@@ -72,7 +67,7 @@ class TrainingMonitor(SavedMonitor):
     def __init__(
         self,
         layers: Layers,
-        log: Callable[[Surrogate, int, ModeTracks], object] | None = None,
+        log: Log | None = None,
         fitter: Any = None,
         *,
         sample_every: int = 20,
@@ -81,12 +76,10 @@ class TrainingMonitor(SavedMonitor):
         **reading: Any,
     ) -> None:
         require_counts(sample_every=sample_every, log_every=log_every, rows=rows)
-        fitter = DMDFitter(_RANK, halflife=_HALFLIFE) if fitter is None else fitter
-        require_fitter(fitter)
         one = layers if isinstance(layers, str | nn.Module) or callable(layers) else list(layers)
         self.layers: Layers = one
         self.log = log
-        self.fitter = fitter
+        self.fitter = checked_fitter(fitter)
         self.sample_every, self.log_every, self.rows = sample_every, log_every, rows
         self._reading = reading
         self._probe = None
@@ -154,7 +147,7 @@ class TrainingMonitor(SavedMonitor):
             self._done, self._watching = step, step % self.sample_every == 0
         if isinstance(self.log, Record):
             self.log.open(self._done)
-        self._names, self._hindrance = names, ""
+        self._names, self._hindrance, self._given_up = names, "", False
         options = {"positions": min(self.rows, _POSITIONS), **self._reading}
         self._probe = attach(model, self.layers, when="train", generator=self._generator, **options)
         self._probe.stream_to(self._take)
@@ -209,7 +202,7 @@ class TrainingMonitor(SavedMonitor):
         if self._done < before:
             self._done = before
             raise ValueError(f"step {step} comes after step {before}: attach() begins a training.")
-        if self._done == before:
+        if self._done == before or self._given_up:
             return
         if self._watching:
             self._probe.pause()
@@ -228,10 +221,12 @@ class TrainingMonitor(SavedMonitor):
             order = torch.randperm(trajectory.batch, generator=self._generator)
             trajectory = trajectory.select(order[:most].sort().values.to(trajectory.device))
         try:
-            self.fitter.update(trajectory)
+            # A few rows: so a state saved on one device goes on where the training is on another.
+            self.fitter.update(trajectory.to(torch.device("cpu")))
         except (ValueError, TypeError, RuntimeError) as error:
             if not self._passes:
                 raise
+            self._given_up = True
             self._hinder(f"the monitor watches no further, for its fitter refused a pass: {error}")
             assert self._probe is not None, "it has called"
             self._probe.detach(quiet=True)
@@ -247,6 +242,13 @@ class TrainingMonitor(SavedMonitor):
 
     def _take_spectrum(self) -> None:
         """Log the surrogate as it is now, or say why there is none."""
+        known, self._told = self._told, self._passes
+        if known == self._passes and known:
+            self._hinder(
+                f"there is no spectrum at step {self._done}, for nothing was read since the latest "
+                f"one; one step of every {self.sample_every} is watched, and in training mode."
+            )
+            return
         try:
             surrogate = self.fitter.surrogate
             spectrum = in_features(surrogate, surrogate.spectrum())
@@ -258,7 +260,7 @@ class TrainingMonitor(SavedMonitor):
             notes = (*surrogate.record.notes, self.sampled)
             noted = surrogate.with_(record=replace(surrogate.record, notes=notes))
             try:
-                self.log(noted, self._done, tracks)
+                self.log(noted, self._done, tracks=tracks)
             except OSError as error:
                 self._hinder(f"the spectrum of step {self._done} could not be written: {error}")
 

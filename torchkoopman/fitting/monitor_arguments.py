@@ -2,9 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+from torchkoopman.fitting.dmd import DMDFitter
+
+if TYPE_CHECKING:
+    from torchkoopman.koopman.surrogate import Surrogate
+    from torchkoopman.spectra.tracks import ModeTracks
+
+_RANK, _HALFLIFE = 32, 1000.0
+"""Of the default fitter: a spectrum of 33 modes takes a hundredth of the time of one of 769, and
+rows of three logs ago weigh a fourth, so that it is the network's as it is."""
 _METHODS = ("update", "reset", "state_dict", "load_state_dict")
+
+
+class Log(Protocol):
+    """What a monitor tells of each spectrum."""
+
+    def __call__(self, surrogate: Surrogate, step: int, /, *, tracks: ModeTracks) -> object:
+        """The surrogate behind so many optimiser steps, and the modes followed until then."""
 
 
 @runtime_checkable
@@ -32,12 +48,14 @@ def require_counts(**counts: Any) -> None:
             raise ValueError(f"TrainingMonitor got {name}={count}; give 1 or more.")
 
 
-def require_fitter(fitter: Any) -> None:
-    """Refuse what cannot learn, be stopped and begin again.
+def checked_fitter(fitter: Any) -> Any:
+    """A fitter that can learn, be stopped and begin again; the default for None.
 
     Raises:
         TypeError: it lacks a method, or is a class of fitters.
     """
+    if fitter is None:
+        return DMDFitter(_RANK, halflife=_HALFLIFE)
     lacking = [name for name in _METHODS if not callable(getattr(fitter, name, None))]
     if lacking or isinstance(fitter, type):
         raise TypeError(
@@ -46,3 +64,4 @@ def require_fitter(fitter: Any) -> None:
             "EDMDFitter(...), AutoencoderFitter(...), or one of yours with "
             f"{', '.join(_METHODS)} and surrogate."
         )
+    return fitter

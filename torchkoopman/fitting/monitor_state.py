@@ -35,12 +35,16 @@ class SavedMonitor:
         """Of the samples and positions."""
         self._done = self._passes = 0
         """Optimiser steps, and forward passes that the fitter has seen."""
+        self._told = 0
+        """Passes that the latest spectrum was taken of."""
         self._watching = True
         """Whether the step to come is watched."""
         self._names: tuple[str, ...] = ()
         """The layers, once they are known."""
         self._hindrance = ""
         """What went wrong first, and was warned of."""
+        self._given_up = False
+        """Whether it watches no further."""
 
     @property
     def attached(self) -> bool:
@@ -82,7 +86,7 @@ class SavedMonitor:
         self.fitter.load_state_dict(state["fitter"])
         self._tracker, self._names = tracker, tuple(state["layers"])
         self._generator.set_state(state["draws"])
-        self._done, self._passes = state["step"], state["passes"]
+        self._done, self._passes, self._told = state["step"], state["passes"], state["told"]
         self._watching = state["watching"]
         return self
 
@@ -118,6 +122,7 @@ class SavedMonitor:
             "layers": self._names,
             "watching": self._watching,
             "passes": self._passes,
+            "told": self._told,
             "draws": self._generator.get_state(),
             "tracks": self._tracker.state_dict(),
             "fitter": live_state(self.fitter),

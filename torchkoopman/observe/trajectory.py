@@ -168,6 +168,7 @@ class Trajectory:
             states={layer: state.to(device) for layer, state in self.states.items()},
             labels=None if self.labels is None else self.labels.to(device),
             mask=None if self.mask is None else self.mask.to(device),
+            chosen=None if self.chosen is None else self.chosen.to(device),
         )
 
     def only(self, layers: Sequence[str]) -> Trajectory:
