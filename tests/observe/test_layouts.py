@@ -98,10 +98,13 @@ def test_a_rank_without_default_is_refused_with_the_way_out() -> None:
         "b t d -> b",
         "b t d -> 1 t d",
         "b -> c -> d",
+        "b t d -> b (t d",
+        "b t d -> b t) d",
+        "b t d -> b ((t) d)",
     ],
 )
 def test_a_pattern_that_is_not_batch_positions_features_is_refused(pattern: str) -> None:
-    with pytest.raises(ValueError, match="batch positions features"):
+    with pytest.raises(ValueError, match=r"batch positions features|has a bracket that is not"):
         Layout.of(torch.zeros(2, 3, 4), pattern)
 
 

@@ -119,6 +119,22 @@ def test_what_wraps_values_or_packs_them_is_refused() -> None:
     assert choose_tensor(nn.Parameter(STATE), None, "enc").shape == STATE.shape
 
 
+def test_a_function_that_writes_into_the_output_is_refused() -> None:
+    """The model would go on with what it wrote."""
+    model = nn.Sequential(nn.Linear(4, 4), nn.Tanh())
+    with (
+        attach(model, "*", output=lambda output: output.mul_(2)),
+        pytest.raises(
+            ValueError, match=r"output=callable wrote into what layer '0' returned.*copy"
+        ),
+        torch.no_grad(),
+    ):
+        model(torch.randn(3, 4))
+    x = torch.randn(3, 4)
+    seen = states_of(Only(model[0]), x, output=lambda output: output.clone().mul_(2))
+    assert torch.equal(seen.states["0"][:, 0], model[0](x) * 2)
+
+
 def test_every_tensor_has_a_path() -> None:
     assert list(tensors_in((STATE, {"a": [TOKENS]}, None))) == ["0", "1.a.0"]
 

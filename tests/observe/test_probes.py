@@ -166,6 +166,14 @@ def test_copies_of_a_probed_model_run_and_do_not_stream(how: str) -> None:
         assert probe.report().forwards == 1
 
 
+def test_a_detached_probe_is_not_entered_again() -> None:
+    model = Blocks()
+    with attach(model, LAYERS) as probe:
+        model(X)
+    with pytest.raises(RuntimeError, match=r"the probe is detached.*attach"), probe:
+        pass
+
+
 def test_every_listener_gets_every_trajectory_by_update_or_by_call() -> None:
     class Fitter:
         def __init__(self) -> None:
@@ -235,6 +243,9 @@ def test_labels_and_masks_of_a_wrong_kind_or_length_are_refused() -> None:
             probe.labels(torch.zeros(3)).__enter__()
         with pytest.raises(TypeError, match=r"probe\.mask\(\) got list"):
             probe.mask([1, 0]).__enter__()  # type: ignore[arg-type]
+        for wrong in (torch.ones(3, 1).bool().to_sparse(), torch.ones(3, 1).bool().to("meta")):
+            with pytest.raises(TypeError, match=r"probe\.mask\(\) got a tensor (of|on)"):
+                probe.mask(wrong)
         with (
             probe.labels(torch.zeros(5, dtype=torch.long)),
             pytest.raises(ValueError, match=r"labels have shape \(5,\).*batch of 3"),

@@ -106,6 +106,8 @@ def test_calls_are_chosen_by_number_and_a_bare_name_means_all() -> None:
     assert [each.required for each in select(Net(), "blocks.*#1")] == [(f"{b}#1",) for b in BLOCKS]
     with pytest.raises(ValueError, match="number of a call"):
         select(Net(), "head#last")
+    with pytest.raises(ValueError, match="number of a call"):
+        select(Net(), "head#²")
 
 
 def tied() -> nn.Module:

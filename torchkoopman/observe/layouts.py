@@ -160,6 +160,8 @@ def _canonical(pattern: str, rank: int) -> str:
             f"layout {pattern!r} is not of the form 'axes -> batch positions features'."
         )
     left, right, pooled = _sides(pattern)
+    if re.search(r"[()]", re.sub(r"\([^()]*\)", "", right)):
+        raise ValueError(f"layout {pattern!r} has a bracket that is not closed, or one in another.")
     if "..." in left:
         named = len(left.replace("...", " ").split())
         rest = " ".join(f"axis{index}" for index in range(named, rank))

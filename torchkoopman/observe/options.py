@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from torchkoopman.observe.classes import described
 from torchkoopman.observe.views import View
 
 _PATTERN = "an einops pattern such as 'b t d -> b t d', or {layer or wildcard: pattern}"
@@ -56,6 +57,21 @@ def check_options(
             f"attach() got positions={positions}; give how many positions of each sample to take, "
             "1 or more, or None for all."
         )
+
+
+def check_mask(mask: object) -> Tensor:
+    """Which rows count, if this is a tensor that can say so.
+
+    Raises:
+        TypeError: it is none, or has no values, or they are no integers.
+    """
+    dense = isinstance(mask, Tensor) and mask.layout == torch.strided and not mask.is_meta
+    if not isinstance(mask, Tensor) or not dense or mask.is_floating_point() or mask.is_complex():
+        raise TypeError(
+            f"probe.mask() got {described(mask)}; give an integer or boolean tensor: True or 1 "
+            "where a row counts, shape (batch, positions)."
+        )
+    return mask
 
 
 def callable_of(listener: Any) -> Callable[[Any], object]:

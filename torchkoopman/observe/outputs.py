@@ -79,7 +79,7 @@ def tensors_in(output: object) -> dict[str, Tensor]:
 
 def _choose(output: object, choice: OutputChoice | None, layer: str) -> Tensor:
     if choice is not None and not isinstance(choice, str):
-        chosen = choice(output)
+        chosen = _untouched(choice, output, layer)
         if not isinstance(chosen, Tensor):
             raise TypeError(
                 f"output=callable returned a {type(chosen).__name__} for layer {layer!r}; it must "
@@ -96,6 +96,24 @@ def _choose(output: object, choice: OutputChoice | None, layer: str) -> Tensor:
     if isinstance(output, Tensor):
         return output
     return _by_rule(output, layer)
+
+
+def _untouched(choice: Callable[[Any], Tensor], output: object, layer: str) -> Tensor:
+    """What a function makes of an output, which it must leave as it is: the model goes on with it.
+
+    Raises:
+        ValueError: it has written into the output.
+    """
+    held = [leaf for _, leaf in leaves(output) if isinstance(leaf, Tensor)]
+    counted = [tensor for tensor in held if not tensor.is_inference()]
+    versions = [tensor._version for tensor in counted]
+    chosen = choice(output)
+    if versions != [tensor._version for tensor in counted]:
+        raise ValueError(
+            f"output=callable wrote into what layer {layer!r} returned, with which the model goes "
+            "on computing. Let it work on a copy: lambda output: ….clone()."
+        )
+    return chosen
 
 
 def _by_rule(output: object, layer: str) -> Tensor:

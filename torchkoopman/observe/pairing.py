@@ -40,6 +40,7 @@ class Pairing:
     def __init__(self, model: nn.Module, selected: Iterable[Selected], reader: Reader) -> None:
         self._model = weakref.ref(model)
         self.selected = {each.name: each for each in selected}
+        self._layers = {name: each.module for name, each in self.selected.items()}
         required = [mark for each in self.selected.values() for mark in each.required]
         self.ledger = Ledger(required, device_of(self.selected.values()))
         self._delivery = Delivery(self.ledger, reader.when)
@@ -114,8 +115,7 @@ class Pairing:
     def _look_for_replaced(self) -> None:
         """Say so once of a layer whose name no longer means the module with the hooks on it."""
         model = self._model()
-        layers = {name: each.module for name, each in self.selected.items()}
-        for name, module in () if model is None else replaced(model, layers):
+        for name, module in () if model is None else replaced(model, self._layers):
             if name not in self.ledger.replaced:
                 self.ledger.replaced[name] = None
                 warn_of_replaced(name, module, self.selected[name].module)

@@ -15,7 +15,7 @@ from torchkoopman.observe.capture import Reader, When
 from torchkoopman.observe.causes import warn_at_the_end
 from torchkoopman.observe.classes import EXPECTED, classes_of, described, mistaken
 from torchkoopman.observe.hooks import HookSet
-from torchkoopman.observe.options import callable_of, check_options
+from torchkoopman.observe.options import callable_of, check_mask, check_options
 from torchkoopman.observe.pairing import Pairing
 from torchkoopman.observe.selection import Layers, Selected, per_layer, select
 from torchkoopman.observe.trajectory import Trajectory
@@ -152,6 +152,8 @@ class Probe:
         self._on = True
 
     def __enter__(self) -> Probe:
+        if not self._on:
+            raise RuntimeError("the probe is detached, so it would read nothing: attach() again.")
         return self
 
     def __exit__(
@@ -239,12 +241,7 @@ class Probe:
         True or 1 counts, False or 0 is padding. It takes the place of the model's own
         ``attention_mask``, and goes with the passes of the thread that opens the context.
         """
-        if not isinstance(mask, Tensor) or mask.is_floating_point() or mask.is_complex():
-            raise TypeError(
-                f"probe.mask() got {described(mask)}; give an integer or boolean tensor: True or 1 "
-                "where a row counts, shape (batch, positions)."
-            )
-        return self._accompanied("mask", mask)
+        return self._accompanied("mask", check_mask(mask))
 
     @contextmanager
     def _accompanied(self, what: str, value: Tensor) -> Iterator[None]:

@@ -151,7 +151,7 @@ def _matches(modules: Mapping[str, nn.Module], layers: Layers) -> Iterator[tuple
 def _named(modules: Mapping[str, nn.Module], text: str) -> Iterator[tuple[str, int | None]]:
     """Matches of a name or wildcard, with or without ``#k``."""
     pattern, hash_sign, digits = text.partition("#")
-    if hash_sign and not digits.isdigit():
+    if hash_sign and not digits.isdecimal():
         raise ValueError(
             f"attach() got {text!r}; after '#' stands the number of a call within one forward, "
             f"from 0, as in '{pattern}#0'."
