@@ -52,6 +52,7 @@ class EventFolder:
                 "two would hide each other's points. Give each a folder of its own; if a training "
                 "broke off, close() its monitor."
             )
+        _wait_for_a_later_name(self.folder)
         try:
             self._writer = EventFileWriter(str(self.folder))
         except Exception as error:  # TensorFlow, where it is installed, has errors of its own
@@ -95,3 +96,11 @@ class EventFolder:
     def _get_file_writer(self) -> Self:
         """What ``SummaryWriter`` has under this name."""
         return self
+
+
+def _wait_for_a_later_name(folder: Path) -> None:
+    """Files are read in the order of their names, which tell the second in which each began."""
+    seconds = (file.name.split(".")[3] for file in folder.glob("events.out.tfevents.*"))
+    latest = max((int(second) for second in seconds if second.isdecimal()), default=0)
+    if (left := latest + 1 - time.time()) > 0:
+        time.sleep(min(left, 1.0))

@@ -445,6 +445,7 @@ def test_the_surrogate_that_is_logged_says_what_was_sampled() -> None:
         ({"rows": 0}, ValueError, "rows=0; give 1 or more"),
         ({"log_every": 2.5}, TypeError, "log_every=2.5; give a whole number"),
         ({"sample_every": True}, TypeError, "sample_every=True"),
+        ({"when": "eval"}, TypeError, "got when=, which it does not take"),
         ({"fitter": tk.DMDFitter}, TypeError, "is a class"),
         ({"fitter": print}, TypeError, "lacks update, reset"),
     ],

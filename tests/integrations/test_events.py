@@ -91,6 +91,17 @@ def test_tracks_are_the_columns_of_follow(tmp_path: Path) -> None:
         assert torch.from_numpy(columns).isnan().sum() == len(columns) - expected.indices.shape[1]
 
 
+def test_files_are_named_in_the_order_in_which_they_begin(tmp_path: Path) -> None:
+    """TensorBoard reads them by name, and names of one second end with a process and a counter."""
+    known: list[str] = []
+    for _ in range(3):
+        EventFolder(tmp_path).open(0).close()
+        (new,) = {path.name for path in tmp_path.iterdir()} - set(known)
+        known.append(new)
+    assert known == sorted(known)
+    assert len({name.split(".")[3] for name in known}) == 3, "each begins in a second of its own"
+
+
 def test_two_at_once_in_one_folder_are_refused(tmp_path: Path) -> None:
     first = EventFolder(tmp_path).open(0)
     with pytest.raises(RuntimeError, match=r"another training.*folder of its own"):

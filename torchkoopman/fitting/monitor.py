@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 from torch import nn
 
-from torchkoopman.fitting.monitor_arguments import Log, Record, checked_fitter, require_counts
+from torchkoopman.fitting.monitor_arguments import Log, Record, checked_fitter, require_settings
 from torchkoopman.fitting.monitor_state import SavedMonitor
 from torchkoopman.observe.causes import why_nothing
 from torchkoopman.observe.probes import attach
@@ -75,7 +75,7 @@ class TrainingMonitor(SavedMonitor):
         rows: int = 64,
         **reading: Any,
     ) -> None:
-        require_counts(sample_every=sample_every, log_every=log_every, rows=rows)
+        require_settings(reading, sample_every=sample_every, log_every=log_every, rows=rows)
         one = layers if isinstance(layers, str | nn.Module) or callable(layers) else list(layers)
         self.layers: Layers = one
         self.log = log
@@ -148,8 +148,8 @@ class TrainingMonitor(SavedMonitor):
         if isinstance(self.log, Record):
             self.log.open(self._done)
         self._names, self._hindrance, self._given_up = names, "", False
-        options = {"positions": min(self.rows, _POSITIONS), **self._reading}
-        self._probe = attach(model, self.layers, when="train", generator=self._generator, **options)
+        draws: Any = {"positions": min(self.rows, _POSITIONS), "generator": self._generator}
+        self._probe = attach(model, self.layers, when="train", **draws, **self._reading)
         self._probe.stream_to(self._take)
         if not self._watching:
             self._probe.pause()

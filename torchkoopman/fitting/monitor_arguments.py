@@ -7,12 +7,15 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 from torchkoopman.fitting.dmd import DMDFitter
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from torchkoopman.koopman.surrogate import Surrogate
     from torchkoopman.spectra.tracks import ModeTracks
 
 _RANK, _HALFLIFE = 32, 1000.0
 """Of the default fitter: a spectrum of 33 modes takes a hundredth of the time of one of 769, and
 rows of three logs ago weigh a fourth, so that it is the network's as it is."""
+_READING = ("layout", "output", "attention_mask", "gather")
 _METHODS = ("update", "reset", "state_dict", "load_state_dict")
 
 
@@ -34,13 +37,19 @@ class Record(Protocol):
         """It is over, or broke off."""
 
 
-def require_counts(**counts: Any) -> None:
-    """Refuse what is no number of steps or rows.
+def require_settings(reading: Collection[str], **counts: Any) -> None:
+    """Refuse what is no number of steps or rows, and options of ``attach`` that are not taken.
 
     Raises:
-        TypeError: no whole number.
+        TypeError: no whole number, or an option that is the monitor's own or nobody's.
         ValueError: less than 1.
     """
+    unknown = sorted(set(reading) - set(_READING))
+    if unknown:
+        raise TypeError(
+            f"TrainingMonitor got {unknown[0]}=, which it does not take; of the options of "
+            f"attach() it takes {', '.join(_READING)}."
+        )
     for name, count in counts.items():
         if isinstance(count, bool) or not isinstance(count, int):
             raise TypeError(f"TrainingMonitor got {name}={count!r}; give a whole number.")

@@ -77,7 +77,7 @@ class SavedMonitor:
         """
         if self._probe is not None:
             raise RuntimeError("load the state before attach(), which compares it with the model.")
-        if state.get("version") != _VERSION:
+        if state.get("version") != _VERSION or not self._state().keys() <= state.keys():
             raise ValueError(
                 f"this is no state of a TrainingMonitor of version {_VERSION}: it has "
                 f"{sorted(map(str, state))[:6]}. Give what state_dict() returned."
