@@ -111,6 +111,32 @@ def test_modes_come_back_when_the_last_run_is_over() -> None:
     assert [module.training for module in model] == [True, False, True]
 
 
+def test_a_model_that_does_more_in_eval_and_train_is_told_of_both() -> None:
+    class Sampling(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.noise = nn.Linear(4, 4), nn.Linear(4, 4), 1.0
+
+        def train(self, mode: bool = True) -> "Sampling":
+            self.noise = float(mode)
+            return super().train(mode)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.b(self.a(x) + self.noise * torch.randn(4))  # type: ignore[no-any-return]
+
+    model = Sampling()
+    assert torch.equal(fit(model).operator.matrix(1.0), fit(model).operator.matrix(1.0))
+    assert (model.training, model.noise) == (True, 1.0)
+    model.eval().b.train()
+    fit(model)
+    assert [model.training, model.noise, model.a.training, model.b.training] == [
+        False,
+        0,
+        False,
+        True,
+    ]
+
+
 def test_a_listener_is_given_to_a_probe_once() -> None:
     fitter = tk.DMDFitter()
     probe = attach(network(), "*").stream_to(fitter)

@@ -54,7 +54,10 @@ def run_for_another(reader: object, alone: bool) -> bool:
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Within it a model is in evaluation mode; the last to leave gives its modules their modes."""
+    """Within it a model is in evaluation mode; the last to leave gives its modules their modes.
+
+    It is told by ``eval()``, and by ``train()`` if it was in training, for these may do more.
+    """
     modules = list(model.modules())
     held: list[nn.Module] = []
     try:
@@ -63,13 +66,14 @@ def evaluating(model: nn.Module) -> Iterator[None]:
                 count, training = _EVALUATING.get(module, (0, module.training))
                 _EVALUATING[module] = count + 1, training
                 held.append(module)
-                module.training = False
+            model.eval()
         yield
     finally:
         with _GUARD:
-            for module in held:
-                count, training = _EVALUATING.pop(module)
+            before = {module: _EVALUATING.pop(module) for module in held}
+            if before.get(model) == (1, True):
+                model.train()
+            for module, (count, training) in before.items():
+                module.training = training and count == 1
                 if count > 1:
                     _EVALUATING[module] = count - 1, training
-                else:
-                    module.training = training
