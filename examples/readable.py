@@ -24,7 +24,7 @@ HALFLIFE = 5000.0
 """Rows: one validation pass."""
 RANK = 20
 DRAWS, NETWORKS = "one network, two draws of the dictionary", "two networks, one draw each"
-UNTRAINED = "two networks that were not trained"
+UNTRAINED, BEGAN = "two networks that were not trained", "a network and what it began as"
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ def distances(
         DRAWS: (one.last, one.again),
         NETWORKS: (one.last, other.last),
         UNTRAINED: (began.last, apart.last),
-        "a network and what it began as": (one.last, began.last),
+        BEGAN: (one.last, began.last),
     }
     untrained = [(one.last, began.last), (other.last, apart.last), (one.last, apart.last)]
     untrained += [(other.last, began.last), (began.last, apart.last)]
