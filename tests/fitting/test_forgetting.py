@@ -257,7 +257,7 @@ def test_the_held_out_rows_of_a_forgetful_fit_weigh_in_it_what_they_weigh_in_the
     parts = [trajectory(step / 30, step) for step in range(15)]
     for part in parts:
         fitter.update(part)
-    rows, weights = fitter._sampled(), fitter._sample.weights
+    rows, weights = fitter._sampled().layers, fitter._sampled().weights
     assert weights is not None
     total = fitter._moments.total()
     sample = {layer: values[::3] for layer, values in rows.items()}

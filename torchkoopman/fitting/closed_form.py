@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 from torchkoopman.fitting.calibration import require_rows
 from torchkoopman.fitting.dynamics import check_dynamics, closed_form
 from torchkoopman.fitting.quality import unexplained
-from torchkoopman.fitting.streams import Streams
+from torchkoopman.fitting.streams import Sampled, Streams
 from torchkoopman.koopman.coordinates import check_frames, resolve_frames
 from torchkoopman.koopman.operators import Dense
 from torchkoopman.koopman.regression import pool
@@ -21,11 +21,10 @@ from torchkoopman.observe.turns import turn_of
 from torchkoopman.spectra.evidence import Evidence
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from contextlib import AbstractContextManager
 
     import torch
-    from torch import Tensor
 
     from torchkoopman.fitting.dynamics import Dynamics
     from torchkoopman.koopman.coordinates import Coordinates, Frames
@@ -136,7 +135,7 @@ class ClosedForm(Streams):
         coordinates: Sequence[Coordinates],
         observables: Dictionary,
         latents: LabelledMoments,
-        rows: Mapping[str, Tensor],
+        sampled: Sampled,
         dynamics: Dynamics,
         notes: Sequence[str] = (),
     ) -> Surrogate:
@@ -155,9 +154,8 @@ class ClosedForm(Streams):
             layers,
             dynamics,
             ridge,
-            rows,
+            sampled,
             observables,
-            weights=self._sample.weights,
             skippable=frames == "shared",
         )
         operator = Dense(observables.latent, len(layers) - 1 if fit.kind == "step" else 1, True)
@@ -166,10 +164,10 @@ class ClosedForm(Streams):
         notes = (*fit.notes, *self._sizes.notes(), *notes)
         record = FitRecord(method, seen, frames=frames, dynamics=fit.kind, notes=notes)
         evidence = None
-        if rows:
+        if rows := sampled.layers:
             state = slice(1, 1 + observables.features)
-            start, end = (rows[layer].clone() for layer in ends[0])  # the sample is streamed into
-            evidence = Evidence(start, end, state, fitted=True)
+            start, end = (rows[layer].clone() for layer in ends[0])  # of memory of their own
+            evidence = Evidence(start, end, state, True, sampled.samples, sampled.shares)
         parts = span, coordinates, observables, operator
         data = latents.between(*ends[0]), evidence
         surrogate = Surrogate(*parts, record, *data).requires_grad_(False)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -77,7 +78,7 @@ class DMDFitter(ClosedForm):
         if self._span is None:
             self._open(Span.of(trajectory, self.delays))
         same_layers(self._following().layers, stacked)
-        self._take(stacked.rows(), stacked.row_labels())
+        self._take(stacked.rows(), stacked)
         self._latest, self._precision = trajectory, trajectory.dtype
 
     def _fit(self, span: Span, dynamics: Dynamics) -> Surrogate:
@@ -85,14 +86,17 @@ class DMDFitter(ClosedForm):
         frames = layer_coordinates(self._moments.total(), span.layers, options)
         dictionary = Dictionary().build(frames[0].size)
         maps = {layer: _augmented(frame) for layer, frame in zip(span.layers, frames, strict=True)}
-        rows = self._sampled()
+        sampled = self._sampled()
+        rows = sampled.layers
         latent = {
             layer: torch.nn.functional.linear(rows[layer], *(m.to(rows[layer]) for m in affine))
             for layer, affine in maps.items()
+            if rows
         }
         coordinates = [frame.to(self._precision) for frame in frames]
         moments = self._moments.affine(maps)
-        return self._solve("dmd", span, coordinates, dictionary, moments, latent, dynamics)
+        data = moments, replace(sampled, layers=latent)
+        return self._solve("dmd", span, coordinates, dictionary, *data, dynamics)
 
     def _default_ridge(self, pair: Moments, precision: torch.dtype) -> float:
         return least_ridge(pair.features("start"), precision)

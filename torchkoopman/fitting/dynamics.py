@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from torchkoopman.fitting.streams import Sampled
     from torchkoopman.koopman.observables import Dictionary
 
 Dynamics = Literal["auto", "step", "span"]
@@ -61,10 +62,9 @@ def closed_form(
     layers: Sequence[str],
     dynamics: Dynamics,
     ridge: float,
-    rows: Mapping[str, Tensor],
+    sampled: Sampled,
     observables: Dictionary,
     *,
-    weights: Tensor | None = None,
     skippable: bool,
 ) -> Fit:
     """The least-squares matrix of the dynamics asked for, or of the one that held-out rows prefer.
@@ -74,9 +74,8 @@ def closed_form(
         layers: in order of depth.
         dynamics: see ``Dynamics``.
         ridge: relative.
-        rows: layer → latent states of a sample of the rows in ``total``, ``(rows, latent)``.
+        sampled: latent states of a sample of the rows in ``total``.
         observables: read the state off a latent one.
-        weights: what these rows weigh in ``total``, ``(rows,)``; None: 1.
         skippable: whether all layers have one frame, so that the identity means skipping.
     """
     spans = [(layers[0], layers[-1])]
@@ -84,13 +83,17 @@ def closed_form(
     if dynamics == "step":
         return Fit(koopman_matrix(pool(total, steps), ridge, constant=True), "step")
     whole = Fit(koopman_matrix(pool(total, spans), ridge, constant=True), "span")
-    held = len(rows[layers[0]]) if dynamics == "auto" else 0
-    held = min(held, int(total.count) // _SHARE)
+    held = 0
+    if dynamics == "auto" and sampled.layers:
+        # Whole samples, which their numbers put in an order of chance.
+        _, counts = torch.unique_consecutive(sampled.samples, return_counts=True)
+        fitting = counts.cumsum(0) <= total.count // _SHARE
+        held = int(counts[fitting].sum())
     if held == 0 or total.count - held <= observables.latent:
         return whole
-    every = len(rows[layers[0]]) // held
-    sample = {layer: values[::every][:held] for layer, values in rows.items()}
-    chosen = None if weights is None else weights[::every][:held].to(total.mean(layers[0]))
+    sample = {layer: values[:held] for layer, values in sampled.layers.items()}
+    weights = sampled.weights
+    chosen = None if weights is None else weights[:held].to(total.mean(layers[0]))
     rest = total.minus(Moments(total.pairs).update(sample, chosen))
     judge = _Judge(sample, layers, observables)
     span = judge.last(koopman_matrix(pool(rest, spans), ridge, constant=True))

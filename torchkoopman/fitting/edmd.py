@@ -166,8 +166,8 @@ class EDMDFitter(EDMDParts):
         frames = [self._frames[layers.index(layer)] for layer in span.layers]
         frames, dictionary = copy.deepcopy((frames, self._dictionary))
         notes = () if self._renewal is None else self._renewal.notes()
-        rows = self._sampled()
-        return self._solve("edmd", span, frames, dictionary, moments, rows, dynamics, notes)
+        sampled = self._sampled()
+        return self._solve("edmd", span, frames, dictionary, moments, sampled, dynamics, notes)
 
     def _default_ridge(self, pair: Moments, precision: torch.dtype) -> float:
         return best_ridge(pair, precision)
@@ -244,4 +244,4 @@ class EDMDFitter(EDMDParts):
             )
             for frame, (layer, state) in states
         }
-        self._take(latents, trajectory.row_labels())
+        self._take(latents, trajectory)

@@ -37,7 +37,7 @@ def write_surrogate(
     if statistics is not None:
         named |= {f"{_STATISTICS}{name}": t for name, t in statistics.tensors().items()}
     if evidence is not None:
-        named |= {f"{_EVIDENCE}start": evidence.start, f"{_EVIDENCE}end": evidence.end}
+        named |= {f"{_EVIDENCE}{name}": t for name, t in evidence.tensors().items()}
     path.parent.mkdir(parents=True, exist_ok=True)
     write_tensors(path, named, {_CONFIG: json.dumps(config)})
 
@@ -131,4 +131,13 @@ def _evidence(
             f"its sampled rows have shapes {tuple(start.shape)} and {tuple(end.shape)} and hold "
             f"the state from {first} to {stop}, for latent={latent}"
         )
-    return Evidence.from_config(dict(config), start, end)
+    samples, shares = (tensors.get(f"{_EVIDENCE}{name}") for name in ("samples", "shares"))
+    for name, known in (("samples", samples), ("shares", shares)):
+        if known is not None and (
+            known.shape != start.shape[:1] or known.is_floating_point() != (name == "shares")
+        ):
+            raise ValueError(
+                f"its {name} have shape {tuple(known.shape)} and type {known.dtype}, for "
+                f"{len(start)} sampled rows"
+            )
+    return Evidence.from_config(dict(config), start, end, samples, shares)

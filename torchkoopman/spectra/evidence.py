@@ -4,11 +4,13 @@ Three questions are asked of rows ``z_start, z_end`` of latent states, for each 
 left eigenvector w, right eigenvector v and eigenfunction φ(z) = wᴴ z, error r = φ(z_end) - λ
 φ(z_start):
 
-* **residual**: √(E|r|² / E|φ|²), that of ResDMD (Colbrook & Townsend 2024). A row that was part of
-  the fit is predicted by the fit without it: for least squares that error is r / (1 - h), h the
-  row's leverage, exactly (Allen 1974, PRESS).
+* **residual**: √(E|r|² / E|φ|²), that of ResDMD (Colbrook & Townsend 2024). Rows that were part of
+  the fit are predicted by the fit without their sample, all its tokens and repetitions: for least
+  squares those errors are (1 - H)⁻¹ r, H the leverages of the sample's rows, exactly (Allen 1974,
+  PRESS; by groups Cook & Weisberg 1982).
 * **error**: the standard error of λ. To first order δλ = wᴴ δK v / wᴴ v, and δK is a mean over rows
-  of error times regressor, so its variance is read off the rows, whatever their noise.
+  of error times regressor, so its variance is read off the rows, whatever their noise; rows of one
+  sample count together (Liang & Zeger 1986).
 * **closure**: how much of r is no noise: a function of the start. With noise the residual stays
   large where the law holds in the mean; this one does not. r is regressed on functions outside the
   dictionary, and on those of the dictionary, with which only a least-squares K leaves nothing in
@@ -23,6 +25,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor
+
+from torchkoopman.spectra.grouped import Grouped
 
 if TYPE_CHECKING:
     from torchkoopman.observe.moments import Moments
@@ -49,6 +53,10 @@ class Evidence:
     """Which latent coordinates hold the state itself."""
     fitted: bool
     """Whether the rows were part of the operator's regression, which their leverage undoes."""
+    samples: Tensor | None = None
+    """A number for each row's sample, integer, ``(rows,)``; None: each row is one of its own."""
+    shares: Tensor | None = None
+    """How many rows of its sample each stands for, ``(rows,)``; None: itself alone."""
 
     def with_constant(self) -> Self:
         """The same rows with the constant 1 in front of each latent state."""
@@ -62,10 +70,22 @@ class Evidence:
         """JSON-able part; the rows are tensors beside it."""
         return {"state": [self.state.start, self.state.stop], "fitted": self.fitted}
 
+    def tensors(self) -> dict[str, Tensor]:
+        """The rows, and what is known of them."""
+        known = {name: getattr(self, name) for name in ("start", "end", "samples", "shares")}
+        return {name: tensor for name, tensor in known.items() if tensor is not None}
+
     @classmethod
-    def from_config(cls, config: dict[str, Any], start: Tensor, end: Tensor) -> Self:
-        """The evidence that :meth:`config` and its rows describe."""
-        return cls(start, end, slice(*config["state"]), config["fitted"])
+    def from_config(
+        cls,
+        config: dict[str, Any],
+        start: Tensor,
+        end: Tensor,
+        samples: Tensor | None = None,
+        shares: Tensor | None = None,
+    ) -> Self:
+        """The evidence that :meth:`config` and :meth:`tensors` describe."""
+        return cls(start, end, slice(*config["state"]), config["fitted"], samples, shares)
 
 
 @dataclass(frozen=True)
@@ -96,15 +116,18 @@ def judge(
     sizes = torch.einsum("ik,ij,jk->k", W.conj(), G.to(W), W).real
     errors = end.to(W) @ W.conj() - (start.to(W) @ W.conj()) * values
     influence = start.to(W) @ (G_inverse.to(W) @ V)
-    spread = (errors * influence.conj()).abs().square().mean(0) / moments.count
+    rows = Grouped.of(len(start), evidence.samples, evidence.shares)
+    fitted = len(values) if evidence.fitted else 0
+    spread = rows.variance(errors * influence.conj(), moments.count, fitted)
     excited = sizes > _NEVER * G.diagonal().sum()
-    errors = errors / torch.where(excited, sizes, torch.nan).sqrt()
+    scale = torch.where(excited, sizes, torch.nan).sqrt()
+    errors = errors / scale
     unseen = errors
     if evidence.fitted:
-        leverage = ((start @ G_inverse) * start).sum(1) / moments.count
-        unseen = errors / (1 - leverage).clamp(min=1e-3)[:, None]
-    residuals = unseen.abs().square().mean(0)
-    witnesses, apart = _witnesses(start, evidence.state)
+        ends, roots = end.to(W) @ W.conj() / scale, start @ _root(G_inverse)
+        unseen = rows.without_own(errors, ends, roots / moments.count**0.5)
+    residuals = rows.mean(unseen.abs().square())
+    witnesses, apart = _witnesses(start, evidence.state, len(rows.sizes))
     # Witnesses apart from the dictionary see nothing of what the fit made of these rows, but see
     # far-out rows of large leverage, which would count manifold.
     outside = _outside(errors if apart else unseen, witnesses)
@@ -142,10 +165,17 @@ def without_rows(
     return residuals, spread.clamp(min=0).sqrt()
 
 
-def _witnesses(start: Tensor, state: slice) -> tuple[Tensor, bool]:
+def _root(symmetric: Tensor) -> Tensor:
+    """R with R Rᵀ the matrix."""
+    sizes, axes = torch.linalg.eigh(symmetric)
+    root: Tensor = axes * sizes.clamp(min=0).sqrt()
+    return root
+
+
+def _witnesses(start: Tensor, state: slice, samples: int) -> tuple[Tensor, bool]:
     """Functions of the state, orthonormal over the rows; and whether they are apart.
 
-    Apart means less what the dictionary explains of them, where rows are many enough to tell.
+    Apart means less what the dictionary explains of them, where samples are many enough to tell.
 
     Random features ``tanh(a·c + b)``, half of them slow and half fast, of the state with each
     coordinate at deviation 1; always the same ones, drawn from a generator of their own.
@@ -159,7 +189,7 @@ def _witnesses(start: Tensor, state: slice) -> tuple[Tensor, bool]:
     bias = torch.randn(_WITNESSES, generator=generator, dtype=c.dtype)
     pace = torch.where(torch.arange(_WITNESSES) % 2 == 0, 1.5, 4.0).to(c)
     functions = torch.tanh((c @ weight + bias) * pace)
-    apart = start.shape[1] < rows // 2
+    apart = start.shape[1] < samples // 2
     if apart:
         basis = torch.linalg.qr(start)[0]
         functions = functions - basis @ (basis.T @ functions)

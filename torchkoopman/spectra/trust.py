@@ -54,5 +54,6 @@ def doubts(judged: _Judged, tolerance: float = OFF, energy: float = ENERGY) -> d
     lawful = judged.residuals <= tolerance * (2 * size).clamp(max=1)
     if judged.closures is not None:
         allowed = tolerance + (3 * errors).clamp(max=_LEEWAY)
-        lawful = lawful | ((judged.closures <= allowed) & (size > tolerance))
+        noticed = size > tolerance + torch.hypot(judged.closures, errors)
+        lawful = lawful | ((judged.closures <= allowed) & noticed)
     return {"law": ~lawful, "λ unknown": ~known, "energy": ~(judged.energies >= energy)}

@@ -1,0 +1,194 @@
+"""Samples are known by their states: whenever they come, in any batch, by any of their tokens."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import torchkoopman as tk
+from torchkoopman.fitting.closed_form import ClosedForm
+from torchkoopman.fitting.identity import mixed, row_ids, sample_ids, thinned
+from torchkoopman.fitting.whole_samples import WholeSamples
+from torchkoopman.observe.trajectory import Trajectory
+
+FIT: dict[str, type[ClosedForm]] = {"dmd": tk.DMDFitter, "edmd": tk.EDMDFitter}
+
+
+def draw(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("features", [1, 3, 300])
+def test_numbers_are_the_samples_own_uniform_and_apart(dtype: torch.dtype, features: int) -> None:
+    x = (100 * draw(4000, features)).to(dtype)
+    ids = sample_ids(Trajectory.of(x, x))
+    assert (ids >= 0).all()
+    known = len(torch.unique(x, dim=0))
+    assert len(torch.unique(ids)) > (0.5 if dtype == torch.bfloat16 else 0.9) * known
+    assert (torch.unique(ids) < 2**62).double().mean() == pytest.approx(0.5, abs=0.05)
+    shuffled = torch.randperm(4000, generator=torch.Generator().manual_seed(1))
+    again = sample_ids(Trajectory.of(x[shuffled], x[shuffled]))
+    assert torch.equal(again, ids[shuffled])
+
+
+@pytest.mark.parametrize("features", [10, 64])
+def test_rounding_that_differs_from_batch_to_batch_hardly_changes_a_number(features: int) -> None:
+    layer = nn.Sequential(nn.Linear(features, features), nn.ReLU(), nn.Linear(features, features))
+    x = draw(2000, features)
+    order = torch.randperm(2000, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        first = torch.cat([layer(part) for part in x.split(100)])
+        single = torch.cat([layer(part) for part in x[order].split(7)])
+    ids, again = (sample_ids(Trajectory.of(state, state)) for state in (first, single))
+    assert (again == ids[order]).double().mean() > 0.98
+
+
+@pytest.mark.parametrize("offset", [1e4, 1e6])
+def test_samples_beside_a_huge_offset_are_told_apart_by_their_bits(offset: float) -> None:
+    x = draw(500, 6) + offset
+    ids = sample_ids(Trajectory.of(x, x))
+    assert len(torch.unique(ids)) > 0.95 * len(torch.unique(x, dim=0))
+    assert torch.equal(sample_ids(Trajectory.of(x, x)), ids)
+
+
+def test_padding_has_no_part_in_a_number_and_all_tokens_of_a_sample_have_it() -> None:
+    x = draw(6, 5, 4)
+    mask = torch.ones(6, 5, dtype=torch.bool)
+    mask[2, 3:] = False
+    padded = x.clone()
+    padded[2, 3:] = float("nan")
+    longer = torch.cat([x, draw(6, 2, 4, seed=1)], 1)
+    known = torch.cat([mask, torch.zeros(6, 2, dtype=torch.bool)], 1)
+    one, other = Trajectory({"a": padded}, mask=mask), Trajectory({"a": longer}, mask=known)
+    assert torch.equal(sample_ids(one), sample_ids(other))
+    rows = row_ids(one)
+    assert len(rows) == 28
+    assert torch.equal(torch.unique_consecutive(rows), sample_ids(one))
+
+
+def test_of_long_samples_some_rows_stand_for_all_and_the_same_ones_each_time() -> None:
+    ids = mixed(torch.arange(3)).repeat_interleave(torch.tensor([100, 5, 40]))
+    kept, shares = thinned(ids)
+    counts = torch.unique_consecutive(ids[kept], return_counts=True)[1]
+    assert counts.tolist() == [16, 5, 16]
+    assert shares.sum() == pytest.approx(145)
+    assert kept[:16].max() > 50, "not the beginning of it"
+    alone, _ = thinned(ids[105:])
+    assert torch.equal(alone + 105, kept[21:])
+
+
+def streamed(*orders: Tensor, batch: int = 50, memory: int = 8000) -> WholeSamples:
+    rows, ids = draw(1000, 4), mixed(torch.arange(1000) // 2)
+    sample = WholeSamples(memory)
+    for order in orders:
+        for part in order.split(batch):
+            sample.add(rows[part], ids[part])
+    return sample
+
+
+def test_samples_are_kept_whole_whatever_the_order_and_those_of_two_streams_merge() -> None:
+    forwards = torch.arange(1000)
+    once = streamed(forwards)
+    _, ids, _ = once.read()
+    assert 100 < len(ids) <= 8000 // (16 + 24)
+    assert torch.unique_consecutive(ids, return_counts=True)[1].unique().tolist() == [2]
+    for other in (streamed(forwards, batch=1000), streamed(forwards, batch=2)):
+        assert all(map(torch.equal, once.read(), other.read()))
+    halves = streamed(forwards[:500]).merge(streamed(forwards[500:]))
+    assert all(map(torch.equal, once.read(), halves.read()))
+    twice = streamed(forwards, forwards.view(500, 2).flip(0).reshape(-1))
+    counts = torch.unique_consecutive(twice.read()[1], return_counts=True)[1]
+    assert counts.unique().tolist() == [4], "all rows of a sample, of both epochs"
+    assert set(twice.read()[1].tolist()) < set(ids.tolist())
+    again = WholeSamples(8000).load_state_dict(streamed(forwards).state_dict())
+    assert all(map(torch.equal, once.read(), again.read()))
+    with pytest.raises(ValueError, match="same memory, halflife and width"):
+        once.merge(streamed(forwards, memory=4000))
+
+
+def test_with_a_halflife_rows_stay_in_proportion_to_their_weight_and_looking_changes_nothing() -> (
+    None
+):
+    ids = mixed(torch.arange(20_000))
+    sample, watched = WholeSamples(2**20, halflife=2000), WholeSamples(2**20, halflife=2000)
+    for part in torch.arange(20_000).split(100):
+        for each in (sample, watched):
+            each.add(part[:, None].float(), ids[part])
+        watched.read()
+    rows, _, _ = sample.read()
+    ages = 20_000 - rows[:, 0]
+    for place in range(4):
+        share = ((ages > 2000 * place) & (ages <= 2000 * (place + 1))).sum() / 2000
+        assert share == pytest.approx(0.72 * 2**-place, rel=0.12)
+    assert all(map(torch.equal, sample.read(), watched.read()))
+    assert sample.weights is not None
+    assert sample.weights.max() <= 1
+
+
+@pytest.mark.parametrize("kind", FIT)
+@pytest.mark.parametrize("epochs", [1, 3])
+def test_a_samples_residual_is_that_of_the_fit_without_all_of_it(kind: str, epochs: int) -> None:
+    """Slowly: the fit is made anew without each sample, its tokens and its repetitions."""
+    x = draw(12, 3, 2, seed=1).double() + draw(12, 1, 2).double()
+    y = x @ draw(2, 2, seed=2).double() / 2 + draw(12, 1, 2, seed=3).double()
+    options = {"observables": tk.Monomials(2), "calibration": 10} if kind == "edmd" else {}
+
+    def fit(kept: Tensor) -> tk.Surrogate:
+        fitter = FIT[kind](ridge=1e-13, dynamics="span", **options)  # type: ignore[arg-type]
+        if isinstance(fitter, tk.EDMDFitter):
+            fitter.calibrate(Trajectory.of(x, y))
+        for epoch in range(epochs):
+            order = kept[torch.randperm(len(kept), generator=torch.Generator().manual_seed(epoch))]
+            fitter.update(Trajectory.of(x[order], y[order]))
+        return fitter.surrogate
+
+    whole, every = fit(torch.arange(12)), torch.arange(12)
+    spectrum = whole.spectrum()
+    assert spectrum.residuals is not None
+    W = spectrum.functionals
+    start = whole.encode(x, "0")
+    sizes = (start.flatten(0, 1).to(W) @ W.conj()).abs().square().mean(0)
+    errors = []
+    for left in range(12):
+        without = fit(every[every != left])
+        predicted = without.predict(x[left : left + 1], "0", "1")
+        gap = whole.encode(y[left : left + 1], "1") - whole.encode(predicted, "1")
+        if kind == "dmd":
+            errors.append((gap[0].to(W) @ W.conj()).abs().square().mean(0))
+        else:
+            image = without.operator(without.encode(x[left : left + 1], "0"), 1.0)
+            gap = whole.encode(y[left : left + 1], "1") - image
+            errors.append((gap[0].to(W) @ W.conj()).abs().square().mean(0))
+    expected = (torch.stack(errors).mean(0) / sizes).sqrt()
+    torch.testing.assert_close(spectrum.residuals, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_tokens_of_few_texts_know_an_eigenvalue_no_better_than_the_texts() -> None:
+    """The noise is each text's own, so more tokens of it say nothing more."""
+    found, told = [], []
+    for seed in range(60):
+        x = draw(40, 1, 1, seed=3 * seed).double().expand(40, 30, 1)
+        x = x + 0.1 * draw(40, 30, 1, seed=3 * seed + 1).double()
+        y = 0.7 * x + 0.5 * draw(40, 1, 1, seed=3 * seed + 2).double()
+        spectrum = tk.DMDFitter(dynamics="span").update(Trajectory.of(x, y)).surrogate.spectrum()
+        assert spectrum.errors is not None
+        k = int((spectrum.eigenvalues - 0.7).abs().argmin())
+        found.append(spectrum.eigenvalues[k].real)
+        told.append(spectrum.errors[k])
+    assert torch.stack(told).median() == pytest.approx(torch.stack(found).std().item(), rel=0.3)
+
+
+@pytest.mark.parametrize("epochs", [1, 30])
+def test_a_fit_that_knows_its_few_samples_by_heart_is_not_trusted(epochs: int) -> None:
+    """y is noise; with more functions than samples the fit is exact on each of its rows."""
+    x, y = draw(60, 1, 4).repeat(1, 20, 1), draw(60, 1, 4, seed=1).repeat(1, 20, 1)
+    fitter = tk.EDMDFitter(tk.RandomFeatures(200), calibration=1000, dynamics="span")
+    for epoch in range(epochs):
+        order = torch.randperm(60, generator=torch.Generator().manual_seed(epoch))
+        fitter.update(Trajectory.of(x[order], y[order]))
+    surrogate = fitter.surrogate
+    assert max((surrogate.record.fvu or {}).values()) < 0.01
+    spectrum = surrogate.spectrum()
+    assert spectrum.residuals is not None
+    assert spectrum.residuals[spectrum.moduli > 1.1].min() > 0.3
+    assert ((spectrum.eigenvalues[spectrum.trusted()] - 1).abs() < 1e-6).all()

@@ -1,0 +1,101 @@
+"""Which sample a row is of: a number that the sample's start state decides, whenever it comes.
+
+What judges a fit must be rows of samples that the fit has not seen. Tokens of one text are one
+sample, and a second epoch brings the same samples in another order, in another batch and perhaps in
+another process; so a sample is known by its states, not by when it came.
+
+A network's states differ in their last bits from batch to batch, so bits are not compared: two
+fixed random functions of the sample's first state are, to a precision that rounding seldom crosses.
+They act on the floating-point mantissas, for which features of all sizes count alike. Where they
+cannot tell samples apart, as with offsets thousands of deviations large, the bits decide.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from torchkoopman.observe.trajectory import Trajectory
+
+_QUANTUM = {torch.float64: 2.0**-36, torch.float32: 2.0**-14}
+"""Step at which a function of mantissas is read: some thousand times the rounding of states."""
+_COARSE = 2.0**-8
+"""The same for half precision."""
+_CLUMPED = 0.5
+"""Share of a batch's samples that must be told apart, lest bits decide."""
+_MOST = 16
+"""Rows of one sample that are kept to judge a fit by; of longer ones these stand for all."""
+_ODD = (-7046029254386353131, -4658895280553007687, -7723592293110705685)
+"""Odd constants of splitmix64 (Steele, Lea & Flood 2014), as signed numbers."""
+
+
+@torch.no_grad()
+def sample_ids(trajectory: Trajectory) -> Tensor:
+    """A number for each sample, the same whenever it comes; uniform in [0, 2⁶³), ``(batch,)``.
+
+    Positions that do not count, such as padding, have no part in it.
+    """
+    state = next(iter(trajectory.states.values()))
+    counted = trajectory.counted()
+    quantum = _QUANTUM.get(state.dtype, _COARSE)
+    state = torch.where(counted[..., None], state.double(), 0.0)
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(state.shape[-1], 2, generator=generator, dtype=torch.float64)
+    mantissas = torch.frexp(state).mantissa
+    read = mantissas @ (weight / len(weight) ** 0.5).to(state.device)
+    read = read.sum(1) / counted.sum(1).clamp(min=1)[:, None]
+    cells = (read / quantum).floor().long()
+    ids = mixed(mixed(cells[:, 0]) + cells[:, 1])
+    if len(torch.unique(ids)) >= _CLUMPED * len(ids):
+        return ids
+    bits = (state + 0.0).flatten(1).contiguous().view(torch.int64)
+    places = torch.arange(bits.shape[1], device=bits.device)
+    return mixed(mixed(bits + mixed(places)).sum(1))
+
+
+def row_ids(trajectory: Trajectory) -> Tensor:
+    """The number of each counted row's sample, ``(rows,)``."""
+    ids = sample_ids(trajectory)
+    return trajectory.flatten(ids[:, None, None].expand(-1, trajectory.positions, 1))[:, 0]
+
+
+def thinned(ids: Tensor) -> tuple[Tensor, Tensor]:
+    """Which rows to keep of a batch so that no sample has too many, and what each stands for.
+
+    The choice depends on the sample and on a row's place in it alone.
+
+    Args:
+        ids: of each row's sample, rows of one sample side by side.
+
+    Returns:
+        index of the rows kept, and for each the rows of its sample divided by those kept.
+    """
+    _, counts = torch.unique_consecutive(ids, return_counts=True)
+    if not len(counts) or counts.max() <= _MOST:
+        return torch.arange(len(ids), device=ids.device), ids.new_ones(len(ids)).double()
+    first = counts.cumsum(0) - counts
+    sample = torch.repeat_interleave(torch.arange(len(counts), device=ids.device), counts)
+    place = torch.arange(len(ids), device=ids.device) - first[sample]
+    order = mixed(ids + mixed(place)).argsort()
+    order = order[sample[order].argsort(stable=True)]  # by sample, and in each by chance
+    kept = order[(torch.arange(len(ids), device=ids.device) - first[sample]) < _MOST]
+    kept = kept.sort().values
+    share = counts.double() / counts.clamp(max=_MOST)
+    return kept, share[sample[kept]]
+
+
+def mixed(numbers: Tensor) -> Tensor:
+    """Numbers of which each bit depends on all bits of the given ones; int64, not negative."""
+    numbers = numbers * _ODD[0]
+    numbers = (numbers ^ _shifted(numbers, 30)) * _ODD[1]
+    numbers = (numbers ^ _shifted(numbers, 27)) * _ODD[2]
+    found: Tensor = (numbers ^ _shifted(numbers, 31)) & (2**63 - 1)
+    return found
+
+
+def _shifted(numbers: Tensor, bits: int) -> Tensor:
+    shifted: Tensor = (numbers >> bits) & (2 ** (64 - bits) - 1)
+    return shifted

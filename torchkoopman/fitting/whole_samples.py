@@ -1,0 +1,187 @@
+"""A bounded sample of whole samples: all rows of those with the smallest numbers.
+
+Each number is uniform and is the sample's own (see ``identity.py``), so these samples are drawn by
+chance, none is there in part, and which they are depends neither on the order in which they came
+nor on the process: bottom-k sampling (Cohen & Kaplan 2007). Thus a fit can be taken back by all
+rows of a sample, those of earlier epochs included.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Self
+
+import torch
+
+from torchkoopman.fitting.identity import mixed, thinned
+from torchkoopman.observe.class_moments import check_halflife
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor
+
+    from torchkoopman.observe.processes import Processes
+
+_ALL = 2**63 - 1
+_SLACK = 1.25
+"""So many times the rows that fit are held before the largest numbers go."""
+_PARTS = 256
+"""Batches held apart, lest small ones pile up."""
+Rows = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
+"""Rows, their samples' numbers, how many rows each stands for, and when they came."""
+
+
+class WholeSamples:
+    """Rows of the samples with the smallest numbers, at most ``max_bytes`` of them.
+
+    Of a sample with many positions some stand for all; see ``identity.thinned``.
+
+    Args:
+        max_bytes: memory of the rows.
+        halflife: rows after which a row is kept with half the probability; None: all alike. A
+            sample's number decides at what age its rows go.
+    """
+
+    def __init__(self, max_bytes: int, halflife: float | None = None) -> None:
+        self.max_bytes = max_bytes
+        self.halflife = check_halflife(halflife)
+        self.seen = 0
+        self._bound = _ALL
+        """Samples with this number or a larger one are not kept."""
+        self._parts: list[Rows] = []
+        self._held = 0
+        """Rows in all parts."""
+
+    def __len__(self) -> int:
+        return len(self.read()[0])
+
+    def add(self, rows: Tensor, ids: Tensor) -> Self:
+        """Offer rows, ``(rows, features)``, with their samples' numbers, each sample's together."""
+        self.seen += len(rows)
+        kept, shares = thinned(ids)
+        small = ids[kept] < self._bound
+        kept, shares = kept[small], shares[small]
+        if len(kept):
+            born = torch.full((len(kept),), self.seen, device=rows.device)
+            self._parts.append((rows[kept], ids[kept], shares, born))
+            self._held += len(kept)
+            if self._held > _SLACK * self._capacity():
+                self._lower()
+            elif len(self._parts) > _PARTS:
+                self._parts = [self._joined()]
+        return self
+
+    def read(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Rows, their samples' numbers, ascending, and for how many rows each stands.
+
+        Without any row all are empty.
+        """
+        if not self._parts:
+            nothing = torch.empty(0)
+            return nothing[:, None], nothing.long(), nothing.double()
+        (rows, ids, shares, _), _ = self._cut()
+        return rows, ids, shares
+
+    @property
+    def weights(self) -> Tensor | None:
+        """The weight of each row in moments of the same halflife, ``(rows,)``; None: all alike."""
+        if self.halflife is None:
+            return None
+        if not self._parts:
+            return torch.empty(0, dtype=torch.float64)
+        born = self._cut()[0][3]
+        return torch.exp2(-(self.seen - born).double() / self.halflife)
+
+    def merge(self, other: WholeSamples) -> Self:
+        """Take in another stream's rows, with a halflife as if both streams ended now.
+
+        Raises:
+            ValueError: another memory or halflife, or rows of another width.
+        """
+        mine, theirs = ((each.max_bytes, each.halflife, each._width()) for each in (self, other))
+        if other is self or mine[:2] != theirs[:2] or 0 != mine[2] != theirs[2] != 0:
+            raise ValueError(
+                "two samples merge if they are of two streams, of the same memory, halflife and "
+                f"width; these have {mine} and {theirs}."
+            )
+        before, self.seen = self.seen, self.seen + other.seen
+        self._bound = min(self._bound, other._bound)
+        mine_aged, theirs_aged = (
+            [(*part[:3], part[3] + more) for part in each._parts]
+            for each, more in ((self, other.seen), (other, before))
+        )
+        self._parts = mine_aged + theirs_aged
+        self._lower()
+        return self
+
+    def of_all(self, processes: Processes, device: torch.device) -> WholeSamples:
+        """One of the rows of all processes; this one stays as it is."""
+        total = WholeSamples(self.max_bytes, self.halflife)
+        mine = self._joined() if self._parts else ()
+        kinds = [(tuple(each.shape), each.dtype) for each in mine]
+        for rank, (seen, bound, known) in enumerate(
+            processes.gather((self.seen, self._bound, kinds))
+        ):
+            part = WholeSamples(self.max_bytes, self.halflife)
+            part.seen, part._bound = seen, bound
+            if known:
+                blank = [torch.empty(shape, dtype=dtype, device=device) for shape, dtype in known]
+                sent = mine if rank == processes.rank else blank
+                rows, ids, shares, born = (processes.from_one(each, rank) for each in sent)
+                part._parts = [(rows, ids, shares, born)]
+            total.merge(part)
+        return total
+
+    def state_dict(self) -> dict[str, Any]:
+        """The rows and what belongs to them, as tensors and plain types."""
+        return {
+            "seen": self.seen,
+            "bound": self._bound,
+            "rows": list(self._joined()) if self._parts else [],
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> Self:
+        """Go on from what :meth:`state_dict` said."""
+        self.seen, self._bound = state["seen"], state["bound"]
+        rows = [each.clone() for each in state["rows"]]
+        self._parts = [(rows[0], rows[1], rows[2], rows[3])] if rows else []
+        self._held = len(rows[1]) if rows else 0
+        return self
+
+    def _joined(self) -> Rows:
+        """All that is held, as it came."""
+        rows, ids, shares, born = (torch.cat(each) for each in zip(*self._parts, strict=True))
+        return rows, ids, shares, born
+
+    def _lower(self) -> None:
+        """Let go what does not fit."""
+        if self._parts:
+            kept, self._bound = self._cut()
+            self._parts, self._held = [kept], len(kept[1])
+
+    def _cut(self) -> tuple[Rows, int]:
+        """What is kept, by number, and from which number on nothing is."""
+        held, bound = self._joined(), self._bound
+        _, ids, _, born = held
+        alive = ids < bound
+        if self.halflife is not None:
+            chance = (mixed(ids).double() + 1) / 2.0**63
+            alive &= (self.seen - born).double() <= -chance.log2() * self.halflife
+        order = alive.nonzero()[:, 0]
+        order = order[ids[order].argsort(stable=True)]
+        numbers, counts = torch.unique_consecutive(ids[order], return_counts=True)
+        fitting = max(1, int((counts.cumsum(0) <= self._capacity()).sum()))
+        if fitting < len(numbers):
+            bound = int(numbers[fitting])
+        # Of one sample alone there may be too many rows.
+        order = order[: min(int(counts[:fitting].sum()), self._capacity())]
+        rows, ids, shares, born = (each[order] for each in held)
+        return (rows, ids, shares, born), bound
+
+    def _capacity(self) -> int:
+        """How many rows fit."""
+        rows = self._parts[0][0]
+        return max(1, self.max_bytes // (rows.shape[1] * rows.element_size() + 3 * 8))
+
+    def _width(self) -> int:
+        return self._parts[0][0].shape[1] if self._parts else 0

@@ -1,0 +1,97 @@
+"""Rows that belong together: means, variances and predictions that leave out all of a sample."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from torch import Tensor
+
+_WHOLE = 1 - 1e-3
+"""From this leverage on one sample alone has shown a direction: nothing else predicts it."""
+_CHUNK = 2**22
+"""Numbers worked on at a time."""
+
+
+@dataclass(frozen=True)
+class Grouped:
+    """Which rows are of one sample."""
+
+    order: Tensor
+    """Rows, those of one sample side by side; index, ``(rows,)``."""
+    sizes: Tensor
+    """Rows of each sample, ``(samples,)``."""
+    shares: Tensor
+    """How many rows each stands for, ``(rows,)``, in the order in which rows are given."""
+
+    @classmethod
+    def of(cls, rows: int, samples: Tensor | None, shares: Tensor | None) -> Self:
+        """Of so many rows; without ``samples`` each is one of its own."""
+        numbers = torch.arange(rows) if samples is None else samples.cpu()
+        numbers, order = numbers.sort(stable=True)
+        sizes = torch.unique_consecutive(numbers, return_counts=True)[1]
+        weight = torch.ones(rows) if shares is None else shares.cpu()
+        return cls(order, sizes, weight.double())
+
+    def mean(self, values: Tensor) -> Tensor:
+        """Mean over rows, ``(rows, …)`` to ``(…,)``, each as often as it stands for one."""
+        mean: Tensor = torch.tensordot(self.shares.to(values), values, 1) / self.shares.sum()
+        return mean
+
+    def variance(self, scores: Tensor, rows: float, functions: int) -> Tensor:
+        """The variance of the mean of scores over all rows, ``(rows, n)`` to ``(n,)``.
+
+        It counts independent samples. Infinite with one of them, which tells nothing of others, or
+        with no more than there are functions, which fit any.
+
+        Args:
+            scores: error times regressor.
+            rows: that the fit has seen.
+            functions: that it has.
+        """
+        count = len(self.sizes)
+        samples = count * rows / self.shares.sum().item()
+        if count < 2 or samples <= functions:
+            return torch.full(scores.shape[1:], torch.inf, dtype=torch.float64)
+        weighted = (scores * self.shares.to(scores)[:, None])[self.order]
+        which = torch.repeat_interleave(torch.arange(count), self.sizes)
+        sums = torch.zeros(count, scores.shape[1]).to(scores).index_add_(0, which, weighted)
+        free = (1 - 1 / count) * (1 - functions / samples)
+        return sums.abs().square().sum(0) / (self.shares.sum() * rows * free)
+
+    def without_own(self, errors: Tensor, ends: Tensor, roots: Tensor) -> Tensor:
+        """Errors of a least-squares fit as they would be without the row's sample.
+
+        In directions that only this sample has shown the fit without it says 0, so that the error
+        is all there is, however exact the fit with it was.
+
+        Args:
+            errors: of the fit with all rows, ``(rows, n)``.
+            ends: what was to be predicted, of the same shape.
+            roots: ``start G^(-1/2) / √n``, so that their products are leverages, real,
+                ``(rows, features)``.
+        """
+        roots = roots * self.shares.sqrt()[:, None]
+        unseen = errors.clone()
+        first = self.sizes.cumsum(0) - self.sizes
+        for size in torch.unique(self.sizes).tolist():
+            places = first[self.sizes == size][:, None] + torch.arange(size)
+            if size == 1:
+                alone = self.order[places[:, 0]]
+                leverage = roots[alone].square().sum(1)[:, None]
+                known = errors[alone] / (1 - leverage.clamp(max=_WHOLE))
+                unseen[alone] = torch.where(leverage > _WHOLE, ends[alone], known)
+                continue
+            for some in torch.split(places, max(1, _CHUNK // (size * roots.shape[1]))):
+                rows = self.order[some]
+                U, S, _ = torch.linalg.svd(roots[rows], full_matrices=False)
+                leverage = S.square()[..., None]
+                weights = self.shares[rows].sqrt()[..., None].to(errors)
+                own, all_of_it = (
+                    U.to(errors).mT @ (each[rows] * weights) for each in (errors, ends)
+                )
+                known = own / (1 - leverage.clamp(max=_WHOLE))
+                change = torch.where(leverage > _WHOLE, all_of_it, known) - own
+                unseen[rows] = errors[rows] + (U.to(errors) @ change) / weights
+        return unseen
