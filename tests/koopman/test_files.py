@@ -111,3 +111,23 @@ def test_a_file_from_before_views_is_refused_with_the_cause_and_the_way_out(tmp_
         ValueError, match=r"old\.safetensors.*earlier version.*'layouts'.*Fit it again"
     ):
         tk.Surrogate.load(path)
+
+
+def test_what_would_not_be_read_is_not_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three hundred classes, with as little room as is else for many more; the old file stays."""
+    x = torch.randn(600, 1, generator=torch.Generator().manual_seed(0))
+    path = tk.Trajectory.of(x, 0.9 * x, labels=torch.arange(600) % 300)
+    surrogate, place = tk.DMDFitter(dynamics="span").update(path).surrogate, tmp_path / "s"
+    place = surrogate.with_(statistics=None).save(place.with_suffix(".safetensors"))
+    before = place.read_bytes()
+    monkeypatch.setattr("torchkoopman.storage.formats._ROOM", 2**19)
+    with pytest.raises(ValueError, match=r"was not written.*with_\(statistics=None\)"):
+        surrogate.save(place)
+    assert place.read_bytes() == before
+    assert [each.name for each in tmp_path.iterdir()] == [place.name]
+    monkeypatch.undo()
+    found = tk.Surrogate.load(surrogate.save(place)).statistics
+    assert found is not None
+    assert found.classes == tuple(range(300))

@@ -176,3 +176,30 @@ def test_a_surrogate_stays_as_it_is_while_its_fitter_streams_on(
         fitter.update(tk.Trajectory.of(part, part.sin() / 2, labels=torch.arange(1000) % 2))
     assert all(torch.equal(a, b) for a, b in zip(before, values(surrogate), strict=True))
     assert str(surrogate.spectrum()) == table
+
+
+WRONG = {
+    "span": None,
+    "coordinates": None,
+    "observables": "none",
+    "operator": None,
+    "record": {},
+    "statistics": 3,
+    "evidence": torch.zeros(3),
+    "edits": [None],
+    "previous": torch.nn.Linear(2, 2),
+}
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_a_part_of_another_kind_is_refused_by_name(name: str) -> None:
+    with pytest.raises(TypeError, match=f"a surrogate's {name}.* it got "):
+        fitted().with_(**{name: WRONG[name]})
+
+
+@pytest.mark.parametrize("name", PARTS)
+def test_no_part_can_be_deleted(name: str) -> None:
+    surrogate = fitted()
+    with pytest.raises(AttributeError, match=f"its {name!r} cannot be deleted"):
+        delattr(surrogate, name)
+    assert getattr(surrogate, name) is getattr(surrogate, name)

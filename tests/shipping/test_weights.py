@@ -162,6 +162,36 @@ def test_tied_tensors_stay_tied_in_another_precision(tmp_path: Path) -> None:
     assert torch.equal(read[1].weight, model[0].weight)
 
 
+class WithParts(nn.Module):
+    """Buffers that are parts of a parameter's and of a buffer's memory, or have their own."""
+
+    def __init__(self, shared: bool = True) -> None:
+        super().__init__()
+        self.full = nn.Linear(4, 4)
+        self.register_buffer("base", torch.randn(4, 4))
+        for name, tensor in (("some", self.full.weight.detach()), ("few", self.base)):
+            part = tensor[1:3]  # type: ignore[index]
+            self.register_buffer(name, part if shared else part.clone())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        out: torch.Tensor = self.full(x) + self.some.sum() + self.few.sum()  # type: ignore[operator]
+        return out
+
+
+def test_a_buffer_that_is_a_part_of_another_tensor_is_written_and_read(tmp_path: Path) -> None:
+    model, path = WithParts(), tmp_path / "m.safetensors"
+    for into in (WithParts(), WithParts(shared=False)):
+        read = tk.load(into, tk.export(model, path))
+        for name, tensor in model.state_dict().items():
+            assert torch.equal(read.state_dict()[name], tensor), name
+    apart = WithParts(shared=False)
+    apart.base.add_(1)  # type: ignore[operator]
+    tk.export(apart, path)
+    assert torch.equal(tk.load(WithParts(shared=False), path).few, apart.few)
+    with pytest.raises(tk.FileError, match=r"shares memory .* they were apart in the model"):
+        tk.load(WithParts(), path)
+
+
 def test_a_file_of_the_first_format_returns_into_its_architecture() -> None:
     expected = json.loads((FORMAT_1 / "expected.json").read_text())
     read = tk.load(network(), FORMAT_1 / "swapped.safetensors")

@@ -3,26 +3,27 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Self
 
 from torch import nn
 
 from torchkoopman.koopman.coordinates import Coordinates
+from torchkoopman.koopman.edits import Edit
 from torchkoopman.koopman.files import read_surrogate, surrogates_path, write_surrogate
+from torchkoopman.koopman.operators import Operator
+from torchkoopman.koopman.span import FitRecord, Span
 from torchkoopman.koopman.structure import parts_of
+from torchkoopman.observe.class_moments import LabelledMoments
+from torchkoopman.spectra.evidence import Evidence
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
     from pathlib import Path
 
-    from torchkoopman.koopman.edits import Edit
     from torchkoopman.koopman.learnt import LearntObservables
     from torchkoopman.koopman.observables import Dictionary
-    from torchkoopman.koopman.operators import Operator
-    from torchkoopman.koopman.span import FitRecord, Span
-    from torchkoopman.observe.class_moments import LabelledMoments
-    from torchkoopman.spectra.evidence import Evidence
 
 _PARTS = (
     "span",
@@ -44,6 +45,7 @@ class Value(nn.Module):
     Parameters still move with ``.to()`` and take gradients, as in every module.
 
     Raises:
+        TypeError: a part of another kind.
         ValueError: parts that do not fit each other.
     """
 
@@ -60,6 +62,25 @@ class Value(nn.Module):
         previous: Value | None = None,
     ) -> None:
         super().__init__()
+        for name, several in (("coordinates", coordinates), ("edits", edits)):
+            if not isinstance(several, Sequence | nn.ModuleList):
+                raise TypeError(f"a surrogate's {name} are a sequence; it got {several!r:.80}.")
+        for name, part, kind in (
+            ("span", span, Span),
+            ("observables", observables, nn.Module),
+            ("operator", operator, Operator),
+            ("record", record, FitRecord),
+            ("statistics", statistics, LabelledMoments | None),
+            ("evidence", evidence, Evidence | None),
+            ("previous", previous, Value | None),
+            *((f"coordinates[{n}]", frame, Coordinates) for n, frame in enumerate(coordinates)),
+            *((f"edits[{n}]", edit, Edit) for n, edit in enumerate(edits)),
+        ):
+            if not isinstance(part, kind):
+                raise TypeError(
+                    f"a surrogate's {name} is a {getattr(kind, '__name__', kind)}; it got "
+                    f"{part!r:.80}."
+                )
         sizes = [frame.size for frame in coordinates]
         if len(sizes) != len(span.layers) or {observables.features, *sizes} != set(sizes[:1]):
             raise ValueError(
@@ -104,6 +125,15 @@ class Value(nn.Module):
                 f"surrogate.with_({name}=…)."
             )
         super().__setattr__(name, value)
+
+    def __delattr__(self, name: str) -> None:
+        if name in _PARTS:
+            raise AttributeError(
+                f"a surrogate is a value, so its {name!r} cannot be deleted: make a copy with "
+                f"surrogate.with_({name}=…), which may be None for statistics, evidence and "
+                "previous."
+            )
+        super().__delattr__(name)
 
     def with_(self, **changes: Any) -> Self:
         """A copy with other parts, such as ``surrogate.with_(evidence=None)``.

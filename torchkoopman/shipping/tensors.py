@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import torch
@@ -14,6 +15,41 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from torch import nn
+
+
+def written_once(
+    tensors: Mapping[str, Tensor],
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """What a file holds of a state_dict: of tied tensors one, of parts of others a copy each.
+
+    Returns:
+        The tensors by name, and the name left out of each tied tensor → that in the file.
+    """
+    kept: dict[tuple[object, ...], str] = {}
+    tied: dict[str, str] = {}
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        key = (*_memory(tensor), tensor.data_ptr(), tensor.dtype, tensor.shape, tensor.stride())
+        if kept.setdefault(key, name) != name:
+            tied[name] = kept[key]
+    parts = {name: tensor for name, tensor in tensors.items() if name not in tied}
+    memory = [_memory(tensor) for tensor in parts.values()]
+    count = Counter(memory)
+    return {
+        name: tensor.clone() if count[place] > 1 or _part(tensor) else tensor.contiguous()
+        for (name, tensor), place in zip(parts.items(), memory, strict=True)
+    }, tied
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    """Whether two tensors have the same numbers, or none in the same places."""
+    theirs = other.to(one.device)
+    return bool(((one == theirs) | ((one != one) & (theirs != theirs))).all())
+
+
+def _part(tensor: Tensor) -> bool:
+    """Whether its memory holds more than the tensor."""
+    return tensor.untyped_storage().nbytes() > tensor.numel() * tensor.element_size()
 
 
 @torch.no_grad()
@@ -49,6 +85,14 @@ def fill(model: nn.Module, tensors: Mapping[str, Tensor], path: Path) -> None:
         if target.dtype != value.dtype:
             _convert(held, name, value.dtype, path)
         target.copy_(value)
+    shared = Counter(_memory(held[name]) for name in both)
+    for name in both:
+        if shared[_memory(held[name])] > 1 and not _same(held[name], tensors[name]):
+            raise MisfitFileError(
+                f"{name!r} shares memory with another tensor in this {type(model).__name__}, and "
+                f"{str(path)!r} has other numbers for the two: they were apart in the model that "
+                "was exported. Give load() a model in which they are."
+            )
 
 
 def _convert(held: Mapping[str, Tensor], name: str, dtype: torch.dtype, path: Path) -> None:

@@ -99,8 +99,8 @@ def parsed(path: Path, text: str | bytes, what: str) -> Any:
     containers = text.count(brace) + text.count(bracket)  # type: ignore[arg-type]
     if _VALUE * values + _CONTAINER * containers > _ROOM + _TIMES * path.stat().st_size:
         raise FileError(
-            f"{str(path)!r}: {what} has {values:,} values and {containers:,} lists, more than a "
-            "file of this size describes. torchkoopman did not write it."
+            f"{str(path)!r}: {what} has {values:,} values and {containers:,} lists, which would "
+            "take far more memory than a file of this size. torchkoopman writes no such file."
         )
     try:
         return json.loads(text)

@@ -36,11 +36,29 @@ _LARGEST = 100_000_000
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write tensors, from the CPU, and texts; the file is there whole or as it was before."""
+    """Write tensors, from the CPU, and texts; the file is there whole or as it was before.
+
+    Raises:
+        ValueError: so many small tensors that :func:`read_tensors` would refuse the file.
+    """
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     with whole(path) as place:
         save_file(plain, place, unsealed(metadata))
+        _check_readable(path, place, len(plain))
         seal_tensors(place)
+
+
+def _check_readable(path: Path, written: Path, tensors: int) -> None:
+    with written.open("rb") as file:
+        header = _header(written, file, written.stat().st_size)
+    try:
+        parsed(written, header, "its header")
+    except FileError as error:
+        raise ValueError(
+            f"{str(path)!r} was not written: of {tensors:,} tensors so small the names alone take "
+            "far more memory than the file, and no such file is read. Statistics of tens of "
+            "thousands of classes are so many: surrogate.with_(statistics=None) leaves them out."
+        ) from error
 
 
 def unsealed(metadata: Mapping[str, str]) -> dict[str, str]:
