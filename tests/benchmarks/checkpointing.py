@@ -2,7 +2,8 @@
 
 ``python -m tests.benchmarks.checkpointing`` streams 10⁶ rows of 512 features with a checkpoint
 every 10⁵ of them and prints, for each fitter, the seconds spent on checkpoints as a share of the
-rest: by the clock, which others who use the machine prolong, and of the processor. ``--rows`` makes it shorter; ``--replay`` is the autoencoder's reservoir in MB.
+rest: by the clock, which others who use the machine prolong, and of the processor. ``--rows`` makes
+it shorter; ``--replay`` is the autoencoder's reservoir in MB.
 """
 
 import argparse
