@@ -6,18 +6,24 @@ import dis
 import functools
 import sys
 import types
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from torchkoopman.observe.surroundings import is_foreign
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from torch import nn
 
 MAKING = frozenset(("__init__", "__new__", "__post_init__", "__setstate__"))
 """Methods that run before a model does."""
+MANAGING = MAKING | {
+    "__init_subclass__", "__repr__", "__str__", "__eq__", "__hash__", "__reduce__", "__getstate__",
+    "__setattr__", "__delattr__", "__setitem__", "__delitem__", "__del__", "__class_getitem__",
+    "__dict__", "__weakref__", "__doc__", "__module__", "__annotations__", "__slots__",
+}  # fmt: skip
+"""Attributes of classes that are used when objects are made, shown or changed."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +40,11 @@ class Names:
     """Attributes that are called at once."""
     stored: frozenset[str]
     """Attributes that are set."""
+
+    def __or__(self, other: Names) -> Names:
+        """The names in both."""
+        pairs = ((getattr(self, each.name), getattr(other, each.name)) for each in fields(self))
+        return Names(*(mine | theirs for mine, theirs in pairs))
 
 
 @functools.cache
@@ -104,3 +115,16 @@ def functions_in(value: Any) -> Iterator[types.FunctionType]:
         yield from functions_in(value.fget)
     elif callable(getattr(value, "__wrapped__", None)):
         yield from functions_in(value.__wrapped__)
+
+
+def with_methods(kinds: Iterable[type], names: Names) -> Names:
+    """The names, and those in the methods of an object that are asked for or have no name."""
+    methods = {name: each for kind in reversed([*kinds]) for name, each in vars(kind).items()}
+    named = frozenset(name for name in methods if name[:2] == "__" and name not in MANAGING)
+    found, seen = replace(names, attributes=names.attributes | named), set[str]()
+    while waiting := found.attributes & methods.keys() - seen:
+        seen |= waiting
+        for name in waiting:
+            for function in functions_in(methods[name]):
+                found |= names_of(function.__code__)
+    return found

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, fx, nn
 
+from torchkoopman.graphs.frozen import storage_of
 from torchkoopman.graphs.nodes import LABEL, Traced, labelled, labelled_node
 from torchkoopman.graphs.side_effects import SideEffect, refuse_outside
 from torchkoopman.observe.costs import unfused
@@ -95,7 +96,10 @@ def export_span(
         first, last = (labelled_node(nodes, layer) for layer in (start, end))
     except ValueError as error:
         raise RuntimeError(str(error)) from error
-    return Traced(root, graph, first, last)
+    held = (each for each in vars(root).values() if isinstance(each, Tensor))
+    single = [each for each in (*root.buffers(), *held) if each.numel() == 1]  # may be a number
+    numbers = {key for key in map(storage_of, single) if key is not None}
+    return Traced(root, graph, first, last, frozenset(numbers))
 
 
 def _mark(

@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torchkoopman.graphs.side_effects import SideEffect
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
 DEPENDENT = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
 """Tags of operations of which a number, a truth value or a size depends on values."""
@@ -31,11 +31,15 @@ READING = frozenset(
 
 
 class Frozen(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Follows what is computed of a model's parameters and buffers while it is traced."""
+    """Follows what is computed of a model's own tensors, and of others, while it is traced."""
 
     def __init__(self, root: nn.Module) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._names: dict[int, str] = {}
+        self._sources: dict[int, frozenset[int]] = {}
+        """Memory → the memory, from outside of the trace, of what it was computed of."""
+        self.numbers: set[int] = set()
+        """Memory from outside of the trace of which numbers were taken, or constants computed."""
         self._held: list[Tensor] = []
         self._methods = _Methods(self.refuse_reading)
         for name, tensor in (*root.named_parameters(), *root.named_buffers()):
@@ -45,13 +49,12 @@ class Frozen(TorchDispatchMode):  # type: ignore[no-untyped-call]
         given = pytree.tree_leaves((args, kwargs))
         if DEPENDENT.intersection(func.tags) and not _by_place(func, args):
             self.refuse_reading(given)
-        name = self._source(given)
+        name, sources = self._source(given), self._computed_of(given)
         result = func(*args, **(kwargs or {}))
-        if name:
-            written = given if func._schema.is_mutable else []
-            for each in (*pytree.tree_leaves(result), *written):
-                if isinstance(each, Tensor):
-                    self._follow(each, name)
+        written = given if func._schema.is_mutable else []
+        for each in (*pytree.tree_leaves(result), *written):
+            if isinstance(each, Tensor):
+                self._follow(each, name, sources)
         return result
 
     def __enter__(self) -> Self:
@@ -63,7 +66,7 @@ class Frozen(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._methods.__exit__(*error)  # type: ignore[no-untyped-call]
         super().__exit__(*error)  # type: ignore[no-untyped-call]
 
-    def refuse_reading(self, values: Iterable[Any]) -> None:
+    def refuse_reading(self, values: Sequence[Any]) -> None:
         """Refuse to take Python values, or sizes, out of the model's own tensors.
 
         Raises:
@@ -75,6 +78,7 @@ class Frozen(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 "a graph would hold the one of now: keep it as a tensor, move that into a layer, "
                 "or swap with how='eager'."
             )
+        self.numbers |= self._computed_of(values)
 
     def refuse(self, constants: Iterable[Any]) -> None:
         """Refuse constants of a trace that were computed of the model's own tensors.
@@ -82,28 +86,40 @@ class Frozen(TorchDispatchMode):  # type: ignore[no-untyped-call]
         Raises:
             SideEffect: there is one.
         """
+        constants = list(constants)
         if name := self._source(constants):
             raise SideEffect(
                 f"the model's forward computes something of {name!r} alone, and a graph would hold "
                 "what comes out now: move that into a layer, or swap with how='eager'."
             )
+        live = {storage_of(each) for each in constants if isinstance(each, Tensor)}
+        self.numbers |= self._computed_of(constants) - live
 
     def _source(self, values: Iterable[Any]) -> str:
         """Name of the parameter or buffer that one of the values was computed of, if any."""
         storages = (storage_of(each) for each in values if isinstance(each, Tensor))
         return next((self._names[key] for key in storages if key in self._names), "")
 
-    def _follow(self, tensor: Tensor, name: str) -> None:
+    def _computed_of(self, values: Iterable[Any]) -> frozenset[int]:
+        storages = (storage_of(each) for each in values if isinstance(each, Tensor))
+        known = (self._sources.get(key, {key}) for key in storages if key is not None)
+        return frozenset[int]().union(*known)
+
+    def _follow(self, tensor: Tensor, name: str, sources: frozenset[int] = frozenset()) -> None:
         key = storage_of(tensor)
-        if key is not None:
+        if key is None:
+            return
+        if name:
             self._names.setdefault(key, name)
-            self._held.append(tensor)  # or another storage might get its place
+        if key not in sources:  # not a view
+            self._sources[key] = sources
+        self._held.append(tensor)  # or another storage might get its place
 
 
 class _Methods(TorchFunctionMode):
     """Sees the methods of a tensor that a dispatch mode does not."""
 
-    def __init__(self, refuse: Callable[[Iterable[Any]], None]) -> None:
+    def __init__(self, refuse: Callable[[Sequence[Any]], None]) -> None:
         super().__init__()
         self._refuse = refuse
 

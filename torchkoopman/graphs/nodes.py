@@ -30,6 +30,8 @@ class Traced:
     graph: fx.Graph
     first: fx.Node
     last: fx.Node
+    numbers: frozenset[int] = frozenset()
+    """Memory, of no tensor of the model, that the trace has read numbers of."""
 
 
 def output_node(graph: fx.Graph, result: Any, place: Place | None, layer: str) -> fx.Node:

@@ -9,20 +9,20 @@ from __future__ import annotations
 import functools
 import os
 import types
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, fx, nn
 
-from torchkoopman.graphs.code import functions_in, is_own, names_of, stored_by
-from torchkoopman.graphs.unchanged import MISSING, Read
+from torchkoopman.graphs.code import functions_in, is_own, names_of, stored_by, with_methods
+from torchkoopman.graphs.unchanged import ARRAYS, MISSING, Read, entries_of
 from torchkoopman.observe.facts import PLAIN
 from torchkoopman.observe.surroundings import INTERNALS
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable
 
     from torchkoopman.graphs.code import Names
     from torchkoopman.graphs.unchanged import Key
@@ -48,6 +48,9 @@ UNSTABLE: dict[str, frozenset[str]] = {
 }
 """Functions of Python, by package, that tell another value at each call or in each thread."""
 
+BUILT_IN = (dict, list, tuple, set, frozenset)
+CONTAINERS = (Mapping, Sequence, Set)
+"""Kinds of containers; those of the user's are read by the code of their classes."""
 LAYOUT = frozenset(("is_contiguous", "stride", "storage_offset", "data_ptr", "is_pinned"))
 """Methods that tell how a tensor lies in memory, which is fixed in a graph."""
 MANNERS = (
@@ -100,7 +103,9 @@ class Reads:
             seen.add(name)
             owner = next((each for each in kinds if name in vars(each)), None)
             value = held.get(name, MISSING if owner is None else vars(owner).get(name))
-            if name in held and name not in INTERNALS:
+            if name in {**module._parameters, **module._buffers}:
+                pass  # live in the graph
+            elif name in held and name not in INTERNALS:
                 self._inside(f"the attribute {name!r}", value, asking)
             elif owner is not None:
                 self._entry(f"{owner.__name__}.{name}", owner, name, asking)
@@ -167,43 +172,64 @@ class Reads:
     def _inside(self, told: str, value: Any, names: Names) -> None:
         """What code reads of a value that it has, by the names in the code."""
         key = (id(value), names)
-        if key in self._seen or isinstance(value, (*PLAIN, Tensor, nn.Module)):
+        if key in self._seen or isinstance(value, (*PLAIN, nn.Parameter, nn.Module)):
             return
         self._seen[key] = value
-        asked = names.attributes
+        own = is_own(type(value).__module__)
         if isinstance(value, Iterator):
             self.unstable.append(f"{told}, an iterator")
+        elif isinstance(value, (Tensor, *ARRAYS)):
+            self._note(("content", id(value)), told, lambda _: value)
         elif isinstance(value, ContextVar):
             self._note(key, told, lambda _: value.get(MISSING))
-        elif isinstance(value, dict | list | tuple | set | frozenset):
-            self._note(key, told, lambda _: _entries(value))
-            for each in list(value.values() if isinstance(value, dict) else value):
-                self._inside(told, each, names)
+        elif isinstance(value, BUILT_IN) or (not own and isinstance(value, CONTAINERS)):
+            self._container(key, told, value, names)
         elif isinstance(value, types.BuiltinFunctionType):
             self._clocks(str(value.__module__), {value.__name__})
         elif isinstance(value, types.ModuleType) and not is_own(value.__name__):
-            self._clocks(value.__name__, asked)
+            self._clocks(value.__name__, names.attributes)
         elif isinstance(value, type) and not is_own(value.__module__):
-            self._clocks(value.__module__, asked)
+            self._clocks(value.__module__, names.attributes)
+        elif isinstance(value, functools.partial):
+            for each in (value.func, *value.args, *value.keywords.values()):
+                self._inside(told, each, names)
+        elif isinstance(value, types.MethodType):
+            self._inside(told, value.__func__, names)
+            self._inside(told, value.__self__, names | names_of(value.__func__.__code__))
         else:
             for function in functions_in(value):
                 if is_own(function.__module__):
                     self._function(function)
-            self._attributes(told, value, asked, names)
+            self._attributes(told, value, names)
+
+    def _container(self, key: Key, told: str, value: Any, names: Names) -> None:
+        self._note(key, told, lambda _: entries_of(value))
+        for each in [*(value.values() if isinstance(value, Mapping) else value)]:
+            self._inside(told, each, names)
+        if is_own(type(value).__module__):
+            self._attributes(told, value, names)
 
     def _clocks(self, package: str, asked: Collection[str]) -> None:
         clocks = UNSTABLE.get(package, frozenset()).intersection(asked)
         self.unstable += [f"{package}.{name}()" for name in clocks]
 
-    def _attributes(self, told: str, value: Any, asked: frozenset[str], names: Names) -> None:
-        """The attributes of an object, a class or a module of the user's that are asked for."""
-        if isinstance(value, types.MethodType | functools.partial):
-            return
-        kinds = value.__mro__ if isinstance(value, type) else type(value).__mro__
-        owners = [] if isinstance(value, type) else [value]
-        for owner in (*owners, *(kind for kind in kinds if is_own(kind.__module__))):
-            for name in asked & {*getattr(owner, "__dict__", ())}:
-                self._entry(f"{told}, {name!r} of it", owner, name, names)
+    def _attributes(self, told: str, value: Any, names: Names) -> None:
+        """What is asked for of an object, a class or a module, also by its own methods.
+
+        Methods with names such as ``__call__`` are asked for by no name.
+        """
+        made_of = (type(value), value) if isinstance(value, type) else (type(value),)
+        kinds = [kind for each in made_of for kind in each.__mro__ if is_own(kind.__module__)]
+        owners = kinds if isinstance(value, type) else [value, *kinds]
+        names = with_methods(kinds, names)
+        for owner in owners:
+            for name in names.attributes & {*getattr(owner, "__dict__", ())}:
+                entry = vars(owner)[name]
+                if isinstance(entry, types.MemberDescriptorType):  # of __slots__
+                    get = functools.partial(_slot, value, name)
+                    self._value((id(value), name), f"{told}, {name!r} of it", get, names)
+                else:
+                    self._entry(f"{told}, {name!r} of it", owner, name, names)
 
 
 _NOTHING = nn.Module()
@@ -216,6 +242,10 @@ def _attribute(path: str, name: str, graph: nn.Module) -> Any:
 
 def _held(home: Any, name: str, _: nn.Module) -> Any:
     return (home if isinstance(home, dict) else vars(home)).get(name, MISSING)
+
+
+def _slot(value: Any, name: str, _: nn.Module) -> Any:
+    return getattr(value, name, MISSING)
 
 
 def _told(probe: Callable[[], Any], _: nn.Module) -> Any:
@@ -231,11 +261,3 @@ def _content(cell: types.CellType, _: nn.Module) -> Any:
         return cell.cell_contents
     except ValueError:
         return MISSING
-
-
-def _entries(value: Any) -> Any:
-    """The plain entries of a container."""
-    if isinstance(value, dict):
-        return (len(value), {k: each for k, each in value.items() if isinstance(each, PLAIN)})
-    held = tuple(each for each in value if isinstance(each, PLAIN))
-    return (len(value), dict.fromkeys(held) if isinstance(value, set | frozenset) else held)

@@ -173,7 +173,7 @@ def trace_span(
     refuse_unseen(root, opened)
     tracer = SpanTracer(opened, ends)
     try:
-        graph = _traced(tracer, root)
+        graph, numbers = _traced(tracer, root)
     except SideEffect:
         raise
     except Exception as error:  # a trace runs the user's Python on proxies: anything may come
@@ -189,7 +189,7 @@ def trace_span(
         output_node(graph, _result(root, tracer, layer), (places or {}).get(layer), layer)
         for layer in (start, end)
     )
-    return Traced(root, graph, first_node, last_node)
+    return Traced(root, graph, first_node, last_node, numbers)
 
 
 def _contains(module: nn.Module, ends: frozenset[nn.Module]) -> bool:
@@ -202,8 +202,8 @@ def _result(root: nn.Module, tracer: SpanTracer, layer: str) -> Any:
     return outputs[which_call(root, layer, len(outputs))]
 
 
-def _traced(tracer: SpanTracer, root: nn.Module) -> fx.Graph:
-    """The graph; everything that the Python run for it can reach is as before."""
+def _traced(tracer: SpanTracer, root: nn.Module) -> tuple[fx.Graph, frozenset[int]]:
+    """The graph, and `Traced.numbers`; all that the Python run for it reaches is as before."""
     constants: dict[str, Any] = {}
     with without_side_effects(root, constants, tracer.proxies) as surroundings:
         tracer.modes = modes()
@@ -214,4 +214,4 @@ def _traced(tracer: SpanTracer, root: nn.Module) -> fx.Graph:
         constants |= {name: value for name, value in vars(root).items() if name in held}
         frozen.refuse(constants.values())
     vars(root).update(constants)
-    return graph
+    return graph, frozenset(frozen.numbers)

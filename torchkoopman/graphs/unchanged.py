@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import array
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 
 from torchkoopman.graphs.frozen import storage_of
@@ -16,6 +20,8 @@ if TYPE_CHECKING:
 Key = tuple[Any, ...]
 MISSING = object()
 """The value of what is not there."""
+ARRAYS = (np.ndarray, bytearray, memoryview, array.array)
+"""Numbers in memory that can be written into."""
 
 
 @dataclass(frozen=True)
@@ -28,27 +34,68 @@ class Read:
     get: Callable[[nn.Module], Any]
     """What it is now; it is given the graph."""
     value: Any
-    version: int | None = None
-    """How often a tensor had been written into, if the graph holds what was computed of it."""
+    content: Tensor | bytes | None = None
+    """What was in a tensor or an array, if the graph holds what was computed of it."""
 
-    def beside(self, held: Collection[int | None]) -> Read:
-        """The same, with the version of a tensor unless the graph holds its memory itself.
+    def beside(self, live: Collection[int | None]) -> Read:
+        """The same, with what is in a tensor or an array that the graph does not compute with.
 
         Args:
-            held: the memory of the graph's tensors, as :func:`storage_of` names it.
+            live: the memory of the tensors that it computes with, as :func:`storage_of` names it.
         """
-        value = self.value
-        if not isinstance(value, Tensor) or value.is_inference() or storage_of(value) in held:
+        if isinstance(self.value, Tensor) and storage_of(self.value) in live:
             return self
-        return replace(self, version=value._version)
+        return replace(self, content=content_of(self.value))
 
     def is_same(self, graph: nn.Module) -> bool:
         """Whether it is still what it was."""
         value = self.get(graph)
-        plain = type(value) is type(self.value) and isinstance(value, (*PLAIN, tuple, dict))
         if value is self.value:
-            return self.version is None or value._version == self.version
+            return self.content is None or _equal(content_of(value), self.content)
+        plain = type(value) is type(self.value) and isinstance(value, (*PLAIN, tuple, dict))
         return plain and bool(value == self.value)
+
+
+@dataclass(frozen=True, eq=False)
+class Itself:
+    """An object that equals nothing but itself, whatever its kind says of equality."""
+
+    value: Any
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Itself) and other.value is self.value
+
+    def __hash__(self) -> int:
+        return id(self.value)
+
+
+def entries_of(value: Any) -> Any:
+    """What is in a container: plain values as they are, others by identity."""
+
+    def entry(each: Any) -> Any:
+        return each if isinstance(each, PLAIN) else Itself(each)
+
+    if isinstance(value, Mapping):
+        return {key: entry(value[key]) for key in list(value)}
+    held = tuple(map(entry, list(value)))
+    return dict.fromkeys(held) if isinstance(value, Set) else held
+
+
+def content_of(value: Any) -> Tensor | bytes | None:
+    """A copy of what is in a tensor or an array; None of other kinds."""
+    if isinstance(value, ARRAYS):
+        return bytes(value) if not isinstance(value, np.ndarray) else value.tobytes()
+    if not isinstance(value, Tensor) or value.is_meta or storage_of(value) is None:
+        return None
+    return (
+        value.detach().resolve_conj().resolve_neg().clone().contiguous().view(-1).view(torch.uint8)
+    )
+
+
+def _equal(content: Tensor | bytes | None, other: Tensor | bytes) -> bool:
+    if isinstance(content, Tensor) and isinstance(other, Tensor):
+        return torch.equal(content, other)
+    return type(content) is type(other) and content == other
 
 
 @dataclass(frozen=True)

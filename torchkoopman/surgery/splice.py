@@ -204,7 +204,8 @@ def _splice(request: SwapRequest, traced: Traced, cut: Cut, evidence: Evidence |
             "would change nothing: choose another layer, or another of its tensors with output=."
         )
     graph.lint()
-    edited = swapped_module(root, graph, type(request.model).__name__, request.model)
+    kind = type(request.model).__name__
+    edited = swapped_module(root, graph, kind, request.model, traced.numbers)
     return Edited(edited, name, cut.layers, notes)
 
 

@@ -21,7 +21,7 @@ from torchkoopman.observe.facts import PLAIN
 from torchkoopman.surgery.history import ORIGINAL, RECORDS, Original
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection, Iterable
 
     from torchkoopman.surgery.history import SwapRecord
 
@@ -131,7 +131,13 @@ def _restore(
     return edited
 
 
-def swapped_module(root: nn.Module, graph: fx.Graph, name: str, model: nn.Module) -> SwappedModule:
+def swapped_module(
+    root: nn.Module,
+    graph: fx.Graph,
+    name: str,
+    model: nn.Module,
+    numbers: Collection[int | None] = frozenset(),
+) -> SwappedModule:
     """A graph module.
 
     Args:
@@ -139,6 +145,7 @@ def swapped_module(root: nn.Module, graph: fx.Graph, name: str, model: nn.Module
         graph: what it computes.
         name: of its class.
         model: what the graph was made of.
+        numbers: memory that numbers in the graph were read of; see :class:`Traced`.
     """
     edited = SwappedModule(root, graph, name)
     modes = {path: module.training for path, module in root.named_modules()}
@@ -173,7 +180,7 @@ def swapped_module(root: nn.Module, graph: fx.Graph, name: str, model: nn.Module
     edited.meta[CONSTANTS] = _constants(model, edited, reads.names)
     held = model.meta.get(READ, Unchanged()) if isinstance(model, fx.GraphModule) else Unchanged()
     kept = {x.key: x for x in held.reads if type(x.key[0]) is not str or x.key[0] in layers}
-    live = {storage_of(each) for each in _held_by(edited)}
+    live = {storage_of(each) for each in _held_by(edited)}.difference(numbers)
     found = {key: each.beside(live) for key, each in reads.found.items()}
     every = tuple({**kept, **found}.values())
     edited.meta[READ] = Unchanged(every, held.plain or reads.plain)
