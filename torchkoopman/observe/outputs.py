@@ -64,11 +64,12 @@ _UNPACKED = {
 def _is_packed(tensor: Tensor) -> bool:
     """Whether a tensor is no more than a wrapper, or holds several values in a byte.
 
-    Of wrappers those are read that torch.distributed makes; nested tensors have words of their own.
+    Of wrappers those are read that torch.distributed makes, and those that stand for plain tensors
+    in torch.export; nested tensors have words of their own.
     """
     kind = type(tensor)
     wraps = kind.__torch_dispatch__ is not Tensor.__torch_dispatch__
-    known = kind.__module__.startswith(("torch.distributed", "torch.nested"))
+    known = kind.__module__.startswith(("torch.distributed", "torch.nested", "torch._subclasses"))
     return (wraps and not known) or "float4" in str(tensor.dtype)
 
 
