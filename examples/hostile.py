@@ -57,6 +57,7 @@ FAMILIES = (
     "outputs",
     "structures",
     "ambient",
+    "world",
     "rare",
     "overrides",
     "kinds",
