@@ -165,8 +165,8 @@ def reference(
         if layer == case.end:
             new.to(next(model.parameters()).dtype)  # a model may be moved after the swap
             new.train(above.training)  # and switched, in whole or in part
-            return with_state(output, new(kept[-1].clone()))[0]
-        kept.append(next(filter(is_state, flat(output).values())).clone())
+            return with_state(output, new(again(kept[-1])))[0]
+        kept.append(again(next(filter(is_state, flat(output).values()))))
         return None
 
     for layer in (case.start, case.end):
@@ -174,6 +174,12 @@ def reference(
             lambda module, given, output, layer=layer: called(layer, output)
         )
     return model, play(case, model, inputs, new, begin)
+
+
+def again(state: Tensor) -> Tensor:
+    """A copy with the history of a state, as an identity hands it on under torch.no_grad too."""
+    with torch.set_grad_enabled(torch.is_grad_enabled() or state.requires_grad):
+        return state.clone()
 
 
 def ready(case: Case, prior: bool) -> nn.Module:

@@ -9,6 +9,7 @@ from contextvars import ContextVar
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -116,3 +117,42 @@ def test_clocks_iterators_and_what_layers_set_can_be_no_part_of_a_graph() -> Non
     assert "time.time()" in found
     assert "'turns', an iterator" in found
     assert "layer.large, which that layer sets" in found
+
+
+class Holder:
+    def __init__(self) -> None:
+        self.number, self.inner = 1.0, SimpleNamespace(numbers=np.ones(2))
+
+    def told(self) -> float:
+        return self.number
+
+    def __float__(self) -> float:
+        return float(self.inner.numbers[0])
+
+
+HELD: dict[str, Any] = {"list": [torch.ones(2)], "array": np.ones(3), "holder": Holder()}
+
+
+class Indirect(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        holder = HELD["holder"]
+        return x * float(HELD["list"][0][0]) * HELD["array"].mean() * holder.told() * float(holder)
+
+
+@pytest.mark.parametrize("kind", ["tensor", "array", "by a method", "by a special method"])
+def test_writes_into_what_numbers_are_read_of_are_told(kind: str) -> None:
+    unchanged = Unchanged(tuple(each.beside(()) for each in Reads([Indirect()], {}).found.values()))
+    unchanged(nn.Module(), ())
+    holder = HELD["holder"]
+    writes: dict[str, Any] = {
+        "tensor": lambda value: HELD["list"][0].data.fill_(value),
+        "array": lambda value: HELD["array"].fill(value),
+        "by a method": lambda value: setattr(holder, "number", value),
+        "by a special method": lambda value: holder.inner.numbers.fill(value),
+    }
+    writes[kind](2.0)
+    try:
+        assert "HELD" in told(unchanged)
+    finally:
+        writes[kind](1.0)
+    unchanged(nn.Module(), ())

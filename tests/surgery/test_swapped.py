@@ -95,6 +95,36 @@ def test_setting_what_the_graph_holds_is_refused_and_says_what_to_do(graph: Any,
         setattr(graph, name, 3.0)
 
 
+def test_setting_it_behind_the_graphs_back_is_told_at_the_next_call() -> None:
+    for place, name in (("", "scale"), ("inner", "bias")):
+        graph = edited()
+        vars(graph.get_submodule(place))[name] = 3.0
+        with pytest.raises(AttributeError, match=f"'{name}' was read when this graph was made"):
+            graph(rows())
+
+
+def test_hooks_on_all_modules_cannot_reach_what_a_graph_has_opened() -> None:
+    graph, whole = edited(), swap(Inner().eval(), nn.Identity(), "a", "b", "fx", rows())
+    handle = nn.modules.module.register_module_forward_hook(lambda module, args, output: output)
+    try:
+        whole(rows())  # it is called as a module itself
+        with pytest.raises(RuntimeError, match="hooked on all modules has changed"):
+            graph(rows())
+    finally:
+        handle.remove()
+    graph(rows())
+
+
+class Annotated(Inner):
+    def forward(self, x: "Tensor") -> "Tensor":
+        return super().forward(x)
+
+
+def test_annotations_as_text_do_not_hinder_pickling() -> None:
+    graph = swap(Annotated().eval(), nn.Identity(), "a", "b", "fx", rows())
+    assert torch.equal(pickle.loads(pickle.dumps(graph))(rows()), graph(rows()))
+
+
 def test_containers_that_the_graph_has_opened_refuse_it_too(graph: Any) -> None:
     with pytest.raises(AttributeError, match=r"'bias' was read .*how='eager'"):
         graph.inner.bias = 3.0

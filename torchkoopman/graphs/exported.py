@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, fx, nn
 
-from torchkoopman.graphs.frozen import storage_of
+from torchkoopman.graphs.frozen import NUMBERS, Taking, storage_of
 from torchkoopman.graphs.nodes import LABEL, Traced, labelled, labelled_node
 from torchkoopman.graphs.side_effects import SideEffect, refuse_outside
 from torchkoopman.observe.costs import unfused
@@ -26,7 +26,7 @@ from torchkoopman.observe.surroundings import Surroundings, random_draws
 from torchkoopman.observe.views import find_state
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from torchkoopman.observe.example import Example
     from torchkoopman.observe.places import Place
@@ -72,13 +72,20 @@ def export_span(
     model = model.eval()
     calls: Counter[str] = Counter()
     surroundings = Surroundings(model)
+    numbers: set[int] = set()
+
+    def note(values: Sequence[Any]) -> None:
+        found = (storage_of(each) for each in values if type(each) is Tensor)
+        numbers.update(each for each in found if each is not None)
+
     for name, module in model.named_modules():
         place = next((places[each] for each in places if split_call(each)[0] == name), None)
         if name:
             module.register_forward_hook(partial(_mark, calls, name, place))
     with surroundings.kept():
         draws = random_draws()
-        root = _exported(model, example, calls).module()
+        with Taking(NUMBERS, note):
+            root = _exported(model, example, calls).module()
         drew = draws[:2] != random_draws()[:2]
         refuse_outside(model, surroundings.left())
     if drew:
@@ -96,9 +103,6 @@ def export_span(
         first, last = (labelled_node(nodes, layer) for layer in (start, end))
     except ValueError as error:
         raise RuntimeError(str(error)) from error
-    held = (each for each in vars(root).values() if isinstance(each, Tensor))
-    single = [each for each in (*root.buffers(), *held) if each.numel() == 1]  # may be a number
-    numbers = {key for key in map(storage_of, single) if key is not None}
     return Traced(root, graph, first, last, frozenset(numbers))
 
 

@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torchkoopman.graphs.side_effects import SideEffect
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
 DEPENDENT = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
 """Tags of operations of which a number, a truth value or a size depends on values."""
@@ -28,6 +28,11 @@ READING = frozenset(
     for name in ("tolist", "numpy", "__array__", "__dlpack__", "__repr__", "__deepcopy__")
 )
 """Methods that take values out of a tensor without an operation."""
+NUMBERS = READING | {
+    getattr(Tensor, name)
+    for name in ("item", "__float__", "__int__", "__bool__", "__index__", "__complex__")
+}
+"""Methods that take values out of a tensor."""
 
 
 class Frozen(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -41,7 +46,7 @@ class Frozen(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.numbers: set[int] = set()
         """Memory from outside of the trace of which numbers were taken, or constants computed."""
         self._held: list[Tensor] = []
-        self._methods = _Methods(self.refuse_reading)
+        self._methods = Taking(READING, self.refuse_reading)
         for name, tensor in (*root.named_parameters(), *root.named_buffers()):
             self._follow(tensor, name)
 
@@ -116,16 +121,16 @@ class Frozen(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._held.append(tensor)  # or another storage might get its place
 
 
-class _Methods(TorchFunctionMode):
-    """Sees the methods of a tensor that a dispatch mode does not."""
+class Taking(TorchFunctionMode):
+    """Within it somebody is told what is given to some methods of tensors."""
 
-    def __init__(self, refuse: Callable[[Sequence[Any]], None]) -> None:
+    def __init__(self, methods: Collection[Any], told: Callable[[Sequence[Any]], None]) -> None:
         super().__init__()
-        self._refuse = refuse
+        self._methods, self._told = methods, told
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if func in READING:
-            self._refuse(args)
+        if func in self._methods:
+            self._told(args)
         return func(*args, **(kwargs or {}))
 
 

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from torchkoopman.graphs.code import functions_in, is_own, names_of, stored_by, with_methods
-from torchkoopman.graphs.unchanged import ARRAYS, MISSING, Read, entries_of
+from torchkoopman.graphs.unchanged import ARRAYS, MISSING, Itself, Read, entries_of
 from torchkoopman.observe.facts import PLAIN
 from torchkoopman.observe.surroundings import INTERNALS
 
@@ -66,9 +66,15 @@ class Reads:
     Args:
         opened: the modules whose code is in a graph.
         called: path → module that the graph goes on calling.
+        bypassed: whether it does what modules did that it no longer calls.
     """
 
-    def __init__(self, opened: Iterable[nn.Module], called: Mapping[str, nn.Module]) -> None:
+    def __init__(
+        self,
+        opened: Iterable[nn.Module],
+        called: Mapping[str, nn.Module],
+        bypassed: bool = False,
+    ) -> None:
         self.found: dict[Key, Read] = {}
         self.names: set[str] = set()
         """Attributes that the code asks for."""
@@ -82,6 +88,8 @@ class Reads:
         self._seen: dict[Key, Any] = {}
         for module in opened:
             self._module(module)
+        if bypassed:
+            self._note((_hooks_of_all,), "what is hooked on all modules", _hooks_of_all)
         for path, module in called.items():
             self._layer(path, module)
 
@@ -230,6 +238,14 @@ class Reads:
                     self._value((id(value), name), f"{told}, {name!r} of it", get, names)
                 else:
                     self._entry(f"{told}, {name!r} of it", owner, name, names)
+
+
+def _hooks_of_all(_: nn.Module) -> Any:
+    """The user's hooks on all modules, which those that a graph has opened no longer call."""
+    held = [*vars(nn.modules.module).items()]
+    kinds = [hooks for name, hooks in held if name.startswith("_global_") and "_hooks" in name]
+    hooks = [each for kind in kinds if isinstance(kind, dict) for each in kind.values()]
+    return tuple(Itself(each) for each in hooks if is_own(getattr(each, "__module__", None)))
 
 
 _NOTHING = nn.Module()

@@ -210,6 +210,9 @@ def _traced(tracer: SpanTracer, root: nn.Module) -> tuple[fx.Graph, frozenset[in
         tracer.watch = Settings(root, surroundings)
         with Frozen(root) as frozen:
             graph = tracer.trace(root)
+        for node in graph.nodes:
+            if isinstance(node.type, str):  # an annotation as text, which cannot be pickled
+                node.type = None
         held = {str(node.target) for node in graph.nodes if node.op == "get_attr"}
         constants |= {name: value for name, value in vars(root).items() if name in held}
         frozen.refuse(constants.values())

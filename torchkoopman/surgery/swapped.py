@@ -77,6 +77,7 @@ class SwappedModule(fx.GraphModule):
         """
         if torch.compiler.is_compiling():
             return super().__call__(*args, **kwargs)
+        _refuse_hidden(self, self.meta.get(CONSTANTS, frozenset()))
         given = pytree.tree_leaves((args, kwargs))
         self.meta.get(READ, Unchanged())(self, given)
         info = getattr(self.graph._codegen, "pytree_info", None)
@@ -158,7 +159,9 @@ def swapped_module(
         for path, each in edited.named_modules()
         if path in before and f"{path}.".startswith(inside)
     }
-    reads = Reads(opened, layers)
+    places = {path for path, _ in edited.named_modules() if path} & before.keys() - layers.keys()
+    bypassed = any(type(before[path]).forward is not nn.Module.forward for path in places)
+    reads = Reads(opened, layers, bypassed)
     if reads.unstable:
         raise SideEffect(
             f"the forward of {type(model).__name__} reads {', '.join(reads.unstable[:5])}, which "
@@ -235,7 +238,7 @@ def _constants(before: nn.Module, after: nn.Module, names: set[str]) -> frozense
     values = {name for name, each in vars(before).items() if isinstance(each, (*PLAIN, Tensor))}
     kept = {*after._parameters, *after._buffers, *after._modules}
     asked = {name for name in names - kept if not hasattr(fx.GraphModule, name)}
-    return read | {name for name in values | asked if name not in vars(after)}
+    return read | {name for name in (values | asked) - {BOUND} if name not in vars(after)}
 
 
 def _refuse_mode(module: nn.Module, bound: bool, mode: bool) -> None:
@@ -246,6 +249,15 @@ def _refuse_mode(module: nn.Module, bound: bool, mode: bool) -> None:
             f"{other}() mode: call {other}() on the original and swap again, or swap with "
             "how='eager', which keeps both."
         )
+
+
+def _refuse_hidden(module: nn.Module, constants: frozenset[str]) -> None:
+    """Refuse what was set past ``__setattr__``, here and in the places within."""
+    for name in constants & vars(module).keys():
+        _refuse_constant(constants, name)
+    for each in module._modules.values():
+        if isinstance(each, Opened):
+            _refuse_hidden(each, vars(each).get(CONSTANTS, frozenset()))
 
 
 def _refuse_constant(constants: frozenset[str], name: str) -> None:
