@@ -1,4 +1,4 @@
-"""Hostile: numbers read out of tensors, arrays and objects that are written into after the swap."""
+"""Hostile: what was read of the world is written into later, and models are changed unseen."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from hostile_ambient import Outside, Reading
-from hostile_case import WIDTH, Case, Six, seeded
-from torch import Tensor
+from hostile_case import WIDTH, Case, Six, case, seeded
+from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from hostile_case import Inputs
 
-CAUSE = "what a number was read of is written into"
+CAUSE = "the world is written into"
 
 
 class Kind(type):
@@ -100,7 +100,7 @@ def write(value: float) -> None:
     Kind.value = PARTIAL.args[0][0] = CHAIN["a"] = USER["a"] = QUEUE[0] = ARRAY[0] = value
 
 
-def written(model: torch.nn.Module, inputs: Inputs) -> Any:
+def written(model: nn.Module, inputs: Inputs) -> Any:
     """A call after all of it was written into."""
     write(3.0)
     try:
@@ -112,10 +112,10 @@ def written(model: torch.nn.Module, inputs: Inputs) -> Any:
 def outside(name: str, read: Callable[[Tensor], Tensor]) -> Case:
     """Read by the model itself; in the twin by a layer behind the span."""
 
-    def make() -> torch.nn.Module:
+    def make() -> nn.Module:
         return type("Outside", (Outside,), {"read": staticmethod(read)})()
 
-    def twin() -> torch.nn.Module:
+    def twin() -> nn.Module:
         model = Six()
         model.b[4] = Reading(read)
         return model
@@ -123,4 +123,81 @@ def outside(name: str, read: Callable[[Tensor], Tensor]) -> Case:
     return Case(f"read {name}", CAUSE, seeded(make), seeded(twin), drive=written)
 
 
-CASES = [outside(name, read) for name, read in READS.items()]
+class Scaled(Six):
+    """An attribute of the model, or of a layer behind the span."""
+
+    class Layer(nn.Linear):
+        """Linear, scaled."""
+
+        scale, alone = 1.0, False
+
+        def forward(self, h: Tensor) -> Tensor:
+            return super().forward(h) * self.scale
+
+    def build(self) -> None:
+        self.scale = 1.0
+        self.b[4] = self.Layer(WIDTH, WIDTH)
+        self.b[4].alone = self.harmless
+
+    def behind(self, h: Tensor) -> Tensor:
+        return h if self.harmless else h * self.scale
+
+
+class Bodied(nn.Module):
+    """The layers are in a module of their own, which a graph opens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = Six()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.body(x)
+
+
+class Flat(nn.Module):
+    """The layers are in the model itself, which stays a module."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = Six().b
+
+    def forward(self, x: Tensor) -> Tensor:
+        for each in self.body:
+            x = each(x)
+        return x
+
+
+def set_behind(model: nn.Module, inputs: Inputs) -> Any:
+    """An attribute is set past ``__setattr__``: of the model, or of a layer behind the span."""
+    layer = model.get_submodule("b.4")
+    vars(layer if layer.alone else model)["scale"] = 3.0
+    return model(*inputs)
+
+
+def hooked(model: nn.Module, inputs: Inputs) -> Any:
+    """A call while a hook on all modules triples what those return that have layers in a list."""
+
+    def triple(module: nn.Module, given: Any, output: Any) -> Any:
+        lists = (isinstance(each, nn.ModuleList) for each in module.children())
+        return output * 3 if any(lists) or "body" in dict(module.named_children()) else None
+
+    handle = nn.modules.module.register_module_forward_hook(triple)
+    try:
+        return model(*inputs)
+    finally:
+        handle.remove()
+
+
+CASES = [
+    *(outside(name, read) for name, read in READS.items()),
+    case(CAUSE, Scaled, name="set behind its back", drive=set_behind),
+    Case(
+        "hooked with all modules",
+        CAUSE,
+        seeded(Bodied),
+        drive=hooked,
+        start="body.b.1",
+        end="body.b.3",
+    ),
+    Case("hooked itself", CAUSE, seeded(Flat), drive=hooked, start="body.1", end="body.3"),
+]
