@@ -83,15 +83,22 @@ def quietly() -> Iterator[None]:
 
 
 class BrokenOffError(Exception):
-    """What a training ends with in the middle."""
+    """What a training ends with in the middle; hooks of ours are on the model then."""
 
 
-def at(step: int, when: int | None, killed: bool) -> None:
+def at(step: int, when: int | None, killed: bool, model: nn.Module) -> None:
     """Break off, if it is the step to do so."""
     if when is not None and step >= when:
+        watches = os.environ.get("RANK", "0") == "0"
+        assert (hooks(model) > 0) == watches, "else nothing is shown by none being left"
         if killed:
             os.kill(os.getpid(), signal.SIGKILL)
         raise BrokenOffError
+
+
+def late(steps: int) -> int:
+    """A step that is not logged, behind the last checkpoint, and before one that is watched."""
+    return steps * 7 // 8 // 2 * 2
 
 
 def lightning_fit(
@@ -133,8 +140,8 @@ def lightning_fit(
             return torch.optim.SGD(self.parameters(), 0.1)
 
     class Breaking(lightning.Callback):
-        def on_train_batch_end(self, trainer: Any, *given: Any) -> None:
-            at(trainer.global_step, breaks, killed)
+        def on_train_batch_end(self, trainer: Any, module: Any, *given: Any) -> None:
+            at(trainer.global_step, breaks, killed, module)
 
     generator = torch.Generator().manual_seed(1)
     accumulate = options.get("accumulate_grad_batches", 1)
@@ -225,7 +232,7 @@ def transformers_fit(
         plain = trainer.training_step
 
         def step(*given: Any, **named: Any) -> Tensor:
-            at(trainer.state.global_step, breaks, killed)
+            at(trainer.state.global_step, breaks, killed, model)
             return plain(*given, **named)
 
         trainer.training_step = step  # type: ignore[method-assign]
@@ -246,20 +253,20 @@ def broken_and_resumed(name: str, root: Path, steps: int, processes: int) -> dic
     """In one of the processes: a whole training, and one that breaks off and is resumed."""
     fit, options = FITS[name], {"processes": processes}
     left = []
-    late = steps * 7 // 8
-    for folder, more in (("whole", {}), ("broken", {"breaks": late}), ("broken", {"resume": True})):
+    broken, resumed = {"breaks": late(steps)}, {"resume": True}
+    for folder, more in (("whole", {}), ("broken", broken), ("broken", resumed)):
         _, model = fit(root / folder, steps, **options, **more)
         left.append(hooks(model))
         if processes > 1:
             torch.distributed.barrier()
-    whole, resumed = points(root / "whole/koopman"), points(root / "broken/koopman")
-    return {"hooks": left, "same": same(whole, resumed), "steps": steps_of(whole)}
+    one, other = points(root / "whole/koopman"), points(root / "broken/koopman")
+    return {"hooks": left, "same": same(one, other), "steps": steps_of(one)}
 
 
 def killed_and_resumed(name: str, root: Path, steps: int) -> dict[str, Any]:
     """A training killed without warning, and resumed in this process."""
     fit = FITS[name]
-    died = forked(lambda: fit(root / "killed", steps, breaks=steps * 7 // 8, killed=True))
+    died = forked(lambda: fit(root / "killed", steps, breaks=late(steps), killed=True))
     fit(root / "whole", steps)
     before = steps_of(points(root / "killed/koopman"))
     fit(root / "killed", steps, resume=True)
