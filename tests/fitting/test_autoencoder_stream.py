@@ -111,9 +111,9 @@ def test_other_layers_than_the_first_ones_are_refused_with_both_lists() -> None:
 
 
 def test_memory_is_bounded_and_the_count_of_rows_is_not() -> None:
-    row = 3 * 2 * 4 + 8  # with the label
+    row = 3 * 2 * 4 + 16  # with the label and the number of its sample
     fitter = stream(small(replay_bytes=150 * row, steps_per_update=0), polar(2000))
-    kept = fitter._intake.reservoir[:]
+    kept = fitter._intake.reservoir.parts()
     assert sum(tensor.numel() * tensor.element_size() for tensor in kept) == 150 * row
     assert not fitter._intake._calibration.held
     assert fitter.surrogate.record.rows == 2000

@@ -16,6 +16,7 @@ from torchkoopman.fitting.candidates import (
     judged,
     much_worse,
 )
+from torchkoopman.fitting.identity import sample_ids
 from torchkoopman.fitting.quality import Unexplained
 from torchkoopman.koopman.learnt import LearntObservables
 from torchkoopman.koopman.observables import Dictionary
@@ -184,14 +185,19 @@ def test_the_choice_between_the_operators_is_made_on_paths_held_out() -> None:
         assert sum(judged(chosen, paths, None).unexplained) <= 1.021 * sum(learnt.unexplained)
 
 
-def test_eigenpairs_are_judged_by_every_fifth_row_streamed() -> None:
+def test_eigenpairs_are_judged_by_every_fifth_sample_streamed() -> None:
     states = system(1000)
     surrogate = fitted(states, train=0).surrogate
     evidence = surrogate.evidence
     assert evidence is not None
     assert not evidence.fitted
+    ids = sample_ids(Trajectory.of(*states))
+    held = ids.argsort()[ids.sort().values % 5 == 4]
+    assert 150 < len(held) < 250
+    assert evidence.samples is not None
+    assert torch.equal(evidence.samples, ids[held])
     for found, state, layer in ((evidence.start, states[0], "0"), (evidence.end, states[2], "2")):
-        torch.testing.assert_close(found, surrogate.encode(state[4::5, None], layer)[:, 0])
+        torch.testing.assert_close(found, surrogate.encode(state[held][:, None], layer)[:, 0])
 
 
 def test_without_paths_held_out_there_is_no_evidence() -> None:

@@ -192,3 +192,42 @@ def test_a_fit_that_knows_its_few_samples_by_heart_is_not_trusted(epochs: int) -
     assert spectrum.residuals is not None
     assert spectrum.residuals[spectrum.moduli > 1.1].min() > 0.3
     assert ((spectrum.eigenvalues[spectrum.trusted()] - 1).abs() < 1e-6).all()
+
+
+def test_no_sample_is_trained_on_and_held_out_whatever_its_tokens_epochs_and_streams() -> None:
+    def stream(seed: int, epochs: int) -> tk.AutoencoderFitter:
+        fitter = tk.AutoencoderFitter(
+            4, hidden=(8,), calibration=100, steps_per_update=0, replay_bytes=60_000
+        )
+        x = draw(200, 5, 3)
+        fitter.calibrate(Trajectory.of(x, x.tanh()))
+        for epoch in range(epochs):
+            order = torch.randperm(200, generator=torch.Generator().manual_seed(seed + epoch))
+            for part in order.split(20):
+                fitter.update(Trajectory.of(x[part], x[part].tanh()))
+        return fitter
+
+    one, other = stream(0, 3), stream(50, 2)
+    one.merge(other)
+    for reservoir in (one._intake.reservoir, other._intake.reservoir):
+        assert reservoir.seen > len(reservoir)
+        paths, _, samples = reservoir.parts()
+        assert len(torch.unique(samples)) == 200
+        sides = [reservoir.held_out(len(reservoir)), reservoir.trained(len(reservoir))]
+        held, trained = (
+            {
+                number
+                for path, number in zip(paths[:, 0].tolist(), samples.tolist(), strict=True)
+                if path in side[:, 0].tolist()
+            }
+            for side in sides
+        )
+        assert 20 < len(held) < 60
+        assert not held & trained
+        assert len(held | trained) == 200
+        drawn = reservoir.sample(500)[:, 0].tolist()
+        assert not any(path in sides[0][:, 0].tolist() for path in drawn)
+    evidence = one.surrogate.evidence
+    assert evidence is not None
+    assert evidence.samples is not None
+    assert set(evidence.samples.tolist()) <= held | trained

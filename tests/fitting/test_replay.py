@@ -9,7 +9,7 @@ from torch import Tensor
 
 from torchkoopman.fitting.replay import Reservoir
 
-ROW_BYTES = 2 * 3 * 4 + 8  # with the label
+ROW_BYTES = 2 * 3 * 4 + 16  # with the label and the number of its sample
 """Two layers of three float32 coordinates."""
 
 
@@ -175,7 +175,7 @@ def test_one_path_is_kept_even_if_it_is_larger_than_the_bound() -> None:
 
 
 BIASED_BYTES = ROW_BYTES + 16
-"""Beside its label each path has the place that it was drawn into, and its age."""
+"""Beside these each path has the place that it was drawn into, and its age."""
 
 
 def shares(halflife: float, places: int, stop: int, trials: int) -> Tensor:

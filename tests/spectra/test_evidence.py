@@ -199,3 +199,17 @@ def test_far_out_rows_of_large_leverage_are_no_closure(seed: int) -> None:
     trust = bench_systems.trust(system, spectrum)
     assert trust["found and trusted"] == trust["found"] == trust["leading"]
     assert trust["wrong and trusted"] == 0
+
+
+def test_nearly_parallel_modes_do_not_hide_the_energy_of_others() -> None:
+    """A Jordan block's two modes cancel almost wholly, and .5 is as true as ever."""
+    step = torch.tensor([[0.9, 1, 0], [0, 0.9, 0], [0, 0, 0.5]], dtype=torch.float64)
+    x = draw(500, 3)
+    spectrum = tk.DMDFitter().update(tk.Trajectory.of(x, x @ step.T)).surrogate.spectrum()
+    for value in (1.0, 0.5):
+        k = mode_near(spectrum, value)
+        assert spectrum.energies is not None
+        assert spectrum.energies[k] > 0.01
+        assert spectrum.trusted()[k]
+    assert spectrum.energies is not None
+    assert spectrum.energies.sum() == pytest.approx(1)

@@ -48,7 +48,7 @@ class AutoencoderFitter(AutoencoderParts):
     reservoir and takes some steps on batches drawn from it, at a steady learning rate; the weights
     are averaged over steps, so that the surrogate is good at any time. At the stream's end
     :meth:`train` takes further steps on the reservoir with a falling rate, which makes it better.
-    Every fifth path of the reservoir is held out of all steps: what is chosen is chosen on those.
+    One sample in five is held out of all steps, in every epoch: what is chosen is chosen on those.
 
     Args:
         latent: size of the operator.

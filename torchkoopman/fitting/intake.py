@@ -11,6 +11,7 @@ from torch import Tensor
 
 from torchkoopman.fitting.calibration import MASSIVE, Calibration, same_layers
 from torchkoopman.fitting.drift import Renewal
+from torchkoopman.fitting.identity import row_ids
 from torchkoopman.fitting.intake_sync import SharedIntake
 from torchkoopman.fitting.outliers import BOUND, plausible, without
 from torchkoopman.fitting.replay import Reservoir
@@ -233,12 +234,12 @@ class Intake(SharedIntake):
             [f(x.to(f.weight.dtype)).float() for f, x in zip(self.frames, rows, strict=True)], 1
         )
         good = (paths.abs() <= BOUND).flatten(1).all(1)  # false for what is not a number
-        labels = trajectory.row_labels()
+        labels, samples = trajectory.row_labels(), row_ids(trajectory)
         if not good.all():
             self._leave_out(int((~good).sum()))
             paths, labels = paths[good], None if labels is None else labels[good]
             self._latest = without(trajectory, good)
-        self._drawn.add(paths, labels)
+        self._drawn.add(paths, labels, samples[good])
 
     def _usable(self, held: list[Trajectory]) -> list[Trajectory]:
         """Trajectories held back for the calibration, without the rows that would spoil it.

@@ -54,14 +54,14 @@ def evidence_of(
     None if so few rows came that none was held out.
     """
     most = _EVIDENCE_BYTES // (2 * 4 * observables.latent)
-    paths = reservoir.held_out(len(reservoir))[:most]
+    paths, samples = reservoir.judging(most)
     if len(paths) == 0:
         return None
     start, end = observables.encode(paths[:, [0, -1]]).unbind(1)
     # Of a learnt encoder the first coordinates are the state and something more, a function of it.
     first = int(observables.constant)
     state = slice(first, min(first + observables.features, observables.latent))
-    return Evidence(start, end, state, fitted=False)
+    return Evidence(start, end, state, False, samples)
 
 
 @torch.no_grad()

@@ -18,15 +18,16 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 _FOLD = 5
-"""Every so many-th place holds a path that is never trained on: choices are made on those."""
+"""One in so many samples is never trained on: choices are made on those."""
 
 
 class Reservoir:
     """Reservoir sampling of paths, at most ``max_bytes`` of them.
 
     A path is one row's states at all layers, in coordinates: ``(layers, coordinates)``. Without a
-    halflife every path of the stream is kept with equal probability, at any time. A path stays in
-    its place until another takes it, so one in every fifth place is held out while it is kept.
+    halflife every path of the stream is kept with equal probability, at any time. A path is held
+    out by its sample's number (see ``identity.py``), so that all of a sample is, in every epoch;
+    where no numbers are given, by its place, in which it stays until another takes it.
 
     With a halflife a path is in the sample with a probability proportional to ``2 ** (-age /
     halflife)``, its age being the number of rows that came after it. A row that takes part draws
@@ -55,6 +56,10 @@ class Reservoir:
         self.generator = generator
         self._paths: Tensor | None = None
         self._labels: Tensor | None = None
+        self._samples: Tensor | None = None
+        """Number of each path's sample; -1 where unknown."""
+        self._training: Tensor | None = None
+        """Where the paths lie that are trained on; None until it is asked for."""
         self._places = torch.empty(0, dtype=torch.long)
         """Where the path of each drawn place lies; -1 if none was ever written there."""
         self._born = torch.empty(0, dtype=torch.long)
@@ -70,21 +75,27 @@ class Reservoir:
         assert self._labels is not None
         return self._paths[: self._filled][rows], self._labels[: self._filled][rows]
 
-    def add(self, paths: Tensor, labels: Tensor | None = None) -> Self:
-        """Offer paths, ``(rows, layers, coordinates)``, with their classes."""
+    def add(
+        self, paths: Tensor, labels: Tensor | None = None, samples: Tensor | None = None
+    ) -> Self:
+        """Offer paths, ``(rows, layers, coordinates)``, with classes and their samples' numbers."""
         if len(paths) == 0:
             return self
-        if labels is None:
-            labels = torch.full((len(paths),), -1, device=paths.device)
+        unknown = torch.full((len(paths),), -1, device=paths.device)
+        labels = unknown if labels is None else labels
+        samples = unknown if samples is None else samples
         capacity = self._allocate(paths)
         slots = latest(self._drawn(len(paths), capacity), capacity)
         kept = (slots < capacity).nonzero().squeeze(1)
         where = self._lying(slots[kept])
         assert self._paths is not None
         assert self._labels is not None
+        assert self._samples is not None
         chosen, target = kept.to(paths.device), where.to(paths.device)
         self._paths[target] = paths[chosen]
         self._labels[target] = labels[chosen]
+        self._samples[target] = samples[chosen]
+        self._training = None
         self.seen += len(paths)
         if self.halflife is not None:
             self._born[where] = self.seen
@@ -106,9 +117,15 @@ class Reservoir:
         ages = self.seen - self._born[: self._filled]
         return torch.exp2(-ages.double() / self.halflife)
 
+    def parts(self) -> list[Tensor]:
+        """Paths, classes and samples' numbers; nothing where no path came."""
+        if self._paths is None or self._samples is None:
+            return []
+        return [*self[:], self._samples[: self._filled]]
+
     def state_dict(self) -> dict[str, Any]:
         """The sample and where its draws stand, as tensors and plain types."""
-        parts = [] if self._paths is None else list(self[:])
+        parts = self.parts()
         if self._paths is not None and len(self._paths) > self._filled:
             # A part of a tensor would be saved with all the memory that it lies in.
             parts = [each.clone() for each in parts]
@@ -129,7 +146,7 @@ class Reservoir:
         """
         fresh = self.emptied()
         if state["sample"]:
-            paths, labels = state["sample"]
+            paths, labels, samples = state["sample"]
             capacity = fresh._allocate(paths)
             if len(paths) > capacity or len(state["places"]) != len(fresh._places):
                 raise ValueError(
@@ -138,8 +155,10 @@ class Reservoir:
                 )
             assert fresh._paths is not None
             assert fresh._labels is not None
+            assert fresh._samples is not None
             fresh._filled = len(paths)
             fresh._paths[: len(paths)], fresh._labels[: len(paths)] = paths, labels
+            fresh._samples[: len(paths)] = samples
             fresh._places, fresh._born = state["places"].clone(), state["born"].clone()
         fresh.seen, fresh._mass = state["seen"], state["mass"]
         self.generator.set_state(state["draws"])
@@ -150,8 +169,8 @@ class Reservoir:
         """Take in another stream's sample, so that this is one of both streams' rows.
 
         Every row is kept with the probability it would have had in one stream, with a halflife in
-        proportion to its weight, as if both streams ended now. Paths that stay keep their places,
-        so those held out are held out still. All is drawn from this reservoir's generator.
+        proportion to its weight, as if both streams ended now. Those held out are held out still:
+        paths that stay keep their places. All is drawn from this reservoir's generator.
 
         Raises:
             ValueError: another memory or halflife, paths of another shape, or the same reservoir;
@@ -164,9 +183,10 @@ class Reservoir:
                 "two samples merge if they are of two streams, of the same max_bytes and halflife, "
                 f"and of paths of one shape; these have {limits}, shapes {list(map(list, shapes))}."
             )
-        if other._paths is None or other._labels is None:
+        theirs = other.parts()
+        if not theirs:
             return self
-        capacity, before = self._allocate(other._paths), self._filled
+        capacity, before = self._allocate(theirs[0]), self._filled
         size = min(capacity, before + len(other))
         masses = [each.seen if self.halflife is None else each._mass for each in (self, other)]
         counts = before, len(other)
@@ -174,11 +194,10 @@ class Reservoir:
         leaves = torch.randperm(before, generator=self.generator)[size - taken :]
         where = torch.cat([leaves, torch.arange(before, size)])
         chosen = torch.randperm(len(other), generator=self.generator)[:taken]
-        assert self._paths is not None
-        assert self._labels is not None
-        self._filled, self.seen = size, self.seen + other.seen
-        for mine, theirs in ((self._paths, other._paths), (self._labels, other._labels)):
-            mine[where.to(mine.device)] = theirs[chosen.to(theirs.device)].to(mine)
+        self._filled, self.seen, self._training = size, self.seen + other.seen, None
+        for mine, its in zip((self._paths, self._labels, self._samples), theirs, strict=True):
+            assert mine is not None
+            mine[where.to(mine.device)] = its[chosen.to(its.device)].to(mine)
         if self.halflife is not None:
             self._mass += other._mass
             self._born[:before] += other.seen
@@ -193,19 +212,40 @@ class Reservoir:
         Drawn by the reservoir's own generator unless another is given.
         """
         assert self._paths is not None
-        training = self._filled - self._filled // _FOLD
-        index = torch.randint(training, (rows,), generator=generator or self.generator)
-        index += index // (_FOLD - 1)  # over the places held out
-        return self._paths[index.to(self._paths.device)]
+        if self._training is None:
+            self._training = (~self._apart()).nonzero()[:, 0]
+        index = torch.randint(len(self._training), (rows,), generator=generator or self.generator)
+        return self._paths[self._training[index.to(self._training.device)]]
 
     def trained(self, limit: int) -> Tensor:
         """Paths that batches are drawn from, those among the first ``limit`` places."""
-        paths, _ = self[:limit]
-        return paths[torch.arange(len(paths), device=paths.device) % _FOLD != _FOLD - 1]
+        return self[:limit][0][~self._apart()[:limit]]
 
     def held_out(self, limit: int) -> Tensor:
         """Paths never trained on, those among the first ``limit`` places."""
-        return self[:limit][0][_FOLD - 1 :: _FOLD]
+        return self[:limit][0][self._apart()[:limit]]
+
+    def judging(self, limit: int) -> tuple[Tensor, Tensor | None]:
+        """At most so many of the paths held out, whole samples, and their samples' numbers.
+
+        The numbers are None where they are not known.
+        """
+        if self._samples is None:
+            return torch.empty(0), None
+        where = self._apart().nonzero()[:, 0]
+        numbers = self._samples[where]
+        if (numbers < 0).any():
+            return self.held_out(self._filled)[:limit], None
+        order = numbers.argsort(stable=True)[:limit]
+        return self[:][0][where[order]], numbers[order]
+
+    def _apart(self) -> Tensor:
+        """Which paths are held out, ``(paths,)``; none if nothing else is there."""
+        assert self._samples is not None
+        numbers = self._samples[: self._filled]
+        places = torch.arange(self._filled, device=numbers.device)
+        apart: Tensor = torch.where(numbers < 0, places, numbers) % _FOLD == _FOLD - 1
+        return apart & ~apart.all()
 
     def _drawn(self, rows: int, capacity: int) -> Tensor:
         """The place each new row draws; ``capacity`` or more means none."""
@@ -228,12 +268,13 @@ class Reservoir:
         if self._paths is None:
             integer = torch.iinfo(torch.long).bits // 8
             biased = self.halflife is not None
-            row = paths[0].numel() * paths.element_size() + integer * (1 + 2 * biased)
+            row = paths[0].numel() * paths.element_size() + integer * (2 + 2 * biased)
             capacity = max(1, self.max_bytes // row)
             if self.halflife is not None:
                 capacity = min(capacity, max(1, int(1 / dying(self.halflife))))
             self._paths = paths.new_empty(capacity, *paths.shape[1:])
             self._labels = torch.full((capacity,), -1, device=paths.device)
+            self._samples = self._labels.clone()
             self._places = torch.full((capacity if biased else 0,), -1)
             self._born = torch.zeros_like(self._places)
         return len(self._paths)

@@ -142,7 +142,7 @@ def joined_of_all(
         seed: of the draws; another one for each sync.
         first: the process whose paths stay in their places if nothing is shared yet.
     """
-    mine = own[:] if len(own) else ()
+    mine = own.parts()
     said = processes.gather((own.seen, [(tuple(each.shape), each.dtype) for each in mine]))
     parts = [] if shared is None else [shared]
     for rank in sorted(range(processes.size), key=lambda rank: rank != first):

@@ -216,8 +216,13 @@ def _outside(errors: Tensor, witnesses: Tensor) -> Tensor:
 
 
 def shares(modes: Tensor, moments: Moments) -> Tensor:
-    """Share of E|z|² that each mode's component carries, normalised over the modes."""
+    """Share of E|z|² that each mode's component carries, normalised over the modes.
+
+    Nearly parallel modes cancel each other, and each alone is then larger than the whole: it counts
+    as the whole, lest the others vanish beside it.
+    """
     G = moments.second("start", "start").cpu().to(modes.dtype)
     amplitudes = torch.linalg.pinv(modes)
     power = torch.einsum("ki,ij,kj->k", amplitudes, G, amplitudes.conj()).real
+    power = torch.minimum(power, G.diagonal().real.sum())
     return power / power.sum()

@@ -42,15 +42,14 @@ class Spectrum:
     """Left eigenvectors w with ``wᴴ K = λ wᴴ``: ``wᴴ z`` is the eigenfunction. Unit columns."""
     residuals: Tensor | None
     """Error of each eigenfunction's law φ(end) = λ φ(start), relative to the size of φ(start): 0 is
-    exact. On rows the fit has not seen, or each predicted by the fit without it. Shape
+    exact. On rows the fit has not seen, or each predicted by the fit without its sample. Shape
     ``(latent,)``; NaN where the data never excite φ, None without data."""
     energies: Tensor | None
     """Share of the latent states' second moment that each mode carries; non-orthogonal modes
     overlap, so shares are normalised to sum to 1. Shape ``(latent,)``; None without data."""
     errors: Tensor | None = None
-    """Standard error of each λ by sampling, for independent rows and a fit across the span; shape
-    ``(latent,)``, None without data. Rows of one sample, such as tokens, are not independent, and
-    true errors are then larger."""
+    """Standard error of each λ by sampling, for independent samples and a fit across the span;
+    shape ``(latent,)``, None without data. Infinite where samples are no more than functions."""
     closures: Tensor | None = None
     """How much of the law's error is a function of the start and no noise, relative to the size of
     φ; shape ``(latent,)``, None where no rows were kept. See ``evidence.py``."""
