@@ -567,6 +567,48 @@ def test_checkpoints_need_rows_between_them(every: float, tmp_path: Path) -> Non
         fit(network(), shuffled(), tmp_path / "checkpoint", every=every, **FITS["dmd"])
 
 
+@pytest.mark.parametrize("every", ["5", None, True])
+def test_rows_between_checkpoints_are_a_number(every: Any, tmp_path: Path) -> None:
+    with pytest.raises(TypeError, match=f"every={every!r} is a"):
+        fit(network(), shuffled(), tmp_path / "checkpoint", every=every, **FITS["dmd"])
+
+
+@pytest.mark.parametrize(("path", "error"), [(7, TypeError), (b"x", TypeError), ("", ValueError)])
+def test_a_checkpoint_has_the_path_of_a_file(path: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match=f"checkpoint={path!r}"):
+        fit(network(), shuffled(), path, **FITS["dmd"])
+
+
+@pytest.mark.parametrize("kind", ["folder", "fifo"])
+def test_what_is_no_file_is_refused_and_not_waited_for(kind: str, tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint"
+    path.mkdir() if kind == "folder" else os.mkfifo(path)
+    with pytest.raises(ValueError, match=r"checkpoint' is no file\. Give checkpoint="):
+        fit(network(), shuffled(), path, **FITS["dmd"])
+
+
+def test_a_checkpoint_without_room_is_an_error_of_the_disk_and_the_one_before_it_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What torch raises on a full disk is a RuntimeError about its archive."""
+    path, save, count = tmp_path / "checkpoint", torch.save, [0]
+
+    def full(content: Any, place: Path) -> None:
+        count[0] += 1
+        save(content, place)
+        if count[0] > 2:
+            place.write_bytes(place.read_bytes()[:99])
+            raise RuntimeError("[enforce fail at inline_container.cc] unexpected pos")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("torchkoopman.fitting.checkpoints.torch.save", full)
+        with pytest.raises(OSError, match=r"could not be written .*unexpected pos\)\. The one bef"):
+            fit(network(), shuffled(), path, **FITS["dmd"])
+    assert sorted(each.name for each in tmp_path.iterdir()) == [path.name, f"{path.name}.previous"]
+    resumed = fit(network(), shuffled(), path, **FITS["dmd"])
+    assert_same_bits(fit(network(), shuffled(), None, **FITS["dmd"]), resumed)
+
+
 def test_the_cost_of_checkpoints_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     """A share of ``python -m tests.benchmarks.checkpointing``; how large it is is not tested."""
     small = ["--rows", "6000", "--every", "2000", "--replay", "1", "--kinds", "dmd"]

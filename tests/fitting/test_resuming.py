@@ -4,7 +4,7 @@ import copy
 import io
 import pickle
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,8 @@ import torch
 import torch.distributed as dist
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 import torchkoopman as tk
 from tests.fitting.resumable import (
@@ -313,3 +314,32 @@ def test_what_a_sync_has_shared_is_part_of_the_state(kind: str) -> None:
     assert_same_bits(finished(fitters[0]), finished(fitters[1]))
     with pytest.raises(ValueError, match="rows of the same sync"):
         fitters[0].merge(fitters[1])  # type: ignore[arg-type]
+
+
+def changed(state: Any, change: Callable[[Tensor], Tensor]) -> Any:
+    """The state with something done to each of its tensors."""
+    return tree_map_only(Tensor, change, state)
+
+
+OTHER = {torch.float32: torch.float64, torch.float64: torch.float32}
+CHANGES: dict[str, Callable[[Tensor], Tensor]] = {
+    "half": lambda tensor: tensor.half() if tensor.is_floating_point() else tensor,
+    "other": lambda tensor: tensor.to(OTHER.get(tensor.dtype, tensor.dtype)),
+    "cut": lambda tensor: tensor[:-1] if tensor.ndim else tensor,
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("kind", sorted(MAKERS))
+def test_a_state_that_was_cast_or_cut_is_refused_and_nothing_changes(
+    kind: str, change: str
+) -> None:
+    """Moments in half precision load as well as any, and give another surrogate."""
+    state = streamed(MAKERS[kind](), range(5)).state_dict()
+    fitter = streamed(MAKERS[kind](), range(2))
+    before = copy.deepcopy(fitter.state_dict())
+    with pytest.raises(ValueError, match="was cast, cut or damaged"):
+        fitter.load_state_dict(changed(state, CHANGES[change]))
+    assert str(before) == str(fitter.state_dict())
+    with pytest.raises(TypeError, match="it got a NoneType"):
+        fitter.load_state_dict(None)  # type: ignore[arg-type]

@@ -49,11 +49,20 @@ class Checkpoints:
         Args:
             run: what must be the same for whoever goes on from it.
             state: tensors and plain types.
+
+        Raises:
+            OSError: there is no room, or no permission; those there are stay as they are.
         """
-        with whole(self.path) as place:
-            torch.save({"format": FORMAT, "run": dict(run), "state": dict(state)}, place)
-            if self.path.exists():
-                _link(self.path, self.previous)
+        try:
+            with whole(self.path) as place:
+                torch.save({"format": FORMAT, "run": dict(run), "state": dict(state)}, place)
+                if self.path.exists():
+                    _link(self.path, self.previous)
+        except (OSError, RuntimeError) as error:  # the latter is what torch says of a full disk
+            raise OSError(
+                f"the checkpoint {str(self.path)!r} could not be written ({error}). The one before "
+                "it stays, and the fit goes on from there once there is room."
+            ) from error
 
     def read(self, run: Mapping[str, Any]) -> Mapping[str, Any] | None:
         """The state of the latest checkpoint that is whole; None where there is none.

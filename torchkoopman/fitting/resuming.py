@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import copy
+import hashlib
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Self
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+from torch import Tensor
 
-VERSION = 1
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+VERSION = 2
 """Of the states that are written; one of another version is refused."""
 
 
@@ -33,9 +37,16 @@ class Resumable:
 
         Raises:
             ValueError: the state of a fitter of another kind or other options, of an unknown
-                version, or no state; nothing is changed then.
+                version, with tensors of other shapes or types than were saved, or no state;
+                nothing is changed then.
+            TypeError: no dictionary.
         """
         kind = type(self).__name__
+        if not isinstance(state, Mapping):
+            raise TypeError(
+                f"load_state_dict() takes what state_dict() of a {kind} returned, a dictionary; it "
+                f"got a {type(state).__name__}."
+            )
         if not {"version", "fitter", "options", "parts"} <= set(state):
             raise ValueError(
                 f"this is no state of a {kind}: it has {sorted(map(str, state))[:6]}. Give what "
@@ -55,6 +66,12 @@ class Resumable:
             raise ValueError(
                 f"the state is of a {kind} with {difference} in this one. Make the fitter with the "
                 "arguments of the one that the state is of."
+            )
+        if state.get("outline") != _outline(state["parts"]):
+            raise ValueError(
+                f"the state of a {kind} has tensors of other types or shapes than were saved: it "
+                "was cast, cut or damaged. Load it as state_dict() returned it; moments are sums "
+                "in float64, and rounded ones give another surrogate."
             )
         fresh = copy.copy(self)
         try:
@@ -132,8 +149,23 @@ def live_state(part: Any) -> dict[str, Any]:
     if not isinstance(part, Resumable):
         state: dict[str, Any] = part.state_dict()
         return state
-    options, kind = part._options(), type(part).__name__
-    return {"version": VERSION, "fitter": kind, "options": options, "parts": part._state()}
+    state = {"version": VERSION, "fitter": type(part).__name__, "options": part._options()}
+    parts = part._state()
+    return {**state, "parts": parts, "outline": _outline(parts)}
+
+
+def _outline(parts: Any) -> str:
+    """A digest of the names, types and shapes of tensors, which travel with the numbers."""
+    found, pending = hashlib.sha256(), [("", parts)]
+    while pending:
+        name, part = pending.pop()
+        if isinstance(part, Mapping):
+            pending += [(f"{name}/{key}", each) for key, each in part.items()]
+        elif isinstance(part, list | tuple):
+            pending += [(f"{name}/{key}", each) for key, each in enumerate(part)]
+        elif isinstance(part, Tensor):
+            found.update(f"{name} {part.dtype} {tuple(part.shape)}\n".encode())
+    return found.hexdigest()[:16]
 
 
 def differing(theirs: Mapping[str, Any], mine: Mapping[str, Any]) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from numbers import Real
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torchkoopman.fitting.checkpoints import Checkpoints
@@ -18,7 +20,6 @@ from torchkoopman.observe.views import View
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from pathlib import Path
 
     from torchkoopman.fitting.closed_form import Fitter
     from torchkoopman.fitting.holdout import Holdout
@@ -71,6 +72,7 @@ def run_of(
         files: Checkpoints | SharedCheckpoints | None = None
         if path is not None:
             _check_resumable(fitter, every)
+            _check_path(path)
             told = {"processes": together.size, "held_out": holdout.limit, "epochs": epochs}
             told |= _described(watch, loader, fitter) | settings
             files = Checkpoints(path) if processes is None else SharedCheckpoints(path, processes)
@@ -88,8 +90,10 @@ def _check_resumable(fitter: Fitter, every: int) -> None:
 
     Raises:
         ValueError: ``every`` is no positive number.
-        TypeError: a fitter without ``state_dict`` and ``load_state_dict``.
+        TypeError: ``every`` is no number; a fitter without ``state_dict`` and ``load_state_dict``.
     """
+    if isinstance(every, bool) or not isinstance(every, Real):
+        raise TypeError(f"every={every!r} is a {type(every).__name__}; give a number of rows.")
     if not every > 0:
         raise ValueError(f"every={every} must be a positive number of rows between checkpoints.")
     if not (hasattr(fitter, "state_dict") and hasattr(fitter, "load_state_dict")):
@@ -97,6 +101,19 @@ def _check_resumable(fitter: Fitter, every: int) -> None:
             f"checkpoint= needs a fitter with state_dict() and load_state_dict(); "
             f"{type(fitter).__name__} has not both. Write them, or leave checkpoint= out."
         )
+
+
+def _check_path(path: object) -> None:
+    """Refuse what is no path of a file.
+
+    Raises:
+        TypeError: it is no path.
+        ValueError: it has no name.
+    """
+    if not isinstance(path, str | Path):
+        raise TypeError(f"checkpoint={path!r} is a {type(path).__name__}; give the path of a file.")
+    if not Path(path).name:
+        raise ValueError(f"checkpoint={str(path)!r} names no file; give the path of one.")
 
 
 def _described(watch: Watch, loader: Iterable[Any], fitter: Fitter) -> dict[str, Any]:
