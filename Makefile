@@ -6,7 +6,7 @@ RUN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PEERS := $(VENV)/.peers
 
-.PHONY: demo bench figures zoo hostile speed scaling online robust readable resume processes test clean
+.PHONY: demo bench figures zoo hostile speed scaling online robust readable resume callbacks processes test clean
 
 # The main job: train, fit, look, swap, forget, export. DATA=yinyang (default) or mnist.
 DATA ?= yinyang
@@ -57,6 +57,11 @@ resume: $(INSTALLED)
 	$(RUN)/python -m tests.benchmarks.killed --kills 20 --folder "$$(mktemp -d)"
 	$(RUN)/python -m tests.benchmarks.killed --kills 20 --processes 2 --folder "$$(mktemp -d)"
 	$(RUN)/python -m tests.benchmarks.checkpointing
+
+# Trainings with callbacks, broken off, killed and resumed; and what following the spectrum costs.
+callbacks: $(INSTALLED)
+	$(RUN)/python -m tests.integrations.trainings "$$(mktemp -d)" --steps 200
+	$(RUN)/python -m tests.benchmarks.callbacks
 
 # Modes followed, grid, radius and distances: of trusted modes beside all, of networks beside draws.
 readable: $(INSTALLED)
