@@ -66,7 +66,8 @@ def resealed(source: Path, path: Path, change: Callable[[Any, dict[str, Any]], N
     described, tensors = json.loads(texts[key]), load_file(source)
     change(described, tensors)
     text = described["text"] if "text" in described else json.dumps(described)
-    tensor_files.write_tensors(path, tensors, {**texts, key: text})
+    save_file(tensors, path, tensor_files.unsealed({**texts, key: text}))
+    tensor_files.seal_tensors(path)  # write_tensors() refuses what would not be read
     return path
 
 
