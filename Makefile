@@ -16,9 +16,13 @@ demo: $(INSTALLED)
 	$(RUN)/python examples/demo.py --data $(DATA) --seeds $(SEEDS) $(if $(COMPARE),--compare)
 
 # The README's evidence, part by part, resumable; QUICK=1 for minutes and without MNIST.
+# PARTS="replacement topology" chooses parts, BENCH_SEEDS="5 6 7" other seeds than its own five.
 QUICK ?=
+PARTS ?=
+BENCH_SEEDS ?=
 bench: $(INSTALLED) $(if $(QUICK),,$(PEERS))
-	$(RUN)/python examples/bench.py $(if $(QUICK),--quick)
+	$(RUN)/python examples/bench.py $(if $(QUICK),--quick) $(if $(PARTS),--parts $(PARTS)) \
+		$(if $(BENCH_SEEDS),--seeds $(BENCH_SEEDS))
 
 # Pictures of the bench's results.
 figures: $(INSTALLED)

@@ -3,7 +3,7 @@
 A part is a module with ``jobs(quick)``, name → function that measures and gives a JSON-able dict,
 and ``table(results)``, Markdown. Each job runs in a process of its own and leaves one JSON file, so
 that an interrupted bench goes on where it stopped; ``--fresh`` starts again. Tables and numbers
-land in ``runs/bench/<full or quick>/``.
+land in ``runs/bench/<full or quick>/``, with ``--seeds`` in a folder named after them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from bench_tables import tasks
+from bench_tables import SEEDS, place, tasks
 from tqdm.auto import tqdm
 
 if TYPE_CHECKING:
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from types import ModuleType
 
 ROOT = Path(__file__).parents[1]
-RUNS = Path("runs/bench")
 PARTS: dict[str, tuple[str, int]] = {
     "replacement": ("bench_replacement", 2),
     "forgetting": ("bench_forgetting", 2),
@@ -47,10 +46,13 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="one small seed, no MNIST, minutes")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    parser.add_argument("--seeds", nargs="+", type=int, help="other seeds than the bench's own")
     parser.add_argument("--fresh", action="store_true", help="forget what was measured before")
     parser.add_argument("--job", help=argparse.SUPPRESS)
     chosen = parser.parse_args(arguments)
-    folder = RUNS / ("quick" if chosen.quick else "full")
+    if chosen.seeds:
+        os.environ[SEEDS] = " ".join(map(str, chosen.seeds))
+    folder = place(chosen.quick)
     if chosen.job:
         work(chosen.job, chosen.quick, folder)
         return 0

@@ -11,8 +11,16 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
+RUNS = Path("runs/bench")
+SEEDS = "TORCHKOOPMAN_SEEDS"
+"""The environment variable that hands a bench's seeds to the processes of its jobs."""
+
+
 def seeds(quick: bool) -> list[int]:
-    """The seeds of a bench; settings were searched on none of them."""
+    """The seeds of a bench, those asked for or five; settings were searched on none of the five."""
+    known = os.environ.get(SEEDS)
+    if known:
+        return [int(seed) for seed in known.split()]
     return [0] if quick else [0, 1, 2, 3, 4]
 
 
@@ -22,9 +30,15 @@ def tasks(quick: bool) -> list[str]:
     return ["yinyang"] if quick or not known else ["yinyang", "mnist"]
 
 
+def place(quick: bool) -> Path:
+    """The folder of a bench's results; other seeds than its own have one of their own."""
+    name = "quick" if quick else "full"
+    return RUNS / "-".join([name, *os.environ.get(SEEDS, "").split()])
+
+
 def folder(quick: bool) -> Path:
     """Where networks and surrogates are kept between parts."""
-    return Path("runs/bench") / ("quick" if quick else "full") / "models"
+    return place(quick) / "models"
 
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -11,17 +11,19 @@ import bench_cost
 import bench_replacement
 import bench_systems
 import pytest
-from bench_tables import markdown, spread
+from bench_tables import SEEDS, markdown, spread
 
 PART = '''
 """A part of the bench, made by a test."""
 import os
 from pathlib import Path
 
+from bench_tables import seeds
+
 def add():
     runs = Path("count")
     runs.write_text(str(int(runs.read_text()) + 1 if runs.exists() else 1))
-    return {"sum": 3, "threads": os.environ["OMP_NUM_THREADS"]}
+    return {"sum": 3, "threads": os.environ["OMP_NUM_THREADS"], "seeds": seeds(True)}
 
 def fail():
     raise ValueError("nothing to measure")
@@ -58,6 +60,17 @@ def test_results_land_as_json_and_markdown(part: Path) -> None:
     assert result["threads"] == "1"
     assert result["seconds"] >= 0
     assert "sum 3" in (folder / "bench.md").read_text()
+
+
+def test_other_seeds_reach_the_jobs_and_their_results_lie_apart(
+    part: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(SEEDS, "")  # and gone again after the test
+    assert bench.main(["--quick"]) == 0
+    assert bench.main(["--quick", "--seeds", "7", "8"]) == 0
+    for folder, seeds in (("quick", [0]), ("quick-7-8", [7, 8])):
+        results = json.loads((part / "runs/bench" / folder / "bench.json").read_text())
+        assert results["made"]["add"]["seeds"] == seeds
 
 
 def test_a_job_that_has_a_result_is_not_run_again_but_with_fresh(part: Path) -> None:
