@@ -6,7 +6,8 @@ RUN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PEERS := $(VENV)/.peers
 
-.PHONY: demo bench figures zoo hostile speed scaling online robust readable resume callbacks processes test clean grokking
+.PHONY: demo bench figures zoo hostile speed scaling online grokking robust readable resume callbacks processes \
+	test clean
 
 # The main job: train, fit, look, swap, forget, export. DATA=yinyang (default) or mnist.
 DATA ?= yinyang
@@ -66,10 +67,10 @@ resume: $(INSTALLED)
 callbacks: $(INSTALLED)
 	$(RUN)/python -m tests.integrations.trainings "$$(mktemp -d)" --steps 200
 	$(RUN)/python -m tests.benchmarks.callbacks
+
 # A network that generalises long after it knows its training data: does its spectrum tell first?
 grokking: $(INSTALLED)
 	$(RUN)/python examples/grokking.py
-
 
 # Modes followed, grid, radius and distances: of trusted modes beside all, of networks beside draws.
 readable: $(INSTALLED)
