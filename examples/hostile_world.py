@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from hostile_ambient import Outside, Reading
-from hostile_case import WIDTH, Case, Six, case, seeded
+from hostile_case import WIDTH, Case, Six, case, rows, seeded
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
@@ -167,6 +167,19 @@ class Flat(nn.Module):
         return x
 
 
+class Optional(Six):
+    """Of two arguments the example gives none."""
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        y: Tensor = super().forward(x)
+        return y if mask is None else y * mask
+
+
+def masked(model: nn.Module, inputs: Inputs) -> Any:
+    """An argument is given that the example had not."""
+    return model(inputs[0], torch.full((WIDTH,), 2.0))
+
+
 def set_behind(model: nn.Module, inputs: Inputs) -> Any:
     """An attribute is set past ``__setattr__``: of the model, or of a layer behind the span."""
     layer = model.get_submodule("b.4")
@@ -190,6 +203,7 @@ def hooked(model: nn.Module, inputs: Inputs) -> Any:
 
 CASES = [
     *(outside(name, read) for name, read in READS.items()),
+    case(CAUSE, Optional, False, name="given later", drive=masked, example=lambda: (rows(0), None)),
     case(CAUSE, Scaled, name="set behind its back", drive=set_behind),
     Case(
         "hooked with all modules",

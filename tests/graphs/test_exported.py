@@ -215,3 +215,24 @@ def test_a_model_that_fails_on_the_example_says_so(given: object) -> None:
 def test_examples_of_another_kind_are_refused() -> None:
     with pytest.raises(TypeError, match="example_inputs is a int; give the model's one tensor"):
         swap(Encoder(), nn.Linear(4, 4), "layers.0", "layers.3", "export", 3)
+
+
+class Optional(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.c = (nn.Linear(4, 4) for _ in range(3))
+
+    def forward(self, x: Tensor, kind: str = "one", mask: Tensor | None = None) -> Tensor:
+        y: Tensor = self.c(self.b(self.a(x))) * (2 if kind == "two" else 1)
+        return y if mask is None else y * mask
+
+
+def test_a_program_takes_the_texts_and_missing_arguments_it_was_recorded_with() -> None:
+    x, mask = torch.rand(2, 4), torch.ones(4)
+    given = {"x": x, "kind": "one", "mask": None}
+    edited = swap(Optional().eval(), nn.Identity(), "a", "b", "export", given)
+    assert torch.equal(edited(mask=None, kind="one", x=x), edited(x, "one", None))
+    with pytest.raises(RuntimeError, match=r"recorded with mask=None, .* got a Tensor"):
+        edited(x=x, kind="one", mask=mask)
+    with pytest.raises(RuntimeError, match=r"recorded with kind='one', .* got 'two'"):
+        edited(x=x, kind="two", mask=None)

@@ -15,11 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, fx, nn
+from torch.utils import _pytree as pytree
 
 from torchkoopman.graphs.frozen import NUMBERS, Taking, storage_of
 from torchkoopman.graphs.nodes import LABEL, Traced, labelled, labelled_node
 from torchkoopman.graphs.side_effects import SideEffect, refuse_outside
 from torchkoopman.observe.costs import unfused
+from torchkoopman.observe.facts import PLAIN
 from torchkoopman.observe.names import split_call
 from torchkoopman.observe.places import filled, read
 from torchkoopman.observe.surroundings import Surroundings, random_draws
@@ -166,3 +168,32 @@ def _note_outputs(part: fx.GraphModule, calls: Counter[str], is_root: bool) -> N
             node.replace_all_uses_with(source)
             part.graph.erase_node(node)
     part.recompile()
+
+
+def refuse_other_arguments(graph: fx.Graph, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    """Refuse arguments of another form than those which a program was recorded with.
+
+    Raises:
+        RuntimeError: they hold more or fewer values, or another None, text or number.
+    """
+    info = getattr(graph._codegen, "pytree_info", None)
+    if info is None or info.in_spec is None:
+        return
+    given = pytree.tree_leaves((args, kwargs))
+    if len(given) != info.in_spec.num_leaves:
+        raise RuntimeError(
+            f"this graph takes {info.in_spec.num_leaves} values in its arguments, as the example "
+            f"inputs had, and got {len(given)}: swap with an example of this form, or with "
+            "how='eager'."
+        )
+    named = {**dict(zip(info.orig_args, args, strict=False)), **kwargs}
+    given = pytree.tree_leaves([named[name] for name in info.orig_args if name in named])
+    arguments = [node for node in graph.nodes if node.op == "placeholder"]
+    for node, value in zip(arguments, given, strict=False):
+        held = node.meta.get("val", value)
+        if isinstance(held, PLAIN) and not (isinstance(value, PLAIN) and value == held):
+            now = f"a {type(value).__name__}" if isinstance(value, Tensor) else repr(value)
+            raise RuntimeError(
+                f"this program was recorded with {node.name}={held!r}, which is part of it, and "
+                f"got {now}: swap with an example of this form, or with how='eager'."
+            )

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, fx, nn
 from torch.utils import _pytree as pytree
 
+from torchkoopman.graphs.exported import refuse_other_arguments
 from torchkoopman.graphs.frozen import storage_of
 from torchkoopman.graphs.reads import Reads
 from torchkoopman.graphs.side_effects import SideEffect
@@ -80,13 +81,7 @@ class SwappedModule(fx.GraphModule):
         _refuse_hidden(self, self.meta.get(CONSTANTS, frozenset()))
         given = pytree.tree_leaves((args, kwargs))
         self.meta.get(READ, Unchanged())(self, given)
-        info = getattr(self.graph._codegen, "pytree_info", None)
-        count = None if info is None or info.in_spec is None else info.in_spec.num_leaves
-        if count is not None and len(given) != count:
-            raise RuntimeError(
-                f"this graph takes {count} values in its arguments, as the example inputs had, and "
-                f"got {len(given)}: swap with an example of this form, or with how='eager'."
-            )
+        refuse_other_arguments(self.graph, args, kwargs)
         return super().__call__(*args, **kwargs)
 
     def train(self, mode: bool = True) -> SwappedModule:
