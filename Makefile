@@ -86,12 +86,13 @@ robust: $(INSTALLED)
 processes: $(INSTALLED)
 	$(RUN)/python examples/bench_processes.py --networks 5
 
-# The whole check: format, lint, types, tests.
+# The whole check: format, lint, types, tests, these in WORKERS processes of one thread each.
+WORKERS ?= 2
 test: $(INSTALLED)
 	$(RUN)/ruff format --check .
 	$(RUN)/ruff check .
 	$(RUN)/mypy
-	$(RUN)/python -m pytest
+	OMP_NUM_THREADS=1 $(RUN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
 
 $(INSTALLED): pyproject.toml setup.cfg constraints.txt
 	$(PYTHON) -m venv $(VENV)

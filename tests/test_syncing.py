@@ -2,7 +2,6 @@
 
 import importlib
 import importlib.util
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 import torch
 
 import torchkoopman as tk
+from tests.processes import environment
 
 WORKER = Path(__file__).with_name("forked_worker.py")
 ROOT = WORKER.parents[1]
@@ -42,10 +42,9 @@ class Groups:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
         self.run = subprocess.run(
             [sys.executable, "-W", "error", str(WORKER), str(folder), *GROUPS],
-            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path},
+            env=environment(),
             capture_output=True,
             text=True,
             timeout=300,
@@ -270,10 +269,10 @@ def test_fit_refuses_processes_that_know_of_no_group(tmp_path: Path) -> None:
         "net = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Tanh())\n"
         "tk.fit(net, [torch.randn(99, 4)], ['0', '1'], method='dmd')\n"
     )
-    environment = {"WORLD_SIZE": "2", "RANK": "0", "TORCHELASTIC_RUN_ID": "one"}
+    launched = {"WORLD_SIZE": "2", "RANK": "0", "TORCHELASTIC_RUN_ID": "one"}
     run = subprocess.run(
         [sys.executable, str(script)],
-        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        env={**environment(), **launched},
         capture_output=True,
         text=True,
         timeout=120,

@@ -12,7 +12,7 @@ import torch
 
 from tests.fitting.resumable import assert_same_bits
 from tests.fitting.shared_checkpoints_worker import RESUMED, WRITING
-from tests.processes import ROOT
+from tests.processes import ROOT, environment
 
 WORKER = Path(__file__).with_name("shared_checkpoints_worker.py")
 
@@ -26,7 +26,7 @@ class Found:
         self.folder = folder
         command = [sys.executable, str(WORKER), str(folder)]
         self.run = subprocess.run(
-            command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False
+            command, env=environment(), capture_output=True, text=True, timeout=600, check=False
         )
 
     def __call__(self, name: str) -> list[dict[str, Any]]:

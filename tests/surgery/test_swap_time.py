@@ -15,6 +15,7 @@ def test_times_are_kept_and_compared(
     monkeypatch.setattr(swap_time, "REPEATS", 1)
     monkeypatch.setattr(swap_time, "memory", lambda fresh: None)  # for this process it would stay
     monkeypatch.setattr(swap_time.torch, "set_num_threads", lambda count: None)
+    monkeypatch.setattr(swap_time.gc, "collect", lambda: None)  # of all that other tests left
     path = tmp_path / "before.json"
     monkeypatch.setattr(sys, "argv", ["swap_time", str(path), "--models", "MLP"])
     for columns in (3, 6):
