@@ -107,7 +107,7 @@ def times(quick: bool) -> dict[str, Any]:
     return {"layers": watched.depth, "times": in_turn(runs, turns=3 if quick else 9)}
 
 
-def overhead(turns: int = 9) -> str:
+def overhead(turns: int = 15) -> str:
     """What watching costs by itself, and with moments, in a small model and in the full one."""
     names = ["plain", "nothing", "moments, float32", "moments, float64"]
     small, full = (
