@@ -171,7 +171,7 @@ def crossed(grad: bool, between: bool) -> str:
 
 
 def early(plan: dict[str, Any], layers: str) -> str:
-    """Parallel only after the probe is on, so that hooks see what styles have yet to change."""
+    """Parallel only after the probe is on, so that the styles' hooks are behind the probe's."""
     model, got = network(), list[Any]()
     with tk.attach(model, layers) as probe, torch.no_grad():
         probe.stream_to(got.append)
@@ -378,6 +378,7 @@ CASES: dict[str, Callable[[], str]] = {
     "gathered DTensor sequence": seen(lambda: sequence(False), "blocks.0.norm", gather=True),
     "gathered uneven": uneven,
     "early blocks": lambda: early(TENSOR, "blocks.*"),
+    "early row": lambda: early(TENSOR, "blocks.0.down"),
     "FSDP": lambda: sharded_data(late=False),
     "FSDP after attach": lambda: sharded_data(late=True),
     "FSDP of a part": lambda: sharded_data(late=False, submodule=True),
@@ -400,7 +401,6 @@ CASES: dict[str, Callable[[], str]] = {
     "DTensor sequence": seen(lambda: sequence(False), "blocks.0.norm"),
     "blocks of a sequence": seen(lambda: sequence(True), "blocks.1"),
     "prepared part": seen(prepared(Replicate(), Shard(1)), "blocks.2"),
-    "early row": lambda: early(TENSOR, "blocks.0.down"),
     "unknown style": unknown,
     "one process": one_process_alone,
     "swap": lambda: swapped(tensors),

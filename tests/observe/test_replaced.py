@@ -138,3 +138,30 @@ def test_a_model_nobody_changed_is_watched_in_silence() -> None:
         probe.stream_to(lambda trajectory: None)
         model(X), model(X)
     assert probe.report().replaced == probe.report().lost_hooks == ()
+
+
+@pytest.mark.parametrize("root", [False, True], ids=["inner layer", "the model too"])
+@pytest.mark.parametrize("in_place", [False, True], ids=["anew", "in place"])
+def test_what_a_hook_added_later_makes_of_an_output_is_what_is_read(
+    root: bool, in_place: bool
+) -> None:
+    model, got, other = network(), list[Trajectory](), list[Trajectory]()
+    with attach(model, ["0", "" if root else "2"]) as probe, attach(model, "*") as second:
+        probe.stream_to(got.append)
+        second.stream_to(other.append)
+        model(X)
+        for module in (model[0], model[2], model):
+            module.register_forward_hook(
+                lambda module, args, y: y.mul_(2) if in_place else 2 * y  # type: ignore[arg-type]
+            )
+        third = attach(model, "*").stream_to(lambda trajectory: None)  # its hooks are behind it
+        with third, torch.no_grad():
+            plain = model[0].forward(X)
+            result = model(X)
+    last = got[1].states["" if root else "2"][:, 0]
+    assert torch.equal(got[1].states["0"][:, 0], 2 * plain)
+    assert torch.equal(last, result if root else result / 2)
+    assert torch.equal(other[1].states["2"][:, 0], result / 2)
+    assert probe.report().interrupted == 0
+    assert len(got) == len(other) == 2
+    assert hooks_on(model) == 3  # those of this test

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import weakref
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
 from torchkoopman.observe.selection import Selected, common_ancestors
 
 if TYPE_CHECKING:
+    from collections import OrderedDict
     from collections.abc import Iterable, Sequence
 
     from torch import Tensor, nn
@@ -140,15 +141,27 @@ class HookSet:
         self._handles.append((name, handle))
 
 
+def read_last(modules: Iterable[nn.Module], pairing: object) -> None:
+    """Have layers read behind hooks that others have added since, which may change an output."""
+    for module in modules:
+        hooks = cast("OrderedDict[int, Any]", module._forward_hooks)
+        for hook in reversed(hooks.values()):
+            if _is_of(hook, pairing):
+                break
+            if not isinstance(hook, Hook):  # those of other probes change nothing
+                for key in [key for key, each in hooks.items() if _is_of(each, pairing)]:
+                    hooks.move_to_end(key)
+                break
+
+
+def _is_of(hook: object, pairing: object) -> bool:
+    return isinstance(hook, Hook) and hook._pairing is not None and hook._pairing() is pairing
+
+
 def _sweep(module: nn.Module, pairing: object) -> None:
     """Take every hook of a pairing off a module, whoever holds its handle."""
     kept: list[dict[int, Any]] = [module._forward_hooks, module._forward_pre_hooks]
-    own = [
-        key
-        for hooks in kept
-        for key, hook in hooks.items()
-        if isinstance(hook, Hook) and hook._pairing is not None and hook._pairing() is pairing
-    ]
+    own = [key for hooks in kept for key, hook in hooks.items() if _is_of(hook, pairing)]
     kept += [module._forward_hooks_with_kwargs, module._forward_pre_hooks_with_kwargs]
     for hooks in [*kept, module._forward_hooks_always_called]:
         for key in own:

@@ -10,6 +10,7 @@ from torchkoopman.observe.alone import run_for_another
 from torchkoopman.observe.capture import Reader, Reading, is_recomputing, is_tracing
 from torchkoopman.observe.causes import warn_of_compiling, warn_of_replaced
 from torchkoopman.observe.delivery import Delivery, looks_along
+from torchkoopman.observe.hooks import read_last
 from torchkoopman.observe.parallel import Parallel
 from torchkoopman.observe.passes import Forward, Passes, input_specs
 from torchkoopman.observe.report import Ledger
@@ -95,6 +96,7 @@ class Pairing:
                 )
                 self.parallel.search(name, module)
                 self._look_for_replaced()
+                read_last(self._layers.values(), self)
                 forward.flow = Flow(self.parallel.modules, self.parallel.followed)
             if self._reader.masks and forward.skip is None:
                 forward.mask.offer(module, args, kwargs)

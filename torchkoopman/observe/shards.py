@@ -75,10 +75,7 @@ class Flow:
         if placed is not None and not placed.whole:
             if gather and placed.placements:
                 return gathered(tensor, placed)
-            said = self.parallel.get(module)
-            early = " before its style makes it whole: attach to the model that is parallel already"
-            late = early if said is not None and said.whole else ""
-            self.refused[stream] = f"gives each process a part of its state ({placed}){late}"
+            self.refused[stream] = f"gives each process a part of its state ({placed})"
             return None
         if placed is None and self.behind is not None:
             name, other = self.behind
