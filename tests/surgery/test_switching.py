@@ -7,6 +7,7 @@ so too once it is switched, or refuse to be switched.
 import contextlib
 import operator
 import threading
+from collections import Counter, defaultdict
 from typing import Any
 
 import pytest
@@ -17,6 +18,13 @@ from torch.nn import functional
 import torchkoopman as tk
 from torchkoopman.observe.surroundings import Surroundings
 from torchkoopman.surgery import replay, switching
+
+
+@pytest.fixture(autouse=True)
+def nothing_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a process in which no other test has compiled anything."""
+    monkeypatch.setattr("torch._dynamo.utils.counters", defaultdict(Counter))
+
 
 ROWS = torch.rand(3, 4, generator=torch.Generator().manual_seed(0))
 

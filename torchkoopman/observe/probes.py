@@ -14,7 +14,7 @@ from torchkoopman.observe.alone import run_for
 from torchkoopman.observe.capture import Reader, When
 from torchkoopman.observe.causes import warn_at_the_end
 from torchkoopman.observe.classes import EXPECTED, classes_of, described, mistaken
-from torchkoopman.observe.hooks import HookSet
+from torchkoopman.observe.hook_sets import HookSet
 from torchkoopman.observe.options import callable_of, check_mask, check_options
 from torchkoopman.observe.pairing import Pairing
 from torchkoopman.observe.selection import Layers, Selected, per_layer, select
