@@ -195,7 +195,9 @@ def test_files_that_are_no_idx_files_of_bytes_are_refused(tmp_path: Path) -> Non
             read_idx(short)
 
 
-@pytest.mark.parametrize("content", [b"no gzip at all", gzip.compress(b"x" * 99)[:-9]])
+@pytest.mark.parametrize(
+    "content", [b"no gzip at all", gzip.compress(b"x" * 99)[:-9]], ids=["none", "cut"]
+)
 def test_files_that_are_no_whole_gzip_files_are_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "broken.gz").write_bytes(content)
     with pytest.raises(ValueError, match=r"broken\.gz is not a whole gzip file"):
