@@ -49,11 +49,9 @@ class WholeSamples:
         self._bound = _ALL
         """Samples with this number or a larger one are not kept."""
         self._parts: list[Rows] = []
-        self._held = 0
-        """Rows in all parts."""
 
     def __len__(self) -> int:
-        return len(self.read()[0])
+        return len(self._kept()[0]) if self._parts else 0
 
     def add(self, rows: Tensor, ids: Tensor) -> Self:
         """Offer rows, ``(rows, features)``, with their samples' numbers, each sample's together."""
@@ -64,8 +62,7 @@ class WholeSamples:
         if len(kept):
             born = torch.full((len(kept),), self.seen, device=rows.device)
             self._parts.append((rows[kept], ids[kept], shares, born))
-            self._held += len(kept)
-            if self._held > _SLACK * self._capacity():
+            if self._held() > _SLACK * self._capacity():
                 self._lower()
             elif len(self._parts) > _PARTS:
                 self._parts = [self._joined()]
@@ -79,7 +76,7 @@ class WholeSamples:
         if not self._parts:
             nothing = torch.empty(0)
             return nothing[:, None], nothing.long(), nothing.double()
-        (rows, ids, shares, _), _ = self._cut()
+        rows, ids, shares, _ = self._cut()
         return rows, ids, shares
 
     @property
@@ -89,7 +86,8 @@ class WholeSamples:
             return None
         if not self._parts:
             return torch.empty(0, dtype=torch.float64)
-        born = self._cut()[0][3]
+        order, _ = self._kept()
+        born = torch.cat([part[3] for part in self._parts])[order]
         return torch.exp2(-(self.seen - born).double() / self.halflife)
 
     def merge(self, other: WholeSamples) -> Self:
@@ -145,7 +143,6 @@ class WholeSamples:
         self.seen, self._bound = state["seen"], state["bound"]
         rows = [each.clone() for each in state["rows"]]
         self._parts = [(rows[0], rows[1], rows[2], rows[3])] if rows else []
-        self._held = len(rows[1]) if rows else 0
         return self
 
     def _joined(self) -> Rows:
@@ -154,15 +151,36 @@ class WholeSamples:
         return rows, ids, shares, born
 
     def _lower(self) -> None:
-        """Let go what does not fit."""
-        if self._parts:
-            kept, self._bound = self._cut()
-            self._parts, self._held = [kept], len(kept[1])
+        """Let go what does not fit, part by part, so that no row is copied but those that stay."""
+        if not self._parts:
+            return
+        order, self._bound = self._kept()
+        stays = torch.zeros(self._held(), dtype=torch.bool, device=order.device)
+        stays[order] = True
+        lying = torch.split(stays, [len(part[1]) for part in self._parts])
+        for number, where in enumerate(lying):
+            rows, ids, shares, born = self._parts[number]
+            self._parts[number] = (rows[where], ids[where], shares[where], born[where])
+        self._parts = [part for part in self._parts if len(part[1])]
 
-    def _cut(self) -> tuple[Rows, int]:
-        """What is kept, by number, and from which number on nothing is."""
-        held, bound = self._joined(), self._bound
-        _, ids, _, born = held
+    def _cut(self) -> Rows:
+        """What is kept, by number."""
+        order, _ = self._kept()
+        first = self._parts[0]
+        found = [each.new_empty(len(order), *each.shape[1:]) for each in first]
+        begin = 0
+        for part in self._parts:
+            here = ((order >= begin) & (order < begin + len(part[1]))).nonzero()[:, 0]
+            for whole, each in zip(found, part, strict=True):
+                whole[here] = each[order[here] - begin]
+            begin += len(part[1])
+        rows, ids, shares, born = found
+        return rows, ids, shares, born
+
+    def _kept(self) -> tuple[Tensor, int]:
+        """Which of the rows held are kept, by number, and from which number on nothing is."""
+        ids, born = (torch.cat([part[column] for part in self._parts]) for column in (1, 3))
+        bound = self._bound
         alive = ids < bound
         if self.halflife is not None:
             chance = (mixed(ids).double() + 1) / 2.0**63
@@ -174,9 +192,11 @@ class WholeSamples:
         if fitting < len(numbers):
             bound = int(numbers[fitting])
         # Of one sample alone there may be too many rows.
-        order = order[: min(int(counts[:fitting].sum()), self._capacity())]
-        rows, ids, shares, born = (each[order] for each in held)
-        return (rows, ids, shares, born), bound
+        return order[: min(int(counts[:fitting].sum()), self._capacity())], bound
+
+    def _held(self) -> int:
+        """Rows in all parts."""
+        return sum(len(part[1]) for part in self._parts)
 
     def _capacity(self) -> int:
         """How many rows fit."""
