@@ -1,6 +1,8 @@
 """Swapped graphs: changing what a graph holds is refused and told, and the rest is free."""
 
 import copy
+import functools
+import logging
 import pickle
 from typing import Any
 
@@ -103,16 +105,32 @@ def test_setting_it_behind_the_graphs_back_is_told_at_the_next_call() -> None:
             graph(rows())
 
 
-def test_hooks_on_all_modules_cannot_reach_what_a_graph_has_opened() -> None:
+def as_it_is(module: nn.Module, args: Any, output: Any) -> Any:
+    return output
+
+
+@pytest.mark.parametrize("hook", [as_it_is, functools.partial(as_it_is)])
+def test_hooks_on_all_modules_cannot_reach_what_a_graph_has_opened(hook: Any) -> None:
     graph, whole = edited(), swap(Inner().eval(), nn.Identity(), "a", "b", "fx", rows())
-    handle = nn.modules.module.register_module_forward_hook(lambda module, args, output: output)
+    handle = nn.modules.module.register_module_forward_hook(hook, always_call=True)
     try:
         whole(rows())  # it is called as a module itself
         with pytest.raises(RuntimeError, match="hooked on all modules has changed"):
             graph(rows())
+        with pytest.raises(RuntimeError, match=r"'(as_it_is|partial)' is a hook on all modules"):
+            swap(Inner().eval(), nn.Identity(), "a", "b", "fx")
     finally:
         handle.remove()
     graph(rows())
+
+
+def test_hooks_of_libraries_on_all_modules_are_no_objection() -> None:
+    graph, log = edited(), logging.getLogger(__name__).debug
+    handle = nn.modules.module.register_module_forward_hook(log, always_call=True)
+    try:
+        graph(rows())
+    finally:
+        handle.remove()
 
 
 class Annotated(Inner):

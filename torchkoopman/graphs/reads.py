@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from torchkoopman.graphs.code import functions_in, is_own, names_of, stored_by, with_methods
+from torchkoopman.graphs.side_effects import hooks_of_all
 from torchkoopman.graphs.unchanged import ARRAYS, MISSING, Itself, Read, entries_of
 from torchkoopman.observe.facts import PLAIN
 from torchkoopman.observe.surroundings import INTERNALS
@@ -241,11 +242,8 @@ class Reads:
 
 
 def _hooks_of_all(_: nn.Module) -> Any:
-    """The user's hooks on all modules, which those that a graph has opened no longer call."""
-    held = [*vars(nn.modules.module).items()]
-    kinds = [hooks for name, hooks in held if name.startswith("_global_") and "_hooks" in name]
-    hooks = [each for kind in kinds if isinstance(kind, dict) for each in kind.values()]
-    return tuple(Itself(each) for each in hooks if is_own(getattr(each, "__module__", None)))
+    """Hooks on all modules, which those that a graph has opened no longer call."""
+    return tuple(map(Itself, hooks_of_all()))
 
 
 _NOTHING = nn.Module()

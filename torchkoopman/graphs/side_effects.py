@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import contextvars
 import copy
+import functools
 import gc
 import operator
 import threading
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import fx, nn
 
+from torchkoopman.graphs.code import is_own
 from torchkoopman.observe.facts import PLAIN, alike, attributes
 from torchkoopman.observe.surroundings import Surroundings, random_draws
 
@@ -120,6 +122,21 @@ def hooks_of(module: nn.Module) -> list[Any]:
         for hook in held.values()
         if not getattr(hook, "may_be_lost", False)
     ]
+
+
+def hooks_of_all() -> list[Any]:
+    """The user's hooks on all modules; those of libraries only look."""
+    held = [*vars(nn.modules.module).items()]
+    kinds = [hooks for name, hooks in held if name.startswith("_global_") and "_hooks" in name]
+    hooks = [each for kind in kinds if isinstance(kind, dict) for each in kind.values()]
+    return [each for each in hooks if callable(each) and is_own(_package_of(each))]
+
+
+def _package_of(hook: Any) -> str | None:
+    """Whose a hook is; of a partial function, whose the function is."""
+    while isinstance(hook, functools.partial):
+        hook = hook.func
+    return getattr(hook, "__module__", None)
 
 
 def held_outside(proxies: Collection[fx.Proxy]) -> list[str]:

@@ -12,7 +12,7 @@ from torchkoopman.graphs.aliasing import effect_of
 from torchkoopman.graphs.cut import cut_graph
 from torchkoopman.graphs.exported import export_span
 from torchkoopman.graphs.nodes import LABEL
-from torchkoopman.graphs.side_effects import NO_GRAD, SideEffect, hooks_of
+from torchkoopman.graphs.side_effects import NO_GRAD, SideEffect, hooks_of, hooks_of_all
 from torchkoopman.graphs.trace import MODES, trace_span
 from torchkoopman.observe.example import MASK
 from torchkoopman.observe.views import View
@@ -109,10 +109,12 @@ def _places(request: SwapRequest) -> dict[str, Place]:
 def _refuse_unproven(cut: Cut, root: nn.Module) -> None:
     """Without example inputs there is no replay: refuse what the graph alone does not show."""
     hooked = [name for name, module in root.named_modules() if hooks_of(module)]
+    of_all = [getattr(hook, "__qualname__", type(hook).__name__) for hook in hooks_of_all()]
     found = (
         (cut.opaque, "cannot be looked into"),
         (cut.lost, "is lost in a graph"),
         (hooked, "has hooks"),
+        (of_all, "is a hook on all modules"),
     )
     for names, what in found:
         if names:
