@@ -82,6 +82,24 @@ def test_entries_and_context_variables_are_read(monkeypatch: pytest.MonkeyPatch)
     assert "TABLE" in told(unchanged)
 
 
+@pytest.mark.parametrize("kind", ["cpu", "cuda"])
+@pytest.mark.parametrize("setting", ["is_autocast_enabled", "get_autocast_dtype"])
+def test_what_holds_at_the_moment_on_either_device_is_read(kind: str, setting: str) -> None:
+    class Asks(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x * 2 if torch.is_autocast_enabled() else x
+
+    unchanged = Unchanged(tuple(Reads([Asks()], {}).found.values()))
+    change = getattr(torch, setting.replace("is_", "set_").replace("get_", "set_"))
+    before = getattr(torch, setting)(kind)
+    change(kind, {False: True}.get(before, torch.float32))
+    try:
+        assert "autocast" in told(unchanged)
+    finally:
+        change(kind, before)
+    unchanged(nn.Module(), ())
+
+
 def test_what_no_code_asks_for_may_change(monkeypatch: pytest.MonkeyPatch) -> None:
     unchanged = check()
     monkeypatch.setattr(SETTINGS, "other", 2.0)

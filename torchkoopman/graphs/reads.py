@@ -28,18 +28,23 @@ if TYPE_CHECKING:
     from torchkoopman.graphs.code import Names
     from torchkoopman.graphs.unchanged import Key
 
+
+def _autocast() -> tuple[Any, ...]:
+    kinds = ("cpu", "cuda")
+    return (*map(torch.is_autocast_enabled, kinds), *map(torch.get_autocast_dtype, kinds))
+
+
 AMBIENT: dict[str, Callable[[], Any]] = {
     "is_grad_enabled": torch.is_grad_enabled,
     "is_inference_mode_enabled": torch.is_inference_mode_enabled,
-    **dict.fromkeys(
-        ("is_autocast_enabled", "is_autocast_cpu_enabled", "get_autocast_dtype"),
-        lambda: (torch.is_autocast_enabled("cpu"), torch.get_autocast_dtype("cpu")),
-    ),
-    **dict.fromkeys(
-        ("get_default_dtype", "ones", "zeros", "empty", "full", "tensor", "linspace", "eye"),
-        torch.get_default_dtype,
-    ),
-}
+    **dict.fromkeys((
+        "is_autocast_enabled", "is_autocast_cpu_enabled",
+        "get_autocast_dtype", "get_autocast_cpu_dtype", "get_autocast_gpu_dtype",
+    ), _autocast),
+    **dict.fromkeys((
+        "get_default_dtype", "ones", "zeros", "empty", "full", "tensor", "linspace", "eye",
+    ), torch.get_default_dtype),
+}  # fmt: skip
 """Functions of torch that tell of the moment, or make what depends on it, and how to ask."""
 UNSTABLE: dict[str, frozenset[str]] = {
     "time": frozenset(("time", "time_ns", "perf_counter", "perf_counter_ns", "monotonic")),
@@ -90,7 +95,8 @@ class Reads:
         for module in opened:
             self._module(module)
         if bypassed:
-            self._note((_hooks_of_all,), "what is hooked on all modules", _hooks_of_all)
+            told, hooks = "what is hooked on all modules", hooks_of_all
+            self._note((hooks,), told, lambda _: tuple(map(Itself, hooks())))
         for path, module in called.items():
             self._layer(path, module)
 
@@ -239,11 +245,6 @@ class Reads:
                     self._value((id(value), name), f"{told}, {name!r} of it", get, names)
                 else:
                     self._entry(f"{told}, {name!r} of it", owner, name, names)
-
-
-def _hooks_of_all(_: nn.Module) -> Any:
-    """Hooks on all modules, which those that a graph has opened no longer call."""
-    return tuple(map(Itself, hooks_of_all()))
 
 
 _NOTHING = nn.Module()
