@@ -196,6 +196,19 @@ def test_reads_are_counted_in_all_threads_and_the_class_is_as_before() -> None:
         thread.join()
         model.eval()
         assert not hasattr(nn.Module, "training")
-    assert outer.count == inner.count == 1
+        vars(model[1])["training"] = "finetune"
+        assert model[1].training == "finetune"  # as it is, whatever a user has set
+    assert (outer.count, inner.count) == (2, 2)
     assert "training" not in vars(nn.Module)
     assert not model[0].training
+
+
+def test_the_class_is_as_before_when_readings_overlap() -> None:
+    outer, later = switching.Reading(), switching.Reading()
+    outer.__enter__()
+    later.__enter__()
+    outer.__exit__()
+    assert nn.Dropout().training  # the second, begun later, still counts
+    later.__exit__()
+    assert (outer.count, later.count) == (0, 1)
+    assert "training" not in vars(nn.Module)

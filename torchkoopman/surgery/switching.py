@@ -29,17 +29,17 @@ BEHIND = {"__dict__", "vars", "__getstate__", "compile"}
 class Switch:
     """The attribute ``training`` of all modules, while somebody counts how often it is read."""
 
-    def __get__(self, module: nn.Module | None, owner: type | None = None) -> bool:
+    def __get__(self, module: nn.Module | None, owner: type | None = None) -> Any:
         if module is None:  # of the class itself, which has none
             raise AttributeError("training")
         for reading in _READING:
             reading.count += 1
         try:
-            return bool(vars(module)["training"])
+            return vars(module)["training"]
         except KeyError:
             raise AttributeError("training") from None
 
-    def __set__(self, module: nn.Module, value: bool) -> None:
+    def __set__(self, module: nn.Module, value: Any) -> None:
         vars(module)["training"] = value
 
     def __delete__(self, module: nn.Module) -> None:
