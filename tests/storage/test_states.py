@@ -16,6 +16,7 @@ STATE: dict[str, Any] = {
     7: {("a", 1): "a key that is no text"},
     "tensors": [torch.eye(2, dtype=torch.float64), {"half": torch.ones(3, dtype=torch.bfloat16)}],
     "complex": torch.tensor([[1 + 2j], [3 - 1j]], dtype=torch.complex128),
+    "conjugate": torch.tensor([1 + 2j]).conj(),
     "bytes": torch.Generator().manual_seed(3).get_state(),
     "empty": [torch.zeros(0, 3), [], {}, ()],
     "flags": torch.tensor([True, False]),

@@ -54,7 +54,8 @@ def _described(value: Any, tensors: dict[str, Tensor]) -> Any:
     """JSON of a value: tensors by their names, containers as ``[kind, content]``."""
     if isinstance(value, Tensor):
         name = f"{len(tensors):06d}"
-        tensors[name] = torch.view_as_real(value) if value.is_complex() else value
+        plain = value.resolve_conj()  # of a conjugate, which is a view, nothing can be viewed
+        tensors[name] = torch.view_as_real(plain) if value.is_complex() else plain
         return ["complex" if value.is_complex() else "tensor", name]
     if isinstance(value, dict):
         pairs = [
