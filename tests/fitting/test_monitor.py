@@ -289,6 +289,31 @@ def test_a_state_of_other_layers_or_of_another_step_is_refused_when_attached() -
         tk.TrainingMonitor(LAYERS, fitter=tk.EDMDFitter()).load_state_dict(monitor.state_dict())
 
 
+@pytest.mark.parametrize(
+    ("change", "error", "said"),
+    [
+        ({"draws": torch.zeros(3)}, ValueError, "damaged or was changed"),
+        ({"layers": None}, ValueError, "damaged or was changed"),
+        ({"tracks": {}}, ValueError, "damaged or was changed"),
+        ({"step": "x"}, ValueError, "damaged or was changed.*invalid literal"),
+        (None, TypeError, "returned, a dictionary; it got a list"),
+    ],
+    ids=["draws", "layers", "tracks", "step", "list"],
+)
+def test_a_damaged_state_is_refused_by_name_and_changes_nothing(
+    change: dict[str, Any] | None, error: type[Exception], said: str
+) -> None:
+    model = network()
+    with tk.TrainingMonitor(LAYERS, sample_every=1, log_every=2).attach(model) as monitor:
+        train(model, range(4), lambda _: monitor.step())
+    fresh = tk.TrainingMonitor(LAYERS)
+    state: Any = [1] if change is None else {**monitor.state_dict(), **change}
+    with pytest.raises(error, match=said):
+        fresh.load_state_dict(state)
+    expected = tk.TrainingMonitor(LAYERS).state_dict()
+    assert str(fresh.state_dict()) == str(expected), "the fitter is as it was, too"
+
+
 def test_step_0_begins_anew_and_a_later_one_without_a_state_is_warned_of() -> None:
     model, kept = network(), Kept()
     monitor = tk.TrainingMonitor(LAYERS, kept, sample_every=1, log_every=2)

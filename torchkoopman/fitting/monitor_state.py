@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -13,8 +14,6 @@ from torchkoopman.spectra.tracking import ModeTracker
 from torchkoopman.storage.states import read_state, write_state
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from torchkoopman.observe.probes import Probe
     from torchkoopman.spectra.tracks import ModeTracks
 
@@ -73,21 +72,36 @@ class SavedMonitor:
 
         Raises:
             RuntimeError: the monitor is attached.
-            ValueError: no such state, or one of another fitter; nothing is changed then.
+            TypeError: no dictionary.
+            ValueError: no such state, a damaged one, or one of another fitter; nothing is changed
+                then.
         """
         if self._probe is not None:
             raise RuntimeError("load the state before attach(), which compares it with the model.")
+        if not isinstance(state, Mapping):
+            raise TypeError(
+                "load_state_dict() takes what state_dict() of a TrainingMonitor returned, a "
+                f"dictionary; it got a {type(state).__name__}."
+            )
         if state.get("version") != _VERSION or not self._state().keys() <= state.keys():
             raise ValueError(
                 f"this is no state of a TrainingMonitor of version {_VERSION}: it has "
                 f"{sorted(map(str, state))[:6]}. Give what state_dict() returned."
             )
-        tracker = ModeTracker().load_state_dict(state["tracks"])
+        try:
+            tracker = ModeTracker().load_state_dict(state["tracks"])
+            generator, layers = torch.Generator(), tuple(state["layers"])
+            generator.set_state(state["draws"])
+            done, passes, told = (int(state[name]) for name in ("step", "passes", "told"))
+        except (KeyError, TypeError, ValueError, RuntimeError) as error:
+            raise ValueError(
+                f"the state of a TrainingMonitor is damaged or was changed ({error!r}). Take an "
+                "earlier one."
+            ) from error
         self.fitter.load_state_dict(state["fitter"])
-        self._tracker, self._names = tracker, tuple(state["layers"])
-        self._generator.set_state(state["draws"])
-        self._done, self._passes, self._told = state["step"], state["passes"], state["told"]
-        self._watching = state["watching"]
+        self._tracker, self._generator, self._names = tracker, generator, layers
+        self._done, self._passes, self._told = done, passes, told
+        self._watching = bool(state["watching"])
         return self
 
     def save(self, path: str | Path) -> None:
