@@ -3,6 +3,7 @@
 import copy
 import io
 import pickle
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -30,6 +31,7 @@ from tests.fitting.resumable import (
     streamed,
     tail,
 )
+from torchkoopman.fitting.identity import row_ids
 from torchkoopman.observe.trajectory import Trajectory
 
 KINDS = sorted(MAKERS)
@@ -62,6 +64,53 @@ def test_a_fitter_that_was_saved_ends_where_one_that_was_not_does(
             fitter = MAKERS[kind]().load_state_dict(through_a_file(fitter))
         fitter.update(batch(number))
     assert_same_bits(finished(fitter), finished(streamed(MAKERS[kind]())))
+
+
+def told(surrogate: tk.Surrogate) -> object:
+    """What is fitted, and the rows that judge it."""
+    assert surrogate.evidence is not None
+    return surrogate.state_dict(), surrogate.evidence.tensors()
+
+
+READINGS: dict[str, Callable[[Any], object]] = {
+    "surrogate": lambda fitter: told(fitter.surrogate),
+    "between": lambda fitter: told(fitter.between("0", "1")),
+    "state": lambda fitter: fitter.state_dict(),
+    "train": lambda fitter: fitter.train(3).state_dict(),
+}
+
+
+@pytest.mark.parametrize(
+    ("kind", "reading"),
+    [
+        ("dmd", "surrogate"),
+        ("dmd", "between"),
+        ("edmd", "state"),
+        ("autoencoder", "surrogate"),
+        ("autoencoder", "state"),
+        ("autoencoder", "train"),
+    ],
+)
+def test_what_another_thread_reads_is_of_whole_trajectories(
+    kind: str, reading: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Read while a trajectory is half learnt: it waits for the other half."""
+    fitter, found, threads = streamed(MAKERS[kind](), range(6)), list[Any](), list[Any]()
+
+    def meanwhile(trajectory: Trajectory) -> Tensor:
+        if not threads:
+            read = READINGS[reading]
+            threads.append(threading.Thread(target=lambda: found.append(read(fitter))))
+            threads[0].start()
+            threads[0].join(0.5)
+        return row_ids(trajectory)
+
+    for module in ("streams", "intake"):
+        monkeypatch.setattr(f"torchkoopman.fitting.{module}.row_ids", meanwhile)
+    fitter.update(batch(6))
+    threads[0].join()
+    expected = READINGS[reading](streamed(MAKERS[kind](), range(7)))
+    assert bits(found[0]) == bits(expected)
 
 
 @pytest.mark.parametrize("kind", KINDS)

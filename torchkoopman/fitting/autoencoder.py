@@ -147,7 +147,7 @@ class AutoencoderFitter(AutoencoderParts):
         of 500 random features. If it is much worse, another training of as many steps is tried,
         without a tail; if that is too, the closed form takes its place, and ``record.notes`` says.
         """
-        with plain_modes(self._intake.latest.device.type, grad=False):
+        with turn_of(self), plain_modes(self._intake.latest.device.type, grad=False):
             self._agreed_to_train(steps)
             trainer = self._ready()
             trainer.fall(steps)
@@ -165,8 +165,8 @@ class AutoencoderFitter(AutoencoderParts):
         A dense operator is the closed form on the final latent states if that predicts paths held
         out no worse: its eigenvalues are the data's, while gradient steps leave some of their own.
         """
-        intake = self._intake
-        with plain_modes(intake.latest.device.type, grad=False):
+        with turn_of(self), plain_modes(self._intake.latest.device.type, grad=False):
+            intake = self._intake
             trainer = self._ready()
             found = copy.deepcopy(self._outcome) or self._present(trainer)
             learnt = isinstance(found.observables, LearntObservables)

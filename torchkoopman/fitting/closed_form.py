@@ -100,7 +100,7 @@ class ClosedForm(Streams):
         Raises:
             ValueError: layers not followed or in the wrong order, or whose moments were not kept.
         """
-        with self._plainly():
+        with turn_of(self), self._plainly():
             return self._fit(self._between(start, end), "span")
 
     def _plainly(self) -> AbstractContextManager[None]:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any, Self
 
 from torch import Tensor
 
+from torchkoopman.observe.turns import turn_of
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -27,7 +29,8 @@ class Resumable:
         its generator, held-back rows, optimiser and steps still due are part of the state. Modules
         of yours (``tail``, observables) are known by a digest; give them again when you make it.
         """
-        return copy.deepcopy(live_state(self))
+        with turn_of(self):
+            return copy.deepcopy(live_state(self))
 
     def load_state_dict(self, state: Mapping[str, Any]) -> Self:
         """Go on from what :meth:`state_dict` said, whatever this fitter has seen until now.
