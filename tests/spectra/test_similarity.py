@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -331,10 +332,31 @@ def test_beside_untrained_pairs_two_fits_of_one_network_are_near_and_an_untraine
     assert same.below_null == 1
 
 
-def noisy(step: Tensor, seed: int, rows: int = 2000) -> Surrogate:
+def test_pairs_beside_must_be_pairs_of_what_is_compared_itself() -> None:
+    shared: Any = tuple(noisy(turn(0.5), seed) for seed in (1, 2))
+    aligned: Any = tuple(noisy(turn(0.5), seed, frames="aligned") for seed in (1, 2))
+    assert compare(*shared, beside=[shared], draws=0, starts=1).null_similarity.shape == (1,)
+    with pytest.raises(
+        ValueError, match=r"of beside\[1\] the K on .*itself the K - I on functions"
+    ):
+        compare(*shared, beside=[shared, aligned], draws=0, starts=1)
+    with pytest.raises(ValueError, match=r"of beside\[0\] the operators would be compared"):
+        compare(*shared, beside=[(turn(0.5), turn(0.6))], draws=0, starts=1)
+    with pytest.raises(ValueError, match=r"beside\[0\] is a Surrogate; expected a pair"):
+        compare(*shared, beside=shared)
+    hole = torch.tensor([[1.0, 0.0], [0.0, math.nan]])
+    with pytest.raises(ValueError, match=r"beside\[0\]\[1\] has 1 of 4 entries that are not"):
+        compare(turn(0.5), turn(0.6), beside=[(turn(0.7), hole)])
+    with pytest.raises(ValueError, match=r"starts=8 and draws=-1 must not be negative"):
+        compare(turn(0.5), turn(0.6), draws=-1)
+
+
+def noisy(
+    step: Tensor, seed: int, rows: int = 2000, frames: Literal["shared", "aligned"] = "shared"
+) -> Surrogate:
     x = draw(rows, len(step), seed=seed)
     end = x @ step.T + 0.5 * draw(rows, len(step), seed=seed + 1)
-    return DMDFitter(frames="shared").update(Trajectory.of(x, end)).surrogate
+    return DMDFitter(frames=frames).update(Trajectory.of(x, end)).surrogate
 
 
 def test_fits_to_different_rows_of_one_system_are_at_the_floor_and_other_systems_above() -> None:

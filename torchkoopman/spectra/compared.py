@@ -87,9 +87,10 @@ def comparable(
     rank: int,
     functions: Functions,
     less_identity: bool | None,
+    names: tuple[str, str] = ("first", "second"),
 ) -> Compared:
-    """What stands for both; the arguments are those of ``compare``."""
-    both = (first, "first"), (second, "second")
+    """What stands for both; the arguments are those of ``compare``, the names are for errors."""
+    both = (first, names[0]), (second, names[1])
     matrices = [matrix_of(operator, name) for operator, name in both]
     systems = [operator for operator in (first, second) if not isinstance(operator, torch.Tensor)]
     if functions not in ("auto", "state", "latent"):

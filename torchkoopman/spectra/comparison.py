@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from torchkoopman.spectra.compared import comparable
-from torchkoopman.spectra.nulls import one_system, unrelated
+from torchkoopman.spectra.nulls import named, one_system, unrelated
 from torchkoopman.spectra.similarity import (
     similarity_bound,
     similarity_distance,
@@ -167,25 +167,28 @@ def compare(
     Raises:
         TypeError: something else came.
         ValueError: a matrix that is not square or not finite, a surrogate without statistics, or a
-            ``rank`` below 1, or ``functions`` that are not known.
+            ``rank`` below 1, ``starts`` or ``draws`` below 0, ``functions`` that are not known, or
+            pairs ``beside`` of which something else would be compared, such as K where it is K - I.
     """
     if rank < 1:
         raise ValueError(f"rank={rank} must be at least 1.")
+    if starts < 0 or draws < 0:
+        raise ValueError(f"starts={starts} and draws={draws} must not be negative.")
     draw = torch.Generator().manual_seed(0) if generator is None else generator
     pair = comparable(first, second, rank, functions, less_identity)
+    others = list(named(pair, beside, rank, functions, less_identity))
     A, B = pair.first, pair.second
     distance, rotation, agreement = similarity_distance(A, B, starts=starts, generator=draw)
     scale = math.hypot(A.norm().item(), B.norm().item())
     null_similarity, null_spectral, floor = [], [], []
-    for a, b in beside:
-        other = comparable(a, b, rank, functions, less_identity)
+    for other in others:
         both = other.first, other.second
         size = math.hypot(*(matrix.norm().item() for matrix in both))
         share = scale / size if size else 0.0
         null_similarity.append(share * similarity_distance(*both, starts=starts, generator=draw)[0])
         null_spectral.append(share * spectral_distance(*both))
     for number in range(draws):
-        if not len(beside):
+        if not others:
             both = unrelated(pair, draw)
             null_similarity.append(similarity_distance(*both, starts=starts, generator=draw)[0])
             null_spectral.append(spectral_distance(*both))

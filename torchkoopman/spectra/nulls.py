@@ -19,11 +19,14 @@ from typing import TYPE_CHECKING
 import torch
 
 from torchkoopman.spectra.alignment import random_orthogonal
+from torchkoopman.spectra.compared import comparable
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from torch import Tensor
 
-    from torchkoopman.spectra.compared import Compared
+    from torchkoopman.spectra.compared import Compared, Fitted, Functions
 
 
 def unrelated(pair: Compared, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -33,6 +36,36 @@ def unrelated(pair: Compared, generator: torch.Generator) -> tuple[Tensor, Tenso
         left, right = random_orthogonal(len(matrix), 2, generator)
         found.append(left * torch.linalg.svdvals(matrix) @ right)
     return found[0], found[1]
+
+
+def named(
+    pair: Compared,
+    beside: Sequence[tuple[Fitted | Tensor, Fitted | Tensor]],
+    rank: int,
+    functions: Functions,
+    less_identity: bool | None,
+) -> Iterator[Compared]:
+    """The matrices of the pairs that the user names; the arguments are those of ``compare``.
+
+    Raises:
+        ValueError: no pair, or one of which something else is compared than of ``pair``.
+    """
+    for number, both in enumerate(beside):
+        name = f"beside[{number}]"
+        if not isinstance(both, tuple | list) or len(both) != 2:
+            raise ValueError(
+                f"{name} is a {type(both).__name__}; expected a pair of surrogates or matrices, "
+                "as in beside=[(one, other), …]."
+            )
+        names = f"{name}[0]", f"{name}[1]"
+        found = comparable(*both, rank, functions, less_identity, names)
+        if found.subject != pair.subject:
+            raise ValueError(
+                f"of {name} the {found.subject.rstrip(',')} would be compared, and of the pair "
+                f"itself the {pair.subject.rstrip(',')}: name pairs that were fitted alike, or "
+                "give functions= and less_identity= for all."
+            )
+        yield found
 
 
 def one_system(
