@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import torch
 
-from torchkoopman.spectra.trust import doubts
+from torchkoopman.spectra.trust import Judged, doubts
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -17,25 +17,15 @@ _COLUMNS = (
 )
 
 
-class _Listed(Protocol):
+class _Listed(Judged, Protocol):
     """What is printed: a ``tk.Spectrum``, which documents each of these."""
 
     @property
     def eigenvalues(self) -> Tensor: ...
     @property
-    def residuals(self) -> Tensor | None: ...
-    @property
-    def energies(self) -> Tensor | None: ...
-    @property
-    def errors(self) -> Tensor | None: ...
-    @property
-    def closures(self) -> Tensor | None: ...
-    @property
     def steps(self) -> int: ...
     @property
     def frames(self) -> str: ...
-    @property
-    def moduli(self) -> Tensor: ...
     @property
     def decays(self) -> Tensor: ...
     @property

@@ -17,22 +17,31 @@ _LEEWAY = 0.1
 """By so much at most a large standard error may loosen what is asked of the closure."""
 
 
-class _Judged(Protocol):
-    """What the data say of eigenpairs: a ``tk.Spectrum``, which documents each of these."""
+class Judged(Protocol):
+    """What the data say of eigenpairs: a ``tk.Spectrum``, which documents each; ``(latent,)``."""
 
     @property
-    def moduli(self) -> Tensor: ...
+    def moduli(self) -> Tensor:
+        """|λ|."""
+
     @property
-    def residuals(self) -> Tensor | None: ...
+    def residuals(self) -> Tensor | None:
+        """Error of each law row by row."""
+
     @property
-    def energies(self) -> Tensor | None: ...
+    def energies(self) -> Tensor | None:
+        """Share of each mode."""
+
     @property
-    def errors(self) -> Tensor | None: ...
+    def errors(self) -> Tensor | None:
+        """Standard error of each λ."""
+
     @property
-    def closures(self) -> Tensor | None: ...
+    def closures(self) -> Tensor | None:
+        """Error of each law in the mean."""
 
 
-def doubts(judged: _Judged, tolerance: float = OFF, energy: float = ENERGY) -> dict[str, Tensor]:
+def doubts(judged: Judged, tolerance: float = OFF, energy: float = ENERGY) -> dict[str, Tensor]:
     """Which modes fail each thing that is asked; a trusted mode fails none. Bool, ``(latent,)``.
 
     The arguments are those of ``Spectrum.trusted``, which says what is asked.
