@@ -267,8 +267,9 @@ def test_trust_without_data_or_with_negative_thresholds_is_refused() -> None:
         spectrum_of(turn(1.0)).trusted()
     start = draw(50, 2)
     spectrum = spectrum_of(turn(1.0), pair(start, start))
-    with pytest.raises(ValueError, match=r"tolerance=-1, energy=1e-09"):
-        spectrum.trusted(-1)
+    for wrong in (-1, math.nan):
+        with pytest.raises(ValueError, match=rf"tolerance={wrong}, energy=1e-09"):
+            spectrum.trusted(wrong)
 
 
 def test_what_is_no_finite_real_square_matrix_is_refused_by_name() -> None:

@@ -259,6 +259,8 @@ def test_mistakes_are_named() -> None:
         follow([spectrum] * 2, steps=[1, 2, 3])
     with pytest.raises(ValueError, match=r"steps must ascend; got \(2\.0, 1\.0\)"):
         follow([spectrum] * 2, steps=[2, 1])
+    with pytest.raises(ValueError, match="steps must be finite; got nan"):
+        follow([spectrum] * 2, steps=[1, math.nan])
     with pytest.raises(ValueError, match=r"weight=-1 and gate=0\.25 must not be negative"):
         follow([spectrum], weight=-1)
     spoilt = replace(spectrum, eigenvalues=spectrum.eigenvalues * math.nan)

@@ -116,8 +116,11 @@ class ModeTracker:
         """Go on to the spectrum of a later step.
 
         Raises:
-            ValueError: no later step, or eigenvalues that are not finite or not in conjugate pairs.
+            ValueError: the step is not later or not finite, or eigenvalues are not finite or not in
+                conjugate pairs.
         """
+        if not math.isfinite(step):
+            raise ValueError(f"steps must be finite; got {step:g}.")
         if self._seen and step <= self._seen[-1].step:
             raise ValueError(f"steps must ascend; got {step:g} after {self._seen[-1].step:g}.")
         _check(spectrum, step)

@@ -47,7 +47,7 @@ def doubts(judged: Judged, tolerance: float = OFF, energy: float = ENERGY) -> di
     The arguments are those of ``Spectrum.trusted``, which says what is asked.
 
     Raises:
-        ValueError: the spectrum was made without data, or a negative threshold.
+        ValueError: the spectrum was made without data, or a threshold is negative or NaN.
     """
     if judged.residuals is None or judged.energies is None:
         raise ValueError(
@@ -55,7 +55,7 @@ def doubts(judged: Judged, tolerance: float = OFF, energy: float = ENERGY) -> di
             "modes by; take surrogate.spectrum() of a surrogate that was fitted, or give "
             "spectrum_of() the moments of the latent states."
         )
-    if tolerance < 0 or energy < 0:
+    if not (tolerance >= 0 and energy >= 0):
         raise ValueError(f"tolerance={tolerance}, energy={energy} must not be negative.")
     size = judged.moduli
     errors = torch.zeros_like(size) if judged.errors is None else judged.errors
