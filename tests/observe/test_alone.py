@@ -1,6 +1,7 @@
 """Alone: what a fit or an evaluation runs is read by its own probe, and it reads no other pass."""
 
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -78,6 +79,22 @@ def test_a_fit_does_not_read_what_another_thread_runs() -> None:
     finally:
         stop.set()
         other.join()
+    assert found.record.rows == expected.record.rows
+    assert torch.equal(found.operator.matrix(1.0), expected.operator.matrix(1.0))
+
+
+def test_what_the_loader_runs_is_not_read_before_the_first_batch_either() -> None:
+    """Its first batch comes when the hooks are on, and nothing was run for the fit yet."""
+    model = network().eval()
+    expected = fit(model)
+
+    class Loader:
+        def __iter__(self) -> Iterator[torch.Tensor]:
+            for x in DATA:
+                model(torch.full((50, 4), 1e3))
+                yield x
+
+    found = tk.fit(model, Loader(), "*", method="dmd", progress=False)
     assert found.record.rows == expected.record.rows
     assert torch.equal(found.operator.matrix(1.0), expected.operator.matrix(1.0))
 

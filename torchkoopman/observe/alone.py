@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 
 
 class _Running(threading.local):
-    """Of each thread what its passes are run for; None if they are the user's own."""
+    """Of each thread the run that its passes belong to; None if they are the user's own."""
 
-    reader: object | None = None
+    run: object | None = None
 
 
 _RUNNING = _Running()
@@ -31,25 +31,19 @@ _GUARD = threading.RLock()
 
 
 @contextmanager
-def run_for(reader: object) -> Iterator[None]:
-    """Within it the passes of this thread are run for ``reader`` alone."""
-    before = _RUNNING.reader
+def within(run: object) -> Iterator[None]:
+    """Within it the passes of this thread belong to ``run``, and so do the probes made there."""
+    before = _RUNNING.run
     try:
-        _RUNNING.reader = reader
+        _RUNNING.run = run
         yield
     finally:
-        _RUNNING.reader = before
+        _RUNNING.run = before
 
 
-def run_for_another(reader: object, alone: bool) -> bool:
-    """Whether a pass that begins in this thread is not for ``reader``.
-
-    Args:
-        reader: who asks.
-        alone: whether it reads only what is run for it.
-    """
-    whose = _RUNNING.reader
-    return whose is not reader if alone else whose is not None
+def current_run() -> object | None:
+    """The run that a pass which begins in this thread belongs to."""
+    return _RUNNING.run
 
 
 @contextmanager

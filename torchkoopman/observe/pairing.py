@@ -6,7 +6,7 @@ import threading
 import weakref
 from typing import TYPE_CHECKING, Any
 
-from torchkoopman.observe.alone import run_for_another
+from torchkoopman.observe.alone import current_run
 from torchkoopman.observe.capture import Reader, Reading, is_recomputing, is_tracing
 from torchkoopman.observe.causes import warn_of_compiling, warn_of_replaced
 from torchkoopman.observe.delivery import Delivery, looks_along
@@ -47,8 +47,8 @@ class Pairing:
         self._delivery = Delivery(self.ledger, reader.when)
         self.listeners = self._delivery.listeners
         self.with_pass = self._delivery.with_pass
-        self.alone = False
-        """Whether it reads those passes only that are run for it."""
+        self._run = current_run()
+        """It reads the passes of the run that it was made in, and no others."""
         self._reader = reader
         self._depths = {name: k for k, name in enumerate(common_ancestors(self.selected))}
         self._passes = Passes()
@@ -110,7 +110,7 @@ class Pairing:
         """Why a forward pass of a module that begins shall not be read, if so."""
         if is_tracing():
             return "traced"
-        if run_for_another(self, self.alone):
+        if current_run() is not self._run:
             return "other"
         return self._reader.passes_over(module)
 

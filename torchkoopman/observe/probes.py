@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, NoReturn, Protocol
 import torch
 from torch import Tensor, nn
 
-from torchkoopman.observe.alone import run_for
 from torchkoopman.observe.capture import Reader, When
 from torchkoopman.observe.causes import warn_at_the_end
 from torchkoopman.observe.classes import EXPECTED, classes_of, described, mistaken
@@ -208,15 +207,6 @@ class Probe:
                 )
             self._pairing.listeners.append(call)
         return self
-
-    def alone(self) -> AbstractContextManager[None]:
-        """Passes of this thread inside are read by this probe only, which reads no others.
-
-        So ``tk.fit`` and the like run a model that has other probes on it, or that other threads
-        run. The others count such passes as skipped.
-        """
-        self._pairing.alone = True
-        return run_for(self._pairing)
 
     def labels(self, classes: Tensor) -> AbstractContextManager[None]:
         """The classes of the samples of the forward passes inside: integers, shape ``(batch,)``.

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from torchkoopman.observe.alone import evaluating
+from torchkoopman.observe.alone import evaluating, within
 from torchkoopman.observe.batches import Forward, called, parts
 from torchkoopman.observe.causes import why_nothing
 from torchkoopman.observe.classes import Targets
@@ -116,19 +116,21 @@ class Watch:
             ValueError: the model is on the meta device.
         """
         _refuse_meta(self.model)
-        probe = attach(
-            self.model,
-            self.layers,
-            layout=self.layout,
-            output=self.output,
-            positions=self.positions,
-            generator=self.generator,
-            gather=self.gather,
-        )
+        run = object()
+        with within(run):
+            probe = attach(
+                self.model,
+                self.layers,
+                layout=self.layout,
+                output=self.output,
+                positions=self.positions,
+                generator=self.generator,
+                gather=self.gather,
+            )
         targets, count = self.targets or Targets(self.classes, self.forward is not None), 0
         with evaluating(self.model), torch.no_grad(), probe.stream_to(listener):
             for batch in batches:
-                with probe.alone():
+                with within(run):
                     self._run(batch, probe, targets)
                 count += 1
             probe.detach(quiet=True)  # who called asks what came
