@@ -297,6 +297,17 @@ def test_the_padding_of_torchs_own_encoder_is_left_out(kind: str) -> None:
     assert report.masks == {"src_key_padding_mask": 1}
 
 
+@pytest.mark.parametrize(("part", "rows"), [("encoder", 15), ("decoder", 21)])
+def test_the_padding_of_torchs_own_encoder_is_not_that_of_the_decoder(part: str, rows: int) -> None:
+    """Also where both sequences are of one length, and its shape fits."""
+    model = nn.Transformer(4, 2, 2, 2, 8, batch_first=True).eval()
+    call = {"src": torch.randn(3, 7, 4), "tgt": torch.randn(3, 7, 4)}
+    given = {**call, "src_key_padding_mask": LEFT == 0}
+    (seen, plain), report = watched(model, f"{part}.layers.*", given, tuple(call.values()))
+    assert [int(each.counted().sum()) for each in (seen, plain)] == [rows, 21]
+    assert sum(report.masks_aside.values()) == (part == "decoder")
+
+
 def test_a_classification_token_needs_no_mask_and_no_warning() -> None:
     batch = {"input_ids": tokens(3, 7), "attention_mask": LEFT}
     layers = ["bert.pooler.dense", "bert.pooler.activation"]

@@ -21,8 +21,11 @@ if TYPE_CHECKING:
     from torch import nn
 
 ARGUMENT, PADDING = "attention_mask", "src_key_padding_mask"
-_DECODES = ("decoder_input_ids", "decoder_attention_mask")
-"""A forward with one of these has two sequences, and its attention mask is the encoder's."""
+_DECODES = {
+    ARGUMENT: ("decoder_input_ids", "decoder_attention_mask"),
+    PADDING: ("tgt", "tgt_key_padding_mask"),
+}
+"""A forward with one of these has two sequences, and the mask of that name is the encoder's."""
 ENCODERS = "so it is the encoder's"
 """How a reason ends that says that a mask is of other positions: nothing is missing then."""
 
@@ -55,7 +58,7 @@ class ModelMask:
         given = {**dict(zip(names, args, strict=False)), **kwargs}
         name = ARGUMENT if given.get(ARGUMENT) is not None else PADDING
         mask = given.get(name)
-        two = [name for name in _DECODES if name in names]
+        two = [each for each in _DECODES[name] if each in names]
         if two and isinstance(mask, Tensor) and self._mask is None:
             self.aside = f"{type(module).__name__} has {two[0]!r} too, {ENCODERS}"
         if two or not isinstance(mask, Tensor) or is_traced(mask) or is_dtensor(mask):
