@@ -202,6 +202,19 @@ def test_a_compiled_forward_is_refused_at_attach() -> None:
         attach(model, LAYERS)
 
 
+def test_a_forward_that_is_never_compiled_is_read() -> None:
+    """``torch.compiler.disable`` marks a function as ``torch.compile`` does, and runs it."""
+    model, got = stacked(), list[Trajectory]()
+    model.forward = torch.compiler.disable(model.forward)  # type: ignore[method-assign]
+    with attach(model, LAYERS) as probe:
+        probe.stream_to(got.append)
+        model(X)
+    assert len(got) == 1
+    model.forward = torch.compile(model.forward, backend="eager")  # type: ignore[method-assign]
+    with pytest.raises(ValueError, match="its forward is compiled"):
+        attach(model, LAYERS)
+
+
 def test_a_copy_and_an_exported_program_count_nothing() -> None:
     model = stacked()
     with attach(model, LAYERS) as probe:

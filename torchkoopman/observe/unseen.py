@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 import warnings
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -56,7 +56,10 @@ def refuse_unseen(model: nn.Module, names: Iterable[str]) -> None:
                 "hooks in compiled code never fire. Attach to an eager copy: copy.deepcopy(model) "
                 "before compiling it, or a fresh model with the same state_dict()."
             )
-        if hasattr(module.forward, "_torchdynamo_orig_callable"):
+        forward: Any = module.forward
+        # torch.compiler.disable leaves the same mark as torch.compile, and one of its own.
+        disabled = getattr(forward, "_torchdynamo_disable", False)
+        if hasattr(forward, "_torchdynamo_orig_callable") and not disabled:
             lightning = getattr(module, "_compiler_ctx", None) is not None
             undone = (
                 "Lightning did so for fit(torch.compile(module)): undo it with "
