@@ -2,8 +2,11 @@
 
 import copy
 import pickle
+import sys
 import warnings
 from collections.abc import Callable
+from types import FrameType
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +14,7 @@ from torch import Tensor, nn
 from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 
 from tests.observe.test_probes import hooks_on
+from torchkoopman.observe.hooks import read_last
 from torchkoopman.observe.probes import attach
 from torchkoopman.observe.trajectory import Trajectory
 
@@ -138,6 +142,47 @@ def test_a_model_nobody_changed_is_watched_in_silence() -> None:
         probe.stream_to(lambda trajectory: None)
         model(X), model(X)
     assert probe.report().replaced == probe.report().lost_hooks == ()
+
+
+def test_a_probe_may_be_detached_by_a_hook_ahead_of_its_own() -> None:
+    """As another thread may: torch then calls the hooks it has listed, without keywords."""
+    model, got = network(), list[Trajectory]()
+    model.register_forward_pre_hook(lambda module, args: probe.detach(quiet=True))
+    probe = attach(model, "*").stream_to(got.append)
+    assert torch.equal(model(X), model(X))
+    assert got == []
+    assert (probe.report().forwards, hooks_on(model)) == (0, 1)
+
+
+@pytest.mark.parametrize("change", ["added and removed", "taken off"])
+def test_hooks_may_change_at_any_line_that_puts_a_layers_reading_last(change: str) -> None:
+    """As other threads do, that attach to the model or detach."""
+    model, got = network(), list[Trajectory]()
+    model[0].register_forward_hook(lambda module, args, y: None)
+    changed = []
+
+    def trace(frame: FrameType, event: str, argument: object) -> Any:
+        if frame.f_code is not read_last.__code__:
+            return None
+        if event == "line":
+            changed.append(frame.f_lineno)
+            if change == "taken off" and "key" in frame.f_locals:
+                probe.pause()
+            model[0].register_forward_hook(lambda module, args, y: None).remove()
+        return trace
+
+    probe = attach(model, "*").stream_to(got.append)
+    model[0].register_forward_hook(lambda module, args, y: None)
+    before = sys.gettrace()
+    with attach(model, "*"):
+        sys.settrace(trace)
+        try:
+            model(X)
+        finally:
+            sys.settrace(before)
+    probe.detach(quiet=True)
+    assert len(set(changed)) > 4
+    assert len(got) == (change != "taken off")
 
 
 @pytest.mark.parametrize("root", [False, True], ids=["inner layer", "the model too"])

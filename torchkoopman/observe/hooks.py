@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import weakref
 from typing import TYPE_CHECKING, Any, cast
 
@@ -73,12 +74,13 @@ def read_last(modules: Iterable[nn.Module], pairing: object) -> None:
     """Have layers read behind hooks that others have added since, which may change an output."""
     for module in modules:
         hooks = cast("OrderedDict[int, Any]", module._forward_hooks)
-        for hook in reversed(hooks.values()):
+        for hook in reversed(list(hooks.values())):  # other threads may add some and remove some
             if is_of(hook, pairing):
                 break
             if not isinstance(hook, Hook):  # those of other probes change nothing
-                for key in [key for key, each in hooks.items() if is_of(each, pairing)]:
-                    hooks.move_to_end(key)
+                for key in [key for key, each in list(hooks.items()) if is_of(each, pairing)]:
+                    with contextlib.suppress(KeyError):  # the probe was detached
+                        hooks.move_to_end(key)
                 break
 
 

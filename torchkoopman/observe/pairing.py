@@ -76,10 +76,17 @@ class Pairing:
             warn_of_compiling(name)
 
     def enter(
-        self, name: str, module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+        self,
+        name: str,
+        module: nn.Module,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any] | None = None,
     ) -> None:
-        """A module around all layers is about to run."""
-        if is_recomputing():
+        """A module around all layers is about to run.
+
+        torch gives no ``kwargs`` while the hook is put on or taken off: such a call is not seen.
+        """
+        if kwargs is None or is_recomputing():
             return
         refuse_replica(module)
         depth = self._depths[name]
