@@ -146,9 +146,9 @@ class Probe:
 
     def __init__(self, model: nn.Module, selected: tuple[Selected, ...], reader: Reader) -> None:
         self._pairing = Pairing(model, selected, reader)
-        self._hooks = HookSet(model, selected, self._pairing)
         self._lost: tuple[str, ...] = ()
         self._on = True
+        self._hooks = HookSet(model, selected, self._pairing)  # last: an interrupt may come between
 
     def __enter__(self) -> Probe:
         if not self._on:
