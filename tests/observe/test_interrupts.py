@@ -1,5 +1,6 @@
 """Interrupts: Ctrl-C at any line of a probe leaves no hook and no wrong pair behind."""
 
+import gc
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -46,11 +47,13 @@ class Interrupt:
     @contextmanager
     def within(self) -> Iterator[None]:
         before = sys.gettrace()
+        gc.disable()  # it may take an earlier probe's hooks off, where an interrupt is ignored
         sys.settrace(self)
         try:
             yield
         finally:
             sys.settrace(before)
+            gc.enable()
 
 
 def every(scenario: Callable[[Interrupt], None], step: int = STEP) -> int:
