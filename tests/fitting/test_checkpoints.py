@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, IterableDataset, RandomSampler, Sampler
 import torchkoopman as tk
 from tests.benchmarks import checkpointing
 from tests.fitting.resumable import assert_same_bits, finished
+from torchkoopman.fitting.batch_digests import digest_of
 from torchkoopman.storage.writers import only_writer
 
 ROWS, BATCH, EVERY = 600, 20, 100
@@ -381,6 +382,25 @@ def test_batches_that_print_their_address_go_on_in_another_process_too(tmp_path:
         fit(stopping(network(), 17, crash), batches[0], tmp_path / "checkpoint", **options)
     resumed = fit(network(), batches[1], tmp_path / "checkpoint", **options)
     assert_same_bits(fit(network(), batches[0], None, **options), resumed)
+
+
+def test_other_data_in_batches_that_do_not_print_them_are_noticed(tmp_path: Path) -> None:
+    batches = [Wrapped(x) for x in data().tensors[0].split(BATCH)]
+    options = {**FITS["dmd"], "forward": called}
+    with pytest.raises(CrashError):
+        fit(stopping(network(), 17, crash), batches, tmp_path / "checkpoint", **options)
+    batches[3].x[3, 2] += 1
+    with pytest.raises(ValueError, match="batch 15 of the loader, or one before it, is another"):
+        fit(network(), batches, tmp_path / "checkpoint", **options)
+
+
+def test_an_object_that_refers_to_itself_has_a_digest() -> None:
+    one, other = Wrapped(torch.zeros(3)), Wrapped(torch.zeros(3))
+    for each in (one, other):
+        each.parent = each  # type: ignore[attr-defined]
+    assert digest_of(one) == digest_of(other)
+    other.x[1] = 1
+    assert digest_of(one) != digest_of(other)
 
 
 DAMAGES: dict[str, Callable[[bytes], bytes]] = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping
+from types import FunctionType, ModuleType
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,10 @@ _SOME = 1024
 
 
 def digest_of(batch: Any) -> str:
-    """A digest of a batch: of its tensors and arrays, and of the rest by how it prints."""
+    """A digest of a batch: of its tensors and arrays, and of the rest by how it prints.
+
+    Of an object, such as a data class, its attributes count too: it may print shapes alone.
+    """
     return _digest(batch, None)
 
 
@@ -27,7 +31,7 @@ def glimpse_of(batch: Any) -> str:
 
 def _digest(batch: Any, most: int | None) -> str:
     """A digest of a batch, of at most so many numbers of each tensor; printed without addresses."""
-    found = hashlib.sha256()
+    found, objects = hashlib.sha256(), set[int]()
     pending = [batch]
     while pending:
         part = pending.pop()
@@ -45,6 +49,9 @@ def _digest(batch: Any, most: int | None) -> str:
         else:
             printed = re.sub(r" at 0x[0-9a-f]+", "", str(part))
             found.update(f"{type(part).__name__} {printed}".encode())
+            if not isinstance(part, type | ModuleType | FunctionType) and id(part) not in objects:
+                objects.add(id(part))
+                pending.append(getattr(part, "__dict__", {}))
     return found.hexdigest()[:16]
 
 
