@@ -20,6 +20,7 @@ from torch.utils.data import DataLoader, IterableDataset, RandomSampler, Sampler
 import torchkoopman as tk
 from tests.benchmarks import checkpointing
 from tests.fitting.resumable import assert_same_bits, finished
+from torchkoopman.fitting import orders
 from torchkoopman.fitting.batch_digests import digest_of
 from torchkoopman.storage.writers import only_writer
 
@@ -531,6 +532,60 @@ def test_an_interrupt_within_the_loader_loses_nothing_either(tmp_path: Path) -> 
         fit(network(), loader(Interrupting), path, every=10**6, **FITS["dmd"])
     resumed = fit(network(), loader(TensorDataset), path, every=10**6, **FITS["dmd"])
     assert_same_bits(fit(network(), loader(TensorDataset), None, **FITS["dmd"]), resumed)
+
+
+class Augmented(TensorDataset):
+    """Draws global random numbers for each sample, and may be interrupted behind a draw."""
+
+    stops: int | None = None
+
+    def __getitem__(self, index: Any) -> Any:
+        x, label = super().__getitem__(index)
+        x = x + 0.1 * torch.randn(6)
+        if index == self.stops:
+            raise KeyboardInterrupt
+        return x, label
+
+
+def test_an_interrupt_within_a_loader_that_draws_random_numbers_draws_none_twice(
+    tmp_path: Path,
+) -> None:
+    def loader(stops: int | None) -> DataLoader[Any]:
+        augmented = Augmented(*data().tensors)
+        augmented.stops = stops
+        return DataLoader(augmented, BATCH)
+
+    path = tmp_path / "checkpoint"
+    torch.manual_seed(11)
+    whole = fit(network(), loader(None), None, **FITS["dmd"])
+    torch.manual_seed(11)
+    with pytest.raises(KeyboardInterrupt, match="200 rows"):
+        fit(network(), loader(207), path, every=10**6, **FITS["dmd"])
+    resumed = fit(network(), loader(None), path, every=10**6, **FITS["dmd"])
+    assert_same_bits(whole, resumed)
+
+
+@pytest.mark.parametrize("call", [31, 32, 33], ids=["last batch", "end of the pass", "next pass"])
+def test_an_interrupt_between_two_passes_leaves_their_order_as_it_was(
+    call: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While random states are read: at the start, behind each batch, and from pass to pass."""
+    calls, read = 0, orders.random_states
+
+    def interrupted() -> Any:
+        nonlocal calls
+        calls += 1
+        if calls == call:
+            raise KeyboardInterrupt
+        return read()
+
+    path, options = tmp_path / "checkpoint", {**FITS["dmd"], "epochs": 2}
+    options["held_out"] = list(DataLoader(data(9, 50), 25))
+    monkeypatch.setattr(orders, "random_states", interrupted)
+    with pytest.raises(KeyboardInterrupt, match="600 rows" if call < 33 else "620 rows"):
+        fit(network(), shuffled(), path, every=10**6, **options)
+    resumed = fit(network(), shuffled(), path, every=10**6, **options)
+    assert_same_bits(fit(network(), shuffled(), None, **options), resumed)
 
 
 @pytest.mark.usefixtures("hears_interrupts")

@@ -50,6 +50,9 @@ class Passes:
         """A digest of some numbers of each batch of the pass; with ``repeatable`` only."""
         self._repeatable = repeatable
         self._begun: dict[str, Any] = {}
+        """Where the random numbers stood when this pass began."""
+        self._behind: dict[str, Any] | None = None
+        """The same behind the latest batch, while the loader makes the next; None before that."""
         self._resumed: Mapping[str, Any] | None = None
         if repeatable and not self._stateful and (why := unrepeatable(loader, epochs)):
             raise ValueError(
@@ -62,6 +65,8 @@ class Passes:
         if self._resumed is not None and self.epoch >= self.epochs:
             self._compare(self._resumed)
             self._set(self._resumed["now"])
+        if self._resumed is None:
+            self._begun = self._states()
         while self.epoch < self.epochs:
             for batch in self._pass():
                 if following and following != digest_of(batch):
@@ -69,8 +74,13 @@ class Passes:
                 following = ""
                 self._note(batch)
                 self.batch, self.done, self._latest = self.batch + 1, self.done + 1, batch
+                self._behind = None
                 yield batch
-            self.epoch, self.batch = self.epoch + 1, 0
+                self._behind = self._states() if self._repeatable else None
+            # All at once, so that an interrupt leaves the position of one pass or of the next.
+            behind = self._states() if self.epoch + 1 < self.epochs else None
+            begun = self._begun if behind is None else behind
+            self.epoch, self.batch, self._begun, self._behind = self.epoch + 1, 0, begun, behind
 
     def position(self) -> dict[str, Any]:
         """Behind the latest batch, as tensors and plain types.
@@ -86,7 +96,7 @@ class Passes:
         return {
             **position,
             "begun": self._begun,
-            "now": self._states(),
+            "now": self._behind or self._states(),
             "digest": digest_of(self._latest),
             "course": self._course,
         }
@@ -138,7 +148,6 @@ class Passes:
         """The rest of a pass."""
         position, self._resumed = self._resumed, None
         if position is None:
-            self._begun = self._states()
             yield from self.loader
         elif self._stateful:
             self.loader.load_state_dict(position["loader"])  # type: ignore[attr-defined]
@@ -146,7 +155,6 @@ class Passes:
             self._set(position["now"])
             yield from batches
         else:
-            self._begun = position["begun"]
             self._set(self._begun)
             batches = iter(self.loader)
             if not self.batch:
