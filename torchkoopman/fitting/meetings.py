@@ -79,8 +79,9 @@ class Meetings:
     @property
     def calibrates(self) -> bool:
         """Whether this process has its part of the rows for coordinates that are to be chosen."""
-        size = 1 if self._processes is None else self._processes.size
-        return not self.chosen and all(each.enough(size) for each in self._waiting)
+        if self._processes is None or self.chosen:
+            return False
+        return all(each.enough(self._processes.size) for each in self._waiting)
 
     def meet(
         self,
