@@ -35,7 +35,13 @@ def network() -> nn.Module:
     return model
 
 
-PARTS = (Run, "_save"), (Run, "_between"), (Passes, "position"), (Passes, "_note")
+PARTS = (
+    (Run, "_save"),
+    (Run, "_between"),
+    (Passes, "position"),
+    (Passes, "_note"),
+    (Passes, "_states"),
+)
 """What a fit does for its checkpoints alone; one of them may call another."""
 
 

@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from torchkoopman.spectra.tracks import ModeTracks
 
 _RANK, _HALFLIFE = 32, 1000.0
-"""Of the default fitter: a spectrum of 33 modes takes a hundredth of the time of one of 769, and
-rows of three logs ago weigh a fourth, so that it is the network's as it is."""
+"""Of the default fitter. The time of a spectrum grows with the cube of its modes, so they are few.
+At the default intervals 640 rows come from one log to the next, so those of three logs ago weigh a
+fourth: the spectrum is that of the network as it is now."""
 _READING = ("layout", "output", "attention_mask", "gather")
 _METHODS = ("update", "reset", "state_dict", "load_state_dict")
 
