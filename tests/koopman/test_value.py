@@ -197,6 +197,11 @@ def test_a_part_of_another_kind_is_refused_by_name(name: str) -> None:
         fitted().with_(**{name: WRONG[name]})
 
 
+def test_a_module_that_is_no_observables_is_refused_by_name() -> None:
+    with pytest.raises(TypeError, match=r"observables are a Dictionary or.* it got Linear"):
+        fitted().with_(observables=torch.nn.Linear(2, 2))
+
+
 @pytest.mark.parametrize("name", PARTS)
 def test_no_part_can_be_deleted(name: str) -> None:
     surrogate = fitted()

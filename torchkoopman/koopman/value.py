@@ -81,6 +81,11 @@ class Value(nn.Module):
                     f"a surrogate's {name} is a {getattr(kind, '__name__', kind)}; it got "
                     f"{part!r:.80}."
                 )
+        if not (hasattr(observables, "features") and hasattr(observables, "latent")):
+            raise TypeError(
+                "a surrogate's observables are a Dictionary or LearntObservables, with features "
+                f"and latent; it got {observables!r:.80}."
+            )
         sizes = [frame.size for frame in coordinates]
         if len(sizes) != len(span.layers) or {observables.features, *sizes} != set(sizes[:1]):
             raise ValueError(
