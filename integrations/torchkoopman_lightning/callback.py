@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,7 +55,13 @@ class KoopmanCallback(Callback):
         rows: int = 64,
         **reading: Any,
     ) -> None:
-        names = [layers] if isinstance(layers, str) else list(layers)
+        if "log" in reading:
+            raise TypeError(
+                f"KoopmanCallback got log={reading['log']!r}, but writes event files itself, into "
+                "folder=. For a log of another kind use a torchkoopman.TrainingMonitor."
+            )
+        several = isinstance(layers, Iterable) and not isinstance(layers, str)
+        names = list(layers) if several else [layers]
         if not all(isinstance(name, str) for name in names):
             raise TypeError(
                 f"KoopmanCallback got the layers {layers!r}; give names or wildcards, by which "

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 from weakref import WeakValueDictionary
 
+from tensorboard.compat import tf
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
@@ -36,6 +37,8 @@ class EventFolder:
         self.folder = Path(folder)
         self.tag = tag
         self._writer: Any = None
+        self._place = self.folder
+        """The folder, whatever the working directory is, while it is open."""
 
     def open(self, step: int) -> Self:
         """Begin an event file, for a training that has done so many optimiser steps.
@@ -45,7 +48,7 @@ class EventFolder:
             RuntimeError: another of this process writes there.
         """
         self.close()
-        place = self.folder.absolute()
+        place = self._place = self.folder.resolve()
         if place in self._in_use:
             raise RuntimeError(
                 f"another training, or another callback of this one, writes to {str(place)!r}, and "
@@ -54,8 +57,8 @@ class EventFolder:
             )
         _wait_for_a_later_name(self.folder)
         try:
-            self._writer = EventFileWriter(str(self.folder))
-        except Exception as error:  # TensorFlow, where it is installed, has errors of its own
+            self._writer = EventFileWriter(str(place))
+        except (OSError, tf.errors.OpError) as error:  # the second where TensorFlow is installed
             raise OSError(
                 f"the event files cannot be written into {str(place)!r}: {error}. Give a folder "
                 "that is, or can be, made and written to."
@@ -71,7 +74,7 @@ class EventFolder:
         """End the event file; a second time does nothing."""
         writer, self._writer = self._writer, None
         if writer is not None:
-            self._in_use.pop(self.folder.absolute(), None)
+            self._in_use.pop(self._place, None)
             writer.close()
 
     def __call__(self, surrogate: Surrogate, step: int, tracks: ModeTracks | None = None) -> None:

@@ -70,6 +70,11 @@ class KoopmanTrainerCallback(TrainerCallback):
         rows: int = 64,
         **reading: Any,
     ) -> None:
+        if "log" in reading:
+            raise TypeError(
+                f"KoopmanTrainerCallback got log={reading['log']!r}, but writes event files "
+                "itself, into folder=. For another kind of log use torchkoopman.TrainingMonitor."
+            )
         self.name = name
         self.folder = folder
         self.resume_from = resume_from

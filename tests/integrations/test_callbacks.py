@@ -164,6 +164,15 @@ def test_a_layer_that_does_not_exist_is_refused_at_the_start(fit: Fit, tmp_path:
 
 
 @both
+def test_a_log_of_its_own_and_layers_of_another_kind_are_refused(fit: Fit) -> None:
+    with pytest.raises(TypeError, match=r"Callback got log=\[\].*TrainingMonitor"):
+        callback_for(fit, log=[])
+    if fit is lightning_fit:
+        with pytest.raises(TypeError, match="got the layers 3; give names or wildcards"):
+            callback_for(fit, 3)
+
+
+@both
 def test_a_folder_that_cannot_be_written_to_is_refused_at_the_start(
     fit: Fit, tmp_path: Path
 ) -> None:

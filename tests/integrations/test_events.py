@@ -111,6 +111,24 @@ def test_two_at_once_in_one_folder_are_refused(tmp_path: Path) -> None:
     EventFolder(tmp_path).open(0).close()
 
 
+def test_a_folder_is_the_same_by_another_name_and_from_another_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "inside").mkdir()
+    (tmp_path / "other").symlink_to("runs")
+    monkeypatch.chdir(tmp_path)
+    folder = EventFolder("runs").open(0)
+    with pytest.raises(RuntimeError, match="another training"):
+        EventFolder("other").open(0)
+    monkeypatch.chdir(tmp_path / "inside")
+    folder(surrogate(), 10)
+    folder.close()
+    monkeypatch.chdir(tmp_path)
+    EventFolder("runs").open(10).close()
+    assert set(map(tuple, steps(tmp_path / "runs").values())) == {(10,)}
+    assert not any((tmp_path / "inside").iterdir())
+
+
 def test_a_folder_that_cannot_be_written_to_is_refused_when_it_is_opened(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("not a folder")
     with pytest.raises(OSError, match=r"event files cannot be written into .*file/runs"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -43,7 +44,8 @@ def check_options(
     for name, value in (("attention_mask", attention_mask), ("gather", gather)):
         if not isinstance(value, bool):
             raise TypeError(f"attach() got {name}={value!r}; give True or False.")
-    if positions is not None and (positions is True or not hasattr(positions, "__index__")):
+    whole = isinstance(positions, Integral) and not isinstance(positions, bool)
+    if positions is not None and not whole:
         raise TypeError(f"attach() got positions={positions!r}; give a whole number, or None.")
     if generator is not None and not isinstance(generator, torch.Generator):
         raise TypeError(
@@ -65,8 +67,9 @@ def check_mask(mask: object) -> Tensor:
     Raises:
         TypeError: it is none, or has no values, or they are no integers.
     """
-    dense = isinstance(mask, Tensor) and mask.layout == torch.strided and not mask.is_meta
-    if not isinstance(mask, Tensor) or not dense or mask.is_floating_point() or mask.is_complex():
+    whole = isinstance(mask, Tensor) and not (mask.is_floating_point() or mask.is_complex())
+    dense = isinstance(mask, Tensor) and mask.layout == torch.strided and not mask.is_nested
+    if not isinstance(mask, Tensor) or not whole or not dense or mask.is_meta:
         raise TypeError(
             f"probe.mask() got {described(mask)}; give an integer or boolean tensor: True or 1 "
             "where a row counts, shape (batch, positions)."
