@@ -15,7 +15,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, IterableDataset, RandomSampler, Sampler, TensorDataset
+from torch.utils.data import (
+    BatchSampler,
+    DataLoader,
+    IterableDataset,
+    RandomSampler,
+    Sampler,
+    TensorDataset,
+)
 
 import torchkoopman as tk
 from tests.benchmarks import checkpointing
@@ -94,6 +101,14 @@ class Stateful:
         self.generator.set_state(state["draws"])
 
 
+def drawn() -> RandomSampler:
+    return RandomSampler(data(), generator=torch.Generator().manual_seed(6))
+
+
+def batches_of(sampler: Sampler[int]) -> BatchSampler:
+    return BatchSampler(sampler, BATCH, drop_last=False)
+
+
 LOADERS: dict[str, Callable[[], Any]] = {
     "list": lambda: list(DataLoader(data(), BATCH)),
     "sequential": lambda: DataLoader(data(), BATCH),
@@ -103,6 +118,8 @@ LOADERS: dict[str, Callable[[], Any]] = {
         BATCH,
         sampler=RandomSampler(data(), replacement=True, generator=torch.Generator().manual_seed(5)),
     ),
+    "batch sampler": lambda: DataLoader(data(), batch_sampler=batches_of(drawn())),
+    "whole batches": lambda: DataLoader(data(), batch_size=None, sampler=batches_of(drawn())),
     "stateful": Stateful,
 }
 FITS: dict[str, dict[str, Any]] = {
@@ -253,6 +270,14 @@ UNREPEATABLE: dict[str, tuple[Any, str]] = {
     "generator": ((batch for batch in ()), r"a generator is not known\. Give a DataLoader"),
     "iterable": (DataLoader(Endless(), BATCH), "IterableDataset.*StatefulDataLoader"),
     "sampler": (DataLoader(data(), BATCH, sampler=Custom()), "sampler Custom is not known"),
+    "sampler of a batch sampler": (
+        DataLoader(data(), batch_sampler=batches_of(Custom())),
+        "sampler Custom is not known",
+    ),
+    "unseeded sampler of whole batches": (
+        DataLoader(data(), batch_size=None, sampler=batches_of(RandomSampler(data()))),
+        "global random numbers.*the generator to a sampler of your own",
+    ),
     "subclass": (Reordered(data(), BATCH), "a Reordered is not known"),
     "order": (DataLoader(data(), BATCH, num_workers=1, in_order=False), "in_order=False"),
 }

@@ -18,6 +18,19 @@ from torch.utils.data import (
 _DRAWN = (RandomSampler, SubsetRandomSampler, WeightedRandomSampler)
 
 
+def batches_of(loader: DataLoader[Any]) -> Any:
+    """What gives the indices of each batch."""
+    return loader.sampler if loader.batch_sampler is None else loader.batch_sampler
+
+
+def order_of(loader: DataLoader[Any]) -> Any:
+    """The sampler by which samples come, inside of those that only make batches of them."""
+    sampler = batches_of(loader)
+    while type(sampler) is BatchSampler:
+        sampler = sampler.sampler
+    return sampler
+
+
 def described(loader: object) -> dict[str, Any]:
     """What must be the same of a loader for its order to be."""
     told: dict[str, Any] = {"loader": type(loader).__name__}
@@ -25,8 +38,10 @@ def described(loader: object) -> dict[str, Any]:
         told["batches"] = len(loader)
     elif isinstance(loader, DataLoader) and not isinstance(loader.dataset, IterableDataset):
         told["samples"] = len(loader.dataset)  # type: ignore[arg-type]
-        told["batch_size"], told["drop_last"] = loader.batch_size, loader.drop_last
-        told["sampler"] = type(loader.sampler).__name__
+        batches = batches_of(loader)
+        told["batch_size"] = getattr(batches, "batch_size", None)
+        told["drop_last"] = getattr(batches, "drop_last", False)
+        told["sampler"] = type(order_of(loader)).__name__
         told["workers"] = loader.num_workers
     return told
 
@@ -52,16 +67,12 @@ def unrepeatable(loader: object, epochs: int) -> str:
         return (
             "persistent_workers=True carries random states from one pass to the next. Leave it out."
         )
-    if loader.batch_sampler is not None and type(loader.batch_sampler) is not BatchSampler:
-        return (
-            f"that of the batch_sampler {type(loader.batch_sampler).__name__} is not known. Give "
-            "torchdata's StatefulDataLoader, or torch's own samplers."
-        )
-    sampler = loader.sampler
+    sampler = order_of(loader)
     if isinstance(sampler, _DRAWN) and sampler.generator is None:
         return (
             "this DataLoader shuffles with torch's global random numbers. Give "
-            "DataLoader(…, shuffle=True, generator=torch.Generator().manual_seed(0))."
+            "DataLoader(…, shuffle=True, generator=torch.Generator().manual_seed(0)), or the "
+            "generator to a sampler of your own."
         )
     if type(sampler) not in (*_DRAWN, SequentialSampler, DistributedSampler):
         return (

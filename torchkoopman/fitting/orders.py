@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from torchkoopman.fitting.batch_digests import digest_of, glimpse_of
-from torchkoopman.fitting.loaders import unrepeatable
+from torchkoopman.fitting.loaders import order_of, unrepeatable
 from torchkoopman.observe.surroundings import random_states, set_random_states
 
 if TYPE_CHECKING:
@@ -203,7 +204,7 @@ def require_plain(state: Any, whose: str) -> None:
 
 def _generators(loader: object) -> list[torch.Generator]:
     """Where a DataLoader's random numbers come from."""
-    parts = loader, getattr(loader, "sampler", None)
+    parts = (loader, order_of(loader)) if isinstance(loader, DataLoader) else (loader,)
     found = [getattr(part, "generator", None) for part in parts]
     return [each for each in found if isinstance(each, torch.Generator)]
 
