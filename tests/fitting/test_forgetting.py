@@ -257,9 +257,10 @@ def test_the_held_out_rows_of_a_forgetful_fit_weigh_in_it_what_they_weigh_in_the
     parts = [trajectory(step / 30, step) for step in range(15)]
     for part in parts:
         fitter.update(part)
-    rows, weights = fitter._sampled().layers, fitter._sampled().weights
-    assert weights is not None
     total = fitter._moments.total()
+    found = fitter._sample.read([total.features(layer) for layer in total.names])
+    rows, weights = dict(zip(total.names, found.columns, strict=True)), found.weights
+    assert weights is not None
     sample = {layer: values[::3] for layer, values in rows.items()}
     rest = total.minus(Moments(total.pairs).update(sample, weights[::3]))
     taken = {tuple(row) for row in sample["0"].tolist()}

@@ -1,14 +1,23 @@
 """Samples are known by their states: whenever they come, in any batch, by any of their tokens."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import pytest
 import torch
 from torch import Tensor, nn
 
 import torchkoopman as tk
-from torchkoopman.fitting.closed_form import ClosedForm
 from torchkoopman.fitting.identity import mixed, row_ids, sample_ids, thinned
 from torchkoopman.fitting.whole_samples import WholeSamples
 from torchkoopman.observe.trajectory import Trajectory
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torchkoopman.fitting.closed_form import ClosedForm
+    from torchkoopman.koopman.parts import Part
 
 FIT: dict[str, type[ClosedForm]] = {"dmd": tk.DMDFitter, "edmd": tk.EDMDFitter}
 
@@ -82,26 +91,31 @@ def streamed(*orders: Tensor, batch: int = 50, memory: int = 8000) -> WholeSampl
     sample = WholeSamples(memory)
     for order in orders:
         for part in order.split(batch):
-            sample.add(rows[part], ids[part])
+            sample.add(rows[part].split([1, 3], 1), ids[part])
     return sample
+
+
+def held(sample: WholeSamples, widths: Sequence[int] = (1, 3)) -> list[Tensor]:
+    found = sample.read(widths)
+    return [*found.columns, found.samples, found.shares]
 
 
 def test_samples_are_kept_whole_whatever_the_order_and_those_of_two_streams_merge() -> None:
     forwards = torch.arange(1000)
     once = streamed(forwards)
-    _, ids, _ = once.read()
+    ids = once.read([4]).samples
     assert 100 < len(ids) <= 8000 // (16 + 24)
     assert torch.unique_consecutive(ids, return_counts=True)[1].unique().tolist() == [2]
     for other in (streamed(forwards, batch=1000), streamed(forwards, batch=2)):
-        assert all(map(torch.equal, once.read(), other.read()))
+        assert all(map(torch.equal, held(once), held(other)))
     halves = streamed(forwards[:500]).merge(streamed(forwards[500:]))
-    assert all(map(torch.equal, once.read(), halves.read()))
+    assert all(map(torch.equal, held(once), held(halves)))
     twice = streamed(forwards, forwards.view(500, 2).flip(0).reshape(-1))
-    counts = torch.unique_consecutive(twice.read()[1], return_counts=True)[1]
+    counts = torch.unique_consecutive(twice.read([4]).samples, return_counts=True)[1]
     assert counts.unique().tolist() == [4], "all rows of a sample, of both epochs"
-    assert set(twice.read()[1].tolist()) < set(ids.tolist())
+    assert set(twice.read([4]).samples.tolist()) < set(ids.tolist())
     again = WholeSamples(8000).load_state_dict(streamed(forwards).state_dict())
-    assert all(map(torch.equal, once.read(), again.read()))
+    assert all(map(torch.equal, held(once), held(again)))
     with pytest.raises(ValueError, match="same memory, halflife and width"):
         once.merge(streamed(forwards, memory=4000))
 
@@ -113,16 +127,16 @@ def test_with_a_halflife_rows_stay_in_proportion_to_their_weight_and_looking_cha
     sample, watched = WholeSamples(2**20, halflife=2000), WholeSamples(2**20, halflife=2000)
     for part in torch.arange(20_000).split(100):
         for each in (sample, watched):
-            each.add(part[:, None].float(), ids[part])
-        watched.read()
-    rows, _, _ = sample.read()
-    ages = 20_000 - rows[:, 0]
+            each.add([part[:, None].float()], ids[part])
+        watched.read([1])
+    found = sample.read([1])
+    ages = 20_000 - found.columns[0][:, 0]
     for place in range(4):
         share = ((ages > 2000 * place) & (ages <= 2000 * (place + 1))).sum() / 2000
         assert share == pytest.approx(0.72 * 2**-place, rel=0.12)
-    assert all(map(torch.equal, sample.read(), watched.read()))
-    assert sample.weights is not None
-    assert sample.weights.max() <= 1
+    assert all(map(torch.equal, held(sample, [1]), held(watched, [1])))
+    assert found.weights is not None
+    assert found.weights.max() <= 1
 
 
 @pytest.mark.parametrize("kind", FIT)
@@ -231,3 +245,46 @@ def test_no_sample_is_trained_on_and_held_out_whatever_its_tokens_epochs_and_str
     assert evidence is not None
     assert evidence.samples is not None
     assert set(evidence.samples.tolist()) <= held | trained
+
+
+def test_fewer_rows_are_read_by_whole_samples_and_columns_have_memory_of_their_own() -> None:
+    sample = streamed(torch.arange(1000))
+    whole, some = sample.read([1, 3]), sample.read([4], most=51)
+    assert len(some.samples) == 50, "of two rows each"
+    assert torch.equal(some.samples, whole.samples[:50])
+    assert torch.equal(some.columns[0], torch.cat(whole.columns, 1)[:50])
+    assert all(each.untyped_storage().nbytes() == each.nbytes for each in whole.columns)
+    with pytest.raises(RuntimeError, match="split"):
+        sample.read([3])
+
+
+@pytest.mark.parametrize(
+    "parts", [tk.RandomFeatures(5), [tk.Neighbours(), tk.Monomials(2)]], ids=["alone", "context"]
+)
+def test_the_rows_that_judge_are_latent_states_of_the_data_though_states_are_kept(
+    parts: Part | list[Part],
+) -> None:
+    x, mask = draw(60, 4, 3), torch.rand(60, 4, generator=torch.manual_seed(1)) > 0.3
+    mask[:, 0] = True
+    states = {"a": x, "b": x.sin(), "c": x.cos() * x}
+    data = Trajectory(states, mask=mask)
+    surrogate = tk.EDMDFitter(parts, calibration=40).update(data).surrogate
+    evidence = surrogate.evidence
+    assert evidence is not None
+    assert evidence.samples is not None
+    ids = row_ids(data)
+    order = ids.argsort(stable=True)
+    assert torch.equal(evidence.samples, ids[order])
+    for rows, layer in ((evidence.start, "a"), (evidence.end, "c")):
+        latent = data.flatten(surrogate.encode(states[layer], layer, mask))
+        torch.testing.assert_close(rows, latent[order])
+
+
+def test_a_sample_takes_the_memory_of_states_and_not_of_their_observables() -> None:
+    fitter = tk.EDMDFitter(tk.RandomFeatures(500), calibration=100)
+    fitter.update(Trajectory.of(draw(2000, 2), draw(2000, 2, seed=1)))
+    held = fitter.state_dict()["parts"]["sample"]["rows"]
+    assert held[0].shape == (2000, 4)
+    evidence = fitter.surrogate.evidence
+    assert evidence is not None
+    assert evidence.start.shape == (2000, 503)

@@ -166,7 +166,7 @@ class ClosedForm(Streams):
         evidence = None
         if rows := sampled.layers:
             state = slice(1, 1 + observables.features)
-            start, end = (rows[layer].clone() for layer in ends[0])  # of memory of their own
+            start, end = (rows[layer] for layer in ends[0])
             evidence = Evidence(start, end, state, True, sampled.samples, sampled.shares)
         parts = span, coordinates, observables, operator
         data = latents.between(*ends[0]), evidence

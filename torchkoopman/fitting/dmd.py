@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -78,7 +77,8 @@ class DMDFitter(ClosedForm):
         if self._span is None:
             self._open(Span.of(trajectory, self.delays))
         same_layers(self._following().layers, stacked)
-        self._take(stacked.rows(), stacked)
+        rows = stacked.rows()
+        self._take(rows, rows, stacked)
         self._latest, self._precision = trajectory, trajectory.dtype
 
     def _fit(self, span: Span, dynamics: Dynamics) -> Surrogate:
@@ -86,17 +86,18 @@ class DMDFitter(ClosedForm):
         frames = layer_coordinates(self._moments.total(), span.layers, options)
         dictionary = Dictionary().build(frames[0].size)
         maps = {layer: _augmented(frame) for layer, frame in zip(span.layers, frames, strict=True)}
-        sampled = self._sampled()
-        rows = sampled.layers
-        latent = {
-            layer: torch.nn.functional.linear(rows[layer], *(m.to(rows[layer]) for m in affine))
-            for layer, affine in maps.items()
-            if rows
-        }
+
+        def encode(layer: str, rows: Tensor) -> Tensor:
+            """Onto the coordinates, in the rows' precision; outside the span nothing."""
+            if layer not in maps:
+                return rows.new_empty(len(rows), 0)
+            return torch.nn.functional.linear(rows, *(map_.to(rows) for map_ in maps[layer]))
+
+        size = dictionary.latent * self._precision.itemsize
+        sampled = self._sampled(self._widths(), encode, size)
         coordinates = [frame.to(self._precision) for frame in frames]
         moments = self._moments.affine(maps)
-        data = moments, replace(sampled, layers=latent)
-        return self._solve("dmd", span, coordinates, dictionary, *data, dynamics)
+        return self._solve("dmd", span, coordinates, dictionary, moments, sampled, dynamics)
 
     def _default_ridge(self, pair: Moments, precision: torch.dtype) -> float:
         return least_ridge(pair.features("start"), precision)

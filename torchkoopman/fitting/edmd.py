@@ -21,7 +21,10 @@ from torchkoopman.observe.processes import digest
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from torch import Tensor
+
     from torchkoopman.fitting.dynamics import Dynamics
+    from torchkoopman.fitting.streams import Sampled
     from torchkoopman.koopman.coordinates import Frames
     from torchkoopman.koopman.surrogate import Surrogate
     from torchkoopman.observe.moments import Moments, PairKind
@@ -166,8 +169,19 @@ class EDMDFitter(EDMDParts):
         frames = [self._frames[layers.index(layer)] for layer in span.layers]
         frames, dictionary = copy.deepcopy((frames, self._dictionary))
         notes = () if self._renewal is None else self._renewal.notes()
-        sampled = self._sampled()
+        sampled = self._encoded_sample()
         return self._solve("edmd", span, frames, dictionary, moments, sampled, dynamics, notes)
+
+    def _encoded_sample(self) -> Sampled:
+        """The sampled rows' latent states."""
+        dictionary, first = self._dictionary, self._frames[0]
+        width = dictionary.latent if self.contextual else first.size
+
+        def encode(_: str, rows: Tensor) -> Tensor:
+            return rows if self.contextual else dictionary.encode(rows[:, None])[:, 0]
+
+        size = dictionary.latent * first.weight.itemsize
+        return self._sampled(dict.fromkeys(self._following().layers, width), encode, size)
 
     def _default_ridge(self, pair: Moments, precision: torch.dtype) -> float:
         return best_ridge(pair, precision)
@@ -238,10 +252,11 @@ class EDMDFitter(EDMDParts):
     def _stream(self, trajectory: Trajectory) -> None:
         trajectory = trajectory if self.contextual else trajectory.sampled()
         states = zip(self._frames, trajectory.states.items(), strict=True)
+        coordinates = {layer: frame(state.to(frame.weight)) for frame, (layer, state) in states}
         latents = {
-            layer: trajectory.flatten(
-                self._dictionary.encode(frame(state.to(frame.weight)), trajectory.mask)
-            )
-            for frame, (layer, state) in states
+            layer: trajectory.flatten(self._dictionary.encode(each, trajectory.mask))
+            for layer, each in coordinates.items()
         }
-        self._take(latents, trajectory)
+        # A row's observables are functions of it, unless they look at its neighbours.
+        flat = {layer: trajectory.flatten(each) for layer, each in coordinates.items()}
+        self._take(latents, latents if self.contextual else flat, trajectory)

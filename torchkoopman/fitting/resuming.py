@@ -14,7 +14,7 @@ from torchkoopman.observe.turns import turn_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-VERSION = 2
+VERSION = 3
 """Of the states that are written; one of another version is refused."""
 
 

@@ -12,14 +12,14 @@ from torchkoopman.fitting.outliers import Sizes
 from torchkoopman.fitting.resuming import Resumable
 from torchkoopman.fitting.snapshots import trajectory_of, trajectory_state
 from torchkoopman.fitting.syncing import Syncing
-from torchkoopman.fitting.whole_samples import WholeSamples
+from torchkoopman.fitting.whole_samples import RECORD, WholeSamples
 from torchkoopman.koopman.span import Span
 from torchkoopman.observe.class_moments import LabelledMoments
 from torchkoopman.observe.moments import layer_pairs
 from torchkoopman.observe.totals import labelled_total_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from torch import Tensor
 
@@ -27,9 +27,12 @@ if TYPE_CHECKING:
     from torchkoopman.observe.processes import Processes
     from torchkoopman.observe.trajectory import Trajectory
 
-_SAMPLE_BYTES = 16 * 2**20
-"""Memory of the sample of rows that judges what was fitted: thousands of rows at usual widths. With
-half of it one in fifteen true eigenvalues of 150 random features was not told from chance."""
+_SAMPLE_BYTES = 8 * 2**20
+"""Memory of the sample of rows that judges what was fitted, until it is asked for: states, from
+which latent ones are computed."""
+_LATENT_BYTES = 16 * 2**20
+"""Memory of the sample's latent states: thousands of rows at usual widths. With half of it one in
+fifteen true eigenvalues of 150 random features was not told from chance."""
 
 NO_DATA = (
     "the fitter has seen no data yet. Stream to it first: `with tk.attach(model, layers) as probe: "
@@ -99,10 +102,18 @@ class Streams(Syncing, Resumable):
         """An empty sample."""
         return WholeSamples(_SAMPLE_BYTES, self.halflife)
 
-    def _take(self, values: Mapping[str, Tensor], trajectory: Trajectory) -> None:
-        """Take the rows of a trajectory into the moments, and some of them into the sample."""
+    def _take(
+        self, values: Mapping[str, Tensor], sampled: Mapping[str, Tensor], trajectory: Trajectory
+    ) -> None:
+        """Take the rows of a trajectory into the moments, and some of them into the sample.
+
+        Args:
+            values: variable of the moments → its rows.
+            sampled: layer → what the sample keeps of the same rows.
+            trajectory: theirs.
+        """
         self._own.update(values, trajectory.row_labels())
-        self._drawn.add(torch.cat(list(values.values()), 1), row_ids(trajectory))
+        self._drawn.add(list(sampled.values()), row_ids(trajectory))
 
     @property
     def _moments(self) -> LabelledMoments:
@@ -118,16 +129,23 @@ class Streams(Syncing, Resumable):
             return self._drawn
         return self._begun().merge(self._shared.sample).merge(self._drawn)
 
-    def _sampled(self) -> Sampled:
-        """The sampled rows, layer by layer."""
-        sample = self._sample
-        rows, samples, shares = sample.read()
-        if not len(rows):
-            return Sampled({}, samples, shares)
-        layers, total = self._following().layers, self._moments.total()
-        widths = [total.features(layer) for layer in layers]
-        parts = torch.split(rows, widths, 1)
-        return Sampled(dict(zip(layers, parts, strict=True)), samples, shares, sample.weights)
+    def _sampled(
+        self, widths: Mapping[str, int], encode: Callable[[str, Tensor], Tensor], size: int
+    ) -> Sampled:
+        """The latent states of the sampled rows, layer by layer.
+
+        Args:
+            widths: layer → width of what was sampled of it.
+            encode: makes latent states of a layer's rows.
+            size: bytes of one latent state.
+        """
+        most = _LATENT_BYTES // (len(widths) * size + RECORD)
+        found = self._sample.read(list(widths.values()), most)
+        rows = {
+            layer: encode(layer, each)
+            for layer, each in zip(widths, found.columns, strict=bool(found.columns))
+        }
+        return Sampled(rows, found.samples, found.shares, found.weights)
 
     def _following(self) -> Span:
         if self._span is None:

@@ -8,6 +8,8 @@ rows of a sample, those of earlier epochs included.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from functools import reduce
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
@@ -16,19 +18,36 @@ from torchkoopman.fitting.identity import mixed, thinned
 from torchkoopman.observe.class_moments import check_halflife
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from torch import Tensor
 
     from torchkoopman.observe.processes import Processes
 
+RECORD = 3 * 8
+"""Bytes of what belongs to a row: its sample's number, its share, and when it came."""
 _ALL = 2**63 - 1
-_SLACK = 1.25
+_SLACK = 1.125
 """So many times the rows that fit are held before the largest numbers go."""
 _PARTS = 256
 """Batches held apart, lest small ones pile up."""
 Rows = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 """Rows, their samples' numbers, how many rows each stands for, and when they came."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """Rows that a sample held, by their samples' numbers, and what belongs to them."""
+
+    columns: tuple[Tensor, ...]
+    """The rows, side by side, each ``(rows, features)`` and of memory of its own; none without a
+    row."""
+    samples: Tensor
+    """The number of each row's sample, ascending, ``(rows,)``."""
+    shares: Tensor
+    """How many rows of its sample each stands for."""
+    weights: Tensor | None = None
+    """Of each row in moments of the same halflife; None: all alike."""
 
 
 class WholeSamples:
@@ -53,42 +72,54 @@ class WholeSamples:
     def __len__(self) -> int:
         return len(self._kept()[0]) if self._parts else 0
 
-    def add(self, rows: Tensor, ids: Tensor) -> Self:
-        """Offer rows, ``(rows, features)``, with their samples' numbers, each sample's together."""
-        self.seen += len(rows)
+    def add(self, columns: Sequence[Tensor], ids: Tensor) -> Self:
+        """Offer rows with their samples' numbers, each sample's together.
+
+        Args:
+            columns: the rows, side by side, each ``(rows, features)``.
+            ids: numbers, ``(rows,)``.
+        """
+        self.seen += len(ids)
         kept, shares = thinned(ids)
         small = ids[kept] < self._bound
         kept, shares = kept[small], shares[small]
         if len(kept):
-            born = torch.full((len(kept),), self.seen, device=rows.device)
-            self._parts.append((rows[kept], ids[kept], shares, born))
+            born = torch.full((len(kept),), self.seen, device=ids.device)
+            self._parts.append((_beside(columns, kept), ids[kept], shares, born))
             if self._held() > _SLACK * self._capacity():
                 self._lower()
             elif len(self._parts) > _PARTS:
                 self._parts = [self._joined()]
         return self
 
-    def read(self) -> tuple[Tensor, Tensor, Tensor]:
-        """Rows, their samples' numbers, ascending, and for how many rows each stands.
+    def read(self, widths: Sequence[int], most: int | None = None) -> Reading:
+        """What is held, or as many whole samples of it as have at most so many rows.
 
-        Without any row all are empty.
+        Args:
+            widths: of the columns that were added; other ones may be asked for that are as wide
+                together.
+            most: rows; None: all.
         """
         if not self._parts:
             nothing = torch.empty(0)
-            return nothing[:, None], nothing.long(), nothing.double()
-        rows, ids, shares, _ = self._cut()
-        return rows, ids, shares
-
-    @property
-    def weights(self) -> Tensor | None:
-        """The weight of each row in moments of the same halflife, ``(rows,)``; None: all alike."""
-        if self.halflife is None:
-            return None
-        if not self._parts:
-            return torch.empty(0, dtype=torch.float64)
-        order, _ = self._kept()
-        born = torch.cat([part[3] for part in self._parts])[order]
-        return torch.exp2(-(self.seen - born).double() / self.halflife)
+            return Reading((), nothing.long(), nothing.double())
+        order, _ = self._kept(most)
+        ids, shares, born = (
+            torch.cat([part[which] for part in self._parts])[order] for which in (1, 2, 3)
+        )
+        weights = None
+        if self.halflife is not None:
+            weights = torch.exp2(-(self.seen - born).double() / self.halflife)
+        first = self._parts[0][0]
+        columns = tuple(first.new_empty(len(order), width) for width in widths)
+        begin = 0
+        for rows, *_ in self._parts:  # part by part, so that they are not all there twice
+            here = ((order >= begin) & (order < begin + len(rows))).nonzero()[:, 0]
+            sides = torch.split(rows, list(widths), 1)
+            for whole, side in zip(columns, sides, strict=True):
+                whole[here] = side[order[here] - begin]
+            begin += len(rows)
+        return Reading(columns, ids, shares, weights)
 
     def merge(self, other: WholeSamples) -> Self:
         """Take in another stream's rows, with a halflife as if both streams ended now.
@@ -163,22 +194,13 @@ class WholeSamples:
             self._parts[number] = (rows[where], ids[where], shares[where], born[where])
         self._parts = [part for part in self._parts if len(part[1])]
 
-    def _cut(self) -> Rows:
-        """What is kept, by number."""
-        order, _ = self._kept()
-        first = self._parts[0]
-        found = [each.new_empty(len(order), *each.shape[1:]) for each in first]
-        begin = 0
-        for part in self._parts:
-            here = ((order >= begin) & (order < begin + len(part[1]))).nonzero()[:, 0]
-            for whole, each in zip(found, part, strict=True):
-                whole[here] = each[order[here] - begin]
-            begin += len(part[1])
-        rows, ids, shares, born = found
-        return rows, ids, shares, born
+    def _kept(self, most: int | None = None) -> tuple[Tensor, int]:
+        """Which of the rows held are kept, by number, and from which number on nothing is.
 
-    def _kept(self) -> tuple[Tensor, int]:
-        """Which of the rows held are kept, by number, and from which number on nothing is."""
+        Args:
+            most: rows, if fewer than fit.
+        """
+        most = self._capacity() if most is None else max(1, min(most, self._capacity()))
         ids, born = (torch.cat([part[column] for part in self._parts]) for column in (1, 3))
         bound = self._bound
         alive = ids < bound
@@ -188,11 +210,11 @@ class WholeSamples:
         order = alive.nonzero()[:, 0]
         order = order[ids[order].argsort(stable=True)]
         numbers, counts = torch.unique_consecutive(ids[order], return_counts=True)
-        fitting = max(1, int((counts.cumsum(0) <= self._capacity()).sum()))
+        fitting = max(1, int((counts.cumsum(0) <= most).sum()))
         if fitting < len(numbers):
             bound = int(numbers[fitting])
         # Of one sample alone there may be too many rows.
-        return order[: min(int(counts[:fitting].sum()), self._capacity())], bound
+        return order[: min(int(counts[:fitting].sum()), most)], bound
 
     def _held(self) -> int:
         """Rows in all parts."""
@@ -201,7 +223,17 @@ class WholeSamples:
     def _capacity(self) -> int:
         """How many rows fit."""
         rows = self._parts[0][0]
-        return max(1, self.max_bytes // (rows.shape[1] * rows.element_size() + 3 * 8))
+        return max(1, self.max_bytes // (rows.shape[1] * rows.element_size() + RECORD))
 
     def _width(self) -> int:
         return self._parts[0][0].shape[1] if self._parts else 0
+
+
+def _beside(columns: Sequence[Tensor], kept: Tensor) -> Tensor:
+    """Some rows of columns side by side, copied once."""
+    widths = [each.shape[1] for each in columns]
+    dtype = reduce(torch.promote_types, (each.dtype for each in columns))
+    rows = columns[0].new_empty(len(kept), sum(widths), dtype=dtype)
+    for side, each in zip(torch.split(rows, widths, 1), columns, strict=True):
+        side.copy_(each[kept])
+    return rows
