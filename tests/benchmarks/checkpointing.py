@@ -80,8 +80,10 @@ def timed_checkpoints() -> Iterator[list[tuple[float, float]]]:
         yield seconds
 
 
-def measured(rows: int, every: int, folder: Path, **options: Any) -> tuple[Any, Any, int]:
-    """Seconds of the whole fit, of what checkpoints took, and the bytes of the last one."""
+def measured(
+    rows: int, every: int, folder: Path, **options: Any
+) -> tuple[Any, Any, tuple[int, int]]:
+    """Seconds of the whole fit, of what checkpoints took, and bytes of the last one and of logs."""
     generator = torch.Generator().manual_seed(1)
     distinct = [torch.randn(BATCH, WIDTH, generator=generator) for _ in range(DISTINCT)]
     batches = [distinct[number % DISTINCT] for number in range(rows // BATCH)]
@@ -91,7 +93,9 @@ def measured(rows: int, every: int, folder: Path, **options: Any) -> tuple[Any, 
         tk.fit(
             network(), batches, ["0", "2"], checkpoint=path, every=every, progress=False, **options
         )
-    return since(begun), [sum(each) for each in zip(*seconds, strict=True)], path.stat().st_size
+    took = [sum(each) for each in zip(*seconds, strict=True)]
+    logs = sum(log.stat().st_size for log in folder.glob("checkpoint.rows-*"))
+    return since(begun), took, (path.stat().st_size, logs)
 
 
 def main(arguments: list[str]) -> float:
@@ -109,13 +113,14 @@ def main(arguments: list[str]) -> float:
     worst = 0.0
     for kind in chosen.kinds:
         with tempfile.TemporaryDirectory() as folder:
-            whole, seconds, size = measured(chosen.rows, chosen.every, Path(folder), **kinds[kind])
+            whole, seconds, sizes = measured(chosen.rows, chosen.every, Path(folder), **kinds[kind])
         shares = [took / (all_ - took) for all_, took in zip(whole, seconds, strict=True)]
         worst = max(worst, shares[0])
+        file, logs = (size / 2**20 for size in sizes)
         print(
             f"{kind:12} {chosen.rows} rows: {chosen.rows // chosen.every} checkpoints, the last of "
-            f"{size / 2**20:.0f} MB, took {seconds[0]:.2f} s of {whole[0]:.1f} s: {shares[0]:.2%} "
-            f"beside the rest, {shares[1]:.2%} of the processor's time",
+            f"{file:.0f} MB and {logs:.0f} MB of logs, took {seconds[0]:.2f} s of {whole[0]:.1f} "
+            f"s: {shares[0]:.2%} beside the rest, {shares[1]:.2%} of the processor's time",
             flush=True,
         )
     return worst

@@ -110,6 +110,13 @@ def rows_behind(checkpoint: Path) -> int:
     return rows
 
 
+def named_logs(checkpoint: Path) -> set[str]:
+    """The logs that the latest checkpoint and the one before it stand on."""
+    files = Checkpoints(checkpoint)
+    contents = [torch.load(path, weights_only=True) for path in (files.path, files.previous)]
+    return {rows["log"] for content in contents for _, rows in content["rows"]}
+
+
 def same(one: Path, other: Path) -> bool:
     mine, theirs = (torch.load(path, weights_only=True) for path in (one, other))
     tensors = mine["tensors"].keys() == theirs["tensors"].keys() and all(
@@ -136,6 +143,8 @@ def killed(kind: str, kills: int, folder: Path, draw: random.Random) -> tuple[li
         alike += same(folder / "expected", result)
         left = sorted(path.name for path in folder.glob(f".{number}*"))
         assert not left, f"temporaries stay behind: {left}"
+        logs = {path.name for path in folder.glob(f"{number}.rows-*")}
+        assert logs == named_logs(checkpoint), f"logs of no use stay behind: {logs}"
     return rows, alike
 
 

@@ -29,6 +29,9 @@ from tests.benchmarks import checkpointing
 from tests.fitting.resumable import assert_same_bits, finished
 from torchkoopman.fitting import orders
 from torchkoopman.fitting.batch_digests import digest_of
+from torchkoopman.fitting.checkpoints import Checkpoints
+from torchkoopman.storage.logs import read_rows
+from torchkoopman.storage.rows import with_rows
 from torchkoopman.storage.writers import only_writer
 
 ROWS, BATCH, EVERY = 600, 20, 100
@@ -452,6 +455,105 @@ def test_of_a_damaged_checkpoint_the_one_before_is_taken_and_said(
     with pytest.warns(RuntimeWarning, match=r"is damaged .* goes on from the .* before"):
         resumed = fit(network(), shuffled(), path, **FITS["dmd"])
     assert_same_bits(fit(network(), shuffled(), None, **FITS["dmd"]), resumed)
+
+
+def begun_with_log(path: Path) -> list[Path]:
+    """An autoencoder's fit that crashed with checkpoints behind it; returns its logs."""
+    begun(path, every=60, **FITS["autoencoder"], method="autoencoder")
+    return sorted(path.parent.glob(f"{path.name}.rows-*"))
+
+
+def gone_on(path: Path) -> None:
+    """That fit goes on and ends as one that was never stopped."""
+    options = {**FITS["autoencoder"], "method": "autoencoder"}
+    resumed = fit(network(), shuffled(), path, every=60, **options)
+    assert_same_bits(fit(network(), shuffled(), None, **options), resumed)
+
+
+def test_checkpoints_stand_on_one_log_to_which_only_new_rows_are_appended(tmp_path: Path) -> None:
+    path = tmp_path / "checkpoint"
+    logs = begun_with_log(path)
+    files = [torch.load(each, weights_only=True) for each in (path, Checkpoints(path).previous)]
+    latest, previous = (content["rows"][0][1] for content in files)
+    assert [each.name for each in logs] == [latest["log"]] == [previous["log"]]
+    row = 8 + 3 * 6 * 4 + 16
+    assert 0 < latest["bytes"] - previous["bytes"] <= 60 * row + 8 < 12_000
+    sample = files[0]["state"]["holdout"]["listeners"][0]["parts"]["intake"]["reservoir"]["sample"]
+    assert sample is None, "the rows are in the log alone"
+    gone_on(path)
+
+
+@pytest.mark.parametrize("harm", ["torn", "another", "renamed"])
+def test_what_killed_writers_leave_beside_a_checkpoint_is_not_read_and_goes(
+    harm: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "checkpoint"
+    (log,) = begun_with_log(path)
+    orphan = path.with_name("checkpoint.rows-0123abcd")
+    orphan.write_bytes(b"half a record")
+    if harm == "torn":
+        log.write_bytes(log.read_bytes() + b"half a record")
+    if harm == "renamed":  # all but their logs, whose names the files say
+        path.rename(tmp_path / "other")
+        Checkpoints(path).previous.rename(tmp_path / "other.previous")
+        path = tmp_path / "other"
+    gone_on(path)
+    assert orphan.exists() == (harm == "renamed")
+
+
+@pytest.mark.parametrize("damage", ["tail", "head", "cut", "removed"])
+def test_a_checkpoint_whose_log_is_damaged_is_damaged(damage: str, tmp_path: Path) -> None:
+    """Where only the latest one's part is, the one before is taken, and that is said."""
+    path = tmp_path / "checkpoint"
+    (log,) = begun_with_log(path)
+    content = log.read_bytes()
+    if damage == "removed":
+        log.unlink()
+    else:
+        place = 50 if damage == "head" else len(content) - 9
+        log.write_bytes(content[:place] if damage == "cut" else flipped(content, place))
+    if damage in ("tail", "cut"):
+        with pytest.warns(RuntimeWarning, match=r"is damaged .*rows-.* goes on from the .* before"):
+            gone_on(path)
+    else:
+        with pytest.raises(ValueError, match=r"(?s)rows-.*rows-.*nothing to go on from"):
+            gone_on(path)
+        assert Checkpoints(path).previous.exists()
+
+
+def test_a_checkpoint_of_the_format_before_goes_on(tmp_path: Path) -> None:
+    """Format 2 held the rows themselves."""
+    path = tmp_path / "checkpoint"
+    logs = begun_with_log(path)
+    content = torch.load(path, weights_only=True)
+    for keys, rows in content.pop("rows"):
+        with_rows(content["state"], keys, read_rows(tmp_path, rows))
+    torch.save({**content, "format": 2}, path)
+    for each in (Checkpoints(path).previous, *logs):
+        each.unlink()
+    gone_on(path)
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_a_log_that_is_whole(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the next one stands on is all that has changed since the last that was written."""
+    path, save, count = tmp_path / "checkpoint", torch.save, [0]
+    options = {**FITS["autoencoder"], "method": "autoencoder", "every": 60}
+
+    def full(content: Any, place: Path) -> None:
+        count[0] += 1
+        if count[0] == 3:
+            raise RuntimeError("unexpected pos")
+        save(content, place)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("torchkoopman.fitting.checkpoints.torch.save", full)
+        with pytest.raises(OSError, match="could not be written"):
+            fit(network(), shuffled(), path, **options)
+    assert count == [3]
+    gone_on(path)
+    assert len(list(tmp_path.glob("checkpoint.rows-*"))) <= 2
 
 
 def test_if_both_checkpoints_are_damaged_nothing_is_guessed(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """The reservoir: bounded, uniform, reproducible, labels beside their rows."""
 
+import copy
 from itertools import pairwise
 from pathlib import Path
 
@@ -266,7 +267,7 @@ def test_a_saved_reservoir_goes_on_as_if_nothing_had_happened(
 ) -> None:
     one = Reservoir(60 * ROW_BYTES, seeded(4), halflife)
     one.add(paths(0, before), torch.arange(before))
-    torch.save(one.state_dict(), tmp_path / "state")
+    torch.save(copy.deepcopy(one.state_dict()), tmp_path / "state")
     other = Reservoir(60 * ROW_BYTES, seeded(9), halflife)
     other.load_state_dict(torch.load(tmp_path / "state", weights_only=True))
     for reservoir in (one, other):

@@ -1,7 +1,12 @@
-"""Checkpoints on disk: the latest and the one before it, each whole or not there."""
+"""Checkpoints on disk: the latest and the one before it, each whole or not there.
+
+Rows of which a few change from one to the next, the replay of an autoencoder, are in a log beside
+them that both stand on (see ``storage/logs.py``); all else is in the files themselves.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import warnings
@@ -12,19 +17,21 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from torchkoopman.fitting.resuming import differing
+from torchkoopman.storage.logs import Logs, check_rows, read_rows
+from torchkoopman.storage.rows import with_rows, without_rows
 from torchkoopman.storage.whole import whole
 from torchkoopman.storage.writers import only_writer
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
     from contextlib import AbstractContextManager
 
-FORMAT = 2
-"""Of the files that are written; one of another format is refused."""
+FORMAT, WITHOUT_LOGS = 3, 2
+"""Of the files that are written, and of those that are read too; others are refused."""
 
 
 class Checkpoints:
-    """The files ``path`` and ``path.previous``.
+    """The files ``path`` and ``path.previous``, and any logs ``path.rows-…``.
 
     Args:
         path: of the latest; its folder is made if there is none.
@@ -33,6 +40,7 @@ class Checkpoints:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)
         self.previous = self.path.with_name(f"{self.path.name}.previous")
+        self._logs = Logs(self.path)
         self.path.parent.mkdir(parents=True, exist_ok=True)
 
     def only_writer(self) -> AbstractContextManager[None]:
@@ -53,9 +61,12 @@ class Checkpoints:
         Raises:
             OSError: there is no room, or no permission; those there are stay as they are.
         """
+        plain, found = without_rows(dict(state))
         try:
+            rows = [(keys, self._logs.append(repr(keys), each)) for keys, each in found]
+            content = {"format": FORMAT, "run": dict(run), "state": plain, "rows": rows}
             with whole(self.path) as place:
-                torch.save({"format": FORMAT, "run": dict(run), "state": dict(state)}, place)
+                torch.save(content, place)
                 if self.path.exists():
                     _link(self.path, self.previous)
         except (OSError, RuntimeError) as error:  # the latter is what torch says of a full disk
@@ -63,6 +74,7 @@ class Checkpoints:
                 f"the checkpoint {str(self.path)!r} could not be written ({error}). The one before "
                 "it stays, and the fit goes on from there once there is room."
             ) from error
+        self._clear({each["log"] for _, each in rows})
 
     def read(self, run: Mapping[str, Any]) -> Mapping[str, Any] | None:
         """The state of the latest checkpoint that is whole; None where there is none.
@@ -103,14 +115,16 @@ class Checkpoints:
                 raise ValueError(f"{str(path)!r} is no file. Give checkpoint= another path.")
             try:
                 content = _read(path, mmap=True)
+                for _, rows in content.get("rows", ()):
+                    check_rows(path.parent, rows)
             except Exception as error:  # whatever a damaged file does
                 damaged.append(f"{str(path)!r} is damaged ({error})")
                 continue
-            if content["format"] != FORMAT:
+            if content["format"] not in (FORMAT, WITHOUT_LOGS):
                 raise ValueError(
                     f"{str(path)!r} is of format {content['format']!r}, and this torchkoopman "
-                    f"reads format {FORMAT}. Go on with the torchkoopman that wrote it, or remove "
-                    "it."
+                    f"reads formats {WITHOUT_LOGS} and {FORMAT}. Go on with the torchkoopman that "
+                    "wrote it, or remove it."
                 )
             if difference := differing(content["run"], run):
                 raise ValueError(
@@ -122,10 +136,28 @@ class Checkpoints:
 
     def taken(self, path: Path) -> Mapping[str, Any]:
         """The state in one of the two files, which is the latest from now on."""
-        state: Mapping[str, Any] = _read(path, mmap=False)["state"]
+        content = _read(path, mmap=False)
+        state: Mapping[str, Any] = content["state"]
+        for keys, rows in content.get("rows", ()):
+            with_rows(state, keys, read_rows(path.parent, rows))
         if path != self.path:  # else the next one written would put the other in its place
             _link(path, self.path)
+        self._clear()
         return state
+
+    def _clear(self, latest: Collection[str] = ()) -> None:
+        """Remove the logs that neither file stands on: of earlier ones, and of killed writers.
+
+        Args:
+            latest: those of the latest file, as far as they are known.
+        """
+        if all(log.name in latest for log in self._logs.files()):
+            return
+        with contextlib.suppress(Exception):  # where a file is damaged nothing is removed
+            files = [path for path in (self.path, self.previous) if path.exists()]
+            contents = [torch.load(path, weights_only=True, mmap=True) for path in files]
+            named = [rows for content in contents for _, rows in content.get("rows", ())]
+            self._logs.remove({rows["log"] for rows in named})
 
 
 def _link(path: Path, place: Path) -> None:

@@ -99,7 +99,9 @@ def fit(
             surrogate that it would have had, on the same machine bit by bit. The loader must give
             its batches in the same order again: a list; a DataLoader that does not shuffle, or with
             a seeded ``generator``; or one with ``state_dict`` and ``load_state_dict``. The latest
-            checkpoint and the one before it are kept, also at the end: remove them to fit anew. In
+            checkpoint and the one before it are kept, also at the end: remove them to fit anew. The
+            autoencoder's replay is in a log beside both, ``<checkpoint>.rows-…``, to which new rows
+            are appended; it goes with them where they are moved. In
             many processes each writes a file of its own beside it, all at once; they go on from the
             latest that all have, and must be as many again.
         every: rows of a process from one checkpoint to the next; there is one at the end of the

@@ -13,9 +13,12 @@ from torch import Tensor
 
 from torchkoopman.fitting.draws import biased_places, dying, latest, merged_share, uniform_places
 from torchkoopman.observe.class_moments import check_halflife
+from torchkoopman.storage.rows import Rows
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
+
+    Index = Tensor | slice
 
 _FOLD = 5
 """One in so many samples is never trained on: choices are made on those."""
@@ -54,10 +57,12 @@ class Reservoir:
         self._mass = 0.0
         """Sum of the rows' weights; with a halflife only."""
         self.generator = generator
-        self._paths: Tensor | None = None
-        self._labels: Tensor | None = None
-        self._samples: Tensor | None = None
-        """Number of each path's sample; -1 where unknown."""
+        self._columns: list[Tensor] = []
+        """Paths, their classes and their samples' numbers, -1 where unknown; none before any."""
+        self._written = torch.empty(0, dtype=torch.long)
+        """When each of them was written last, by the clock."""
+        self._clock = 0
+        """How often any was written."""
         self._training: Tensor | None = None
         """Where the paths lie that are trained on; None until it is asked for."""
         self._places = torch.empty(0, dtype=torch.long)
@@ -71,9 +76,8 @@ class Reservoir:
 
     def __getitem__(self, rows: slice) -> tuple[Tensor, Tensor]:
         """Some of the sample: paths, and their classes, -1 where unknown."""
-        assert self._paths is not None
-        assert self._labels is not None
-        return self._paths[: self._filled][rows], self._labels[: self._filled][rows]
+        paths, labels, _ = self.parts()
+        return paths[rows], labels[rows]
 
     def add(
         self, paths: Tensor, labels: Tensor | None = None, samples: Tensor | None = None
@@ -88,14 +92,7 @@ class Reservoir:
         slots = latest(self._drawn(len(paths), capacity), capacity)
         kept = (slots < capacity).nonzero().squeeze(1)
         where = self._lying(slots[kept])
-        assert self._paths is not None
-        assert self._labels is not None
-        assert self._samples is not None
-        chosen, target = kept.to(paths.device), where.to(paths.device)
-        self._paths[target] = paths[chosen]
-        self._labels[target] = labels[chosen]
-        self._samples[target] = samples[chosen]
-        self._training = None
+        self._write(where, kept, (paths, labels, samples))
         self.seen += len(paths)
         if self.halflife is not None:
             self._born[where] = self.seen
@@ -119,20 +116,15 @@ class Reservoir:
 
     def parts(self) -> list[Tensor]:
         """Paths, classes and samples' numbers; nothing where no path came."""
-        if self._paths is None or self._samples is None:
-            return []
-        return [*self[:], self._samples[: self._filled]]
+        return [each[: self._filled] for each in self._columns]
 
     def state_dict(self) -> dict[str, Any]:
-        """The sample and where its draws stand, as tensors and plain types."""
+        """The sample and where its draws stand, as tensors and plain types; it is not a copy."""
         parts = self.parts()
-        if self._paths is not None and len(self._paths) > self._filled:
-            # A part of a tensor would be saved with all the memory that it lies in.
-            parts = [each.clone() for each in parts]
         return {
             "seen": self.seen,
             "mass": self._mass,
-            "sample": parts,
+            "sample": Rows(parts, self._written, self._clock) if parts else [],
             "places": self._places,
             "born": self._born,
             "draws": self.generator.get_state(),
@@ -146,19 +138,15 @@ class Reservoir:
         """
         fresh = self.emptied()
         if state["sample"]:
-            paths, labels, samples = state["sample"]
+            paths = state["sample"][0]
             capacity = fresh._allocate(paths)
             if len(paths) > capacity or len(state["places"]) != len(fresh._places):
                 raise ValueError(
                     f"a sample of {len(paths)} paths is no sample of a reservoir of {capacity}; "
                     "load it into one of the same max_bytes and halflife."
                 )
-            assert fresh._paths is not None
-            assert fresh._labels is not None
-            assert fresh._samples is not None
             fresh._filled = len(paths)
-            fresh._paths[: len(paths)], fresh._labels[: len(paths)] = paths, labels
-            fresh._samples[: len(paths)] = samples
+            fresh._write(slice(len(paths)), slice(None), state["sample"])
             fresh._places, fresh._born = state["places"].clone(), state["born"].clone()
         fresh.seen, fresh._mass = state["seen"], state["mass"]
         self.generator.set_state(state["draws"])
@@ -177,7 +165,7 @@ class Reservoir:
                 nothing is changed then.
         """
         limits = [(each.max_bytes, each.halflife) for each in (self, other)]
-        shapes = {r._paths.shape[1:] for r in (self, other) if r._paths is not None}
+        shapes = {each._columns[0].shape[1:] for each in (self, other) if each._columns}
         if other is self or limits[0] != limits[1] or len(shapes) > 1:
             raise ValueError(
                 "two samples merge if they are of two streams, of the same max_bytes and halflife, "
@@ -194,10 +182,8 @@ class Reservoir:
         leaves = torch.randperm(before, generator=self.generator)[size - taken :]
         where = torch.cat([leaves, torch.arange(before, size)])
         chosen = torch.randperm(len(other), generator=self.generator)[:taken]
-        self._filled, self.seen, self._training = size, self.seen + other.seen, None
-        for mine, its in zip((self._paths, self._labels, self._samples), theirs, strict=True):
-            assert mine is not None
-            mine[where.to(mine.device)] = its[chosen.to(its.device)].to(mine)
+        self._filled, self.seen = size, self.seen + other.seen
+        self._write(where, chosen, theirs)
         if self.halflife is not None:
             self._mass += other._mass
             self._born[:before] += other.seen
@@ -211,11 +197,10 @@ class Reservoir:
 
         Drawn by the reservoir's own generator unless another is given.
         """
-        assert self._paths is not None
         if self._training is None:
             self._training = (~self._apart()).nonzero()[:, 0]
         index = torch.randint(len(self._training), (rows,), generator=generator or self.generator)
-        return self._paths[self._training[index.to(self._training.device)]]
+        return self._columns[0][self._training[index.to(self._training.device)]]
 
     def trained(self, limit: int) -> Tensor:
         """Paths that batches are drawn from, those among the first ``limit`` places."""
@@ -230,10 +215,10 @@ class Reservoir:
 
         The numbers are None where they are not known.
         """
-        if self._samples is None:
+        if not self._columns:
             return torch.empty(0), None
         where = self._apart().nonzero()[:, 0]
-        numbers = self._samples[where]
+        numbers = self._columns[2][where]
         if (numbers < 0).any():
             return self.held_out(self._filled)[:limit], None
         order = numbers.argsort(stable=True)[:limit]
@@ -241,11 +226,18 @@ class Reservoir:
 
     def _apart(self) -> Tensor:
         """Which paths are held out, ``(paths,)``; none if nothing else is there."""
-        assert self._samples is not None
-        numbers = self._samples[: self._filled]
+        numbers = self._columns[2][: self._filled]
         places = torch.arange(self._filled, device=numbers.device)
         apart: Tensor = torch.where(numbers < 0, places, numbers) % _FOLD == _FOLD - 1
         return apart & ~apart.all()
+
+    def _write(self, where: Index, chosen: Index, columns: Sequence[Tensor]) -> None:
+        """Put some paths, with what belongs to them, where others lie or none."""
+        self._clock += 1
+        self._written[where] = self._clock
+        for mine, its in zip(self._columns, columns, strict=True):
+            mine[_on(where, mine)] = its[_on(chosen, its)].to(mine)
+        self._training = None
 
     def _drawn(self, rows: int, capacity: int) -> Tensor:
         """The place each new row draws; ``capacity`` or more means none."""
@@ -265,16 +257,21 @@ class Reservoir:
 
     def _allocate(self, paths: Tensor) -> int:
         """Make room at the first batch; returns how many rows fit."""
-        if self._paths is None:
+        if not self._columns:
             integer = torch.iinfo(torch.long).bits // 8
             biased = self.halflife is not None
             row = paths[0].numel() * paths.element_size() + integer * (2 + 2 * biased)
             capacity = max(1, self.max_bytes // row)
             if self.halflife is not None:
                 capacity = min(capacity, max(1, int(1 / dying(self.halflife))))
-            self._paths = paths.new_empty(capacity, *paths.shape[1:])
-            self._labels = torch.full((capacity,), -1, device=paths.device)
-            self._samples = self._labels.clone()
+            unknown = torch.full((capacity,), -1, device=paths.device)
+            self._columns = [paths.new_empty(capacity, *paths.shape[1:]), unknown, unknown.clone()]
+            self._written = torch.zeros(capacity, dtype=torch.long)
             self._places = torch.full((capacity if biased else 0,), -1)
             self._born = torch.zeros_like(self._places)
-        return len(self._paths)
+        return len(self._columns[0])
+
+
+def _on(rows: Index, tensor: Tensor) -> Index:
+    """Row numbers on the device of what they are of."""
+    return rows if isinstance(rows, slice) else rows.to(tensor.device)

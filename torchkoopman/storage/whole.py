@@ -50,9 +50,9 @@ def whole(path: Path) -> Iterator[Path]:
             raise FileNotFoundError(f"nothing was written for {str(path)!r}.")
         for file in sorted(written, key=lambda file: file.name == path.name):
             file.chmod(_mode(path.parent / file.name, lock))
-            _onto_disk(file)
+            onto_disk(file)
             os.replace(file, path.parent / file.name)
-        _onto_disk(path.parent)
+        onto_disk(path.parent)
     finally:
         _remove(folder)
         os.close(lock)
@@ -133,7 +133,7 @@ def _remove(folder: Path) -> None:
         folder.rmdir()
 
 
-def _onto_disk(path: Path) -> None:
+def onto_disk(path: Path) -> None:
     """Have the system write a file's content, or a folder's list of names, onto the disk."""
     if sys.platform == "win32" and path.is_dir():
         return
