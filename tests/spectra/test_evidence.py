@@ -12,6 +12,7 @@ import torchkoopman as tk
 from torchkoopman.koopman.regression import koopman_matrix
 from torchkoopman.observe.moments import Moments, layer_pairs
 from torchkoopman.spectra.evidence import Evidence
+from torchkoopman.spectra.grouped import Grouped
 from torchkoopman.spectra.spectrum import Spectrum, spectrum_of
 
 RIDGE = 1e-14
@@ -199,6 +200,30 @@ def test_far_out_rows_of_large_leverage_are_no_closure(seed: int) -> None:
     trust = bench_systems.trust(system, spectrum)
     assert trust["found and trusted"] == trust["found"] == trust["leading"]
     assert trust["wrong and trusted"] == 0
+
+
+def test_what_predicts_unseen_samples_no_better_than_zero_may_be_zero() -> None:
+    """150 random features find .137 where the nearest eigenvalue is .037, with little closure."""
+    system = next(system for system in SYSTEMS if "random features" in system.name)
+    spectrum = bench_systems.fitted(system, *system.draw(6, system.rows)).spectrum()
+    assert spectrum.errors is not None
+    assert spectrum.closures is not None
+    wrong = system.distances(spectrum.eigenvalues) > 0.05 + 3 * spectrum.errors
+    assert wrong.any()
+    assert (spectrum.closures >= spectrum.moduli)[wrong].all()
+    assert not spectrum.trusted()[wrong].any()
+
+
+def test_a_mean_is_as_uncertain_as_its_samples_are_few() -> None:
+    """Rows of one sample alike: 2 000 samples of four rows tell what 2 000 rows tell."""
+    once = draw(2000, 3)
+    samples = torch.arange(2000).repeat_interleave(4)
+    four = Grouped.of(8000, samples, None).deviation(once.repeat_interleave(4, 0))
+    alone = Grouped.of(2000, None, None).deviation(once)
+    torch.testing.assert_close(four, alone)
+    torch.testing.assert_close(alone, once.std(0) / 2000**0.5)
+    standing = Grouped.of(2000, None, torch.full((2000,), 7.0)).deviation(once)
+    torch.testing.assert_close(standing, alone)
 
 
 def test_nearly_parallel_modes_do_not_hide_the_energy_of_others() -> None:

@@ -15,7 +15,9 @@ left eigenvector w, right eigenvector v and eigenfunction φ(z) = wᴴ z, error 
   large where the law holds in the mean; this one does not. r is regressed on functions outside the
   dictionary, and on those of the dictionary, with which only a least-squares K leaves nothing in
   common: powers of a step, learnt and edited operators do. For a normal operator some eigenvalue
-  lies within the closure of λ.
+  lies within the closure of λ. Where 0 predicts φ(z_end) of unseen samples as well as λ φ(z_start)
+  does, the eigenvalue may be 0, and the closure is |λ| at least: many functions fit a small one to
+  a stream's chance, and its error follows none of the witnesses.
 """
 
 from __future__ import annotations
@@ -122,9 +124,9 @@ def judge(
     excited = sizes > _NEVER * G.diagonal().sum()
     scale = torch.where(excited, sizes, torch.nan).sqrt()
     errors = errors / scale
-    unseen = errors
+    unseen, ends = errors, end.to(W) @ W.conj() / scale
     if evidence.fitted:
-        ends, roots = end.to(W) @ W.conj() / scale, start @ _root(G_inverse)
+        roots = start @ _root(G_inverse)
         unseen = rows.without_own(errors, ends, roots / moments.count**0.5)
     residuals = rows.mean(unseen.abs().square())
     witnesses, apart = _witnesses(start, evidence.state, len(rows.sizes))
@@ -135,7 +137,11 @@ def judge(
     missed = regression.mH @ W - W * values.conj()
     within = torch.einsum("ik,ij,jk->k", missed.conj(), G.to(W), missed).real / sizes
     within = (within - residuals * len(values) / moments.count).clamp(min=0)  # less what is chance
-    return Judgement(residuals.sqrt(), spread.sqrt(), (outside + within).sqrt())
+    closures = (outside + within).sqrt()
+    gain = ends.abs().square() - unseen.abs().square()
+    no_better = rows.mean(gain) <= rows.deviation(gain)
+    closures = torch.where(no_better, torch.maximum(closures, values.abs()), closures)
+    return Judgement(residuals.sqrt(), spread.sqrt(), closures)
 
 
 def without_rows(

@@ -54,11 +54,24 @@ class Grouped:
         samples = count * rows / self.shares.sum().item()
         if count < 2 or samples <= functions:
             return torch.full(scores.shape[1:], torch.inf, dtype=torch.float64)
-        weighted = (scores * self.shares.to(scores)[:, None])[self.order]
-        which = torch.repeat_interleave(torch.arange(count), self.sizes)
-        sums = torch.zeros(count, scores.shape[1]).to(scores).index_add_(0, which, weighted)
+        sums = self._sums(scores * self.shares.to(scores)[:, None])
         free = (1 - 1 / count) * (1 - functions / samples)
         return sums.abs().square().sum(0) / (self.shares.sum() * rows * free)
+
+    def deviation(self, values: Tensor) -> Tensor:
+        """The standard error of :meth:`mean`; rows of one sample count together."""
+        count = len(self.sizes)
+        shares = self.shares.to(values)[:, None]
+        sums = self._sums((values - self.mean(values)) * shares)
+        return (sums.abs().square().sum(0) * count / max(count - 1, 1)).sqrt() / shares.sum()
+
+    def _sums(self, values: Tensor) -> Tensor:
+        """Over the rows of each sample, ``(rows, n)`` to ``(samples, n)``."""
+        count = len(self.sizes)
+        which = torch.repeat_interleave(torch.arange(count), self.sizes)
+        return (
+            torch.zeros(count, values.shape[1]).to(values).index_add_(0, which, values[self.order])
+        )
 
     def without_own(self, errors: Tensor, ends: Tensor, roots: Tensor) -> Tensor:
         """Errors of a least-squares fit as they would be without the row's sample.

@@ -118,7 +118,7 @@ class Spectrum:
           nothing obeys φ(end) ≈ λ φ(start) for any small λ; or
         * it holds in the mean, the rest being noise: closure at most ``tolerance`` and three
           standard errors (0.1 at most), and |λ| above ``tolerance`` by more than both, lest
-          0 obey the law as well.
+          0 obey the law as well; the closure is |λ| at least where 0 predicts unseen rows as well.
 
         So a trusted λ of a normal operator is off by no more than ``tolerance`` and three standard
         errors; far from normal ones can be further off (see :meth:`Surrogate.pseudospectrum`).
