@@ -29,7 +29,7 @@ def begun(checkpoint: Path, rank: int) -> Path:
 def began(checkpoint: Path, processes: int) -> list[int]:
     """The processes' numbers, once all of their fits have begun."""
     places = [begun(checkpoint, rank) for rank in range(processes)]
-    end = time.monotonic() + 120
+    end = time.monotonic() + 600  # of a busy machine
     while not all(place.exists() and place.read_text() for place in places):
         assert time.monotonic() < end, "the processes did not start"
         time.sleep(0.01)
@@ -45,7 +45,7 @@ def fit(kind: str, checkpoint: Path, result: Path, processes: int) -> subprocess
 
 def ended(agent: subprocess.Popen[str]) -> int:
     """Its exit status, when all of its processes have ended too."""
-    _, errors = agent.communicate(timeout=300)
+    _, errors = agent.communicate(timeout=900)
     if agent.returncode > 0:
         sys.stderr.write(errors[-2000:])
     return agent.returncode
@@ -80,7 +80,7 @@ def killed_together(
         for worker in doomed:
             with contextlib.suppress(ProcessLookupError):  # it was faster than the first time
                 os.kill(worker, signal.SIGKILL)
-        agent.communicate(timeout=300)
+        agent.communicate(timeout=900)
         found.append(rounds(checkpoint, processes))
         for place in folder.glob(f"{number}.result*"):
             place.unlink()

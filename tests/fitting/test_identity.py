@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import threading
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -118,6 +119,59 @@ def test_samples_are_kept_whole_whatever_the_order_and_those_of_two_streams_merg
     assert all(map(torch.equal, held(once), held(again)))
     with pytest.raises(ValueError, match="same memory, halflife and width"):
         once.merge(streamed(forwards, memory=4000))
+
+
+class Exchange:
+    """Processes in threads: what ``of_all`` calls, and how many rows were sent."""
+
+    def __init__(self, rank: int, barrier: threading.Barrier, said: dict[int, Any]) -> None:
+        self.rank, self._barrier, self._said = rank, barrier, said
+        self.sent = 0
+
+    def gather(self, mine: Any) -> list[Any]:
+        self._said[self.rank] = mine
+        self._barrier.wait()
+        found = [self._said[rank] for rank in sorted(self._said)]
+        self._barrier.wait()
+        return found
+
+    def from_one(self, tensor: Tensor, source: int) -> Tensor:
+        found: list[Tensor] = self.gather(tensor)
+        assert len({each.shape for each in found}) == 1, "all say how much comes"
+        assert len({each.dtype for each in found}) == 1
+        self.sent += len(tensor) * (source == self.rank and tensor.ndim == 2)
+        return found[source].clone()
+
+
+@pytest.mark.parametrize("starts", [(500, 500), (1000, 0), (3, 997), (0, 0), (990, 990)])
+def test_the_sample_of_all_processes_is_that_of_one_and_only_rows_that_stay_travel(
+    starts: tuple[int, int],
+) -> None:
+    """The last case has most samples in both, as where shards overlap."""
+    streams = [streamed(torch.arange(starts[0])), streamed(torch.arange(1000 - starts[1], 1000))]
+    expected = WholeSamples(8000).merge(streams[0]).merge(streams[1])
+    barrier, said = threading.Barrier(2, timeout=60), dict[int, Any]()
+    processes = [Exchange(rank, barrier, said) for rank in range(2)]
+    found: dict[int, WholeSamples] = {}
+
+    def sync(rank: int) -> None:
+        exchange: Any = processes[rank]
+        found[rank] = streams[rank].of_all(exchange, torch.device("cpu"))
+
+    threads = [threading.Thread(target=sync, args=(rank,)) for rank in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for each in found.values():
+        assert each.seen == expected.seen
+        assert all(map(torch.equal, held(each), held(expected)))
+        more = torch.arange(300, 700)
+        later, one = (
+            WholeSamples(8000).merge(whole).merge(streamed(more)) for whole in (each, expected)
+        )
+        assert all(map(torch.equal, held(later), held(one))), "its bound is the same"
+    assert sum(each.sent for each in processes) == len(expected)
 
 
 def test_with_a_halflife_rows_stay_in_proportion_to_their_weight_and_looking_changes_nothing() -> (

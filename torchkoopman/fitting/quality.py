@@ -34,8 +34,9 @@ class Unexplained:
             return self
         truth, part = truth.double(), Unexplained()
         part.rows, part._mean = rows, truth.mean(0)
-        part._error = (prediction.double() - truth).square().sum().item()
-        part._spread = (truth - part._mean).square().sum().item()
+        # In place, for new memory costs more than the arithmetic.
+        part._error = (prediction.double() - truth).square_().sum().item()
+        part._spread = (truth - part._mean).square_().sum().item()
         return self.merge(part)
 
     def merge(self, other: Unexplained) -> Self:

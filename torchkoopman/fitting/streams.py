@@ -120,6 +120,8 @@ class Streams(Syncing, Resumable):
         """Of all rows known here: those of all processes at the latest sync, and its own since."""
         if self._shared is None:
             return self._own
+        if not self._own.count:
+            return self._shared.moments
         return LabelledMoments(self._own.pairs).merge(self._shared.moments).merge(self._own)
 
     @property
@@ -127,6 +129,8 @@ class Streams(Syncing, Resumable):
         """Of the same rows."""
         if self._shared is None:
             return self._drawn
+        if not self._own.count:
+            return self._shared.sample
         return self._begun().merge(self._shared.sample).merge(self._drawn)
 
     def _sampled(

@@ -144,22 +144,46 @@ class WholeSamples:
         return self
 
     def of_all(self, processes: Processes, device: torch.device) -> WholeSamples:
-        """One of the rows of all processes; this one stays as it is."""
+        """One of the rows of all processes; this one stays as it is.
+
+        The numbers are exchanged first, so that only rows travel that stay in the end.
+        """
+        mine = self._joined() if self._parts else None
+        kinds = [] if mine is None else [(tuple(each.shape[1:]), each.dtype) for each in mine]
+        ids = None if mine is None else mine[1]
+        said = processes.gather((self.seen, self._bound, ids, kinds))
+        bound = self._common_bound([each[1:] for each in said])
         total = WholeSamples(self.max_bytes, self.halflife)
-        mine = self._joined() if self._parts else ()
-        kinds = [(tuple(each.shape), each.dtype) for each in mine]
-        for rank, (seen, bound, known) in enumerate(
-            processes.gather((self.seen, self._bound, kinds))
-        ):
+        for rank, (seen, _, theirs, known) in enumerate(said):
             part = WholeSamples(self.max_bytes, self.halflife)
             part.seen, part._bound = seen, bound
             if known:
-                blank = [torch.empty(shape, dtype=dtype, device=device) for shape, dtype in known]
-                sent = mine if rank == processes.rank else blank
+                stays = theirs < bound
+                count = int(stays.sum())
+                sent = [
+                    torch.empty(count, *rest, dtype=kind, device=device) for rest, kind in known
+                ]
+                if rank == processes.rank and mine is not None:
+                    sent = [each[stays.to(each.device)] for each in mine]
                 rows, ids, shares, born = (processes.from_one(each, rank) for each in sent)
-                part._parts = [(rows, ids, shares, born)]
+                part._parts = [(rows, ids, shares, born)] if count else []
             total.merge(part)
         return total
+
+    def _common_bound(self, said: Sequence[tuple[int, Tensor | None, Any]]) -> int:
+        """From which number on none of several samples' rows is kept where they become one.
+
+        Args:
+            said: of each its own bound, numbers, and shape and type of a row.
+        """
+        union = WholeSamples(self.max_bytes)
+        union._bound = min(bound for bound, _, _ in said)
+        for _, ids, kinds in said:
+            if ids is not None:
+                shape, kind = kinds[0]
+                rows = torch.empty(1, *shape, dtype=kind).expand(len(ids), *shape)  # no memory
+                union._parts.append((rows, ids, ids, ids))
+        return union._kept()[1] if union._parts else union._bound
 
     def state_dict(self) -> dict[str, Any]:
         """The rows and what belongs to them, as tensors and plain types."""
