@@ -13,12 +13,13 @@ from torchkoopman.koopman.regression import koopman_matrix, pool
 from torchkoopman.observe.moments import Moments
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from torch import Tensor
 
     from torchkoopman.fitting.streams import Sampled
     from torchkoopman.koopman.observables import Dictionary
+    from torchkoopman.observe.moments import Pair
 
 Dynamics = Literal["auto", "step", "span"]
 """``"step"``: one matrix for the step from each layer to the next, pooled over all of them, so that
@@ -31,6 +32,8 @@ _SHARE = 5
 """At most one row in so many is kept out of the fits that are compared."""
 _WORSE = 1.2
 """A step matrix may leave so many times the span's unexplained variance: it says more."""
+_CHUNK = 512
+"""Rows in float64 at a time."""
 _NEGLIGIBLE = 1e-6
 """Differences of unexplained variance below this decide nothing: exact systems leave rounding."""
 
@@ -94,7 +97,7 @@ def closed_form(
     sample = {layer: values[:held] for layer, values in sampled.layers.items()}
     weights = sampled.weights
     chosen = None if weights is None else weights[:held].to(total.mean(layers[0]))
-    rest = total.minus(Moments(total.pairs).update(sample, chosen))
+    rest = total.minus(_moments_of(sample, chosen, total.pairs))
     judge = _Judge(sample, layers, observables)
     span = judge.last(koopman_matrix(pool(rest, spans), ridge, constant=True))
     if len(layers) > 2:
@@ -133,31 +136,50 @@ def _objection(
     return None
 
 
+def _moments_of(
+    rows: Mapping[str, Tensor], weights: Tensor | None, pairs: Sequence[Pair]
+) -> Moments:
+    """The moments of rows, some at a time."""
+    moments = Moments(pairs)
+    for some in _parts(len(next(iter(rows.values())))):
+        part = {layer: values[some] for layer, values in rows.items()}
+        moments.update(part, None if weights is None else weights[some])
+    return moments
+
+
+def _parts(rows: int) -> Iterator[slice]:
+    """Rows a part at a time."""
+    return (slice(start, start + _CHUNK) for start in range(0, rows, _CHUNK))
+
+
 class _Judge:
     """Unexplained variance, in coordinates, of rows that were kept out."""
 
     def __init__(
         self, rows: Mapping[str, Tensor], layers: Sequence[str], observables: Dictionary
     ) -> None:
-        self._start = rows[layers[0]].double()
-        self._later = {layer: observables.decode(rows[layer].double()) for layer in layers[1:]}
+        self._start = rows[layers[0]]
+        self._later = {layer: observables.decode(rows[layer]) for layer in layers[1:]}
         self._observables = observables
 
     def each(self, step: Tensor) -> dict[str, float]:
         """Of every later layer by powers of a step's matrix."""
-        latent, told = self._start, {}
-        for layer, truth in self._later.items():
-            latent = latent @ step.T
-            told[layer] = self._value(latent, truth)
-        return told
+        return self._values(lambda latent: latent @ step.T, list(self._later))
 
     def last(self, matrix: Tensor) -> float:
         """Of the last layer by the span's matrix."""
-        return self._value(self._start @ matrix.T, list(self._later.values())[-1])
+        last = list(self._later)[-1]
+        return self._values(lambda latent: latent @ matrix.T, [last])[last]
 
     def skip(self) -> dict[str, float]:
         """Of every later layer by the first one's state."""
-        return {layer: self._value(self._start, truth) for layer, truth in self._later.items()}
+        return self._values(lambda latent: latent, list(self._later))
 
-    def _value(self, latent: Tensor, truth: Tensor) -> float:
-        return Unexplained().update(self._observables.decode(latent), truth).value
+    def _values(self, step: Callable[[Tensor], Tensor], layers: Sequence[str]) -> dict[str, float]:
+        told = {layer: Unexplained() for layer in layers}
+        for some in _parts(len(self._start)):
+            latent = self._start[some].double()
+            for layer, unexplained in told.items():
+                latent = step(latent)
+                unexplained.update(self._observables.decode(latent), self._later[layer][some])
+        return {layer: unexplained.value for layer, unexplained in told.items()}
