@@ -1,0 +1,69 @@
+"""The pages: every block runs as written, and shows what it gives; what is public has its place."""
+
+import doctest
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+BLOCK = re.compile(r"^(`{3,})(python|pycon)[^\n]*\n(.*?)^\1", re.MULTILINE | re.DOTALL)
+PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
+NOT_RUN = "# not run: "
+
+
+def blocks(page: Path) -> list[tuple[int, str, str]]:
+    """Line, kind and text of a page's Python blocks, in order."""
+    text = page.read_text()
+    return [
+        (text.count("\n", 0, found.start()) + 2, found[2], found[3])
+        for found in BLOCK.finditer(text)
+        if not found[3].startswith(NOT_RUN)
+    ]
+
+
+def name_of(page: Path) -> str:
+    return str(page.relative_to(ROOT))
+
+
+@pytest.fixture(scope="module")
+def start() -> dict[str, Any]:
+    """What `docs/start.py` defines, made once."""
+    namespace: dict[str, Any] = {"__name__": "page"}
+    exec(compile((DOCS / "start.py").read_text(), "docs/start.py", "exec"), namespace)
+    return namespace
+
+
+WITH_BLOCKS = [page for page in PAGES if blocks(page)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", WITH_BLOCKS, ids=name_of)
+def test_the_blocks_of_a_page_run_and_give_what_it_shows(
+    page: Path, start: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, (ROOT, ROOT / "integrations"))))
+    namespace = dict(start) if "(start.md)" in page.read_text() else {"__name__": "page"}
+    for line, kind, text in blocks(page):
+        where = f"{name_of(page)}:{line}"
+        if kind == "python":
+            exec(compile("\n" * (line - 1) + text, where, "exec"), namespace)
+        else:
+            run_session(text, namespace, where, line)
+
+
+def run_session(text: str, namespace: dict[str, Any], where: str, line: int) -> None:
+    """Run a block of ``>>>`` lines and hold what it prints or raises against what it shows."""
+    options = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    case = doctest.DocTestParser().get_doctest(text, namespace, where, where, line - 1)
+    assert case.examples, f"{where} shows no '>>>'"
+    case.globs = namespace  # names that a block makes stay for the next
+    said: list[str] = []
+    doctest.DocTestRunner(optionflags=options, verbose=False).run(
+        case, out=said.append, clear_globs=False
+    )
+    assert not said, "".join(said)
