@@ -1,6 +1,5 @@
 """The pages: every block runs as written, and shows what it gives; what is public has its place."""
 
-import doctest
 import os
 import re
 from pathlib import Path
@@ -8,8 +7,8 @@ from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
-DOCS = ROOT / "docs"
+from tests.sessions import DOCS, ROOT, run_session, start_of_pages
+
 BLOCK = re.compile(r"^(`{3,})(python|pycon)[^\n]*\n(.*?)^\1", re.MULTILINE | re.DOTALL)
 PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
 NOT_RUN = "# not run: "
@@ -32,9 +31,7 @@ def name_of(page: Path) -> str:
 @pytest.fixture(scope="module")
 def start() -> dict[str, Any]:
     """What `docs/start.py` defines, made once."""
-    namespace: dict[str, Any] = {"__name__": "page"}
-    exec(compile((DOCS / "start.py").read_text(), "docs/start.py", "exec"), namespace)
-    return namespace
+    return start_of_pages()
 
 
 WITH_BLOCKS = [page for page in PAGES if blocks(page)]
@@ -54,16 +51,3 @@ def test_the_blocks_of_a_page_run_and_give_what_it_shows(
             exec(compile("\n" * (line - 1) + text, where, "exec"), namespace)
         else:
             run_session(text, namespace, where, line)
-
-
-def run_session(text: str, namespace: dict[str, Any], where: str, line: int) -> None:
-    """Run a block of ``>>>`` lines and hold what it prints or raises against what it shows."""
-    options = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
-    case = doctest.DocTestParser().get_doctest(text, namespace, where, where, line - 1)
-    assert case.examples, f"{where} shows no '>>>'"
-    case.globs = namespace  # names that a block makes stay for the next
-    said: list[str] = []
-    doctest.DocTestRunner(optionflags=options, verbose=False).run(
-        case, out=said.append, clear_globs=False
-    )
-    assert not said, "".join(said)
