@@ -6,7 +6,7 @@ RUN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PEERS := $(VENV)/.peers
 
-.PHONY: demo bench figures zoo hostile speed scaling online grokking robust readable resume callbacks processes \
+.PHONY: demo bench evidence figures zoo hostile speed scaling online grokking robust readable resume callbacks processes \
 	test clean
 
 # The main job: train, fit, look, swap, forget, export. DATA=yinyang (default) or mnist.
@@ -24,6 +24,11 @@ BENCH_SEEDS ?=
 bench: $(INSTALLED) $(if $(QUICK),,$(PEERS))
 	$(RUN)/python examples/bench.py $(if $(QUICK),--quick) $(if $(PARTS),--parts $(PARTS)) \
 		$(if $(BENCH_SEEDS),--seeds $(BENCH_SEEDS))
+
+# The bench's results into docs/results, and the tables of README.md and docs/evidence.md from them.
+RESULTS ?= runs/bench/full
+evidence: $(INSTALLED)
+	$(RUN)/python examples/evidence.py keep $(RESULTS)
 
 # Pictures of the bench's results.
 figures: $(INSTALLED)

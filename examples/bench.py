@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from bench_tables import SEEDS, place, tasks
+from bench_tables import SEEDS, place, seeds, tasks
 from tqdm.auto import tqdm
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ PARTS: dict[str, tuple[str, int]] = {
     "topology": ("bench_topology", 2),
     "spectrum": ("bench_spectrum", 2),
     "systems": ("bench_systems", 2),
+    "surgery": ("bench_surgery", 2),
     "cost": ("bench_cost", 1),
 }
 """Part → its module, and how many of its jobs may run side by side; times of one are of one alone.
@@ -97,9 +98,19 @@ def work(name: str, quick: bool, folder: Path) -> None:
     start = time.perf_counter()
     result = jobs(part, quick)[job]()
     result = {"seconds": round(time.perf_counter() - start, 1), **result}
+    result["origin"] = origin(part, quick)
     path = folder / part / f"{job}.json"
     path.with_suffix(".part").write_text(json.dumps(result, indent=1))
     path.with_suffix(".part").replace(path)
+
+
+def origin(part: str, quick: bool) -> dict[str, Any]:
+    """Where a number comes from: the code, the day, and the seeds of parts that have any."""
+    command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty=, changed"]
+    commit = subprocess.run(command, capture_output=True, text=True).stdout.strip() or "unknown"
+    drawn = hasattr(module(part), "seeds")
+    day = time.strftime("%Y-%m-%d", time.gmtime())
+    return {"commit": commit, "date": day, "seeds": seeds(quick) if drawn else []}
 
 
 def report(folder: Path, quick: bool) -> None:

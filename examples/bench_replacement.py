@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 GOALS = {"yinyang": (0.2, 10.0), "mnist": (0.15, 180.0)}
 """Task → points of accuracy the autoencoder may lose in the mean, and seconds its fit may take."""
 
+SHOWN = ("autoencoder", "EDMD", "ridge map", "skip")
+"""Ways that the summary names."""
+
 
 def jobs(quick: bool) -> dict[str, Callable[[], dict[str, Any]]]:
     """One job for each task and seed, and one for each fit's memory."""
@@ -96,6 +99,24 @@ def table(results: dict[str, dict[str, Any]]) -> str:
             f"{max(took):.1f}): {verdict}."
         )
     return "\n\n".join(texts)
+
+
+TOLD = {
+    "yinyang": "five blocks of a perceptron for Yin-Yang replaced by one operator",
+    "mnist": "four blocks of a perceptron for MNIST replaced by one operator",
+}
+
+
+def headlines(results: dict[str, dict[str, Any]]) -> list[tuple[str, str]]:
+    """What each task loses."""
+    found = []
+    for task, what in TOLD.items():
+        runs = [result for job, result in results.items() if job.startswith(f"{task}-")]
+        if runs:
+            each = {n: spread([-_lost(run, n) for run in runs], sign=True) for n in SHOWN}
+            number = "; ".join(f"{name} {change}" for name, change in each.items())
+            found.append((f"{what}: change of test accuracy, points", number))
+    return found
 
 
 def _row(name: str, runs: list[dict[str, Any]], peaks: dict[str, float]) -> list[str]:

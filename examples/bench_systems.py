@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib
 import math
 import warnings
+from collections import Counter
 from functools import partial
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -140,6 +141,28 @@ def table(results: dict[str, dict[str, Any]]) -> str:
         f"{EXACT:.0e}, no wrong eigenvalue trusted, every leading one that is found trusted."
         f"{note if absent else ''}"
     )
+
+
+def headlines(results: dict[str, dict[str, Any]]) -> list[tuple[str, str]]:
+    """How many systems are as near as the best peer, and what is trusted."""
+    systems = results["known"]["systems"]
+    near = sum("error" not in _row(system)[-1] for system in systems)
+    sums: Counter[str] = Counter()
+    for system in systems:
+        for draw in system["trust"]:
+            sums.update(draw)
+    return [
+        (
+            f"systems of known eigenvalues, error at most {BEST} times the best of "
+            f"{', '.join(PEERS)}, or below {EXACT:.0e}",
+            f"{near} of {len(systems)}",
+        ),
+        (
+            "wrong eigenvalues trusted; leading ones that are found, trusted",
+            f"{sums['wrong and trusted']} of {sums['wrong']}; {sums['found and trusted']} of "
+            f"{sums['found']}",
+        ),
+    ]
 
 
 def _row(result: dict[str, Any]) -> list[str]:

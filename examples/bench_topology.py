@@ -150,7 +150,7 @@ def table(results: dict[str, dict[str, Any]]) -> str:
 def _task(task: str, runs: list[dict[str, Any]]) -> str:
     """One row for each surrogate and layer."""
     rows, worst = [], 0.0
-    for name in (key for key in runs[0] if key != "seconds"):
+    for name in (key for key in runs[0] if key not in ("seconds", "origin")):
         for depth, layer in enumerate(runs[0][name]["layers"]):
             each = [run[name]["layers"][depth] for run in runs]
             distances = [entry["relative 0"] for entry in each]
