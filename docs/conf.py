@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import sys
-from importlib.metadata import version as installed
 from pathlib import Path
-from typing import Any
 
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "integrations")]
 
+import torchkoopman  # noqa: E402, behind the path
+
 project = "torchkoopman"
-copyright = "the torchkoopman authors"
-version = release = installed("torchkoopman")
+project_copyright = "the torchkoopman authors"
+version = release = torchkoopman.__version__
 
 extensions = [
     "myst_parser",

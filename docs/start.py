@@ -1,4 +1,4 @@
-"""What the pages begin with: three classes of points, a network that tells them apart, a surrogate."""
+"""What the pages begin with: points of three classes, a network for them, and a surrogate of it."""
 
 import torch
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections import Counter
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import hostile
@@ -14,7 +15,10 @@ from zoo_families import FAMILIES
 from zoo_fitted import examine_fitted
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+
+    from hostile_case import Case
+    from zoo_families import Family
 
 TOLERANCE = 1e-6
 """Relative differences from the reference that rounding explains."""
@@ -22,17 +26,18 @@ KINDS = (*hostile.FINE, "silent", "gradients")
 
 
 def jobs(quick: bool) -> dict[str, Callable[[], dict[str, Any]]]:
-    """None in a quick bench, which `make test` has a share of."""
-    return {} if quick else {"zoo": families, "hostile": networks}
+    """The two kinds of networks; of each a few in a quick bench."""
+    some, few = (FAMILIES[::20], hostile.CASES[::60]) if quick else (FAMILIES, hostile.CASES)
+    return {"zoo": partial(families, some), "hostile": partial(networks, few)}
 
 
-def families() -> dict[str, Any]:
+def families(chosen: Sequence[Family]) -> dict[str, Any]:
     """A random linear map, and a surrogate fitted to the span, swapped into every family."""
     warnings.simplefilter("ignore")  # of the libraries behind
     logging.disable(logging.WARNING)
     counts: Counter[str] = Counter()
     differences, fitted = [], []
-    for family in FAMILIES:
+    for family in chosen:
         if family.missing:
             counts["missing"] += 1
             continue
@@ -45,16 +50,16 @@ def families() -> dict[str, Any]:
             after = examine_fitted(family)
             if not (after.refused or after.unfitted):
                 fitted.append(after.difference)
-    return {"families": len(FAMILIES), **counts, "differences": differences, "fitted": fitted}
+    return {"families": len(chosen), **counts, "differences": differences, "fitted": fitted}
 
 
-def networks() -> dict[str, Any]:
+def networks(chosen: Sequence[Case]) -> dict[str, Any]:
     """Every hostile network by ``how="auto"``, and its harmless twin."""
     logging.disable(logging.WARNING)
-    counts = Counter(hostile.verdicts(case, "auto")[0] for case in hostile.CASES)
-    twins = [case.harmless() for case in hostile.CASES if case.twin]
+    counts = Counter(hostile.verdicts(case, "auto")[0] for case in chosen)
+    twins = [case.harmless() for case in chosen if case.twin]
     exact = sum(hostile.verdicts(twin, "auto")[0] == "exact" for twin in twins)
-    return {"networks": len(hostile.CASES), **counts, "twins": len(twins), "twins exact": exact}
+    return {"networks": len(chosen), **counts, "twins": len(twins), "twins exact": exact}
 
 
 def headlines(results: dict[str, dict[str, Any]]) -> list[tuple[str, str]]:

@@ -40,6 +40,7 @@ from torchkoopman.unlearning.neutral import neutral_head
 from torchkoopman.unlearning.relearning import Relearning
 from torchkoopman.unlearning.report import Audit
 from torchkoopman.unlearning.retraining import Retraining
+from torchkoopman.version import __version__
 
 __all__ = [
     # watch
@@ -97,4 +98,5 @@ __all__ = [
     "load",
     "read_card",
     "FileError",
+    "__version__",
 ]

@@ -12,10 +12,11 @@ from torchkoopman.koopman.files import described_surrogate
 from torchkoopman.koopman.structure import card_of_config
 from torchkoopman.storage.archives import text_in_archive
 from torchkoopman.storage.errors import FileError, require_file, understood
-from torchkoopman.storage.formats import FORMAT, UNNUMBERED, check_writer, parsed, version
+from torchkoopman.storage.formats import FORMAT, UNNUMBERED, check_writer, parsed
 from torchkoopman.storage.onnx_files import text_in_onnx
 from torchkoopman.storage.tensor_files import NUMBER, TORCH, WRITER
 from torchkoopman.surgery.history import as_json, swaps
+from torchkoopman.version import __version__
 
 if TYPE_CHECKING:
     from torch import nn
@@ -41,7 +42,7 @@ def card_of(model: nn.Module) -> dict[str, Any]:
     """
     return {
         "model": type(model).__name__,
-        "version": version(),
+        "version": __version__,
         "torch": torch.__version__,
         "format": FORMAT,
         "swaps": [as_json(vars(record)) for record in swaps(model)],

@@ -6,12 +6,12 @@ damaged, so no single flipped bit makes a file look like an older one.
 
 from __future__ import annotations
 
-import importlib.metadata
 import json
 import re
 from typing import TYPE_CHECKING, Any
 
 from torchkoopman.storage.errors import FileError
+from torchkoopman.version import __version__
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,14 +24,6 @@ _ROOM, _TIMES = 48 * 2**20, 2.5
 """Bytes that the objects of a description may take beyond so many times the size of its file."""
 _VALUE, _CONTAINER = 60, 120
 """Bytes of what JSON makes: of a short text or a number in a list, and of an empty list more."""
-
-
-def version() -> str:
-    """The installed version of torchkoopman."""
-    try:
-        return importlib.metadata.version("torchkoopman")
-    except importlib.metadata.PackageNotFoundError:  # used from a bare checkout
-        return "unknown"
 
 
 def check_format(path: Path, number: object, sealed: bool, writer: object) -> None:
@@ -50,16 +42,16 @@ def check_format(path: Path, number: object, sealed: bool, writer: object) -> No
     if number is None and not sealed:
         if _newer(writer):  # the number decides where there is one
             raise FileError(
-                f"{str(path)!r} was written{by}, which is newer than this version, {version()}, "
+                f"{str(path)!r} was written{by}, which is newer than this version, {__version__}, "
                 "but has no format number as newer files do. Read it with the version that wrote "
                 "it."
             )
         return
     if number is not None and (type(number) is not int or not UNNUMBERED < number <= FORMAT):
         raise FileError(
-            f"{str(path)!r} was written{by} in format {number!r}; this version, {version()}, reads "
-            f"formats up to {FORMAT}. Install a newer torchkoopman, or write the file again with "
-            "this one."
+            f"{str(path)!r} was written{by} in format {number!r}; this version, {__version__}, "
+            f"reads formats up to {FORMAT}. Install a newer torchkoopman, or write the file again "
+            "with this one."
         )
     if number is None or not sealed:
         lacking = "format number" if number is None else "checksum"
@@ -117,7 +109,7 @@ _BYTES = (b",", b":", b"{", b"[")
 
 def _newer(writer: object) -> bool:
     """Whether a version is above the one installed; unknown ones are not."""
-    theirs, ours = _numbers(writer), _numbers(version())
+    theirs, ours = _numbers(writer), _numbers(__version__)
     return theirs is not None and ours is not None and theirs > ours
 
 

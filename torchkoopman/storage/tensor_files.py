@@ -16,9 +16,10 @@ import torch
 from safetensors.torch import load, save_file
 
 from torchkoopman.storage.errors import FileError, require_file
-from torchkoopman.storage.formats import FORMAT, as_number, check_format, damaged, parsed, version
+from torchkoopman.storage.formats import FORMAT, as_number, check_format, damaged, parsed
 from torchkoopman.storage.seals import DIGITS, blocks
 from torchkoopman.storage.whole import whole
+from torchkoopman.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -63,7 +64,7 @@ def _check_readable(path: Path, written: Path, tensors: int) -> None:
 
 def unsealed(metadata: Mapping[str, str]) -> dict[str, str]:
     """Metadata with a format number, the versions, and room for a checksum."""
-    known = {NUMBER: str(FORMAT), WRITER: version(), TORCH: str(torch.__version__)}
+    known = {NUMBER: str(FORMAT), WRITER: __version__, TORCH: str(torch.__version__)}
     return {**metadata, **known, _SEAL: "0" * DIGITS}
 
 

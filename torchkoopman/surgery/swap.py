@@ -14,7 +14,6 @@ from torch.utils import _pytree as pytree
 from torchkoopman.graphs.cut import SIDE_WORDS, check_ends
 from torchkoopman.observe.example import Example, ExampleInputs
 from torchkoopman.observe.placements import refuse_sharded
-from torchkoopman.storage.formats import version
 from torchkoopman.surgery.copies import Workbench, full_copy
 from torchkoopman.surgery.eager import by_replacing
 from torchkoopman.surgery.evidence import Evidence, gather
@@ -33,6 +32,7 @@ from torchkoopman.surgery.replay import agrees_in_the_other_mode, prove
 from torchkoopman.surgery.request import SwapRequest, ends_of, known_views, present, replacement
 from torchkoopman.surgery.splice import by_exporting, by_tracing
 from torchkoopman.surgery.swapped import SwappedModule, bind, is_bound, keep_together
+from torchkoopman.version import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -219,7 +219,7 @@ def _record(
         inputs=fitted.inputs if fitted else (),
         removed=_gone(plan.model, spliced.model),
         added=sum(tensor.numel() for tensor in tensors(plan.module).values()),
-        version=version(),
+        version=__version__,
     )
 
 
