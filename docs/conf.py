@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from docutils.nodes import Element
+    from sphinx.application import Sphinx
+    from sphinx.environment import BuildEnvironment
 
 ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "integrations")]
@@ -29,3 +35,113 @@ myst_heading_anchors = 3
 html_theme = "furo"
 html_title = "torchkoopman"
 html_static_path: list[str] = []
+
+autodoc_member_order = "bysource"
+autodoc_preserve_defaults = True
+autodoc_typehints_format = "short"
+napoleon_numpy_docstring = False
+python_maximum_signature_line_length = 80
+python_use_unqualified_type_names = True
+
+nitpick_ignore_regex = [
+    ("py:.*", r"(torch|nn|fx|numpy|np|npt)\..*"),
+    ("py:.*", r"(builtins|collections|contextlib|enum|pathlib|types|typing)\..*"),
+    ("py:.*", "Tensor|Path|AbstractContextManager|TracebackType|SummaryWriter|optional"),
+]
+"""torch, numpy and Python, whose pages are not at hand without network."""
+
+WITHOUT_PAGE = {
+    "Calibration",
+    "ClosedForm",
+    "Coordinates",
+    "Layout",
+    "PathReplacement",
+    "Replacement",
+    "ScaledLayer",
+    "Step",
+    "System",
+    "Updatable",
+    "Value",
+}
+"""Types of the package that signatures name and users do not need: shown without a link."""
+
+MADE_BY_THE_LIBRARY = {
+    "Probe",
+    "Trajectory",
+    "Evaluation",
+    "Surrogate",
+    "Spectrum",
+    "Modes",
+    "Pseudospectrum",
+    "NonNormality",
+    "ModeTracks",
+    "OperatorDistance",
+    "Topology",
+    "BettiCurve",
+    "SpanRanking",
+    "DirtyCut",
+    "Audit",
+    "Scaling",
+    "ProbeReport",
+    "StreamReport",
+    "View",
+    "FitRecord",
+    "Edit",
+    "LayerTopology",
+    "RankedSpan",
+    "Cost",
+    "SwapRecord",
+    "Crossing",
+    "Column",
+    "Detection",
+    "Membership",
+}
+"""Classes that users get and do not make: shown without the arguments of their constructor."""
+
+
+def link(app: Sphinx, env: BuildEnvironment, node: Element, contents: Element) -> Element | None:
+    """Link a name that is given bare, or by the module that defines it, to where it is described.
+
+    ``Surrogate`` and ``torchkoopman.koopman.surrogate.Surrogate`` are ``torchkoopman.Surrogate``.
+    """
+    if node.get("refdomain") != "py":
+        return None
+    python, parts = env.domains.python_domain, node["reftarget"].split(".")
+    for length in range(min(2, len(parts)), 0, -1):
+        end = ".".join(parts[-length:])
+        found = [
+            name
+            for name, entry in python.objects.items()
+            if f".{name}".endswith(f".{end}")
+            and (length == 2 or entry.objtype in ("class", "exception", "function", "type"))
+        ]
+        if len(found) == 1:
+            return python.resolve_xref(
+                env, node["refdoc"], app.builder, "obj", found[0], node, contents
+            )
+    return contents if parts[-1] in WITHOUT_PAGE else None
+
+
+def without_arguments(
+    app: Sphinx, what: str, name: str, thing: Any, options: Any, arguments: str, returns: str
+) -> tuple[str, str] | None:
+    """Leave the constructor's arguments out where nobody calls it."""
+    return ("", "") if name.rpartition(".")[2] in MADE_BY_THE_LIBRARY else None
+
+
+def as_written(
+    app: Sphinx, what: str, name: str, thing: Any, options: Any, lines: list[str]
+) -> None:
+    """Keep napoleon from taking what an attribute's text says before a colon for its type.
+
+    It looks in the first line only, which here becomes an empty comment.
+    """
+    if what in ("attribute", "data", "property"):
+        lines[:0] = ["..", ""]
+
+
+def setup(app: Sphinx) -> None:
+    """Connect the above to Sphinx."""
+    app.connect("missing-reference", link)
+    app.connect("autodoc-process-signature", without_arguments)
+    app.connect("autodoc-process-docstring", as_written, priority=400)  # before napoleon's

@@ -44,43 +44,50 @@ _SETTLING = 100
 class AutoencoderFitter(AutoencoderParts):
     """Learns encoder, decoder and operator by gradient steps on a bounded sample of the stream.
 
-    The first rows calibrate the layers' coordinates. After that every update offers its rows to a
-    reservoir and takes some steps on batches drawn from it, at a steady learning rate; the weights
-    are averaged over steps, so that the surrogate is good at any time. At the stream's end
-    :meth:`train` takes further steps on the reservoir with a falling rate, which makes it better.
-    One sample in five is held out of all steps, in every epoch: what is chosen is chosen on those.
+    After the Koopman-autoencoder paper (arXiv 2505.12809). The first rows calibrate the layers'
+    coordinates; then every update keeps rows in a reservoir and takes steps on batches from it, at
+    a steady learning rate. Weights are averaged over steps. :meth:`train` takes further steps at a
+    falling rate. One sample in five is held out of all steps, for comparisons.
+
+    Example:
+        >>> fitter = tk.AutoencoderFitter(latent=16, hidden=[32])
+        >>> loader = train.loader(500)
+        >>> tk.fit(model, loader, layers, method=fitter, steps=100, progress=False).latent
+        16
 
     Args:
         latent: size of the operator.
         hidden: widths of the encoder's hidden layers (the decoder's in reverse); None for one of
             four times the latent size.
-        operator: family of K, see ``torchkoopman.koopman.operators``; only ``Dense`` is affine.
+        operator: family of K; only ``"Dense"`` is affine.
         operator_rank: of the family ``LowRank``.
         rank: principal directions kept of each layer.
-        frames: one frame for all layers, ``"shared"``, or a frame for each, ``"aligned"``; by
-            default shared where all layers have one width. In a shared frame each layer's errors
-            count relative to its own variance.
+        frames: one frame for all layers, ``"shared"``, or one for each, ``"aligned"``; by default
+            shared where all layers have one width. In a shared frame each layer's errors count
+            relative to its own variance.
         dynamics: ``"step"``: one matrix leads from each layer to the next, and inner layers take
-            part; ``"span"``: one matrix leads from the first layer to the last, and they do not.
-            ``"auto"`` is the step, unless it turns out to be much worse at the last layer than the
-            closed form across the span.
+            part; ``"span"``: one leads from the first layer to the last, and they do not.
+            ``"auto"`` is the step, unless it is much worse at the last layer than the closed form
+            across the span.
         weights: of the losses.
         batch: rows of a gradient step.
-        tail: what follows the last layer up to the logits, ``(rows, features)`` to
-            ``(rows, classes)``: predictions are then also judged by what the network makes of them
-            (``LossWeights.behaviour``). A frozen copy is used. Samples must have one position.
-        steps_per_update: gradient steps for each trajectory that comes; one half is a step for
-            every other.
+        tail: the modules from the last layer to the logits, ``(rows, features)`` to
+            ``(rows, classes)``, for the loss ``LossWeights.behaviour``. A frozen copy is used.
+            Samples must have one position.
+        steps_per_update: gradient steps for each trajectory; ½ is one for every other trajectory.
         learning_rate: of AdamW; None for 1e-2, less by the root of the hidden width above 128.
         decay: weight decay of encoder and decoder; the operator has none.
         ridge: relative, of the closed form that K starts from and is polished with.
         replay_bytes: memory of the reservoir.
         calibration: rows held back until coordinates are chosen; None for ten per feature.
-        halflife: rows after which a row is kept half as likely; None: all alike. Coordinates that
-            the data have left are renewed, from rows kept for it (again ``replay_bytes``), and 100
-            further steps are taken then. ``surrogate`` lets a copy settle in 100 steps of falling
-            rate, the fitter going on as it was, and compares it as :meth:`train` does.
+        halflife: rows after which a row is kept half as likely; None keeps all alike. Where the
+            data leave their coordinates, these are renewed from rows kept for it (``replay_bytes``
+            once more), and 100 steps are taken. ``surrogate`` then takes 100 steps of falling rate
+            on a copy, and compares it as :meth:`train` does.
         generator: of all randomness; None for one seeded with 0.
+
+    Raises:
+        ValueError: an argument out of range.
     """
 
     contextual = False  # each row is encoded alone
@@ -143,9 +150,9 @@ class AutoencoderFitter(AutoencoderParts):
     def train(self, steps: int, *, progress: bool = False) -> Self:
         """Further steps on the reservoir, the learning rate falling linearly to zero.
 
-        After 500 steps or more what was learnt is compared, on paths held out, with the closed form
-        of 500 random features. If it is much worse, another training of as many steps is tried,
-        without a tail; if that is too, the closed form takes its place, and ``record.notes`` says.
+        After 500 steps or more the result is compared, on held-out samples, with the closed form of
+        500 random features. If it is much worse, a second training of as many steps without a tail
+        is tried; if that is too, the closed form takes its place, which ``record.notes`` says.
         """
         with turn_of(self), plain_modes(self._intake.latest.device.type, grad=False):
             self._agreed_to_train(steps)
@@ -160,10 +167,10 @@ class AutoencoderFitter(AutoencoderParts):
 
     @property
     def surrogate(self) -> Surrogate:
-        """What was learnt until now: a copy, with moments of the reservoir's latent states.
+        """A copy of what was learnt until now, with moments of the reservoir's latent states.
 
-        A dense operator is the closed form on the final latent states if that predicts paths held
-        out no worse: its eigenvalues are the data's, while gradient steps leave some of their own.
+        A dense operator becomes the closed form on the final latent states if that predicts
+        held-out samples no worse, since gradient steps can leave eigenvalues that the data lack.
         """
         with turn_of(self), plain_modes(self._intake.latest.device.type, grad=False):
             intake = self._intake

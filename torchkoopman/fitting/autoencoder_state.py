@@ -38,7 +38,7 @@ class AutoencoderParts(SyncedAutoencoder, Resumable):
         return self
 
     def reset(self) -> Self:
-        """Forget data and weights; a generator of yours goes on, else all is as freshly made."""
+        """Forget data and weights; a generator that was given goes on where it stands."""
         if self._seeded:
             self._generator.manual_seed(0)
         self._intake = self._intake.emptied()

@@ -71,9 +71,9 @@ class ClosedForm(Streams):
         super().__init__(pairs, check_halflife(halflife))
 
     def update(self, trajectory: Trajectory) -> Self:
-        """Learn from one trajectory, in the states' own precision whatever runs around it.
+        """Learn from one trajectory, in the precision of its states, also under autocast.
 
-        Rows a million times larger than the others are left out, and said in ``record.notes``.
+        Rows a million times larger than the others are left out, which ``record.notes`` says.
         """
         with turn_of(self), plain_modes(trajectory.device.type, grad=False):
             self._learn(self._sizes.usable(trajectory))
@@ -84,18 +84,22 @@ class ClosedForm(Streams):
         raise NotImplementedError
 
     def reset(self) -> Self:
-        """Forget all data, the layers followed included; what the fitter was made with stays."""
+        """Forget all data and the layers followed; the options stay."""
         self._begin()
         return self
 
     @property
     def surrogate(self) -> Surrogate:
-        """The fit over all layers streamed until now."""
+        """The fit over all layers, from the rows streamed until now.
+
+        Raises:
+            ValueError: nothing has come, or too few rows for the number of observables.
+        """
         with turn_of(self), self._plainly():
             return self._fit(self._following(), self.dynamics)
 
     def between(self, start: str, end: str) -> Surrogate:
-        """The best operator from one layer to a later one, from the same pass.
+        """The surrogate of one span, from one layer to a later one, from the rows of the same pass.
 
         Raises:
             ValueError: layers not followed or in the wrong order, or whose moments were not kept.

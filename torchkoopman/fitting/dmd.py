@@ -33,22 +33,35 @@ if TYPE_CHECKING:
 
 
 class DMDFitter(ClosedForm):
-    """Dynamic mode decomposition (affine): ψ(c) = [1, c].
+    """Dynamic mode decomposition: the best affine map of the state, with observables [1, c].
+
+    Example:
+        >>> K = torch.tensor([[0.9, 0.2], [0.0, 0.5]])  # a system that is known
+        >>> x = torch.randn(1000, 2, generator=torch.Generator().manual_seed(0))
+        >>> fitter = tk.DMDFitter().update(tk.Trajectory.of(x, x @ K.T, x @ K.T @ K.T))
+        >>> fitter.surrogate.spectrum().per_step.real.round(decimals=3)  # 1 is the constant's
+        tensor([1.0000, 0.9000, 0.5000], dtype=torch.float64)
 
     Args:
-        rank: directions kept, as PyDMD users know it (see ``CoordinateOptions.rank``).
-        frames: one frame for all layers, as in the classical DMD, wherever their widths allow it;
-            or ``"aligned"``: each layer's own principal axes. See ``Frames``.
-        dynamics: one matrix for every step, one for the span, or what held-out rows prefer; see
-            ``Dynamics``.
-        ridge: relative to the mean variance; None for what rounding asks: 1e-9, and
+        rank: directions kept, as in PyDMD: -1 for all that vary, 0 for the threshold of Gavish and
+            Donoho, a fraction for that share of the variance, or a number of directions.
+        frames: one frame for all layers, as in the classical DMD, where their widths allow it; or
+            ``"aligned"``: principal axes of each layer.
+        dynamics: one matrix for every step, one for the span, or the one that predicts held-out
+            rows better.
+        ridge: relative to the mean variance; None for the least that rounding allows: 1e-9, and
             about 1e-15 for each feature of float64 states.
-        delays: stack each layer's state on so many earlier ones (delay DMD, S2). The surrogate then
-            starts from stacked states and cannot replace layers by itself.
-        pairs: which layers' cross-moments to keep: ``"adjacent"``, with those of each layer with
-            the first and the last, or ``"all"``, which lets :meth:`between` fit any span.
+        delays: stack each layer's state on so many earlier ones, as in the DMD layer-replacement
+            paper (arXiv 2409.01308). The surrogate then starts from stacked states and cannot
+            replace layers by itself.
+        pairs: layers whose cross-moments are kept: ``"adjacent"``, which includes those of each
+            layer with the first and the last, or ``"all"``, which lets :meth:`between` fit any
+            span.
         halflife: rows after which a row weighs half as much, for a network that still learns; None
             weighs all rows alike. Coordinates come from the moments, so they follow the data.
+
+    Raises:
+        ValueError: an argument out of range.
     """
 
     def __init__(

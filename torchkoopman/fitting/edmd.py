@@ -33,24 +33,29 @@ if TYPE_CHECKING:
 
 
 class EDMDFitter(EDMDParts):
-    """Extended DMD: ψ(c) = [1, c, parts(c) …], by default with 500 random features.
+    """Extended DMD: a linear map of observables [1, c, parts(c) …], 500 random features by default.
 
-    The first rows calibrate the layers' coordinates and fix the random features; then everything
-    streams into moments of ψ. Fitted across the span it is the instant baseline for the
-    autoencoder: milliseconds, one pass, no training.
+    The first rows calibrate the layers' coordinates and fix the random features; all rows stream
+    into moments of the observables. One pass, no training.
+
+    Example:
+        >>> x = torch.randn(1000, 1, generator=torch.Generator().manual_seed(0), dtype=torch.double)
+        >>> fitter = tk.EDMDFitter(tk.Monomials(3)).update(tk.Trajectory.of(x, 0.5 * x))
+        >>> fitter.surrogate.spectrum().moduli.round(decimals=3)  # of x ↦ x / 2: 1, ½, ½², ½³
+        tensor([1.0000, 0.5000, 0.2500, 0.1250], dtype=torch.float64)
 
     Args:
-        observables: a part or several (``RandomFeatures``, ``Monomials``, ``ContextMean``,
-            ``Neighbours``).
-        rank: principal directions kept of each layer.
-        frames: one frame for all layers wherever their widths allow it, or ``"aligned"``: each
-            layer's own, rotated onto the last. See ``Frames``.
-        dynamics: one matrix for every step, one for the span, or what held-out rows prefer; see
-            ``Dynamics``. ``"span"`` keeps fewer moments and is several times cheaper over many
+        observables: a part or several (:class:`RandomFeatures`, :class:`Monomials`,
+            :class:`ContextMean`, :class:`Neighbours`).
+        rank: principal directions kept of each layer, as for :class:`DMDFitter`.
+        frames: one frame for all layers where their widths allow it, or ``"aligned"``: one for each
+            layer, rotated onto the last.
+        dynamics: one matrix for every step, one for the span, or the one that predicts held-out
+            rows better. ``"span"`` keeps fewer moments and is several times cheaper over many
             layers.
         ridge: relative to the mean variance; None for the one of least generalised
             cross-validation error.
-        pairs: which layers' cross-moments to keep; by default those that ``dynamics`` needs, and
+        pairs: layers whose cross-moments are kept; by default those that ``dynamics`` needs, and
             ``"all"`` lets :meth:`between` fit any span.
         calibration: rows held back until coordinates are chosen; None for ten per feature.
         halflife: rows after which a row weighs half as much, for a network that still learns; None
@@ -59,6 +64,10 @@ class EDMDFitter(EDMDParts):
             record's notes say how often.
         replay_bytes: memory of the rows kept for that.
         generator: draws the random features; None for one seeded with 0.
+
+    Raises:
+        ValueError: an argument out of range.
+        TypeError: observables that are not parts.
     """
 
     def __init__(
@@ -107,7 +116,7 @@ class EDMDFitter(EDMDParts):
     def reset(self) -> Self:
         """Forget all data, layers, coordinates and random features; see :class:`ClosedForm`.
 
-        A generator of yours goes on where it stands; without one all is as freshly made.
+        A generator that was given goes on where it stands; without one, all is as freshly made.
         """
         super().reset()
         self._calibration = Calibration(self._calibration.options, self._calibration.rows)
@@ -119,10 +128,10 @@ class EDMDFitter(EDMDParts):
         return self
 
     def calibrate(self, sample: Trajectory | None = None) -> Self:
-        """Fix coordinates and random features now, from ``sample`` or from what came until now.
+        """Fix coordinates and random features now, from ``sample`` or from the rows held back.
 
-        The sample itself does not enter the fit. Of many processes call this in each with the same
-        sample, or :meth:`sync` before the first of them has rows enough to calibrate itself:
+        The sample itself does not enter the fit. With many processes call this in each with the
+        same sample, or :meth:`sync` before the first of them has rows enough to calibrate itself:
         moments of different observables cannot be merged.
 
         Raises:

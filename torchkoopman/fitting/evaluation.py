@@ -18,7 +18,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Fractions of variance unexplained on rows the fit has not seen."""
+    """FVU of a surrogate's predictions on rows the fit has not seen; print it.
+
+    FVU is the fraction of variance unexplained: mean squared error over variance. 0 is perfect, 1
+    no better than the mean.
+
+    Example:
+        >>> print(tk.evaluate(surrogate, model, test.loader(500)))
+        unexplained variance on 5000 held-out rows, layer '9'
+          edmd             0.0...
+    """
 
     method: str
     """How the surrogate was fitted."""
@@ -29,7 +38,7 @@ class Evaluation:
     baselines: dict[str, float]
     """Baseline → FVU of the last layer."""
     notes: tuple[str, ...] = ()
-    """What is missing, and why."""
+    """What could not be measured, and why."""
 
     @property
     def fvu(self) -> float:

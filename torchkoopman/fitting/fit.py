@@ -63,49 +63,54 @@ def fit(
 ) -> Surrogate:
     """Fit a surrogate of the chosen layers in one line.
 
-    The model runs in eval mode without gradients and is given back as it was. The evaluation on
-    held-out rows stands beside the trivial baselines (skip, ridge map, PCA + linear) and, for the
-    autoencoder, the instant closed form; it is printed with the progress bar and kept in the
-    surrogate's ``record``.
+    The model runs in eval mode without gradients and is given back as it was. The surrogate is
+    evaluated on held-out rows, beside trivial baselines (skip, ridge map, PCA + linear) and, for
+    the autoencoder, a closed form; ``progress`` prints this, and the surrogate's ``record`` has it.
+
+    Example:
+        >>> fitted = tk.fit(model, train.loader(500), ["1", "9"], method="edmd", progress=False)
+        >>> fitted.layers, fitted.latent  # 1, 32 coordinates, 500 random features
+        (('1', '9'), 533)
+        >>> fitted.record.held_out["9"] < fitted.record.baselines["ridge map"]
+        True
 
     Args:
         model: any eager module.
         loader: batches: a tensor, ``(inputs, labels)``, or a mapping of keyword arguments whose
             ``"labels"`` are the classes and whose ``"attention_mask"`` says which positions count.
-            Labels are integers, ``(batch,)`` or ``(batch, 1)``; other targets are no classes, and
-            the record's notes say so.
+            Labels are integers, ``(batch,)`` or ``(batch, 1)``; other targets are not used, and the
+            record's notes say so.
         layers: as for :func:`torchkoopman.attach`.
         method: ``"autoencoder"``, ``"edmd"``, ``"dmd"``, or a fitter of your own making.
-        held_out: batches the fit must not see. By default every tenth sample of the loader is held
-            out, up to 2 000.
-        epochs: passes over the loader; more than one needs ``held_out``, for a shuffled second
+        held_out: batches that the fit does not see. By default every tenth sample of the loader is
+            held out, up to 2 000.
+        epochs: passes over the loader; more than one needs ``held_out``, since a shuffled second
             pass would show the fit what was held out of the first.
         steps: gradient steps of the autoencoder in all, two fifths of them while data stream.
         layout: einops pattern of the layers' outputs, as for :func:`torchkoopman.attach`.
         output: which tensor is the state where a layer returns several, as for
-            :func:`torchkoopman.attach`: a path, a function, or ``{name or wildcard: choice}``. The
-            surrogate keeps paths and layouts as its ``views``; of a function only the name.
+            :func:`torchkoopman.attach`. The surrogate keeps paths and layouts as its ``views``; of
+            a function only the name.
         positions: take so many random positions of each sample instead of all.
         forward: how to call the model on a batch, if not as above.
-        gather: put together what processes hold of a layer under tensor parallelism, as for
+        gather: assemble the parts of a layer that processes hold under tensor parallelism, as for
             :func:`torchkoopman.attach`; all of them call this with the same batches.
-        progress: show a bar and print the evaluation, of many processes in the first one.
+        progress: show a bar and print the evaluation; with many processes, in the first one.
         group: the processes of ``torch.distributed`` that fit one surrogate, each with its own
-            shard in ``loader``; a process group, a ``DeviceMesh`` of one dimension, or None for
+            shard in ``loader``: a process group, a ``DeviceMesh`` of one dimension, or None for
             all. All call this and get the same surrogate; shards may be uneven or empty. The
-            autoencoder then takes all its steps after the stream, each on a batch that the
-            processes share out. A process by itself takes a group of its own.
-        checkpoint: a file to go on from, after Ctrl-C or a crash: the same call then ends with the
-            surrogate that it would have had, on the same machine bit by bit. The loader must give
-            its batches in the same order again: a list; a DataLoader that does not shuffle, or with
-            a seeded ``generator``; or one with ``state_dict`` and ``load_state_dict``. The latest
-            checkpoint and the one before it are kept, also at the end: remove them to fit anew. The
-            autoencoder's replay is in a log beside both, ``<checkpoint>.rows-…``, to which new rows
-            are appended; it goes with them where they are moved. In
-            many processes each writes a file of its own beside it, all at once; they go on from the
-            latest that all have, and must be as many again.
-        every: rows of a process from one checkpoint to the next; there is one at the end of the
-            stream too.
+            autoencoder then takes all its steps after the stream, each on a batch of which every
+            process has a part. A process that fits alone takes a group of its own.
+        checkpoint: a file from which the same call goes on after Ctrl-C or a crash, and ends with
+            the surrogate that it would have had, on the same machine bit by bit. The loader must
+            give its batches in the same order again: a list; a DataLoader that does not shuffle, or
+            has a seeded ``generator``; or one with ``state_dict`` and ``load_state_dict``. The
+            latest checkpoint and the one before it are kept, also at the end: remove them to fit
+            anew. The autoencoder's replay is in a log beside both, ``<checkpoint>.rows-…``, to which
+            new rows are appended; it goes with them where they are moved. Of many processes each
+            writes a file of its own beside it; they go on from the latest that all have, and must
+            be as many as before.
+        every: rows of a process from one checkpoint to the next; the end of the stream has one too.
         **options: of the fitter, such as ``latent=32``.
 
     Raises:
@@ -189,10 +194,24 @@ def evaluate(
     forward: Forward | None = None,
     gather: bool = False,
 ) -> Evaluation:
-    """Layer by layer FVU of a surrogate on data it has not seen; arguments as for :func:`fit`.
+    """FVU of a surrogate at each layer, on data it has not seen.
 
-    Layers are read as the surrogate's ``views`` say; ``layout`` and ``output`` replace what they
-    say.
+    FVU is the fraction of variance unexplained: 0 is perfect, 1 no better than the mean.
+
+    Example:
+        >>> evaluation = tk.evaluate(surrogate, model, test.loader(500))
+        >>> evaluation.rows, evaluation.fvu < 0.1
+        (5000, True)
+
+    Args:
+        surrogate: fitted to layers of the model.
+        model: runs in eval mode without gradients and is given back as it was.
+        loader: batches as for :func:`fit`.
+        layout: as for :func:`fit`; by default what the surrogate's ``views`` say.
+        output: likewise.
+        positions: take so many random positions of each sample instead of all.
+        forward: how to call the model on a batch, if not as :func:`fit` does.
+        gather: as for :func:`fit`.
 
     Raises:
         ValueError: no rows in the loader; a layer that was read through a function, without

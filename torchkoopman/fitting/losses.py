@@ -28,26 +28,39 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LossWeights:
-    """What each term of the loss counts for."""
+    """Weights of the terms in the loss of an :class:`AutoencoderFitter`.
+
+    The terms are those of the Koopman-autoencoder paper (arXiv 2505.12809), except ``behaviour``
+    and ``inner``. Each is a mean square over rows and coordinates.
+
+    Example:
+        >>> weights = tk.LossWeights(isometry=0)  # do not ask the encoder to keep distances
+        >>> fitter = tk.AutoencoderFitter(latent=8, weights=weights)
+        >>> loader = train.loader(500)
+        >>> fitted = tk.fit(model, loader, layers, method=fitter, steps=100, progress=False)
+        >>> sorted(fitted.record.losses)
+        ['latent', 'reconstruction', 'state']
+    """
 
     reconstruction: float = 1.0
-    """L_rec: the decoder inverts the encoder on every layer."""
+    """L_rec: decoded latent states against the layers' own states."""
     state: float = 1.0
-    """L_state: decoded predictions."""
+    """L_state: decoded predictions against the states of the later layers."""
     latent: float = 1.0
-    """L_lat: predictions before decoding."""
+    """L_lat: predicted latent states against the encoded states of the later layers."""
     isometry: float = 1e-3
-    """L_iso: distances between rows survive the encoding, which keeps the topology."""
+    """L_iso: distances between latent states against those between states, which keeps the
+    topology."""
     behaviour: float = 0.03
-    """L_beh: what the rest of the network makes of the prediction; only with a ``tail``. Not of
-    S1."""
+    """L_beh: Kullback–Leibler divergence of the classes that the rest of the network gives for the
+    prediction; only with a ``tail``."""
     inner: float = 0.3
-    """Of each pair of layers other than (first, last), where there is a step for each layer; to
-    leave the inner layers out say ``dynamics="span"``."""
+    """Weight of each pair of layers other than (first, last) within the terms, where there is a
+    step for each layer; ``dynamics="span"`` leaves inner layers out."""
 
 
 _LANDMARKS = 128
-"""Rows whose mutual distances L_iso compares; a few hundred suffice, S1 takes the whole batch."""
+"""Rows whose mutual distances L_iso compares; a few hundred suffice, the paper takes the batch."""
 
 
 def koopman_losses(

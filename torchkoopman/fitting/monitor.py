@@ -35,25 +35,30 @@ _POSITIONS = 16
 class TrainingMonitor(SavedMonitor):
     """Follows the spectrum of layers while their network trains.
 
-    Of every ``sample_every`` optimiser steps one is watched, the first included: hooks are on while
-    it runs, and passes in training mode go to the fitter, ``rows`` rows of each. After every
-    ``log_every`` steps the fitter's surrogate is logged, and its eigenvalues are followed, as
-    :func:`follow` does, with modes compared in the features of the last layer: a fitter's own
-    coordinates turn with the data. Global random state is never touched.
+    One of every ``sample_every`` optimiser steps is watched, from the first on: hooks are on while
+    it runs, and ``rows`` rows of each pass in training mode go to the fitter. After every
+    ``log_every`` steps the fitter's surrogate is logged and its eigenvalues are followed as by
+    :func:`follow`. Global random state is never touched.
 
-    Use it as ``with monitor.attach(model):`` around the training, and call :meth:`step` after every
-    ``optimiser.step()``. Of many processes let one do so, with its shard of the data. What is wrong
-    with layers, model or folder is an error when it is attached or in the first forward pass. Later
-    a training does not end for its monitor: what hinders it is warned of.
+    Of many processes one should use it, with its shard of the data. Wrong layers or folders raise
+    an error in :meth:`attach` or in the first forward pass; later errors become warnings.
+
+    Example:
+        >>> monitor = tk.TrainingMonitor(layers, sample_every=1, log_every=10)
+        >>> with monitor.attach(model.train()):
+        ...     for _ in range(20):
+        ...         loss = model(train.inputs[:500]).mean()  # then loss.backward()
+        ...         monitor.step()  # after optimizer.step()
+        >>> monitor.tracks.steps
+        (10.0, 20.0)
 
     Args:
         layers: see :func:`attach`.
-        log: called with a surrogate, the number of steps done and, as ``tracks=``, the
-            :class:`ModeTracks` until then. ``torchkoopman_tensorboard.EventFolder("runs/…")``
-            writes them for TensorBoard; its ``open(step)`` and ``close()``, if a log has both, are
-            called with the training.
-        fitter: what learns; None for ``DMDFitter(32, halflife=1000)``. Give it a ``halflife``, or
-            it mixes the network with what it was long ago.
+        log: called as ``log(surrogate, step, tracks=…)`` with :class:`ModeTracks`; its
+            ``open(step)`` and ``close()``, if it has both, are called with the training.
+            ``torchkoopman_tensorboard.EventFolder("runs/…")`` writes event files.
+        fitter: what learns; None for ``DMDFitter(32, halflife=1000)``. Without a ``halflife`` it
+            would mix the network with what it was long ago.
         sample_every: optimiser steps from one that is watched to the next.
         log_every: optimiser steps from one spectrum to the next.
         rows: of each forward pass at most, from random samples, up to 16 positions of each.
@@ -116,10 +121,10 @@ class TrainingMonitor(SavedMonitor):
         return names
 
     def attach(self, model: nn.Module, step: int | None = None) -> Self:
-        """Watch a model from now on; what another training has left is let go.
+        """Watch a model from now on, and no other one any more.
 
         Args:
-            model: what is trained, as it is called: neither compiled nor in ``nn.DataParallel``.
+            model: the module that the training calls, neither compiled nor in ``nn.DataParallel``.
             step: optimiser steps that the training has done. None: as many as the monitor has
                 seen, or its loaded state says; 0 begins anew.
 
@@ -167,10 +172,7 @@ class TrainingMonitor(SavedMonitor):
         self.close(quiet=kind is not None)
 
     def close(self, *, quiet: bool = False) -> None:
-        """Take the hooks off and close the log; a second time does nothing.
-
-        Unless ``quiet``, a training of which nothing was logged is warned of.
-        """
+        """Take the hooks off and close the log; warn, unless ``quiet``, if nothing was logged."""
         probe, self._probe = self._probe, None
         if probe is None:
             return
@@ -186,11 +188,11 @@ class TrainingMonitor(SavedMonitor):
             )
 
     def step(self, step: int | None = None) -> None:
-        """The optimiser has stepped.
+        """Count a step; call it after every ``optimizer.step()``.
 
         Args:
-            step: how many steps it has done by now; None for one more. The same number again, as
-                of a batch whose gradients are still accumulated, does nothing.
+            step: steps done by now; None for one more. The same number again, as while gradients
+                are accumulated, does nothing.
 
         Raises:
             RuntimeError: the monitor is not attached.

@@ -62,7 +62,7 @@ class SavedMonitor:
     def state_dict(self) -> dict[str, Any]:
         """All that was seen and followed, as a copy of tensors and plain types.
 
-        Take it behind ``step()``, as the model's own: a monitor that loads it goes on as this one
+        Take it after ``step()``, with the model's own: a monitor that loads it goes on as this one
         would.
         """
         return copy.deepcopy(self._state())

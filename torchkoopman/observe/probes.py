@@ -57,9 +57,16 @@ def attach(
 ) -> Probe:
     """Hook the chosen layers; every forward pass becomes one trajectory, streamed to listeners.
 
-    A forward pass is one outermost call of a module around all chosen layers: of the model, or of
-    a part of it that holds them all; where it calls itself, each call is one. Use the probe in a
-    ``with``, or call :meth:`Probe.detach`.
+    A forward pass is one outermost call of a module that holds all chosen layers: the model, or a
+    part of it. Use the probe in a ``with``, or call :meth:`Probe.detach`.
+
+    Example:
+        >>> seen = []
+        >>> with tk.attach(model, layers) as probe:
+        ...     _ = probe.stream_to(seen.append)
+        ...     logits = model(test.inputs[:8])
+        >>> seen[0].layers, seen[0].states["1"].shape
+        (('1', '3', '5', '7', '9'), torch.Size([8, 1, 32]))
 
     Args:
         model: any eager module; it is not changed but for hooks that return nothing.
@@ -68,32 +75,30 @@ def attach(
             A module called several times a forward gives the streams ``name#0``, ``name#1``, …;
             ``"name#k"`` chooses one.
         layout: einops pattern from a layer's output to ``(batch, positions, features)``, for all
-            layers or as ``{name or wildcard: pattern}``; by default from the number of axes
-            (:data:`~torchkoopman.observe.layouts.DEFAULT_PATTERNS`), named in the report.
-            ``"b c h w -> b c, mean over h w"`` averages, to look at stages of different resolution
-            together; a swap refuses it.
+            layers or as ``{name or wildcard: pattern}``. By default it depends on the number of
+            axes: two are (batch, features), three (batch, positions, features), four an image's
+            (batch, features, height, width); the report names it. ``"b c h w -> b c, mean over h
+            w"`` averages, to look at stages of different resolution together; a swap refuses it.
         output: which tensor is the state where a layer returns several: a path such as ``"0"`` or
             ``"0.hidden"``, or a function from the output to a tensor, for all layers or as
             ``{name or wildcard: choice}``. By default the only floating-point tensor with two axes
             or more, else the first item of a tuple or list. ``output=surrogate.views`` reads the
             layers of a surrogate as they were read for it, layouts included.
         when: take forward passes ``"always"``, or only while the outermost module called is in
-            ``"train"`` or ``"eval"`` mode. By default all are taken, and the first that mixes the
-            modes, as a validation pass does amid a training, is warned of.
+            ``"train"`` or ``"eval"`` mode. None takes all, and warns once both modes have come.
         positions: take at most this many positions of each sample as rows, the same random ones in
-            all layers of one forward pass; 64 of 1024 tokens make statistics free. Default: all.
-            Observables that look along the positions still see all of them
-            (``Trajectory.chosen``).
-        generator: where these positions come from; by default the probe's own, seeded with 0, so
-            that global random state is never touched.
-        attention_mask: take the model's own: where it is called with an ``attention_mask`` of shape
-            ``(batch, positions)``, 0 and 1 or bool, positions with 0 do not count. Behind a cache
-            these are its columns for the new positions. :meth:`Probe.mask` comes before it; the
-            report tells how many rows count, and why a mask was left aside.
-        gather: under tensor parallelism put the parts of a layer's state that processes hold
-            together in each of them. That is a collective inside the forward pass: every process of
-            the mesh must have the same probe, or they wait for one another for ever. By default
-            such layers are refused after the first pass, and the next whole one is named.
+            all layers of one forward pass; None takes all. Observables that look along the
+            positions still see all of them.
+        generator: draws these positions; None for one seeded with 0. Global random state is never
+            touched.
+        attention_mask: whether to use the model's own: where the model is called with an
+            ``attention_mask`` of shape ``(batch, positions)``, 0 and 1 or bool, positions with 0 do
+            not count; with a key-value cache, its last columns. :meth:`Probe.mask` comes before it.
+            The report says how many rows count, and why a mask was not used.
+        gather: under tensor parallelism, assemble in each process the parts of a layer's state that
+            the processes hold. This is a collective inside the forward pass: every process of the
+            mesh must have the same probe, or they wait for one another without end. By default such
+            layers are refused after the first pass, and the next layer that is whole is named.
 
     Raises:
         ValueError: a layer that does not exist, is compiled, in an ``nn.DataParallel``, or meant
@@ -130,13 +135,20 @@ def attach(
 class Probe:
     """Hooks on the chosen layers of one model; made by :func:`attach`.
 
-    Keep it as long as it shall stream: its hooks come off with :meth:`detach`, at the end of the
-    ``with``, or when nobody refers to it any more. Copies of the model, also pickled ones, do not
-    stream. What it does not see it counts (:meth:`report`). Several threads may run the model:
-    their passes never mix, and listeners are called one at a time, in the order in which passes
-    end.
+    It streams until :meth:`detach`, the end of the ``with``, or until nothing refers to it any
+    more. Copies of the model, also pickled ones, do not stream. :meth:`report` counts what could
+    not be read. Several threads may run the model: their passes never mix, and listeners are called
+    one at a time, in the order in which passes end. Errors are raised inside the model's forward
+    pass.
 
-    Raises, from within the model's forward pass:
+    Example:
+        >>> with tk.attach(model, "9") as probe:
+        ...     logits = model(test.inputs[:8])
+        >>> print(probe.report())
+        1 forward passes, 1 trajectories; 0 unpaired, ...
+          9  1 calls, 8 rows, state 8 × 1 × 32, layout 'batch features -> batch 1 features'
+
+    Raises:
         RuntimeError: a chosen layer did not run, or it ran in a replica of ``nn.DataParallel``.
         TypeError: a layer's output is ambiguous, packed, or not floating-point.
         ValueError: layers of different resolution, a width that changed, a layout, labels or a mask
@@ -166,8 +178,8 @@ class Probe:
     def detach(self, *, quiet: bool = False) -> None:
         """Take all hooks off and forget what is pending; a second time does nothing.
 
-        Unless ``quiet``, a probe that has listeners and could read no forward pass is warned of,
-        with the likely cause; of passes that broke off or did not pair the report tells.
+        Unless ``quiet``, it warns if there are listeners and no forward pass could be read, and
+        says the likely cause. The report tells of passes that broke off or did not pair.
         """
         on, self._on = self._on, False
         self.pause()
@@ -209,10 +221,10 @@ class Probe:
         return self
 
     def labels(self, classes: Tensor) -> AbstractContextManager[None]:
-        """The classes of the samples of the forward passes inside: integers, shape ``(batch,)``.
+        """A context that gives the classes of the samples that this thread runs within it.
 
-        A column ``(batch, 1)`` and a list of integers are taken too. They go with the passes of the
-        thread that opens the context.
+        Args:
+            classes: integers, ``(batch,)`` or ``(batch, 1)``, or a list of integers.
 
         Raises:
             TypeError: anything else.
@@ -226,10 +238,15 @@ class Probe:
         return self._accompanied("labels", found)
 
     def mask(self, mask: Tensor) -> AbstractContextManager[None]:
-        """Which rows count in the forward passes inside: shape ``(batch, positions)``.
+        """A context that says which rows count in the forward passes of this thread within it.
 
-        True or 1 counts, False or 0 is padding. It takes the place of the model's own
-        ``attention_mask``, and goes with the passes of the thread that opens the context.
+        It takes the place of the model's own ``attention_mask``.
+
+        Args:
+            mask: ``(batch, positions)``; True or 1 counts, False or 0 is padding.
+
+        Raises:
+            TypeError: no tensor of bool or integers.
         """
         return self._accompanied("mask", check_mask(mask))
 
@@ -258,5 +275,5 @@ class Probe:
         )
 
     def report(self) -> ProbeReport:
-        """What was seen, passed on and left out so far; the only place that waits for a device."""
+        """What was read, passed on and left out so far; the only method that waits for a device."""
         return self._pairing.report(self._lost + self._hooks.lost())

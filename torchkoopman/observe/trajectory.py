@@ -19,7 +19,20 @@ InputSpec = tuple[tuple[int, ...], str]
 
 @dataclass(frozen=True)
 class Trajectory:
-    """What one forward pass said: one state per layer, row by row the same sample and position."""
+    """The states of one forward pass: one per layer, row by row the same sample and position.
+
+    A probe makes them. :meth:`of` makes one of tensors, to fit a surrogate to data of any kind.
+
+    Example:
+        >>> trajectory = tk.Trajectory.of(torch.zeros(8, 3), torch.ones(8, 5))
+        >>> trajectory.layers, trajectory.batch, trajectory.states["1"].shape
+        (('0', '1'), 8, torch.Size([8, 1, 5]))
+
+    Raises:
+        ValueError: no state, a state without three axes, layers that differ in batch or positions,
+            or labels or a mask of another shape.
+        TypeError: complex states.
+    """
 
     states: Mapping[str, Tensor]
     """Layer → state of shape ``(batch, positions, features)``, first layer first. Features may
@@ -33,7 +46,8 @@ class Trajectory:
     """Layer → how its output became a state, for the way back; empty for bare tensors and for
     stacked states."""
     inputs: tuple[InputSpec, ...] = ()
-    """The model's positional tensor arguments, so that an export can make an example of its own."""
+    """Shape and dtype of the model's positional tensor arguments, from which an export makes
+    example inputs."""
     chosen: Tensor | None = None
     """Positions of each sample that are rows, ascending, shape ``(batch, k)``; None for all. The
     others are there for observables that look along the positions."""
@@ -80,8 +94,8 @@ class Trajectory:
     def of(cls, *states: Tensor, labels: Tensor | None = None) -> Trajectory:
         """A trajectory of bare tensors, ``(batch, features)`` or ``(batch, positions, features)``.
 
-        The layers are called ``"0"``, ``"1"``, … in the order given. Tensors are copied, for a
-        fitter may keep what it is given, and they may be written over.
+        The layers are called ``"0"``, ``"1"``, … in the order given. Tensors are copied, since a
+        fitter may keep what it is given.
         """
         copies = (state.clone() for state in states)
         shaped = (state[:, None] if state.ndim == 2 else state for state in copies)
@@ -95,7 +109,7 @@ class Trajectory:
 
     @property
     def device(self) -> torch.device:
-        """Where the states are."""
+        """The device of the states."""
         return next(iter(self.states.values())).device
 
     @property
@@ -139,8 +153,8 @@ class Trajectory:
     def sampled(self) -> Trajectory:
         """The same rows without the positions that were not chosen.
 
-        For what looks at each position alone: observables that look along the positions would
-        take what is left for neighbours.
+        For fitters whose observables look at each position alone: others would take positions that
+        are far apart for neighbours.
         """
         if self.chosen is None:
             return self
@@ -185,7 +199,9 @@ class Trajectory:
         return replace(self, states=states, views=views)
 
     def delayed(self, delays: int) -> Trajectory:
-        """Delay coordinates over layers: each state stacked on the ``delays`` before it (S2).
+        """Delay coordinates over layers: each state stacked on the ``delays`` before it.
+
+        As in the DMD layer-replacement paper (arXiv 2409.01308).
 
         The first ``delays`` layers have no full stack and drop out. In a stack
         ``[x_l; x_{l-1}; …]`` the layer's own features come first.
