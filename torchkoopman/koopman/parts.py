@@ -13,8 +13,22 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 from torch import Tensor, nn
 
+from torchkoopman.koopman.contextual import ContextMean, Neighbours
+from torchkoopman.koopman.part import Affine, Part
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+__all__ = [
+    "PARTS",
+    "Affine",
+    "ContextMean",
+    "Monomials",
+    "Neighbours",
+    "Part",
+    "RandomFeatures",
+    "as_parts",
+]
 
 _MOST_MONOMIALS = 10_000
 """A dictionary of more functions than this has moments of most of a gigabyte."""
@@ -22,46 +36,26 @@ _MOST_MONOMIALS = 10_000
 _HIGHEST_DEGREE = 100
 """A product of more coordinates than this over- or underflows unless all are near 1."""
 
-Affine = tuple[Tensor, Tensor]
-"""``(weight, bias)`` of ``x ↦ weight @ x + bias``."""
-
-
-class Part(nn.Module):
-    """Some of a dictionary's functions.
-
-    ``width(features)`` says how many there are. ``affine_in_state`` parts L commute with affine
-    maps of the features, ``L(W x + b) = W L(x) + b`` copy by copy, which is what lets a layer's
-    coordinates fold away.
-    """
-
-    affine_in_state = True
-    contextual = False  # a position's functions depend on that position alone
-
-    def width(self, features: int) -> int:
-        """Number of functions for states of ``features`` coordinates."""
-        raise NotImplementedError
-
-    def build(self, features: int, generator: torch.Generator | None) -> Self:
-        """Fix what depends on the number of coordinates; called once."""
-        return self
-
-    def folded(self, inner: Affine) -> Part:
-        """The part that takes ``x`` and gives what this one gives for ``weight @ x + bias``.
-
-        For parts affine in the state this is the part itself, the affine map moving behind it.
-        """
-        return self
-
-    def config(self) -> dict[str, Any]:
-        """JSON-able arguments of the constructor."""
-        return {}
-
 
 class RandomFeatures(Part):
-    """``tanh(W c + b)`` with fixed random W and b (random features, Rahimi & Recht 2007).
+    """``tanh(W c + b)`` of the coordinates c, with fixed random W and b.
 
-    The entries of W are normal with deviation ``scale / √coordinates``, b is normal with deviation
-    ``scale``: coordinates have mean square 1, so ``scale`` is the spread of the argument.
+    The entries of W are normal with deviation ``scale / √coordinates``, those of b with deviation
+    ``scale``: coordinates have mean square 1, so ``scale`` is the spread of the argument. Random
+    features are those of Rahimi & Recht (2007).
+
+    Example:
+        >>> fitter = tk.EDMDFitter(tk.RandomFeatures(100))
+        >>> fitted = tk.fit(model, train.loader(500), ["1", "9"], method=fitter, progress=False)
+        >>> fitted.latent  # 1, 32 coordinates, 100 features
+        133
+
+    Args:
+        count: number of features, 1 or more.
+        scale: spread of the argument of tanh, above 0.
+
+    Raises:
+        ValueError: an argument out of range.
     """
 
     affine_in_state = False
@@ -108,9 +102,19 @@ class RandomFeatures(Part):
 class Monomials(Part):
     """Products of two and more coordinates, up to ``degree`` of them, each product once.
 
-    With the constant and the coordinates, which every dictionary has, these are all polynomials of
-    that degree: closed under polynomial maps whose compositions stop growing, and the dictionary of
-    textbook examples. Their number grows as ``coordinates ** degree``: give a ``rank``.
+    With 1 and the coordinates, which every dictionary has, they span all polynomials up to that
+    degree. Their number grows as ``coordinates ** degree``: fit with a low ``rank``.
+
+    Example:
+        >>> loader, fitter = train.loader(500), tk.EDMDFitter(tk.Monomials(2), rank=5)
+        >>> tk.fit(model, loader, ["1", "9"], method=fitter, progress=False).latent  # 1 + 5 + 15
+        21
+
+    Args:
+        degree: the largest number of factors, 2 or more.
+
+    Raises:
+        ValueError: a lower degree; in the fit, more than 10 000 products or a degree above 100.
     """
 
     affine_in_state = False
@@ -180,69 +184,6 @@ class Monomials(Part):
         factors = torch.tensor(padded, device=device).T.contiguous()
         self.register_buffer("factors", factors, persistent=False)
         return self
-
-
-class ContextMean(Part):
-    """The mean state over the sample's positions; with ``causal`` over those up to each one."""
-
-    contextual = True
-
-    def __init__(self, causal: bool = False) -> None:
-        super().__init__()
-        self.causal = causal
-
-    def width(self, features: int) -> int:
-        """One mean per coordinate."""
-        return features
-
-    def forward(self, state: Tensor, mask: Tensor | None = None) -> Tensor:
-        """``(batch, positions, coordinates)`` → the same shape; masked positions do not count."""
-        counted = torch.ones_like(state[..., :1]) if mask is None else mask[..., None].to(state)
-        known = state if mask is None else torch.where(mask[..., None], state, 0)
-        if self.causal:
-            return known.cumsum(1) / counted.cumsum(1).clamp(min=1)
-        mean = known.sum(1, keepdim=True) / counted.sum(1, keepdim=True).clamp(min=1)
-        return mean.expand_as(state)
-
-    def config(self) -> dict[str, Any]:
-        """Whether causal."""
-        return {"causal": self.causal}
-
-
-class Neighbours(Part):
-    """Delay coordinates along the positions: the states at the given offsets.
-
-    Offset -1 is the position before. Beyond the ends, and where a neighbour is masked, a position
-    stands for its own neighbour. Negative offsets alone are causal.
-    """
-
-    contextual = True
-
-    def __init__(self, offsets: Sequence[int] = (-1, 1)) -> None:
-        super().__init__()
-        if not offsets or 0 in offsets:
-            raise ValueError(f"offsets={tuple(offsets)} must be non-zero integers, at least one.")
-        self.offsets = tuple(offsets)
-
-    def width(self, features: int) -> int:
-        """One state per offset."""
-        return features * len(self.offsets)
-
-    def forward(self, state: Tensor, mask: Tensor | None = None) -> Tensor:
-        """``(batch, positions, coordinates)`` → ``(batch, positions, offsets·coordinates)``."""
-        here = torch.arange(state.shape[1], device=state.device)
-        copies = []
-        for offset in self.offsets:
-            there = here + offset
-            inside = (there >= 0) & (there < state.shape[1])
-            index = torch.where(inside, there, here)
-            known = inside if mask is None else inside & mask[:, index]
-            copies.append(torch.where(known[..., None], state[:, index], state))
-        return torch.cat(copies, -1)
-
-    def config(self) -> dict[str, Any]:
-        """The offsets."""
-        return {"offsets": list(self.offsets)}
 
 
 PARTS: dict[str, type[Part]] = {
