@@ -165,7 +165,7 @@ def reverts(known: Fitted, method: str, classes: Sequence[int]) -> bool:
     surrogate, inputs = known.surrogates[method], known.data.test.inputs
     edited = tk.unlearn(surrogate, classes, head=known.model.head)
     with torch.no_grad():
-        answers = [tk.swap(known.model, each)(inputs) for each in (surrogate, tk.revert(edited))]
+        answers = [tk.swap(known.model, each)(inputs) for each in (surrogate, tk.undo(edited))]
     return torch.equal(*answers)
 
 

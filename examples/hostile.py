@@ -123,7 +123,7 @@ def _judge(case: Case, how: str, prior: bool, kind: str, inputs: list[Inputs]) -
     if refusal:
         return "refused", refusal
     gradients = ""
-    found = play(case, edited, inputs, edited.get_submodule(tk.swaps(edited)[-1].module))
+    found = play(case, edited, inputs, edited.get_submodule(tk.swap_history(edited)[-1].module))
     for number, (mine, use) in enumerate(zip(found, uses, strict=True)):
         if error := mine.error or (not use.backward_error and mine.backward_error):
             # the two have parted; are they equal without this input?
@@ -141,7 +141,7 @@ def _judge(case: Case, how: str, prior: bool, kind: str, inputs: list[Inputs]) -
         return "silent", f"after the calls: {told}"
     if told := first_difference(everything(model), before[0]):
         return "silent", f"calls of the edited model change the given one: {told}"
-    return ("gradients", gradients) if gradients else ("exact", tk.swaps(edited)[-1].how)
+    return ("gradients", gradients) if gradients else ("exact", tk.swap_history(edited)[-1].how)
 
 
 def reference(
@@ -195,7 +195,7 @@ def ready(case: Case, prior: bool) -> nn.Module:
 
 def gone(case: Case, edited: nn.Module, names: dict[str, Any]) -> set[str]:
     """Of some names those in layers that were replaced, whose contents are their own affair."""
-    record = tk.swaps(edited)[-1]
+    record = tk.swap_history(edited)[-1]
     return under(names, (case.end, record.module, *record.layers))
 
 

@@ -49,7 +49,7 @@ class Outcome:
     surplus: int = 0
     """How many more parameters the edited model has than it should."""
     restored: bool = False
-    """Whether ``tk.swap_back`` gives the original outputs, bit by bit."""
+    """Whether ``tk.undo`` gives the original outputs, bit by bit."""
     program: float = math.nan
     """As ``difference``, of the program read from a ``.pt2`` file."""
     unexported: str = ""
@@ -76,12 +76,12 @@ def examine(family: Family, how: str = "auto", folder: Path | None = None) -> Ou
         gone = only_in(model, family.replaced())
         spare = sum(model.get_parameter(name).numel() for name in gone)
         found |= {
-            "way": tk.swaps(edited)[-1].how,
+            "way": tk.swap_history(edited)[-1].how,
             "effect": difference(truth[0], outputs[0]),
             "difference": gap(edited, samples, truth),
             "left": tuple(name for name in gone if name in edited.state_dict()),
             "surplus": max(0, count(edited) - count(model) + spare - count(module)),
-            "restored": gap(tk.swap_back(edited), samples, outputs) == 0,
+            "restored": gap(tk.undo(edited), samples, outputs) == 0,
             **(saved(edited, folder / "model.pt2", samples, truth) if folder else {}),
         }
     same = all(torch.equal(value, weights[key]) for key, value in model.state_dict().items())

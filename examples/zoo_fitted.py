@@ -58,7 +58,7 @@ def examine_fitted(family: Family, how: str = "auto") -> Fitted:
     module = surrogate.replacement(family.start, family.end)
     truth = [reference(family, model, module, inputs) for inputs in samples]
     effect = difference(truth[0], call(model, samples[0]))
-    return Fitted(method, tk.swaps(edited)[-1].how, effect, gap(edited, samples, truth))
+    return Fitted(method, tk.swap_history(edited)[-1].how, effect, gap(edited, samples, truth))
 
 
 def fit(family: Family, model: nn.Module) -> tuple[tk.Surrogate, str]:

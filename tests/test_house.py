@@ -28,6 +28,7 @@ ARROWS: dict[str, set[str]] = {
     "shipping": {"surgery", "koopman", "observe", "storage", "version"},
     "unlearning": {"koopman", "observe"},
     "topology": {"koopman", "observe"},
+    "undo": {"koopman", "surgery"},
     "datasets": set(),
     "version": set(),
 }

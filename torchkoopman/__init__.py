@@ -30,12 +30,13 @@ from torchkoopman.spectra.spectrum import Spectrum
 from torchkoopman.spectra.tracking import follow
 from torchkoopman.spectra.tracks import ModeTracks
 from torchkoopman.storage.errors import FileError
-from torchkoopman.surgery.swap import swap, swap_back, swaps
+from torchkoopman.surgery.swap import swap, swap_history
 from torchkoopman.topology.betti import BettiCurve, betti_curve
 from torchkoopman.topology.layers import topology_of
 from torchkoopman.topology.report import Topology
+from torchkoopman.undo import undo
 from torchkoopman.unlearning.audit import audit
-from torchkoopman.unlearning.edit import revert, unlearn
+from torchkoopman.unlearning.edit import unlearn
 from torchkoopman.unlearning.neutral import neutral_head
 from torchkoopman.unlearning.relearning import Relearning
 from torchkoopman.unlearning.report import Audit
@@ -80,11 +81,10 @@ __all__ = [
     "SpanStatistics",
     # operate
     "swap",
-    "swap_back",
-    "swaps",
+    "swap_history",
+    "undo",
     "DirtyCut",
     "unlearn",
-    "revert",
     "neutral_head",
     "audit",
     "Audit",

@@ -200,7 +200,7 @@ def test_costs_are_those_of_the_swap() -> None:
                 model(batch)
         for start, end in combinations("012", 2):
             edited = tk.swap(model, fitter.between(start, end))
-            (record,) = tk.swaps(edited)
+            (record,) = tk.swap_history(edited)
             span = found[start, end]
             assert (span.removed.parameters, span.added.parameters) == (
                 record.removed,

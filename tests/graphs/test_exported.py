@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 import torchkoopman as tk
 from torchkoopman.graphs.region import DirtyCut
-from torchkoopman.surgery.swap import swap, swap_back, swaps
+from torchkoopman.surgery.swap import swap, swap_history
+from torchkoopman.undo import undo
 
 
 def tokens(seed: int = 0, samples: int = 3, length: int = 5) -> Tensor:
@@ -66,7 +67,7 @@ def by_hand(model: Encoder, middle: nn.Module, start: int, end: int, ids: Tensor
 def test_the_module_stands_between_the_two_layers_states() -> None:
     model, middle = Encoder().eval(), nn.Linear(4, 4)
     edited = swap(model, middle, "layers.0", "layers.3", example_inputs=tokens())
-    record = swaps(edited)[-1]
+    record = swap_history(edited)[-1]
     assert record.how == "export"
     assert "cannot be traced by torch.fx" in record.why
     assert record.layers == ("layers.1", "layers.2", "layers.3")
@@ -90,12 +91,12 @@ def test_the_span_is_gone_from_graph_and_state_dict_and_the_way_back_is_exact() 
     edited = swap(model, nn.Linear(4, 4), "layers.0", "layers.3", "export", tokens())
     gone = {name for name in before if name.split(".")[1] in {"1", "2", "3"}}
     assert set(before) - set(edited.state_dict()) == gone
-    assert swaps(edited)[-1].removed == sum(before[name].numel() for name in gone)
+    assert swap_history(edited)[-1].removed == sum(before[name].numel() for name in gone)
     left = [
         node for node in edited.graph.nodes if "layers.1" in str(node.meta.get("nn_module_stack"))
     ]
     assert left == []
-    assert torch.equal(swap_back(edited)(tokens(1))["last"], model(tokens(1))["last"])
+    assert torch.equal(undo(edited)(tokens(1))["last"], model(tokens(1))["last"])
     assert all(torch.equal(before[name], value) for name, value in model.state_dict().items())
 
 
@@ -107,7 +108,7 @@ def test_several_spans_also_one_that_begins_where_another_ends() -> None:
     x = two(one(model.layers[0](model.embed(tokens(1)), torch.ones_like(tokens(1)))[0]))
     x, _ = model.layers[6](x, torch.ones_like(tokens(1)))
     torch.testing.assert_close(both(tokens(1))["last"], x)
-    assert torch.equal(swap_back(both)(tokens(1))["last"], first(tokens(1))["last"])
+    assert torch.equal(undo(both)(tokens(1))["last"], first(tokens(1))["last"])
     with pytest.raises(ValueError, match=r"no output of a layer 'layers.1'"):
         swap(both, one, "layers.1", "layers.6", example_inputs=tokens())
 
@@ -116,7 +117,7 @@ def test_several_spans_also_one_that_begins_where_another_ends() -> None:
 def test_masks_may_enter_and_the_record_says_that_the_module_does_not_see_them() -> None:
     given = {"ids": tokens(), "attention_mask": torch.ones_like(tokens())}
     edited = swap(Encoder().eval(), nn.Linear(4, 4), "layers.0", "layers.3", "export", given)
-    assert "the module does not see attention_mask" in swaps(edited)[-1].notes
+    assert "the module does not see attention_mask" in swap_history(edited)[-1].notes
     placeholders = [node for node in edited.graph.nodes if node.op == "placeholder"]
     assert len(placeholders) == 2
     with pytest.raises(DirtyCut, match="enters"):
@@ -169,7 +170,7 @@ def test_kept_escapes_are_computed_on() -> None:
     edited = swap(model, middle, "layers.0", "layers.3", "export", tokens(), keep_escapes=True)
     torch.testing.assert_close(edited(tokens(1))["logits"], by_hand(model, middle, 0, 3, tokens(1)))
     assert torch.equal(edited(tokens(1))["last"], model(tokens(1))["last"])
-    assert any("kept, since it escapes" in note for note in swaps(edited)[-1].notes)
+    assert any("kept, since it escapes" in note for note in swap_history(edited)[-1].notes)
     assert not any(name.startswith("layers.3") for name in edited.state_dict())
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torchkoopman.graphs.side_effects import SideEffect
 from torchkoopman.observe.probes import attach
 from torchkoopman.observe.surroundings import random_draws
-from torchkoopman.surgery.swap import swap, swaps
+from torchkoopman.surgery.swap import swap, swap_history
 
 CACHE: dict[str, Any] = {"kept": "before"}
 
@@ -246,4 +246,6 @@ def test_what_only_a_replay_could_show_needs_example_inputs(
 
 
 def test_with_example_inputs_the_replay_shows_it() -> None:
-    assert all(swaps(swap(m(), nn.Identity(), "0", "1", "fx", rows())) for m in (opaque, hooked))
+    assert all(
+        swap_history(swap(m(), nn.Identity(), "0", "1", "fx", rows())) for m in (opaque, hooked)
+    )

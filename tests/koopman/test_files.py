@@ -71,7 +71,7 @@ def test_a_file_keeps_the_edits_but_no_undo(tmp_path: Path) -> None:
     assert torch.equal(read(states), edited(states))
     assert [edit.card() for edit in read.edits] == [edit.card() for edit in edited.edits]
     with pytest.raises(ValueError, match="no undo"):
-        tk.revert(read)
+        tk.undo(read)
     with pytest.raises(ValueError, match=r"after \[2\] leaves no class"):
         tk.unlearn(read, [0, 1])
 

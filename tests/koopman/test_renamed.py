@@ -67,7 +67,7 @@ def test_an_edited_surrogate_stays_edited_under_other_names() -> None:
     assert [edit.classes for edit in renamed.edits] == [(1,)]
     h = torch.randn(6, 1, 4)
     assert torch.equal(renamed(h), edited(h))
-    assert tk.revert(renamed).layers == tuple(NAMES), "the undo is the surrogate before, as it was"
+    assert tk.undo(renamed).layers == tuple(NAMES), "the undo is the surrogate before, as it was"
 
 
 def test_names_may_change_places() -> None:

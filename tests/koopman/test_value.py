@@ -139,7 +139,7 @@ def test_copies_and_pickles_keep_the_undo_to_themselves() -> None:
     surrogate = fitted()
     expected, edited = surrogate(rows()[:, None]), tk.unlearn(surrogate, [1])
     for other in (copy.deepcopy(edited), pickle.loads(pickle.dumps(edited)), edited.with_()):
-        undone = tk.revert(other)
+        undone = tk.undo(other)
         assert undone is not surrogate
         assert torch.equal(undone(rows()[:, None]), expected)
 

@@ -188,7 +188,7 @@ def test_a_swapped_layer_runs_as_the_parts_do_swaps_back_and_exports(tmp_path: P
     replacement = scaling.replacement(fitted(scaling, data, ridge=1e-6))
     edited = tk.swap(model, replacement, "0", "1", example_inputs=data[:4])
     torch.testing.assert_close(edited(data), model[2](replacement(model[0](data))))
-    assert torch.equal(tk.swap_back(edited)(data), model(data))
+    assert torch.equal(tk.undo(edited)(data), model(data))
     assert all(parameter.requires_grad for parameter in replacement.parameters())
     program = torch.export.load(tk.export(edited, tmp_path / "scaled.pt2", data[:4]))
     torch.testing.assert_close(program.module()(data), edited(data), rtol=1e-4, atol=1e-5)

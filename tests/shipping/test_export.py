@@ -18,7 +18,8 @@ from transformers import BertConfig, BertModel, GPT2Config, GPT2Model
 from torchkoopman.observe.probes import attach
 from torchkoopman.shipping.export import export, load, read_card
 from torchkoopman.surgery.history import SurrogateLike
-from torchkoopman.surgery.swap import swap, swap_back, swaps
+from torchkoopman.surgery.swap import swap, swap_history
+from torchkoopman.undo import undo
 
 
 class Surrogate(nn.Module):
@@ -426,16 +427,16 @@ def test_weights_return_into_the_original_architecture(tmp_path: Path) -> None:
     model = swapped().eval()
     restored = load(Net().eval(), export(model, tmp_path / "model.safetensors"))
     assert torch.equal(restored(rows()), model(rows()))
-    assert swaps(restored) == swaps(model)
+    assert swap_history(restored) == swap_history(model)
     with pytest.raises(RuntimeError, match="read from a file"):
-        swap_back(restored)
+        undo(restored)
 
 
 def test_several_swaps_are_done_again_in_order(tmp_path: Path) -> None:
     model = swap(swap(Net(), Surrogate(("layers.0", "layers.1"))), Surrogate(("layers.2", "norm")))
     restored = load(Net(), export(model, tmp_path / "model.safetensors"))
     assert torch.equal(restored.eval()(rows()), model.eval()(rows()))
-    assert swaps(restored) == swaps(model)
+    assert swap_history(restored) == swap_history(model)
 
 
 def test_tied_weights_stay_tied(tmp_path: Path) -> None:
@@ -547,9 +548,9 @@ def test_a_swap_that_kept_the_class_returns_into_the_original_architecture(tmp_p
     restored = load(bert(), path, words(2, 3))
     assert type(restored) is type(model)
     assert torch.equal(restored(**words(3, 7))[0], model(**words(3, 7))[0])
-    assert swaps(restored) == swaps(model)
+    assert swap_history(restored) == swap_history(model)
     with pytest.raises(RuntimeError, match="read from a file"):
-        swap_back(restored)
+        undo(restored)
     with pytest.raises(ValueError, match="example of the model's inputs is needed"):
         load(bert(), path)
 

@@ -124,8 +124,8 @@ def verdict(
             return "loud", f"{type(error).__name__}: {error}"
         wrong = differing(found, expected) or differing(mine or {}, gradients or {})
         if wrong:
-            return "silent", f"{tk.swaps(edited)[-1].how}, call {number}: {wrong}"
-    return "exact", tk.swaps(edited)[-1].how
+            return "silent", f"{tk.swap_history(edited)[-1].how}, call {number}: {wrong}"
+    return "exact", tk.swap_history(edited)[-1].how
 
 
 def ran(

@@ -181,7 +181,7 @@ def test_a_decoder_that_returns_its_cache_is_swapped_eagerly_and_says_why() -> N
     decoder = llama()
     ends = ("model.layers.0", "model.layers.2")
     edited = tk.swap(decoder.model, nn.Linear(32, 32), *ends, example_inputs=batch(0))
-    record = tk.swaps(edited)[-1]
+    record = tk.swap_history(edited)[-1]
     assert record.how == "eager"
     assert "cannot be traced by torch.fx" in record.why
     assert "use_cache=False" in record.why
@@ -209,5 +209,5 @@ def test_the_layers_that_went_are_gone_from_the_state_dict() -> None:
         "transformer.h.1.module.weight",
         "transformer.h.1.module.bias",
     }
-    assert tk.swaps(edited)[-1].layers == ("transformer.h.1", "transformer.h.2")
-    assert "save_pretrained" in str(tk.swaps(edited)[-1])
+    assert tk.swap_history(edited)[-1].layers == ("transformer.h.1", "transformer.h.2")
+    assert "save_pretrained" in str(tk.swap_history(edited)[-1])

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from torchkoopman.graphs.region import DirtyCut
-from torchkoopman.surgery.swap import swap, swap_back, swaps
+from torchkoopman.surgery.swap import swap, swap_history
+from torchkoopman.undo import undo
 
 
 def rows(seed: int = 0) -> Tensor:
@@ -94,10 +95,10 @@ STRUCTURES = ["tensor", "tuple", "list", "dict", "dataclass", "namedtuple", "nes
 def test_stand_ins_keep_the_structure_of_the_layers_outputs(structure: str) -> None:
     model, middle = Stack(structure).eval(), nn.Linear(4, 4)
     edited: Any = swap(model, middle, "layers.0", "layers.3", example_inputs=rows())
-    assert swaps(edited)[-1].how == "eager"
+    assert swap_history(edited)[-1].how == "eager"
     final = state_of(model.layers[4](middle(state_of(model.layers[0](rows(1))))))
     assert torch.equal(edited(rows(1)), model.head(final))
-    assert torch.equal(swap_back(edited)(rows(1)), model(rows(1)))
+    assert torch.equal(undo(edited)(rows(1)), model(rows(1)))
 
 
 def test_class_methods_and_attributes_stay() -> None:
@@ -117,7 +118,7 @@ def test_the_given_model_is_untouched_and_the_removed_layers_are_gone() -> None:
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
     gone = {f"layers.{depth}.fc.{name}" for depth in (1, 2, 3) for name in ("weight", "bias")}
     assert set(before) - set(edited.state_dict()) == gone
-    record = swaps(edited)[-1]
+    record = swap_history(edited)[-1]
     assert (record.removed, record.added) == (60, 20)
     assert record.layers == ("layers.1", "layers.2", "layers.3")
     assert not any(module._forward_hooks for module in model.modules())
@@ -139,14 +140,14 @@ def test_several_spans_copies_pickles_and_the_way_back() -> None:
     model = Stack("tensor", depth=8).eval()
     one = swap(model, nn.Linear(4, 4), "layers.0", "layers.2", "eager", rows())
     two = swap(one, nn.Linear(4, 4), "layers.4", "layers.6", "eager", rows())
-    assert [record.start for record in swaps(two)] == ["layers.0", "layers.4"]
+    assert [record.start for record in swap_history(two)] == ["layers.0", "layers.4"]
     for copied in (copy.deepcopy(two), pickle.loads(pickle.dumps(two))):
         assert torch.equal(copied(rows()), two(rows()))
-        assert swaps(copied) == swaps(two)
-    assert torch.equal(swap_back(two)(rows()), one(rows()))
-    assert torch.equal(swap_back(swap_back(two))(rows()), model(rows()))
+        assert swap_history(copied) == swap_history(two)
+    assert torch.equal(undo(two)(rows()), one(rows()))
+    assert torch.equal(undo(undo(two))(rows()), model(rows()))
     with pytest.raises(RuntimeError, match="not in this model"):
-        swap_back(pickle.loads(pickle.dumps(two)))
+        undo(pickle.loads(pickle.dumps(two)))
     buffer = io.BytesIO()
     torch.save(two, buffer)
     buffer.seek(0)
@@ -244,8 +245,8 @@ def test_kept_escapes_keep_all_layers_and_exchange_the_last_output() -> None:
     assert torch.equal(edited(rows(1)), middle(model.a(rows(1))) + h)
     assert torch.equal(copy.deepcopy(edited)(rows(1)), edited(rows(1)))
     assert set(model.state_dict()) < set(edited.state_dict())
-    assert "nothing is saved" in str(swaps(edited)[-1])
-    assert torch.equal(swap_back(edited)(rows(1)), model(rows(1)))
+    assert "nothing is saved" in str(swap_history(edited)[-1])
+    assert torch.equal(undo(edited)(rows(1)), model(rows(1)))
 
 
 def test_when_no_way_fits_the_reason_of_each_is_given() -> None:

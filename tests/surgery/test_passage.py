@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from torchkoopman.surgery.sealed import OffThePath, sealed, unsealed
-from torchkoopman.surgery.swap import swap, swap_back, swaps
+from torchkoopman.surgery.swap import swap, swap_history
+from torchkoopman.undo import undo
 
 
 def rows(seed: int = 0) -> Tensor:
@@ -59,7 +60,7 @@ NEW = nn.Linear(4, 4)
 
 def edited() -> Any:
     model = swap(Six(), NEW, "b.1", "b.3", "eager", rows())
-    assert swaps(model)[-1].layers == ("b.2", "b.3")
+    assert swap_history(model)[-1].layers == ("b.2", "b.3")
     return model
 
 
@@ -245,7 +246,7 @@ def test_a_graph_of_a_model_with_stand_ins_is_made_and_undone() -> None:
     for model in (second, third):
         start = Six()
         torch.testing.assert_close(model(rows(1)), NEW(start.b[1](start.b[0](rows(1)))))
-        assert torch.equal(swap_back(model)(rows(1)), first(rows(1)))
+        assert torch.equal(undo(model)(rows(1)), first(rows(1)))
 
 
 @torch.no_grad()

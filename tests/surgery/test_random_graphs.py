@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from torchkoopman.graphs.region import DirtyCut
-from torchkoopman.surgery.swap import swap, swap_back, swaps
+from torchkoopman.surgery.swap import swap, swap_history
+from torchkoopman.undo import undo
 
 Steps = list[tuple[str, int, int]]
 KINDS = ["layer"] * 6 + ["pair", "pair", "sum", "sum", "write", "augment", "view", "alias", "again"]
@@ -162,9 +163,9 @@ def check(steps: Steps, data: st.DataObject, how: str) -> None:
     if refusal is not None:
         assert any(reason in str(refusal) for reason in (ORDERLY if how == "fx" else NO_GRAPH))
         return
-    assert swaps(edited)[-1].how == how
+    assert swap_history(edited)[-1].how == how
     assert all(torch.equal(edited(x), y) for x, y in zip(inputs, expected, strict=True))
-    assert all(torch.equal(swap_back(edited)(x), y) for x, y in zip(inputs, expected, strict=True))
+    assert all(torch.equal(undo(edited)(x), y) for x, y in zip(inputs, expected, strict=True))
     another = nn.Linear(4, 4)
     edited = swap(model, another, start, end, how, example_inputs=rows(0))
     for x in inputs:

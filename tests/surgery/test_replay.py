@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torchkoopman.observe.surroundings import random_draws
 from torchkoopman.surgery.reference import Misfit
 from torchkoopman.surgery.replay import Unproven
-from torchkoopman.surgery.swap import swap, swaps
+from torchkoopman.surgery.swap import swap, swap_history
 
 HOWS = ["fx", "export", "eager"]
 
@@ -238,7 +238,7 @@ def test_a_module_that_fits_leaves_the_model_too(how: str) -> None:
 def test_an_example_that_cannot_be_varied_is_told(how: str) -> None:
     model = nn.Sequential(nn.Embedding(3, 4), nn.Linear(4, 4), nn.Linear(4, 4)).eval()
     edited = swap(model, nn.Identity(), "0", "1", how, torch.zeros(2, 3, dtype=torch.long))
-    told = any("cannot be varied" in note for note in swaps(edited)[0].notes)
+    told = any("cannot be varied" in note for note in swap_history(edited)[0].notes)
     assert told is (how == "eager")
     ids = torch.tensor([[0, 2, 1]])
     assert torch.equal(edited(ids), model[2](model[0](ids)))

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from torchkoopman.graphs.cut import find_cut
-from torchkoopman.surgery.swap import SwapRecord, swap, swap_back, swaps
+from torchkoopman.surgery.swap import SwapRecord, swap, swap_history
+from torchkoopman.undo import undo
 
 if TYPE_CHECKING:
     from torchkoopman.observe.trajectory import InputSpec
@@ -104,18 +105,18 @@ def test_the_given_model_and_surrogate_are_untouched_and_share_nothing() -> None
 
 def test_the_record_says_what_was_swapped() -> None:
     model = Residual()
-    (record,) = swaps(swap(model, Linear()))
+    (record,) = swap_history(swap(model, Linear()))
     block = sum(tensor.numel() for tensor in model.blocks[0].state_dict().values())
     assert (record.start, record.end) == ("blocks.0", "blocks.4")
     assert (record.module, record.how) == ("koopman_blocks_0_to_blocks_4", "fx")
     assert (record.card, record.surrogate) == ({"kind": "linear", "sizes": [4, 4]}, "Linear")
     assert record.inputs == (((3, 4), "float32"),)
     assert (record.removed, record.added) == (4 * block, 20)
-    assert swaps(model) == ()
+    assert swap_history(model) == ()
 
 
 def test_a_plain_module_has_a_record_without_a_card() -> None:
-    (record,) = swaps(swap(Residual(), nn.Identity(), "blocks.0", "blocks.1"))
+    (record,) = swap_history(swap(Residual(), nn.Identity(), "blocks.0", "blocks.1"))
     assert (record.surrogate, record.card, record.config) == ("Identity", None, None)
 
 
@@ -135,9 +136,9 @@ def test_several_spans_are_swapped_one_after_the_other() -> None:
     edited = swap(swap(model, one, "blocks.0", "blocks.1"), two, "blocks.3", "blocks.5")
     b = model.blocks
     assert torch.equal(edited(rows()), model.head(two(b[3](b[2](one(b[0](rows())))))))
-    assert [record.start for record in swaps(edited)] == ["blocks.0", "blocks.3"]
-    assert [record.start for record in swaps(swap_back(edited))] == ["blocks.0"]
-    assert torch.equal(swap_back(swap_back(edited))(rows()), model(rows()))
+    assert [record.start for record in swap_history(edited)] == ["blocks.0", "blocks.3"]
+    assert [record.start for record in swap_history(undo(edited))] == ["blocks.0"]
+    assert torch.equal(undo(undo(edited))(rows()), model(rows()))
 
 
 def test_a_swapped_module_can_itself_be_an_end_of_the_next_span() -> None:
@@ -149,12 +150,12 @@ def test_a_swapped_module_can_itself_be_an_end_of_the_next_span() -> None:
 def test_names_of_new_modules_do_not_collide() -> None:
     model = nn.Sequential(*(nn.Linear(4, 4) for _ in range(2)))
     model.koopman_0_to_1 = nn.Identity()
-    assert swaps(swap(model, nn.Identity(), "0", "1"))[0].module == "koopman_0_to_1_2"
+    assert swap_history(swap(model, nn.Identity(), "0", "1"))[0].module == "koopman_0_to_1_2"
 
 
 def test_swapping_back_is_identity() -> None:
     model = Residual().eval()
-    restored = swap_back(swap(model, Linear()))
+    restored = undo(swap(model, Linear()))
     assert type(restored) is Residual
     assert restored.describe() == "an attribute of the class"
     assert torch.equal(restored(rows()), model(rows()))
@@ -168,7 +169,7 @@ def test_swapping_back_keeps_what_the_other_layers_learnt() -> None:
     with torch.no_grad():
         for parameter in edited.parameters():
             parameter -= 0.1 * parameter.grad
-    restored = swap_back(edited.eval())
+    restored = undo(edited.eval())
     assert torch.equal(restored.head.weight, edited.head.weight)
     assert torch.equal(restored.blocks[2].fc.weight, model.blocks[2].fc.weight)
     assert not torch.equal(restored.head.weight, model.head.weight)
@@ -176,21 +177,21 @@ def test_swapping_back_keeps_what_the_other_layers_learnt() -> None:
 
 
 def test_swapping_back_follows_the_precision() -> None:
-    restored = swap_back(swap(Residual(), Linear()).double())
+    restored = undo(swap(Residual(), Linear()).double())
     assert {p.dtype for p in restored.parameters()} == {torch.float64}
 
 
 def test_swapping_back_keeps_mixed_precisions() -> None:
     model = Residual()
     model.head.double()
-    restored = swap_back(swap(model, Linear()))
+    restored = undo(swap(model, Linear()))
     assert [p.dtype for p in restored.parameters()] == [p.dtype for p in model.parameters()]
 
 
 def test_a_copy_can_be_swapped_back() -> None:
     edited = copy.deepcopy(swap(Residual().eval(), Linear()))
-    assert swaps(edited)[0].surrogate == "Linear"
-    assert type(swap_back(edited)) is Residual
+    assert swap_history(edited)[0].surrogate == "Linear"
+    assert type(undo(edited)) is Residual
 
 
 @pytest.mark.parametrize("times", [1, 2])
@@ -200,11 +201,11 @@ def test_a_pickle_keeps_model_and_records_but_not_the_original(times: int) -> No
     for _ in range(times):
         restored = pickle.loads(pickle.dumps(restored))
     assert torch.equal(restored(rows()), edited(rows()))
-    assert swaps(restored) == swaps(edited)
+    assert swap_history(restored) == swap_history(edited)
     assert type(restored).__name__ == "Residual"
     assert not any(module.training for module in restored.modules())
     with pytest.raises(RuntimeError, match="read from a file"):
-        swap_back(restored)
+        undo(restored)
 
 
 def test_torch_save_and_load_keep_the_model() -> None:
@@ -213,7 +214,10 @@ def test_torch_save_and_load_keep_the_model() -> None:
     file.seek(0)
     restored = torch.load(file, weights_only=False)
     assert torch.equal(restored(rows()), edited(rows()))
-    assert swaps(swap(restored, nn.Identity(), "blocks.0", "blocks.5"))[0] == swaps(edited)[0]
+    assert (
+        swap_history(swap(restored, nn.Identity(), "blocks.0", "blocks.5"))[0]
+        == swap_history(edited)[0]
+    )
 
 
 class Writes(nn.Module):
@@ -256,7 +260,7 @@ def test_a_span_between_two_calls_of_one_module_keeps_its_other_calls() -> None:
     edited = swap(model, middle, "fc#0", "fc#2", example_inputs=rows())
     by_hand = torch.tanh(model.fc(torch.tanh(middle(model.fc(rows())))))
     assert torch.equal(edited(rows()), by_hand)
-    assert swaps(edited)[0].module == "koopman_fc_0_to_fc_2"
+    assert swap_history(edited)[0].module == "koopman_fc_0_to_fc_2"
 
 
 class Outputs(nn.Module):
@@ -339,7 +343,7 @@ def test_the_module_stands_for_the_state_in_a_layers_tuple(how: str) -> None:
     model, surrogate = Recurrent(), Pair()
     edited = swap(model, surrogate, how=how, example_inputs=rows())
     assert torch.allclose(edited(rows(1)), surrogate.fc(model.a(rows(1))), atol=1e-6)
-    assert torch.equal(swap_back(edited)(rows(1)), model(rows(1)))
+    assert torch.equal(undo(edited)(rows(1)), model(rows(1)))
 
 
 def test_random_numbers_outside_are_not_drawn() -> None:
@@ -367,11 +371,11 @@ def test_mistakes_are_explained(given: dict[str, Any], error: type, message: str
 
 def test_a_model_without_swaps_cannot_be_swapped_back() -> None:
     with pytest.raises(ValueError, match="nothing was swapped in this Residual"):
-        swap_back(Residual())
+        undo(Residual())
 
 
 def test_records_print_as_one_line() -> None:
-    (record,) = swaps(swap(Residual(), Linear()))
+    (record,) = swap_history(swap(Residual(), Linear()))
     assert isinstance(record, SwapRecord)
     assert "Linear from 'blocks.0' to 'blocks.4'" in str(record)
 

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (as everybody calls it)
 from torch import Tensor, nn
 
-from torchkoopman.surgery.swap import swap, swaps
+from torchkoopman.surgery.swap import swap, swap_history
 from torchkoopman.surgery.swapped import SwappedModule, is_bound
 
 
@@ -235,7 +235,7 @@ def test_a_program_switches_what_was_put_in_if_nothing_else_depends_on_the_mode(
     model = Model().eval()
     graph = swap(model, module, "inner.a", "inner.b", "export", rows())
     assert not is_bound(graph)
-    assert graph.train().get_submodule(swaps(graph)[-1].module).training
+    assert graph.train().get_submodule(swap_history(graph)[-1].module).training
     with torch.no_grad():
         torch.manual_seed(0)
         expected = copy.deepcopy(module).train()(model.inner.a(rows()))
@@ -356,7 +356,7 @@ def test_a_container_switches_what_was_put_in_for_its_layers(copied: Any) -> Non
     once = swap(model, nn.Dropout(), "0.0", "0.2", how="fx", example_inputs=torch.rand(2, 4))
     twice = swap(once, nn.Dropout(), "0.3", "0.5", how="fx", example_inputs=torch.rand(2, 4))
     edited = copied(twice)
-    put_in = [edited.get_submodule(record.module) for record in swaps(edited)]
+    put_in = [edited.get_submodule(record.module) for record in swap_history(edited)]
     edited.get_submodule("0").train()
     assert [module.training for module in put_in] == [True, True]
     assert not edited.training

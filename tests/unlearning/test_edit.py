@@ -24,7 +24,8 @@ from torchkoopman.koopman.span import FitRecord, Span
 from torchkoopman.koopman.surrogate import Surrogate
 from torchkoopman.observe.class_moments import LabelledMoments
 from torchkoopman.observe.moments import Moments, layer_pairs
-from torchkoopman.unlearning.edit import _REFIT_RIDGE, revert
+from torchkoopman.undo import undo
+from torchkoopman.unlearning.edit import _REFIT_RIDGE
 from torchkoopman.unlearning.edit import unlearn as forget
 from torchkoopman.unlearning.problem import aims_of, points_of
 
@@ -277,9 +278,9 @@ def test_reverting_gives_back_the_very_same_surrogate() -> None:
     before = surrogate(state)
     first = unlearn(surrogate, [0])
     second = unlearn(first, [1])
-    assert revert(second) is first
-    assert revert(first) is surrogate
-    assert torch.equal(revert(revert(second))(state), before)
+    assert undo(second) is first
+    assert undo(first) is surrogate
+    assert torch.equal(undo(undo(second))(state), before)
 
 
 def test_an_edit_leaves_the_surrogate_it_is_given_as_it_is() -> None:
@@ -453,10 +454,10 @@ def test_classes_with_one_mean_cannot_be_told_apart() -> None:
 def test_there_is_nothing_to_revert_without_an_edit_or_without_its_undo() -> None:
     surrogate = fitted()
     with pytest.raises(ValueError, match="never edited"):
-        revert(surrogate)
+        undo(surrogate)
     edited = unlearn(surrogate, [0]).with_(previous=None)
     with pytest.raises(ValueError, match="keeps no undo"):
-        revert(edited)
+        undo(edited)
 
 
 def test_earlier_classes_stay_where_they_went_also_when_the_operator_is_downdated() -> None:
@@ -516,7 +517,7 @@ def test_a_later_edit_leaves_both_halves_of_an_earlier_one_where_they_went() -> 
     second = forget(first, [0])
     halves = points(surrogate, 1)
     torch.testing.assert_close(matrix(second) @ halves, matrix(first) @ halves, rtol=0, atol=1e-7)
-    assert revert(second) is first
+    assert undo(second) is first
     assert [edit.halves for edit in second.edits] == [True, True]
 
 

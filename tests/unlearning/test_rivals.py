@@ -95,7 +95,7 @@ def test_a_rival_can_be_reverted_and_says_what_it_is(rival: Callable[..., Surrog
     edited = rival(surrogate, [2])
     assert edited.card()["edits"][0]["method"] in {"retarget", "erase"}
     assert edited.edits[0].seconds is not None
-    assert tk.revert(edited) is surrogate
+    assert tk.undo(edited) is surrogate
     assert torch.equal(surrogate.operator.matrix(1.0), before)
 
 

@@ -120,7 +120,7 @@ class Value(nn.Module):
 
     @property
     def previous(self) -> Value | None:
-        """The surrogate before the last edit, for ``torchkoopman.revert``; it is in no file."""
+        """The surrogate before the last edit, for ``torchkoopman.undo``; it is in no file."""
         return self._previous[0]
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -160,7 +160,7 @@ class Value(nn.Module):
     def renamed(self, names: Mapping[str, str]) -> Self:
         """A copy for a model in which the layers have other names: ``{"module.1": "1"}``.
 
-        The surrogate before the last edit keeps its names: ``torchkoopman.revert`` before renaming.
+        The surrogate before the last edit keeps its names: ``torchkoopman.undo`` before renaming.
 
         Args:
             names: layer, one of the surrogate's → its new name; the others keep theirs.

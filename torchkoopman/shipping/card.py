@@ -15,7 +15,7 @@ from torchkoopman.storage.errors import FileError, require_file, understood
 from torchkoopman.storage.formats import FORMAT, UNNUMBERED, check_writer, parsed
 from torchkoopman.storage.onnx_files import text_in_onnx
 from torchkoopman.storage.tensor_files import NUMBER, TORCH, WRITER
-from torchkoopman.surgery.history import as_json, swaps
+from torchkoopman.surgery.history import as_json, swap_history
 from torchkoopman.version import __version__
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def card_of(model: nn.Module) -> dict[str, Any]:
         "version": __version__,
         "torch": torch.__version__,
         "format": FORMAT,
-        "swaps": [as_json(vars(record)) for record in swaps(model)],
+        "swaps": [as_json(vars(record)) for record in swap_history(model)],
     }
 
 

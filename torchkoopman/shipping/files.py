@@ -49,7 +49,7 @@ def load(
 
     The swaps recorded in the file are done again, the same way, with modules of the recorded
     structure; then all tensors are read, strictly and in the precision they were written in, which
-    the model takes over. ``swap_back`` is not possible afterwards: the file does not have the
+    the model takes over. ``undo`` is not possible afterwards: the file does not have the
     layers that were replaced. The kinds of the innermost modules are compared too, for a Tanh's
     weights fit a ReLU; what a forward calls without a module is compared in graphs alone.
 

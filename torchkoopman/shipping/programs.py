@@ -29,7 +29,7 @@ from torchkoopman.shipping.axes import (
 from torchkoopman.shipping.card import CARD_FILE, card_text
 from torchkoopman.shipping.parity import Trials, in_short, plain, values, way_out
 from torchkoopman.storage.archives import seal_archive
-from torchkoopman.surgery.history import swaps, tensors
+from torchkoopman.surgery.history import swap_history, tensors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -75,7 +75,7 @@ def capture(
         RuntimeError: the model fails on the inputs, or ``torch.export`` on the model.
     """
     if given is None:
-        given = seen_inputs(model, next((r.inputs for r in swaps(model) if r.inputs), ()))
+        given = seen_inputs(model, next((r.inputs for r in swap_history(model) if r.inputs), ()))
     names = argument_names(model, Example.of(given))
     example, constants = _tensors_only(Example.of(given))
     axes = free_axes(example, names, dynamic_batch, dynamic_axes)

@@ -111,7 +111,7 @@ def memory(model: nn.Module) -> dict[str, Any]:
     return held
 
 
-def swaps(model: nn.Module) -> tuple[SwapRecord, ...]:
+def swap_history(model: nn.Module) -> tuple[SwapRecord, ...]:
     """What was swapped in a model, first swap first; empty for a model without swaps."""
     held = model.meta if isinstance(model, fx.GraphModule) else vars(model).get(MEMORY, {})
     records: tuple[SwapRecord, ...] = held.get(RECORDS, ())

@@ -11,7 +11,7 @@ from torch import nn
 from torchkoopman.graphs.nodes import labelled
 from torchkoopman.observe.selection import per_layer
 from torchkoopman.observe.views import View
-from torchkoopman.surgery.history import SurrogateLike, swaps
+from torchkoopman.surgery.history import SurrogateLike, swap_history
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -76,7 +76,7 @@ def present(model: nn.Module, layer: str) -> str:
     if labelled(model) is not None:
         return layer
     here = {name for name, _ in model.named_modules(remove_duplicate=False)}
-    moved = {record.end: record.module for record in swaps(model)}
+    moved = {record.end: record.module for record in swap_history(model)}
     return moved[layer] if layer not in here and moved.get(layer) in here else layer
 
 

@@ -14,7 +14,7 @@ from torch.utils import _pytree as pytree
 from torchkoopman.graphs.cut import SIDE_WORDS, check_ends
 from torchkoopman.observe.example import Example, ExampleInputs
 from torchkoopman.observe.placements import refuse_sharded
-from torchkoopman.surgery.copies import Workbench, full_copy
+from torchkoopman.surgery.copies import Workbench
 from torchkoopman.surgery.eager import by_replacing
 from torchkoopman.surgery.evidence import Evidence, gather
 from torchkoopman.surgery.history import (
@@ -25,7 +25,7 @@ from torchkoopman.surgery.history import (
     SwapRecord,
     as_json,
     memory,
-    swaps,
+    swap_history,
     tensors,
 )
 from torchkoopman.surgery.replay import agrees_in_the_other_mode, prove
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from torchkoopman.surgery.edited import Edited
     from torchkoopman.surgery.transcript import Transcript
 
-__all__ = ["SurrogateLike", "SwapRecord", "swap", "swap_back", "swaps"]
+__all__ = ["SurrogateLike", "SwapRecord", "swap", "swap_history"]
 
 WAYS: dict[str, Callable[[Workbench, SwapRequest, Evidence | None], Edited]] = {
     "fx": by_tracing,
@@ -76,7 +76,7 @@ def swap(
     holds the branches that these took at the time of the swap: swap in the mode in which the
     result will be used. ``"export"`` takes the program that torch.export records, where tracing
     fails; it computes as in eval mode. Both leave the model's class behind, with its other methods,
-    and ``swap_back`` has it. ``"eager"`` keeps the class, so that ``generate()`` and training code
+    and ``undo`` has it. ``"eager"`` keeps the class, so that ``generate()`` and training code
     go on working: the replaced layers are exchanged for stand-ins of their own signature. It needs
     a span of whole layers, each fed by the one before.
 
@@ -88,7 +88,7 @@ def swap(
             surrogate one of its layers, by default the first.
         end: likewise; by default the surrogate's last layer.
         how: ``"fx"``, ``"export"``, ``"eager"``, or ``"auto"`` for the first of them that can;
-            ``swaps(edited)[-1]`` says which and why.
+            ``swap_history(edited)[-1]`` says which and why.
         example_inputs: the model's one tensor, its positional arguments, or a mapping of keyword
             arguments; export and eager need them. With them the wiring is replayed in eval mode:
             with the recorded output of ``end`` in place of the module, the edited model must return
@@ -235,43 +235,7 @@ def _gone(model: nn.Module, edited: nn.Module) -> int:
 def _remembered(bench: Workbench, edited: Edited, record: SwapRecord) -> nn.Module:
     """The edited model with its records and the way back."""
     held = memory(edited.model)
-    held[RECORDS] = (*swaps(bench.model), record)
+    held[RECORDS] = (*swap_history(bench.model), record)
     keep_together(edited.model, held[RECORDS])
     held[ORIGINAL] = Original(bench.source)  # all copies are made
     return edited.model
-
-
-def swap_back(edited: nn.Module) -> nn.Module:
-    """The model before its last swap, of the class it had, with what was learnt since.
-
-    A new model: a copy of the one that was given to ``swap``, with the current parameters and
-    buffers of ``edited`` in the layers that both have, on their device and in their precision.
-    The layers of the span are as they were.
-
-    Raises:
-        ValueError: nothing was swapped in this model.
-        RuntimeError: the model was read from a file, which does not hold the original.
-    """
-    records = swaps(edited)
-    if not records:
-        raise ValueError(f"nothing was swapped in this {type(edited).__name__}; swaps() is empty.")
-    held: Original = memory(edited).get(ORIGINAL, Original())
-    if held.model is None:
-        raise RuntimeError(
-            f"the layers that {records[-1].module!r} replaced are not in this model: it was read "
-            "from a file, and files hold the edited model only. Load the original model instead."
-        )
-    restored = full_copy(held.model)
-    mine, theirs = restored.state_dict(), edited.state_dict()
-    current = {name: value for name, value in theirs.items() if name in mine}
-    floating = [name for name, value in current.items() if value.is_floating_point()]
-    for name in floating[:1]:  # only what changed: a model may mix precisions
-        if current[name].dtype != mine[name].dtype:
-            restored.to(current[name].dtype)
-        restored.to(current[name].device)
-    restored.load_state_dict(current, strict=False)
-    modes = {name: module.training for name, module in edited.named_modules()}
-    turned = edited.training != restored.training
-    for name, module in restored.named_modules():
-        module.training = modes.get(name, edited.training if turned else module.training)
-    return restored

@@ -26,7 +26,6 @@ from torch import Tensor, nn
 
 from torchkoopman.koopman.edits import Edit
 from torchkoopman.koopman.regression import koopman_matrix, solve_ridge
-from torchkoopman.koopman.surrogate import Surrogate
 from torchkoopman.unlearning.neutral import neutralised
 from torchkoopman.unlearning.problem import (
     affine_copy,
@@ -41,6 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from torchkoopman.koopman.edits import Target
+    from torchkoopman.koopman.surrogate import Surrogate
     from torchkoopman.observe.class_moments import LabelledMoments
 
 _REFIT_RIDGE = 0.3
@@ -135,21 +135,6 @@ def unlearn(
         halves=halves,
     )
     return edited_copy(surrogate, base, K + left @ right.T, edit, last)
-
-
-def revert(surrogate: Surrogate) -> Surrogate:
-    """The surrogate before its last edit, exactly.
-
-    Raises:
-        ValueError: it was never edited, or it was loaded from a file, which keeps no undo.
-    """
-    if not surrogate.edits:
-        raise ValueError("the surrogate was never edited; there is nothing to revert.")
-    previous = surrogate.previous
-    if previous is None:
-        raise ValueError("a saved surrogate keeps no undo; load the file from before the edit.")
-    assert isinstance(previous, Surrogate)
-    return previous
 
 
 def _roles(
