@@ -48,7 +48,7 @@ class Task:
     """Of the network, inputs and classes included."""
     training: tuple[int, int, float, float]
     """Its epochs, batch, learning rate and weight decay."""
-    steps: int
+    squares: int
     """Square layers of our recipe."""
     ours: tk.ScalingRecipe
     s2: tk.ScalingRecipe
@@ -65,18 +65,22 @@ TASKS = {
         data=without_dots,
         widths=(2, 8, 6, 4, 3, 2),
         training=(5000, 1000, 5e-3, 1e-2),
-        steps=10,
+        squares=10,
         ours=tk.ScalingRecipe(),
-        s2=tk.ScalingRecipe.s2(),
+        s2=tk.ScalingRecipe.published(),
     ),
     "mnist": Task(
         data=lambda seed: mnist(),
         widths=(784, 256, 128, 64, 32, 10),
         training=(30, 4096, 1e-2, 1e-1),
-        steps=3,
-        ours=tk.ScalingRecipe(updates=300),
+        squares=3,
+        ours=tk.ScalingRecipe(steps=300),
         s2=replace(
-            tk.ScalingRecipe.s2(), learning_rate=3e-2, batch=4096, updates=450, betas=(0.9, 0.999)
+            tk.ScalingRecipe.published(),
+            learning_rate=3e-2,
+            batch=4096,
+            steps=450,
+            betas=(0.9, 0.999),
         ),
     ),
 }
@@ -111,12 +115,12 @@ def run(task: Task, seed: int, s2: bool) -> dict[str, Row]:
     data = task.data(seed)
     model = trained(task, data.train, seed)
     rows = Labelled(data.train.inputs[:ROWS], data.train.labels[:ROWS])
-    drawn = tk.ScalingRecipe(residual=False, updates=0)
+    drawn = tk.ScalingRecipe(residual=False, steps=0)
     ways: dict[str, Way] = {
         "affine map, no path": (drawn, 1, affine),
         "random features": (drawn, 1, random_features),
-        "steps untrained": (drawn, task.steps, delay_dmd),
-        "steps trained": (task.ours, task.steps, delay_dmd),
+        "steps untrained": (drawn, task.squares, delay_dmd),
+        "steps trained": (task.ours, task.squares, delay_dmd),
     }
     if s2:
         ways["S2, fitted here"] = (task.s2, S2_STEPS, delay_dmd)
@@ -172,13 +176,15 @@ def perceptron(widths: tuple[int, ...]) -> nn.Sequential:
 
 
 def scale(
-    task: Task, model: nn.Module, data: Labelled, seed: int, recipe: tk.ScalingRecipe, steps: int
+    task: Task, model: nn.Module, data: Labelled, seed: int, recipe: tk.ScalingRecipe, squares: int
 ) -> tuple[tk.Scaling, float]:
     """The layer with a path inside it, and how long that took."""
     begin = time.perf_counter()
     loader = data.loader(task.training[1], seed=seed)
     generator = torch.Generator().manual_seed(seed)
-    scaling = tk.scale_layer(model, LAYER, loader, steps=steps, recipe=recipe, generator=generator)
+    scaling = tk.scale_layer(
+        model, LAYER, loader, squares=squares, recipe=recipe, generator=generator
+    )
     return scaling, time.perf_counter() - begin
 
 

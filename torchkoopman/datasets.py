@@ -66,7 +66,7 @@ def yin_yang(train: int = 5000, test: int = 5000, *, seed: int = 0, dots: bool =
         train: samples of the train part.
         test: samples of the test part.
         seed: of the stream.
-        dots: False leaves the class of the dots out, so that two classes remain (as in S2).
+        dots: False leaves the class of the dots out, so that two classes remain.
     """
     generator = torch.Generator().manual_seed(seed)
     classes = 3 if dots else 2

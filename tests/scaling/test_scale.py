@@ -21,8 +21,8 @@ from torchkoopman.scaling.scale import Scaling, scale_layer
 if TYPE_CHECKING:
     from torchkoopman.observe.trajectory import Trajectory
 
-BRIEF = ScalingRecipe(updates=3)
-UNTRAINED = ScalingRecipe(updates=0)
+BRIEF = ScalingRecipe(steps=3)
+UNTRAINED = ScalingRecipe(steps=0)
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:
@@ -140,7 +140,7 @@ def test_a_surrogate_of_the_end_of_the_path_starts_there() -> None:
 
 def test_a_dictionary_on_the_last_state_replaces_the_layer_as_well() -> None:
     model = network(3, 5, 4, 2, activation=nn.Tanh).float()
-    scaling = scale_layer(model, "1", [draw(300, 3).float()], steps=2, recipe=BRIEF)
+    scaling = scale_layer(model, "1", [draw(300, 3).float()], squares=2, recipe=BRIEF)
     ends = scaling.states[-2:]
     surrogate = tk.fit(scaling.model, [draw(900, 3).float()], ends, method="edmd", progress=False)
     x = model[0](draw(30, 3, seed=1).float()).detach()
@@ -150,7 +150,7 @@ def test_a_dictionary_on_the_last_state_replaces_the_layer_as_well() -> None:
 
 def test_the_states_are_the_layers_input_the_path_and_the_layers_own_output() -> None:
     model = network(3, 5, 4, 2)
-    scaling = scale_layer(model, "1", [draw(100, 3)], steps=2, recipe=BRIEF)
+    scaling = scale_layer(model, "1", [draw(100, 3)], squares=2, recipe=BRIEF)
     seen: list[Trajectory] = []
     x = draw(9, 3, seed=1)
     with tk.attach(scaling.model, scaling.states) as probe:
@@ -167,7 +167,7 @@ def test_the_states_are_the_layers_input_the_path_and_the_layers_own_output() ->
 def test_layers_act_on_the_last_axis_whatever_stands_before_it(positions: tuple[int, ...]) -> None:
     model = network(3, 5, 4, 2)
     data = draw(50, *positions, 3)
-    scaling = scale_layer(model, "1", [data], steps=2, recipe=BRIEF)
+    scaling = scale_layer(model, "1", [data], squares=2, recipe=BRIEF)
     with (
         torch.no_grad(),
         tk.attach(scaling.model, scaling.states, layout="b ... f -> b (...) f") as probe,
@@ -184,7 +184,7 @@ def test_layers_act_on_the_last_axis_whatever_stands_before_it(positions: tuple[
 def test_a_swapped_layer_runs_as_the_parts_do_swaps_back_and_exports(tmp_path: Path) -> None:
     model = network(3, 5, 4, 2).float()
     data = draw(100, 3).float()
-    scaling = scale_layer(model, "1", [data], steps=2, recipe=BRIEF)
+    scaling = scale_layer(model, "1", [data], squares=2, recipe=BRIEF)
     replacement = scaling.replacement(fitted(scaling, data, ridge=1e-6))
     edited = tk.swap(model, replacement, "0", "1", example_inputs=data[:4])
     torch.testing.assert_close(edited(data), model[2](replacement(model[0](data))))
@@ -203,7 +203,7 @@ def test_the_model_is_left_as_it_was_and_so_is_the_global_generator() -> None:
     grads = [parameter.requires_grad for parameter in model.parameters()]
     state = torch.random.get_rng_state()
     with torch.inference_mode():
-        scaling = scale_layer(model, "1", [draw(100, 3)], steps=2, recipe=BRIEF)
+        scaling = scale_layer(model, "1", [draw(100, 3)], squares=2, recipe=BRIEF)
     assert torch.equal(torch.random.get_rng_state(), state)
     assert [module.training for module in model.modules()] == modes
     assert [parameter.requires_grad for parameter in model.parameters()] == grads
@@ -217,13 +217,13 @@ def test_the_model_is_left_as_it_was_and_so_is_the_global_generator() -> None:
 
 def test_only_the_steps_are_trained() -> None:
     model = network(3, 5, 4, 2)
-    scaling = scale_layer(model, "1", [draw(100, 3)], steps=2, recipe=BRIEF)
+    scaling = scale_layer(model, "1", [draw(100, 3)], squares=2, recipe=BRIEF)
     left = {
         name: value for name, value in scaling.model.state_dict().items() if "steps" not in name
     }
     for (name, value), known in zip(left.items(), model.state_dict().values(), strict=True):
         assert torch.equal(value, known), name
-    drawn = scale_layer(model, "1", [draw(100, 3)], steps=2, recipe=UNTRAINED).scaled.steps
+    drawn = scale_layer(model, "1", [draw(100, 3)], squares=2, recipe=UNTRAINED).scaled.steps
     for value, first in zip(scaling.scaled.steps.parameters(), drawn.parameters(), strict=True):
         assert not torch.equal(value, first)
 
@@ -235,7 +235,7 @@ def test_equal_generators_give_equal_bits_and_others_do_not() -> None:
             model,
             "1",
             [draw(100, 3)],
-            steps=2,
+            squares=2,
             recipe=BRIEF,
             generator=torch.Generator().manual_seed(seed),
         ).model(draw(5, 3))
@@ -248,8 +248,8 @@ def test_equal_generators_give_equal_bits_and_others_do_not() -> None:
 def test_training_keeps_the_function_and_makes_the_last_step_linear() -> None:
     model = network(3, 8, 4, 2, activation=nn.ReLU)
     data = draw(500, 3)
-    start = scale_layer(model, "1", [data], steps=3, recipe=ScalingRecipe(updates=1))
-    scaling = scale_layer(model, "1", [data], steps=3, recipe=ScalingRecipe(updates=300))
+    start = scale_layer(model, "1", [data], squares=3, recipe=ScalingRecipe(steps=1))
+    scaling = scale_layer(model, "1", [data], squares=3, recipe=ScalingRecipe(steps=300))
     assert scaling.losses["linear"] < 0.1 * start.losses["linear"]
     x = draw(300, 3, seed=1)
     y = model[1](model[0](x))
@@ -266,7 +266,7 @@ def test_the_terms_are_hubers_loss_of_the_layers_output_and_the_difference_of_no
     scaled = scaled_by_hand(model, step(5), step(5, seed=1)).scaled
     x = draw(20, 5, seed=3)
     y = model[1](x).detach()
-    terms = ScalingRecipe.s2().terms(scaled, x, y)
+    terms = ScalingRecipe.published().terms(scaled, x, y)
     far = [d for row in (model[1](scaled.path(x)[2]) - y).abs().tolist() for d in row]
     huber = sum(d * d / 2 if d <= 1 else d - 0.5 for d in far) / len(far)
     squares = [
@@ -316,7 +316,7 @@ def test_a_folded_step_is_the_normalised_one_in_eval_mode(shape: tuple[int, ...]
 def test_the_replacement_returns_the_precision_of_its_input(precision: torch.dtype) -> None:
     model = network(3, 5, 4, 2).to(precision)
     data = draw(200, 3).to(precision)
-    scaling = scale_layer(model, "1", [data], steps=2, recipe=BRIEF)
+    scaling = scale_layer(model, "1", [data], squares=2, recipe=BRIEF)
     replacement = scaling.replacement(fitted(scaling, data, ridge=1e-6))
     assert replacement(model[0](data)).dtype == precision
     wide = torch.float64 if precision == torch.float64 else torch.float32
@@ -341,7 +341,7 @@ def test_batches_are_read_as_fit_reads_them_until_there_are_rows_enough() -> Non
         ([x[:40], x[40:], "never read"], None),
     ]
     found = [
-        scale_layer(model, "net.1", loader, steps=1, recipe=BRIEF, rows=80, forward=forward)
+        scale_layer(model, "net.1", loader, squares=1, recipe=BRIEF, rows=80, forward=forward)
         for loader, forward in loaders
     ]
     for each in found[1:]:
@@ -351,7 +351,9 @@ def test_batches_are_read_as_fit_reads_them_until_there_are_rows_enough() -> Non
 def test_samples_that_are_not_finite_are_left_out() -> None:
     model, x = network(3, 5, 4, 2), draw(80, 3)
     spoilt = torch.cat([x[:30], torch.full((1, 3), torch.nan), x[30:]])
-    clean, other = (scale_layer(model, "1", [data], steps=1, recipe=BRIEF) for data in (x, spoilt))
+    clean, other = (
+        scale_layer(model, "1", [data], squares=1, recipe=BRIEF) for data in (x, spoilt)
+    )
     torch.testing.assert_close(clean.model(x), other.model(x))
 
 
@@ -417,7 +419,7 @@ def test_layers_that_cannot_be_scaled_are_refused_with_the_reason(case: str) -> 
     [
         ({"layer": "nowhere"}, "nowhere"),
         ({"layer": "1#0"}, "calls"),
-        ({"steps": 0}, "steps=0"),
+        ({"squares": 0}, "squares=0"),
         ({"rows": 0}, "rows=0"),
         ({"loader": []}, "no samples"),
         ({"loader": [draw(4, 3)]}, "4 rows"),
@@ -432,7 +434,7 @@ def test_what_cannot_be_is_refused_with_numbers(options: dict[str, Any], reason:
 
 
 @pytest.mark.parametrize(
-    "options", [{"updates": -1}, {"batch": 0}, {"norms": -1.0}, {"function": 0.0, "linear": 0.0}]
+    "options", [{"steps": -1}, {"batch": 0}, {"norms": -1.0}, {"function": 0.0, "linear": 0.0}]
 )
 def test_recipes_that_say_nothing_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="must"):
@@ -440,7 +442,7 @@ def test_recipes_that_say_nothing_are_refused(options: dict[str, Any]) -> None:
 
 
 def test_a_training_that_diverged_says_so() -> None:
-    recipe = ScalingRecipe(updates=20, learning_rate=1e200, one_cycle=False)
+    recipe = ScalingRecipe(steps=20, learning_rate=1e200, one_cycle=False)
     with pytest.raises(RuntimeError, match="learning_rate"):
         scale_layer(network(3, 5, 4, 2), "1", [draw(50, 3)], recipe=recipe)
 
@@ -463,7 +465,7 @@ class Twin(nn.Module):
 
 
 def test_a_layer_of_two_names_is_scaled_under_both() -> None:
-    scaling = scale_layer(Twin(), "one", [draw(50, 3)], steps=1, recipe=BRIEF)
+    scaling = scale_layer(Twin(), "one", [draw(50, 3)], squares=1, recipe=BRIEF)
     assert scaling.model.one is scaling.model.two is scaling.scaled
     x = draw(5, 3, seed=1)
     path = scaling.scaled.path(x)
@@ -495,7 +497,7 @@ def test_a_layer_of_s2s_yin_yang_network_is_replaced_within_half_a_point() -> No
         nn.functional.cross_entropy(model(train.inputs), train.labels).backward()
         optimiser.step()
     model.requires_grad_(False)
-    recipe = ScalingRecipe(updates=500)
+    recipe = ScalingRecipe(steps=500)
     scaling = scale_layer(model, "1", train.loader(1000, seed=0), recipe=recipe)
     loader = train.loader(1000, seed=0)
     path = tk.fit(scaling.model, loader, scaling.states, method="dmd", delays=10, progress=False)
@@ -520,9 +522,9 @@ def test_the_example_prints_its_table(
 ) -> None:
     task = replace(
         example.TASKS["yinyang"],
-        steps=2,
-        ours=ScalingRecipe(updates=2),
-        s2=replace(ScalingRecipe.s2(), updates=2),
+        squares=2,
+        ours=ScalingRecipe(steps=2),
+        s2=replace(ScalingRecipe.published(), steps=2),
     )
     monkeypatch.setitem(example.TASKS, "yinyang", task)
     monkeypatch.setattr(example, "trained", lambda *_: network(*task.widths).float().eval())

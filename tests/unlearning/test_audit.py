@@ -27,7 +27,7 @@ def samples(seed: int, rows: int = 600) -> Batches:
 
 
 TRAIN, TEST = samples(0), samples(1)
-QUICK = Relearning(limit=60, rate=1e-2)
+QUICK = Relearning(limit=60, learning_rate=1e-2)
 
 
 def network() -> nn.Sequential:
@@ -181,8 +181,8 @@ def test_without_a_retrained_network_nothing_is_compared_with_it(
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"forget": [7]}, r"classes \[0, 1, 2\], and forget= is \[7\]"),
-        ({"forget": [0, 1, 2]}, "others need samples"),
+        ({"classes": [7]}, r"classes \[0, 1, 2\], and classes= is \[7\]"),
+        ({"classes": [0, 1, 2]}, "others need samples"),
         ({"layers": ("0", "nowhere")}, "no layer 'nowhere'"),
         ({"baselines": {"edited": nn.Identity()}}, "columns already"),
         ({"test": iter(TEST)}, "has no batches"),
@@ -192,7 +192,7 @@ def test_without_a_retrained_network_nothing_is_compared_with_it(
 def test_bad_input_is_named(
     models: dict[str, nn.Module], change: dict[str, object], words: str
 ) -> None:
-    arguments = {"forget": [1], "train": TRAIN, "test": TEST, "relearning": QUICK} | change
+    arguments = {"classes": [1], "train": TRAIN, "test": TEST, "relearning": QUICK} | change
     with pytest.raises(ValueError, match=words):
         audit(models[ORIGINAL], models[EDITED], **arguments)  # type: ignore[arg-type]
 

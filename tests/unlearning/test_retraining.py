@@ -103,7 +103,9 @@ def test_relearning_leaves_the_model_as_it_was_and_counts_its_steps() -> None:
     model = trained(network(), Without(BATCHES, [1])).requires_grad_(False)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     gone = torch.eye(4)[[1, 1]], torch.tensor([1, 1])
-    slow, fast = (Relearning(rate=rate).steps(model, BATCHES, *gone) for rate in (1e-3, 3e-2))
+    slow, fast = (
+        Relearning(learning_rate=rate).steps(model, BATCHES, *gone) for rate in (1e-3, 3e-2)
+    )
     assert slow is not None
     assert fast is not None
     assert 0 < fast < slow
@@ -115,7 +117,7 @@ def test_relearning_gives_up_at_its_limit() -> None:
     torch.manual_seed(0)
     model = trained(network(), Without(BATCHES, [1]))
     gone = torch.eye(4)[[1]], torch.tensor([1])
-    assert Relearning(rate=1e-9, limit=7).steps(model, BATCHES, *gone) is None
+    assert Relearning(learning_rate=1e-9, limit=7).steps(model, BATCHES, *gone) is None
 
 
 def test_relearning_without_batches_is_refused() -> None:

@@ -1,4 +1,4 @@
-"""The online Koopman autoencoder: a dictionary learnt from the stream (S1, arXiv 2505.12809)."""
+"""The online Koopman autoencoder: a dictionary learnt from the stream (arXiv 2505.12809)."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ _RIDGE = 1e-7
 """As EDMDFitter has it."""
 _FACTOR, _FLOOR, _FLOOR_BEHAVIOUR = 3.0, 0.02, 0.004
 """The autoencoder is much worse from so many times the closed form's error and so much more, FVU of
-the last layer or nats. On S1's Yin-Yang networks the closed form leaves .006 to .02 and .004 to .01
+the last layer or nats. On Yin-Yang networks the closed form leaves .006 to .02 and .004 to .01
 nats, good trainings up to twice that, and the one that went astray .12 and .06 nats."""
 SAMPLE = 8192
 """Rows of the reservoir that closed forms and comparisons take."""

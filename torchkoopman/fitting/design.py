@@ -72,7 +72,7 @@ class Design:
         ridge: float,
     ) -> Design:
         """Settings with the defaults of those that are None."""
-        # Twice the latent size lost .08 points more on S1's Yin-Yang networks and took 20 % less.
+        # Twice the latent size lost .08 points more on Yin-Yang networks and took 20 % less.
         widths = (4 * family["latent"],) if hidden is None else tuple(hidden)
         # Good at 256 hidden units (Yin-Yang) and at 800 (MNIST); wide layers need smaller steps.
         rate = learning_rate or 1e-2 * min(1.0, (128 / max(widths, default=128)) ** 0.5)

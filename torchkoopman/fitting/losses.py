@@ -1,4 +1,4 @@
-"""The losses of the Koopman autoencoder (S1, arXiv 2505.12809), over layers at their depth-times.
+"""The losses of the Koopman autoencoder (arXiv 2505.12809), over layers at their depth-times.
 
 For layers i < j of one path x, in coordinates, means over rows and features:
 
@@ -8,8 +8,8 @@ For layers i < j of one path x, in coordinates, means over rows and features:
     L_iso   = (|enc x - enc x'| - |x - x'|)²                  pairs of rows, first and last layer
     L_beh   = KL(tail(x_L) ‖ tail(x̂_L))                       x̂_L predicted from the first layer
 
-S1 has the first and the last layer alone, for which the powers of K cancel. Here the pair (first,
-last) has weight one and each other pair, and each inner layer's reconstruction, the weight
+The paper has the first and the last layer alone, for which the powers of K cancel. Here the pair
+(first, last) has weight one and each other pair, and each inner layer's reconstruction, the weight
 ``inner``, so that intermediate states are predictions of real layers.
 """
 

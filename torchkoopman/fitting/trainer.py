@@ -74,7 +74,7 @@ class Trainer:
             nn.ModuleList([observables, operator]),
             multi_avg_fn=_approach,
         )
-        # S1's weight decay acts on the operator too, which pulls eigenvalues towards zero.
+        # The paper's weight decay acts on the operator too, which pulls eigenvalues towards zero.
         self._optimiser = torch.optim.AdamW(
             [
                 {"params": list(observables.parameters()), "weight_decay": decay, "share": 1.0},

@@ -1,6 +1,6 @@
 """Affine coordinates of a layer, from moments alone: centre, project, whiten, scale, align.
 
-S1 (arXiv 2505.12809) §3.3. Each step is affine, so the chain is one matrix and one vector with an
+As in arXiv 2505.12809, §3.3. Each step is affine, so the chain is one matrix and one vector with an
 exact right inverse, and it folds into the maps before and after it (see ``folding.py``).
 """
 
@@ -268,8 +268,8 @@ def _axes(cov: Tensor, layer: str, massive: float) -> _Axes:
 def _principal(mean: Tensor, axes: _Axes, size: int, whitening: float) -> Coordinates:
     """Centered, projected, whitened and scaled coordinates; their mean square over features is 1.
 
-    S1 divides by the Frobenius norm of the whole data matrix, which depends on the number of
-    samples; the root mean square does not.
+    The Koopman-autoencoder paper divides by the Frobenius norm of the whole data matrix, which
+    depends on the number of samples; the root mean square does not.
     """
     variances, vectors = axes.variances[:size], axes.vectors[:, :size]
     spread = whitening + (1 - whitening) * (variances / variances.mean()).rsqrt()

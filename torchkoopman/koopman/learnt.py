@@ -1,4 +1,4 @@
-"""Learnt observables: the encoder and decoder of a Koopman autoencoder (S1, arXiv 2505.12809)."""
+"""Learnt observables: the encoder and decoder of a Koopman autoencoder (arXiv 2505.12809)."""
 
 from __future__ import annotations
 

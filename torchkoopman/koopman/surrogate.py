@@ -2,7 +2,7 @@
 
     x_j ≈ C_j⁻¹ ∘ decode ∘ K(t_j - t_i) ∘ encode ∘ C_i (x_i)
 
-for any two chosen layers i before j at depth-times t (mathematics as in S1, arXiv 2505.12809).
+for any two chosen layers i before j at depth-times t (as in arXiv 2505.12809).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A layer with square layers before it: the path inside a layer, and what replaces the layer.
 
-S2 (arXiv 2409.01308) calls this layer scaling; ``scaling.py`` makes and trains such layers.
+arXiv 2409.01308 calls this layer scaling; ``scaling.py`` makes and trains such layers.
 """
 
 from __future__ import annotations

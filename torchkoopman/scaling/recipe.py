@@ -22,7 +22,7 @@ _RIDGE = 1e-4
 
 @dataclass(frozen=True)
 class ScalingRecipe:
-    """How square layers before a layer are trained; :meth:`s2` is how S2's authors do it.
+    """How square layers before a layer are trained; :meth:`published` is how the authors do it.
 
     The sum is divided by the variance of the layer's output, so that ``function`` and ``linear``
     mean the same at any scale.
@@ -33,7 +33,7 @@ class ScalingRecipe:
     network is to keep its function."""
     linear: float = 1.0
     """Weight of the squared error of the best affine map from the last state, s_n, to the layer's
-    output: what no linear operator could predict from it. S2 has no such term."""
+    output: what no linear operator could predict from it. The paper has no such term."""
     norms: float = 0.0
     """Weight of ``(|steps| - |layer|)²``, each the norm of all parameters together."""
     residual: bool = True
@@ -42,7 +42,7 @@ class ScalingRecipe:
     batch_norm: bool = False
     """Normalise before the activation while training, and fold that into the step afterwards.
     Without it ten plain ReLU steps in a row die more often than not."""
-    updates: int = 1000
+    steps: int = 1000
     """Gradient steps of AdamW, without weight decay."""
     batch: int | None = None
     """Rows of each; None for 1 000, or four per feature if that is more."""
@@ -54,9 +54,9 @@ class ScalingRecipe:
     """Let the learning rate rise and fall; False keeps it at its highest."""
 
     def __post_init__(self) -> None:
-        if self.updates < 0 or (self.batch is not None and self.batch < 1):
+        if self.steps < 0 or (self.batch is not None and self.batch < 1):
             raise ValueError(
-                f"updates={self.updates} must be 0 or more, batch={self.batch} 1 or more; "
+                f"steps={self.steps} must be 0 or more, batch={self.batch} 1 or more; "
                 "batch=None chooses it by the layer's width."
             )
         weights = (self.function, self.linear, self.norms)
@@ -68,10 +68,10 @@ class ScalingRecipe:
             )
 
     @classmethod
-    def s2(cls) -> ScalingRecipe:
-        """S2's way (arXiv 2409.01308), with its settings for Yin-Yang: 3 000 epochs of 2 batches.
+    def published(cls) -> ScalingRecipe:
+        """The authors' way (arXiv 2409.01308), for Yin-Yang: 3 000 epochs of 2 batches.
 
-        For MNIST replace ``learning_rate=3e-2, batch=4096, updates=450, betas=(0.9, 0.999)``. The
+        For MNIST replace ``learning_rate=3e-2, batch=4096, steps=450, betas=(0.9, 0.999)``. The
         paper's loss is Huber's with the norms; the batch normalisation is in the authors' later
         code, which halves the learning rate after 500 epochs without progress; here it stays.
         """
@@ -80,7 +80,7 @@ class ScalingRecipe:
             norms=10.0,
             residual=False,
             batch_norm=True,
-            updates=6000,
+            steps=6000,
             batch=1000,
             learning_rate=2e-3,
             betas=(0.8, 0.8),
@@ -136,7 +136,7 @@ def train_steps(
     optimiser, schedule = _optimiser(scaled.steps, inputs.shape[-1], recipe)
     scaled.steps.train()
     terms: dict[str, Tensor] = {}
-    for _ in range(recipe.updates):
+    for _ in range(recipe.steps):
         drawn = torch.randint(len(inputs), (batch,), generator=generator).to(inputs.device)
         terms = recipe.terms(scaled, inputs[drawn], outputs[drawn])
         weighted = [getattr(recipe, term) * value for term, value in terms.items()]
@@ -175,10 +175,10 @@ def _optimiser(
     optimiser = torch.optim.AdamW(
         steps.parameters(), lr=rate, betas=recipe.betas, weight_decay=0.0, fused=True
     )
-    if not (recipe.one_cycle and recipe.updates):
+    if not (recipe.one_cycle and recipe.steps):
         return optimiser, None
     return optimiser, torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, rate, total_steps=recipe.updates, cycle_momentum=False
+        optimiser, rate, total_steps=recipe.steps, cycle_momentum=False
     )
 
 

@@ -1,4 +1,4 @@
-"""Layer scaling: square layers before a layer make a trajectory inside it (S2, arXiv 2409.01308).
+"""Layer scaling: square layers before a layer make a trajectory inside it (arXiv 2409.01308).
 
 The states x → s_1 → … → s_n → layer(x) are watched and fitted as layers are. A surrogate of them
 replaces the one layer, since all its states but the last are computed from the layer's input.
@@ -58,10 +58,10 @@ class Scaling:
         """The module that gives the layer's output from the layer's input, without the layer.
 
         Args:
-            surrogate: fitted on :attr:`states`, or on some of them that end with the last. S2
-                stacks all states but the last, ``delays=n``, and takes one step. With fewer delays
-                one operator makes all the steps from there on; ``dynamics="span"`` fits the last
-                state alone.
+            surrogate: fitted on :attr:`states`, or on some of them that end with the last. The
+                paper stacks all states but the last, ``delays=n``, and takes one step. With fewer
+                delays one operator makes all the steps from there on; ``dynamics="span"`` fits the
+                last state alone.
 
         Returns:
             A module of its own, for ``swap(model, module, start, scaling.layer)``, where ``start``
@@ -99,14 +99,14 @@ def scale_layer(
     layer: str,
     loader: Iterable[Any],
     *,
-    steps: int = 10,
+    squares: int = 10,
     activation: Callable[[], nn.Module] = nn.ReLU,
     recipe: ScalingRecipe = ScalingRecipe(),  # noqa: B008, frozen
     rows: int = 50_000,
     forward: Forward | None = None,
     generator: torch.Generator | None = None,
 ) -> Scaling:
-    """Make a trajectory inside one layer: train square layers before it, all else frozen (S2).
+    """Make a trajectory inside one layer: train square layers before it, all else frozen.
 
         scaling = tk.scale_layer(model, "layers.1", loader)
         surrogate = tk.fit(scaling.model, loader, scaling.states, method="dmd", delays=10)
@@ -116,10 +116,10 @@ def scale_layer(
     the square layers now, which are observables learnt for this one layer; if they are as wide as
     its output and have its activation, they can learn the layer itself. The replacement holds them,
     and so is larger than the layer. Compare it with the ridge map, and with steps that were not
-    trained (``ScalingRecipe(updates=0)``). The report of ``fit`` is on stacks, most of which only
+    trained (``ScalingRecipe(steps=0)``). The report of ``fit`` is on stacks, most of which only
     move along by one state.
 
-    In S2 a layer is a linear map with its activation. A bare ``nn.Linear`` has nothing to
+    In the paper a layer is a linear map with its activation. A bare ``nn.Linear`` has nothing to
     linearise: name a module that holds both, such as an ``nn.Sequential``.
 
     Args:
@@ -128,8 +128,8 @@ def scale_layer(
             ``(batch, …, features)``, and returning one ``(batch, …, features')``.
         loader: batches: a tensor, ``(inputs, labels)``, or a mapping of keyword arguments, less its
             ``"labels"``. Shuffled, for it is read only until there are rows enough.
-        steps: n, how many square layers. S2 takes 10; costs grow with n, and fewer may do.
-        activation: makes the activation of each of them; ReLU in S2.
+        squares: n, how many square layers. The paper takes 10; costs grow with n, and fewer may do.
+        activation: makes the activation of each of them; ReLU in the paper.
         recipe: how they are trained.
         rows: how many to keep in memory and train on.
         forward: how to call the model on a batch, if not as above.
@@ -137,13 +137,13 @@ def scale_layer(
 
     Raises:
         ValueError: no such layer, one that is called several times, has no features of its own as
-            last axis, or is constant; ``steps`` or ``rows`` below 1; too few rows.
+            last axis, or is constant; ``squares`` or ``rows`` below 1; too few rows.
         TypeError: the layer takes or returns anything else than one floating-point tensor; no
             module.
         RuntimeError: the layer did not run, or the training diverged.
     """
-    if steps < 1 or rows < 1:
-        raise ValueError(f"steps={steps} and rows={rows} must both be 1 or more.")
+    if squares < 1 or rows < 1:
+        raise ValueError(f"squares={squares} and rows={rows} must both be 1 or more.")
     if not isinstance(model, nn.Module):
         raise TypeError(f"scale_layer() takes an nn.Module; it got a {type(model).__name__}.")
     if "#" in layer:
@@ -154,11 +154,11 @@ def scale_layer(
         module = named_module(scaled_model, layer)
         _put(scaled_model, module, ScaledLayer(module))
         inputs, outputs = _passing(scaled_model, layer, loader, rows, forward)
-        squares = _squares(steps, inputs, activation, recipe, generator)
-        scaled = ScaledLayer(module, squares, (inputs.shape[-1], outputs.shape[-1]))
+        layers = _squares(squares, inputs, activation, recipe, generator)
+        scaled = ScaledLayer(module, layers, (inputs.shape[-1], outputs.shape[-1]))
         losses = train_steps(scaled, inputs, outputs, recipe, generator)
     _put(scaled_model, scaled_model.get_submodule(layer), scaled.requires_grad_(False).eval())
-    states = tuple(f"{layer}.states.{depth}" for depth in range(steps + 2))
+    states = tuple(f"{layer}.states.{depth}" for depth in range(squares + 2))
     return Scaling(scaled_model, layer, states, losses)
 
 
@@ -170,7 +170,7 @@ def _put(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
 
 
 def _squares(
-    steps: int,
+    count: int,
     inputs: Tensor,
     activation: Callable[[], nn.Module],
     recipe: ScalingRecipe,
@@ -179,7 +179,7 @@ def _squares(
     """New square layers for a layer's inputs, in float32 at least: they are trained."""
     precision = torch.promote_types(inputs.dtype, torch.float32)
     kind = {"residual": recipe.residual, "batch_norm": recipe.batch_norm}
-    made = (SquareStep(inputs.shape[-1], activation, generator, **kind) for _ in range(steps))
+    made = (SquareStep(inputs.shape[-1], activation, generator, **kind) for _ in range(count))
     return [step.to(inputs.device, precision) for step in made]
 
 

@@ -65,11 +65,11 @@ def topology_of(
 ) -> Topology:
     """Betti curves of the network's layers and of the surrogate at the layers' depth-times.
 
-    S1 (arXiv 2505.12809) compares β0 of both at two different ε, chosen so that they
-    agree. Here one ε, from one rule on the network's first layer, serves both systems and all
-    layers; and whole curves over ε are compared, on scales set by the network's own layer alone.
-    The surrogate's cloud at a layer is what it predicts there from the first layer, and at the
-    first what decoding leaves of its encoding. Both clouds hold the same rows.
+    The Koopman-autoencoder paper (arXiv 2505.12809) compares β0 of both at two different ε, chosen
+    so that they agree. Here one ε, from one rule on the network's first layer, serves both systems
+    and all layers; and whole curves over ε are compared, on scales set by the network's own layer
+    alone. The surrogate's cloud at a layer is what it predicts there from the first layer, and at
+    the first what decoding leaves of its encoding. Both clouds hold the same rows.
 
     The model runs in eval mode without gradients and is given back as it was. Layers between the
     steps of an operator fitted across the span are left out.

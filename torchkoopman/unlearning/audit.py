@@ -20,6 +20,7 @@ from torchkoopman.unlearning.measures import (
     divergence,
     membership,
 )
+from torchkoopman.unlearning.problem import wanted
 from torchkoopman.unlearning.relearning import Relearning
 from torchkoopman.unlearning.report import (
     EDITED,
@@ -32,7 +33,8 @@ from torchkoopman.unlearning.report import (
 from torchkoopman.unlearning.retraining import Retraining
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Iterable, Mapping
+    from typing import SupportsIndex
 
     from torch import Tensor, nn
 
@@ -47,9 +49,9 @@ _RELEARNT = 500
 
 
 def audit(
-    original: nn.Module,
+    model: nn.Module,
     edited: nn.Module,
-    forget: Collection[int],
+    classes: Iterable[SupportsIndex] | SupportsIndex,
     train: Batches,
     test: Batches,
     *,
@@ -65,9 +67,9 @@ def audit(
     """Measure what a classifier forgot and kept; every model is given back as it was.
 
     Args:
-        original: the classifier before anything was done to it.
+        model: the classifier before anything was done to it.
         edited: the one that should have forgotten.
-        forget: classes that should be forgotten.
+        classes: to be forgotten, integers; one by itself is taken too.
         train: batches ``(inputs, labels)`` of all classes that the original was trained on.
         test: batches it has never seen, in the same order each time.
         retrained: how to train the network once more without those classes, or such a network;
@@ -86,7 +88,8 @@ def audit(
 
     Returns:
         Accuracy, divergence from the retrained network, membership attack, relearning, and how
-        well a probe and neighbours detect the classes, for each network (S1's claim, measured).
+        well a probe and neighbours detect the classes, for each network (the claim of arXiv
+        2505.12809, measured).
 
     Raises:
         ValueError: a class without samples in ``train`` or ``test``, none left to retain, a
@@ -96,8 +99,8 @@ def audit(
         TypeError: batches that are not ``(inputs, labels)``, or answers that are not one row of
             logits per sample.
     """
-    classes, given = tuple(sorted(set(forget))), dict(surrogates or {})
-    networks = _networks(original, edited, unedited, baselines or {})
+    gone, given = tuple(wanted(classes)), dict(surrogates or {})
+    networks = _networks(model, edited, unedited, baselines or {})
     strange = sorted(set(given) - set(networks))
     if strange:
         raise ValueError(f"surrogates= names {strange}; the columns are {list(networks)}.")
@@ -106,28 +109,28 @@ def audit(
     known = (given.get(EDITED), *given.values())
     ends = None if layers is None else Ends.of(layers, known, output)
 
-    def ask(name: str, model: nn.Module) -> Answers:
-        interview = Interview(name, model, classes, ends, given.get(name), samples)
+    def ask(name: str, network: nn.Module) -> Answers:
+        interview = Interview(name, network, gone, ends, given.get(name), samples)
         return answers_of(interview, train, test)
 
-    answers = {name: ask(name, model) for name, model in networks.items()}
-    _comparable(answers, classes)
+    answers = {name: ask(name, network) for name, network in networks.items()}
+    _comparable(answers, gone)
     notes = []
     if retrained is not None:
         if isinstance(retrained, Retraining):
-            networks[RETRAINED] = retrained.without(train, classes, original)
+            networks[RETRAINED] = retrained.without(train, gone, model)
         else:
             networks[RETRAINED] = retrained
             notes.append("the retrained network was given ready; that it was fresh is not checked.")
         answers[RETRAINED] = ask(RETRAINED, networks[RETRAINED])
-        _comparable(answers, classes)
-    unseen = _of_classes(test, classes)
+        _comparable(answers, gone)
+    unseen = _of_classes(test, gone)
     columns = {}
     for name, each in answers.items():
         steps = relearning.steps(networks[name], train, *unseen)
-        columns[name] = _column(each, answers.get(RETRAINED), classes, steps)
+        columns[name] = _column(each, answers.get(RETRAINED), gone, steps)
     seconds, nbytes = _price(given.get(EDITED))
-    return Audit(classes, columns, seconds, nbytes, relearning, tuple(notes))
+    return Audit(gone, columns, seconds, nbytes, relearning, tuple(notes))
 
 
 def _price(surrogate: Surrogate | None) -> tuple[float | None, int | None]:
@@ -169,7 +172,7 @@ def _comparable(answers: Mapping[str, Answers], classes: tuple[int, ...]) -> Non
         missing = [c for c in classes if c not in seen]
         if missing or not set(seen) - set(classes):
             raise ValueError(
-                f"{what}= has samples of the classes {seen}, and forget= is {list(classes)}; both "
+                f"{what}= has samples of the classes {seen}, and classes= is {list(classes)}; both "
                 "the forgotten classes and others need samples."
             )
     if any(not torch.equal(each.test.labels, first.test.labels) for each in answers.values()):

@@ -10,7 +10,8 @@ way to its target T and leave every retained mean where K sends it; K is the ope
 refitted without the forgotten classes (the downdate). In place of a forgotten mean may stand its
 two halves, the mean plus and minus a standard deviation along the class's widest direction: a class
 that lies in two places, as Yin-Yang's dots do, then goes to two. ROME (arXiv 2202.05262), LEACE
-(arXiv 2306.03819) and S1's notebook edit share this form with other metrics and constraints.
+(arXiv 2306.03819) and the edit of arXiv 2505.12809 share this form with other metrics and
+constraints.
 
 This redirects the operator; it removes no information. The encoder still knows the class, and a
 probe at the start state finds it, as one finds it in a network retrained without the class.

@@ -19,8 +19,8 @@ class Relearning:
 
     threshold: float = 0.9
     """Accuracy on the forgotten classes at which they count as relearnt."""
-    rate: float = 1e-3
-    """Learning rate of Adam, on all parameters; normalisation layers stay as in eval mode."""
+    learning_rate: float = 1e-3
+    """Of Adam, on all parameters; normalisation layers stay as in eval mode."""
     limit: int = 300
     """Steps after which it gives up."""
 
@@ -43,7 +43,7 @@ class Relearning:
             parameter.requires_grad_(parameter.is_floating_point())
         device = next(learner.parameters()).device
         unseen = inputs.to(device), labels.to(device)
-        optimiser = torch.optim.Adam(learner.parameters(), lr=self.rate)
+        optimiser = torch.optim.Adam(learner.parameters(), lr=self.learning_rate)
         step = 0
         while step < self.limit:
             before = step

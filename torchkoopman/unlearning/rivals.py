@@ -39,7 +39,7 @@ def retargeted(
     target: Target = "softmix",
     ridge: float = 1e-7,
 ) -> Surrogate:
-    """S1's notebook edit (arXiv 2505.12809) in streamed form: the operator is fitted once more.
+    """The edit of arXiv 2505.12809 in streamed form: the operator is fitted once more.
 
     The forgotten samples' end states are all replaced by one target, the others' stay, and K' is
     the least squares solution. The authors do this on stored activations, without a ridge.
