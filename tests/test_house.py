@@ -18,18 +18,19 @@ LONGEST = 280
 
 ARROWS: dict[str, set[str]] = {
     "storage": {"version"},
-    "observe": set(),
-    "spectra": {"observe"},
-    "koopman": {"spectra", "observe", "storage"},
-    "fitting": {"koopman", "spectra", "observe", "storage"},
+    "observe": {"tables"},
+    "spectra": {"observe", "tables"},
+    "koopman": {"spectra", "observe", "storage", "tables"},
+    "fitting": {"koopman", "spectra", "observe", "storage", "tables"},
     "graphs": {"observe"},
     "surgery": {"graphs", "observe", "storage", "version"},
     "scaling": {"koopman", "observe"},
     "shipping": {"surgery", "koopman", "observe", "storage", "version"},
-    "unlearning": {"koopman", "observe"},
-    "topology": {"koopman", "observe"},
+    "unlearning": {"koopman", "observe", "tables"},
+    "topology": {"koopman", "observe", "tables"},
     "undo": {"koopman", "surgery"},
     "datasets": set(),
+    "tables": set(),
     "version": set(),
 }
 """Room → rooms it may import from, besides itself."""

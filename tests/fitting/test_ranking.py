@@ -379,7 +379,7 @@ def test_the_table_shows_ends_r2_skip_and_costs_of_the_leading_spans() -> None:
     assert "2 spans" in head
     assert "77 rows" in head
     assert len({len(line) for line in (columns, *lines)}) == 1
-    for part in ("* a ", "longer", "0.9877", "3.4k → 50", "1.2M → 100.0k", "12.0×", "50.0%"):
+    for part in ("*  a ", "longer", "0.9877", "3.4k → 50", "1.2M → 100.0k", "12.0×", "50.0%"):
         assert part in lines[0], part
     for part in ("  a ", "-0.2500", "10 → 40", "0.2×", "-0.0%"):
         assert part in lines[1], part

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from torchkoopman.fitting.quality import Unexplained, predictions, stacked
+from torchkoopman.tables import Table, Tabular
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class Evaluation(Tabular):
     """FVU of a surrogate's predictions on rows the fit has not seen; print it.
 
     FVU is the fraction of variance unexplained: mean squared error over variance. 0 is perfect, 1
@@ -49,18 +50,19 @@ class Evaluation:
         """Baselines that do at least as well on the last layer."""
         return [name for name, fvu in self.baselines.items() if fvu <= self.fvu]
 
-    def __str__(self) -> str:
+    def table(self) -> Table:
+        """A row for each baseline and for the method, on the last layer."""
         last = list(self.layers)[-1]
-        lines = [f"unexplained variance on {self.rows} held-out rows, layer {last!r}"]
         entries = {**self.baselines, self.method: self.fvu}
-        lines += [f"  {name:<14} {fvu:8.4f}" for name, fvu in entries.items()]
+        rows = [[name, f"{fvu:.4f}", f"{1 - fvu:.4f}"] for name, fvu in entries.items()]
+        below = []
         if len(self.layers) > 1:
             inner = "  ".join(f"{layer} {fvu:.4f}" for layer, fvu in self.layers.items())
-            lines.append(f"  by layer: {inner}")
+            below.append(f"FVU by layer: {inner}")
         if self.beaten_by():
-            lines.append(f"  the {self.method} does not beat: {', '.join(self.beaten_by())}")
-        lines += [f"  {note}" for note in self.notes]
-        return "\n".join(lines)
+            below.append(f"the {self.method} does not beat: {', '.join(self.beaten_by())}")
+        above = [f"layer {last!r} on {self.rows} held-out rows; FVU is the variance unexplained"]
+        return Table(["predicted by", "FVU", "R²"], rows, above, [*below, *self.notes])
 
 
 class Evaluator:

@@ -16,6 +16,7 @@ from torchkoopman.fitting.together import Together
 from torchkoopman.observe.batches import batches_in
 from torchkoopman.observe.costs import Cost, CostMeter, cost_of, short
 from torchkoopman.observe.watch import Watch
+from torchkoopman.tables import Table, Tabular, more
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -55,7 +56,7 @@ class RankedSpan:
 
 
 @dataclass(frozen=True)
-class SpanRanking:
+class SpanRanking(Tabular):
     """All spans between the chosen layers, best first; print it.
 
     What a span is worth has two sides, R² and operations saved, and how much of one buys how much
@@ -73,30 +74,32 @@ class SpanRanking:
     statistics: SpanStatistics | None = field(default=None, compare=False, repr=False)
     """What was streamed: save its ``state_dict()``, merge it, or go on with it."""
 
-    def summary(self, spans: int = 20) -> str:
-        """A table of the leading spans; costs per sample, ``saved`` of the whole network's."""
-        start = max(5, *(len(span.start) for span in self.spans))
-        end = max(3, *(len(span.end) for span in self.spans))
-        head = f"{len(self.spans)} spans; R² on {self.rows} rows, each held out once"
-        columns = f"{'R²':>8} {'skip R²':>8} {'parameters':>16} {'operations':>16} {'ratio':>7}"
-        lines = [head, f"  {'start':{start}}  {'end':{end}} {columns} {'saved':>6}"]
+    def table(self, spans: int = 20) -> Table:
+        """The leading spans; costs are per sample, ``saved`` is a share of the whole network's."""
         whole = self.network.operations or float("inf")
+        rows = []
         for span in self.spans[:spans]:
-            skip = "" if span.skip is None else f"{span.skip:.4f}"
             out, new = span.removed, span.added
-            parameters = f"{short(out.parameters)} → {short(new.parameters)}"
-            operations = f"{short(out.operations)} → {short(new.operations)}"
-            lines.append(
-                f"{'*' if span.best else ' '} {span.start:{start}}  {span.end:{end}} "
-                f"{span.r2:8.4f} {skip:>8} {parameters:>16} {operations:>16} "
-                f"{out.operations / new.operations:6.1f}× {span.saved / whole:6.1%}"
+            rows.append(
+                [
+                    "*" if span.best else "",
+                    span.start,
+                    span.end,
+                    f"{span.r2:.4f}",
+                    "" if span.skip is None else f"{span.skip:.4f}",
+                    f"{short(out.parameters)} → {short(new.parameters)}",
+                    f"{short(out.operations)} → {short(new.operations)}",
+                    f"{out.operations / new.operations:.1f}×",
+                    f"{span.saved / whole:.1%}",
+                ]
             )
-        if len(self.spans) > spans:
-            lines.append(f"… and {len(self.spans) - spans} more")
-        return "\n".join(lines)
+        head = ["", "start", "end", "R²", "skip R²", "parameters", "operations", "ratio", "saved"]
+        above = [f"{len(self.spans)} spans; R² on {self.rows} rows, each held out once"]
+        return Table(head, rows, above, more(len(self.spans), spans), text=(0, 1, 2))
 
-    def __str__(self) -> str:
-        return self.summary()
+    def summary(self, spans: int = 20) -> str:
+        """The same as text."""
+        return str(self.table(spans))
 
 
 def rank_spans(

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from torchkoopman.tables import Table, Tabular, complex_number, more
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -26,7 +28,7 @@ _ILL = 1e6
 
 
 @dataclass(frozen=True)
-class Modes:
+class Modes(Tabular):
     """Koopman modes of the full state at one layer; in the order of ``surrogate.spectrum()``.
 
     Scale and phase of a mode are a convention: its latent vector has length one and its largest
@@ -89,30 +91,33 @@ class Modes:
             amplitudes=None if self.amplitudes is None else self.amplitudes[index],
         )
 
-    def summary(self, modes: int = 10) -> str:
-        """A table of the largest modes: index, λ, norm, RMS amplitude, size at the layer."""
+    def table(self, modes: int = 10) -> Table:
+        """The largest modes: index, λ, norm, RMS amplitude, size at the layer."""
         count = len(self.eigenvalues)
-        lines = [
+        above = [
             f"{count} modes at {self.layer!r}, {len(self.vectors)} features; {self.note}",
             f"largest first: size is the RMS norm of a mode's part of the state; eigenvector "
             f"condition {self.condition:.3g}"
             + (", so modes are large and cancel" if self.condition >= _ILL else ""),
-            f"{'mode':>5} {'λ (span)':>19} {'norm':>10} {'amplitude':>10} {'size':>10}",
         ]
         norms, sizes = self.vectors.norm(dim=0), self.sizes
         order = torch.argsort(norms if sizes is None else sizes, descending=True, stable=True)
-        for k in order[:modes].tolist():
-            value = self.eigenvalues[k]
-            amplitude = "" if self.amplitudes is None else f"{self.amplitudes[k]:10.4g}"
-            size = "" if sizes is None else f"{sizes[k]:10.4g}"
-            number = f"{value.real:+.4f} {value.imag:+.4f}i"
-            lines.append(f"{k:>5} {number:>19} {norms[k]:10.4g} {amplitude:>10} {size:>10}")
-        if count > modes:
-            lines.append(f"… and {count - modes} more")
-        return "\n".join(lines)
+        rows = [
+            [
+                str(k),
+                complex_number(complex(self.eigenvalues[k])),
+                f"{norms[k]:.4g}",
+                "" if self.amplitudes is None else f"{self.amplitudes[k]:.4g}",
+                "" if sizes is None else f"{sizes[k]:.4g}",
+            ]
+            for k in order[:modes].tolist()
+        ]
+        head = ["mode", "λ (span)", "norm", "amplitude", "size"]
+        return Table(head, rows, above, more(count, modes), text=())
 
-    def __str__(self) -> str:
-        return self.summary()
+    def summary(self, modes: int = 10) -> str:
+        """The same as text."""
+        return str(self.table(modes))
 
 
 def modes_at(

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from torchkoopman.tables import Table, Tabular
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -58,7 +60,7 @@ class StreamReport:
 
 
 @dataclass(frozen=True)
-class ProbeReport:
+class ProbeReport(Tabular):
     """What a probe saw; ``print`` it."""
 
     streams: tuple[StreamReport, ...]
@@ -100,7 +102,8 @@ class ProbeReport:
     modes: Mapping[str, int] = field(default_factory=dict)
     """Mode of the outermost module called, ``train`` or ``eval`` → trajectories passed on."""
 
-    def __str__(self) -> str:
+    def table(self) -> Table:
+        """A row for each stream of states; above it what was counted beside them."""
         lines = [
             f"{self.forwards} forward passes, {self.trajectories} trajectories; "
             f"{self.unpaired} unpaired, {self.interrupted} interrupted, "
@@ -120,16 +123,20 @@ class ProbeReport:
         ):
             if text:
                 lines.append(f"{title}: {text}")
-        width = max((len(stream.layer) for stream in self.streams), default=0)
-        for stream in self.streams:
-            shape = " × ".join(map(str, stream.shape))
-            bad = f", {stream.not_finite} not finite" if stream.not_finite else ""
-            output = f"output {stream.output!r}, " if stream.output else ""
-            lines.append(
-                f"  {stream.layer:{width}}  {stream.calls} calls, {stream.rows} rows{bad}, "
-                f"state {shape}, {output}layout {stream.layout!r}"
-            )
-        return "\n".join(lines)
+        rows = [
+            [
+                stream.layer,
+                " × ".join(map(str, stream.shape)),
+                str(stream.calls),
+                str(stream.rows),
+                str(stream.not_finite),
+                repr(stream.output) if stream.output else "",
+                repr(stream.layout),
+            ]
+            for stream in self.streams
+        ]
+        head = ["layer", "state", "calls", "rows", "not finite", "output", "layout"]
+        return Table(head, rows, lines, text=(0, 5, 6))
 
     def _counted(self) -> str:
         if not self.masks or not self.streams:

@@ -16,8 +16,9 @@ from torch import Tensor
 from torchkoopman.spectra.evidence import judge, shares, without_rows
 from torchkoopman.spectra.matrices import matrix_of
 from torchkoopman.spectra.plotting import draw
-from torchkoopman.spectra.table import table
+from torchkoopman.spectra.table import table_of
 from torchkoopman.spectra.trust import ENERGY, OFF, doubts
+from torchkoopman.tables import Table, Tabular
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -30,7 +31,7 @@ _ON_CIRCLE = 1e-10
 
 
 @dataclass(frozen=True)
-class Spectrum:
+class Spectrum(Tabular):
     """Eigenvalues of a surrogate's operator, largest modulus first, with what belongs to each."""
 
     eigenvalues: Tensor
@@ -158,13 +159,17 @@ class Spectrum:
             closures=None if self.closures is None else self.closures[chosen],
         )
 
-    def summary(self, modes: int = 10) -> str:
-        """A table of modes: λ ± error, |λ|, decay, turns, residual, closure, energy.
+    def table(self, modes: int = 10) -> Table:
+        """A row for each mode: λ ± error, |λ|, decay, turns, residual, closure, energy.
 
         Trusted modes come first, and among equals those that carry most energy; a ``?`` ends the
-        line of a mode that is not :meth:`trusted`. Without data the largest |λ| come first.
+        row of a mode that is not :meth:`trusted`. Without data the largest |λ| come first.
         """
-        return table(self, modes)
+        return table_of(self, modes)
+
+    def summary(self, modes: int = 10) -> str:
+        """The same as text."""
+        return str(self.table(modes))
 
     def plot(self, ax: Axes | None = None) -> Axes:
         """Eigenvalues and the unit circle: trusted modes filled, others hollow, area by energy.
@@ -179,9 +184,6 @@ class Spectrum:
         """
         trusted = None if self.residuals is None else self.trusted()
         return draw(self.eigenvalues, trusted, self.energies, ax)
-
-    def __str__(self) -> str:
-        return self.summary()
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""The printed table of a spectrum: trusted modes first, one line a mode."""
+"""The table of a spectrum: trusted modes first, one row a mode."""
 
 from __future__ import annotations
 
@@ -7,14 +7,12 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 
 from torchkoopman.spectra.trust import Judged, doubts
+from torchkoopman.tables import Table, complex_number, more
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-_COLUMNS = (
-    f"{'λ (span)':>19} {'± error':>7} {'|λ|':>8} {'decay':>8} {'turns':>8} {'residual':>9} "
-    f"{'closure':>8} {'energy':>7}  "
-)
+_HEAD = ["λ (span)", "± error", "|λ|", "decay", "turns", "residual", "closure", "energy", ""]
 
 
 class _Listed(Judged, Protocol):
@@ -36,24 +34,28 @@ class _Listed(Judged, Protocol):
     def trusted(self) -> Tensor: ...
 
 
-def table(spectrum: _Listed, modes: int) -> str:
-    """How many modes there are and are trusted, what λ means, and ``modes`` lines of them."""
-    lines = [_head(spectrum), *_meaning(spectrum.frames), _COLUMNS]
+def table_of(spectrum: _Listed, modes: int) -> Table:
+    """How many modes there are and are trusted, what λ means, and ``modes`` rows of them."""
     order, trusted = _order(spectrum)
+    columns = (spectrum.errors, spectrum.residuals, spectrum.closures)
+    rows = []
     for k in order[:modes]:
-        value = spectrum.eigenvalues[k]
-        columns = (spectrum.errors, spectrum.residuals, spectrum.closures)
         error, residual, closure = (_cell(column, k) for column in columns)
-        energy = "" if spectrum.energies is None else f"{spectrum.energies[k]:.1%}"
-        name = f"{value.real:+.4f} {value.imag:+.4f}i"
-        lines.append(
-            f"{name:>19} {error:>7} {spectrum.moduli[k]:8.4f} {spectrum.decays[k]:+8.4f} "
-            f"{spectrum.frequencies[k]:+8.4f} {residual:>9} {closure:>8} {energy:>7}"
-            f"{'  ' if trusted[k] else ' ?'}"
+        rows.append(
+            [
+                complex_number(complex(spectrum.eigenvalues[k])),
+                error,
+                f"{spectrum.moduli[k]:.4f}",
+                f"{spectrum.decays[k]:+.4f}",
+                f"{spectrum.frequencies[k]:+.4f}",
+                residual,
+                closure,
+                "" if spectrum.energies is None else f"{spectrum.energies[k]:.1%}",
+                "" if trusted[k] else "?",
+            ]
         )
-    if len(order) > modes:
-        lines.append(f"… and {len(order) - modes} more")
-    return "\n".join(lines)
+    above = [_head(spectrum), *_meaning(spectrum.frames)]
+    return Table(_HEAD, rows, above, more(len(order), modes), text=())
 
 
 def _head(spectrum: _Listed) -> str:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from torchkoopman.tables import Table, Tabular, complex_number, more
+
 if TYPE_CHECKING:
     from torch import Tensor
 
 
 @dataclass(frozen=True)
-class ModeTracks:
+class ModeTracks(Tabular):
     """Eigenvalues over a sequence of spectra, one column per mode that was followed."""
 
     steps: tuple[float, ...]
@@ -50,8 +52,8 @@ class ModeTracks:
         """
         return self._moves().nanmean(1)
 
-    def summary(self, tracks: int = 10) -> str:
-        """A table of the tracks that live longest: life, first and last λ, path length.
+    def table(self, tracks: int = 10) -> Table:
+        """The tracks that live longest: life, first and last λ, path length.
 
         Where trust is known, also the share of its spectra that trust the mode.
         """
@@ -59,35 +61,29 @@ class ModeTracks:
         survive = int((self.deaths == len(self.steps)).sum())
         whole = int(((self.births == 0) & (self.deaths == len(self.steps))).sum())
         last = f"{self.drift[-1]:.4f}" if len(self.steps) > 1 else "unknown"
-        kind, ending, column = "modes", "", ""
-        if self.trusted is not None:
-            kind, column = "trusted modes", f" {'trusted':>8}"
-            ending = f"; {self.dropped} never trusted, left out"
-        lines = [
+        kind = "modes" if self.trusted is None else "trusted modes"
+        ending = "" if self.trusted is None else f"; {self.dropped} never trusted, left out"
+        above = [
             f"{count} {kind} over {len(self.steps)} spectra: {whole} throughout, "
             f"{int((self.births > 0).sum())} born, {count - survive} died; latest drift {last}"
-            f"{ending}",
-            f"{'born':>8} {'last seen':>9} {'λ at birth':>19} {'λ last':>19} {'travelled':>9}"
-            f"{column}",
+            f"{ending}"
         ]
-        lives = self.deaths - self.births
+        head = ["born", "last seen", "λ at birth", "λ last", "travelled"]
+        head += [] if self.trusted is None else ["trusted"]
+        lives, rows = self.deaths - self.births, []
         for track in lives.argsort(descending=True, stable=True)[:tracks].tolist():
-            first, last_seen = int(self.births[track]), int(self.deaths[track]) - 1
-            values = (self.eigenvalues[step, track] for step in (first, last_seen))
-            numbers = [f"{value.real:+.4f} {value.imag:+.4f}i" for value in values]
-            share = ""
+            ends = int(self.births[track]), int(self.deaths[track]) - 1
+            cells = [f"{self.steps[step]:g}" for step in ends]
+            cells += [complex_number(complex(self.eigenvalues[step, track])) for step in ends]
+            cells.append(f"{self.travelled[track]:.4f}")
             if self.trusted is not None:
-                share = f" {self.trusted[:, track].sum() / lives[track]:8.0%}"
-            lines.append(
-                f"{self.steps[first]:>8g} {self.steps[last_seen]:>9g} {numbers[0]:>19} "
-                f"{numbers[1]:>19} {self.travelled[track]:9.4f}{share}"
-            )
-        if count > tracks:
-            lines.append(f"… and {count - tracks} more")
-        return "\n".join(lines)
+                cells.append(f"{self.trusted[:, track].sum() / lives[track]:.0%}")
+            rows.append(cells)
+        return Table(head, rows, above, more(count, tracks), text=())
 
-    def __str__(self) -> str:
-        return self.summary()
+    def summary(self, tracks: int = 10) -> str:
+        """The same as text."""
+        return str(self.table(tracks))
 
     def _moves(self) -> Tensor:
         """|λ(k + 1) - λ(k)|, shape ``(steps - 1, tracks)``, NaN where it did not live on."""

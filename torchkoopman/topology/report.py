@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from torchkoopman.tables import Table, Tabular
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -36,7 +38,7 @@ class LayerTopology:
 
 
 @dataclass(frozen=True)
-class Topology:
+class Topology(Tabular):
     """Betti numbers and curves of a network's layers and of its surrogate; print it."""
 
     rows: int
@@ -71,29 +73,33 @@ class Topology:
         """Whether β0 at ε never rises with depth, and ends lower: of the network, the surrogate."""
         return _falls(self.network), _falls(self.surrogate)
 
-    def __str__(self) -> str:
+    def table(self) -> Table:
+        """A row for each layer, and for each time between that was asked for."""
         dimensions = list(self.layers[0].curves)
-        width = max(5, *(len(each.layer) for each in self.layers))
         unit = "RMS radii" if self.normalised else f"units of the {self.space}"
-        lines = [
+        above = [
             f"{self.rows} points, ε = {self.epsilon:.4g} {unit}: {self.quantile:.0%} quantile of "
             f"{'neighbour' if self.rule == 'neighbours' else 'pairwise'} distances in the first "
-            "layer",
-            f"{'layer':{width}} {'time':>6} {'β0 network':>11} {'β0 surrogate':>13}"
-            + "".join(f" {f'β{d} rel. L1':>12}" for d in dimensions),
+            "layer"
         ]
-        for each in self.layers:
-            network, surrogate = each.components(self.epsilon)
-            distances = "".join(f" {each.relative(d):12.4f}" for d in dimensions)
-            lines.append(
-                f"{each.layer:{width}} {each.time:6.3f} {network:11d} {surrogate:13d}{distances}"
-            )
-        lines += [f"{'':{width}} {time:6.3f} {'':11} {count:13d}" for time, count in self.path]
-        lines.append(
+        head = ["layer", "time", "β0 network", "β0 surrogate"]
+        head += [f"β{d} rel. L1" for d in dimensions]
+        rows = [
+            [
+                each.layer,
+                f"{each.time:.3f}",
+                *map(str, each.components(self.epsilon)),
+                *(f"{each.relative(d):.4f}" for d in dimensions),
+            ]
+            for each in self.layers
+        ]
+        blank = [""] * len(dimensions)
+        rows += [["", f"{time:.3f}", "", str(count), *blank] for time, count in self.path]
+        below = (
             f"β0 at ε with depth: network {_described(self.network)}; "
             f"surrogate {_described(self.surrogate)}"
         )
-        return "\n".join(lines)
+        return Table(head, rows, above, [below])
 
 
 def _falls(counts: Sequence[int]) -> bool:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from torchkoopman.tables import Table, Tabular
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -42,7 +44,7 @@ class Column:
 
 
 @dataclass(frozen=True)
-class Audit:
+class Audit(Tabular):
     """What was forgotten and what was kept, a column for each network; prints as a table."""
 
     classes: tuple[int, ...]
@@ -75,8 +77,19 @@ class Audit:
         """JSON-able content."""
         return {**asdict(self), "swap_cost": self.swap_cost, "edit_cost": self.edit_cost}
 
-    def __str__(self) -> str:
-        return audit_table(self)
+    def table(self) -> Table:
+        """A row for each measure, with what the edit took and the notes below."""
+        cost = f"on retained classes, points: edit {100 * self.edit_cost:+.2f}"
+        if self.swap_cost is not None:
+            cost += f", swap {100 * self.swap_cost:+.2f}"
+        below = [f"lost {cost}"]
+        if self.seconds is not None:
+            below.append(f"the edit took {1000 * self.seconds:.1f} ms")
+        if self.moment_bytes is not None:
+            below[-1] += f"; it needs {self.moment_bytes / 2**20:.2f} MiB of moments"
+        head = [f"forgetting {list(self.classes)}", *self.columns]
+        rows = [[name, *cells] for name, cells in audit_rows(self)]
+        return Table(head, rows, below=[*below, *self.notes])
 
 
 def audit_rows(audit: Audit) -> list[tuple[str, list[str]]]:
@@ -103,26 +116,6 @@ def audit_rows(audit: Audit) -> list[tuple[str, list[str]]]:
         rows.append((f"probe at {state}, balanced %", _detected(state, "probe")))
         rows.append((f"neighbours at {state}, balanced %", _detected(state, "neighbours")))
     return [(name, [cell(column) for column in columns]) for name, cell in rows]
-
-
-def audit_table(audit: Audit) -> str:
-    """The table, with what the edit took and the notes below it."""
-    rows = audit_rows(audit)
-    names = list(audit.columns)
-    first = max(len(name) for name, _ in rows)
-    widths = [max(len(name), 8) for name in names]
-    head = f"forgetting {list(audit.classes)}"
-    lines = [" ".join([head.ljust(first), *map(str.rjust, names, widths)])]
-    lines += [" ".join([name.ljust(first), *map(str.rjust, cells, widths)]) for name, cells in rows]
-    cost = f"on retained classes, points: edit {100 * audit.edit_cost:+.2f}"
-    if audit.swap_cost is not None:
-        cost += f", swap {100 * audit.swap_cost:+.2f}"
-    lines.append(f"lost {cost}")
-    if audit.seconds is not None:
-        lines.append(f"the edit took {1000 * audit.seconds:.1f} ms")
-    if audit.moment_bytes is not None:
-        lines[-1] += f"; it needs {audit.moment_bytes / 2**20:.2f} MiB of moments"
-    return "\n".join([*lines, *audit.notes])
 
 
 def _class_row(label: int, gone: bool) -> tuple[str, Callable[[Column], str]]:
