@@ -58,7 +58,7 @@ class KoopmanCallback(Callback):
         if "log" in reading:
             raise TypeError(
                 f"KoopmanCallback got log={reading['log']!r}, but writes event files itself, into "
-                "folder=. For a log of another kind use a torchkoopman.TrainingMonitor."
+                "folder=. For another kind of log use torchkoopman.TrainingMonitor."
             )
         several = isinstance(layers, Iterable) and not isinstance(layers, str)
         names = list(layers) if several else [layers]
