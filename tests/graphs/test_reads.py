@@ -100,6 +100,38 @@ def test_what_holds_at_the_moment_on_either_device_is_read(kind: str, setting: s
     unchanged(nn.Module(), ())
 
 
+class Imports(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        import hostile_case
+        from hostile_ambient import SETTINGS as SETTINGS
+
+        return x * hostile_case.WIDTH * SETTINGS.scale * torch.arange(0, 1, 0.5)
+
+
+@pytest.mark.parametrize("name", ["hostile_case.WIDTH", "hostile_ambient.SETTINGS.scale"])
+def test_what_a_forward_imports_when_it_runs_is_read(
+    monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    Imports()(torch.ones(2))
+    unchanged = Unchanged(tuple(Reads([Imports()], {}).found.values()))
+    monkeypatch.setattr(name, 2.0)
+    assert f"the module '{name.partition('.')[0]}'" in told(unchanged)
+
+
+def test_another_default_kind_of_number_and_other_kinds_of_entries_are_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    unchanged = Unchanged(tuple(Reads([Imports()], {}).found.values()))
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert "arange" in told(unchanged)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    unchanged = check()
+    monkeypatch.setitem(TABLE, "scale", True)  # equals 1.0, and x * True is of another kind
+    assert "TABLE" in told(unchanged)
+
+
 def test_what_no_code_asks_for_may_change(monkeypatch: pytest.MonkeyPatch) -> None:
     unchanged = check()
     monkeypatch.setattr(SETTINGS, "other", 2.0)

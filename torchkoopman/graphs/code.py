@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dis
 import functools
 import sys
 import types
 from dataclasses import dataclass, fields, replace
+from importlib.util import resolve_name
 from typing import TYPE_CHECKING, Any
 
 from torchkoopman.observe.surroundings import is_foreign
@@ -40,6 +42,8 @@ class Names:
     """Attributes that are called at once."""
     stored: frozenset[str]
     """Attributes that are set."""
+    imported: frozenset[str]
+    """Modules that are imported when it runs, with a dot before them for each level up."""
 
     def __or__(self, other: Names) -> Names:
         """The names in both."""
@@ -50,10 +54,10 @@ class Names:
 @functools.cache
 def names_of(code: types.CodeType) -> Names:
     """The names in some code."""
-    variables, own, others, methods, stored = (set[str]() for _ in range(5))
-    before = None
-    for each in dis.get_instructions(code):
-        name = str(each.argval)
+    variables, own, others, methods, stored, imported = (set[str]() for _ in range(6))
+    found = [each for each in dis.get_instructions(code) if each.opname != "EXTENDED_ARG"]
+    for place, each in enumerate(found):
+        name, before = str(each.argval), found[place - 1] if place else None
         if each.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
             variables.add(name)
         elif each.opname in ("LOAD_ATTR", "LOAD_METHOD"):
@@ -63,7 +67,10 @@ def names_of(code: types.CodeType) -> Names:
                 methods.add(name)
         elif each.opname == "STORE_ATTR":
             stored.add(name)
-        before = each
+        elif each.opname == "IMPORT_NAME":
+            imported.add("." * found[place - 2].argval + name)
+        elif each.opname == "IMPORT_FROM":
+            others.add(name)
     if variables & {"getattr", "hasattr"}:
         strings = (each for each in code.co_consts if isinstance(each, str))
         others |= {each for each in strings if each.isidentifier()}
@@ -74,6 +81,7 @@ def names_of(code: types.CodeType) -> Names:
         of_others=frozenset(others).union(*(each.of_others for each in inner)),
         methods=frozenset(methods).union(*(each.methods for each in inner)),
         stored=frozenset(stored).union(*(each.stored for each in inner)),
+        imported=frozenset(imported).union(*(each.imported for each in inner)),
     )
 
 
@@ -115,6 +123,16 @@ def functions_in(value: Any) -> Iterator[types.FunctionType]:
         yield from functions_in(value.fget)
     elif callable(getattr(value, "__wrapped__", None)):
         yield from functions_in(value.__wrapped__)
+
+
+def imported_by(function: types.FunctionType) -> Iterator[types.ModuleType]:
+    """The modules that a function has imported when it ran."""
+    package = function.__globals__.get("__package__") or ""
+    for name in names_of(function.__code__).imported:
+        with contextlib.suppress(ImportError):  # no such package, as in a branch that never runs
+            whole = resolve_name(name, package)
+            parts = {whole, whole.partition(".")[0]}
+            yield from (sys.modules[each] for each in parts & sys.modules.keys())
 
 
 def with_methods(kinds: Iterable[type], names: Names) -> Names:

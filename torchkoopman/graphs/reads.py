@@ -13,10 +13,17 @@ from collections.abc import Iterator, Mapping, Sequence, Set
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor, fx, nn
 
-from torchkoopman.graphs.code import functions_in, is_own, names_of, stored_by, with_methods
+from torchkoopman.graphs.ambient import AMBIENT, LAYOUT, UNSTABLE
+from torchkoopman.graphs.code import (
+    functions_in,
+    imported_by,
+    is_own,
+    names_of,
+    stored_by,
+    with_methods,
+)
 from torchkoopman.graphs.side_effects import hooks_of_all
 from torchkoopman.graphs.unchanged import ARRAYS, MISSING, Itself, Read, entries_of
 from torchkoopman.observe.facts import PLAIN
@@ -28,37 +35,9 @@ if TYPE_CHECKING:
     from torchkoopman.graphs.code import Names
     from torchkoopman.graphs.unchanged import Key
 
-
-def _autocast() -> tuple[Any, ...]:
-    kinds = ("cpu", "cuda")
-    return (*map(torch.is_autocast_enabled, kinds), *map(torch.get_autocast_dtype, kinds))
-
-
-AMBIENT: dict[str, Callable[[], Any]] = {
-    "is_grad_enabled": torch.is_grad_enabled,
-    "is_inference_mode_enabled": torch.is_inference_mode_enabled,
-    **dict.fromkeys((
-        "is_autocast_enabled", "is_autocast_cpu_enabled",
-        "get_autocast_dtype", "get_autocast_cpu_dtype", "get_autocast_gpu_dtype",
-    ), _autocast),
-    **dict.fromkeys((
-        "get_default_dtype", "ones", "zeros", "empty", "full", "tensor", "linspace", "eye",
-    ), torch.get_default_dtype),
-}  # fmt: skip
-"""Functions of torch that tell of the moment, or make what depends on it, and how to ask."""
-UNSTABLE: dict[str, frozenset[str]] = {
-    "time": frozenset(("time", "time_ns", "perf_counter", "perf_counter_ns", "monotonic")),
-    "datetime": frozenset(("now", "today", "utcnow")),
-    "threading": frozenset(("get_ident", "current_thread")),
-    "os": frozenset(("getpid",)),
-}
-"""Functions of Python, by package, that tell another value at each call or in each thread."""
-
 BUILT_IN = (dict, list, tuple, set, frozenset)
 CONTAINERS = (Mapping, Sequence, Set)
 """Kinds of containers; those of the user's are read by the code of their classes."""
-LAYOUT = frozenset(("is_contiguous", "stride", "storage_offset", "data_ptr", "is_pinned"))
-"""Methods that tell how a tensor lies in memory, which is fixed in a graph."""
 MANNERS = (
     "__setattr__", "_apply", "to", "float", "double", "half", "bfloat16", "cpu", "cuda",
     "requires_grad_", "zero_grad",
@@ -162,6 +141,8 @@ class Reads:
         self.unstable += [f"{name}() of a tensor" for name in names.methods & LAYOUT]
         for name in names.variables & function.__globals__.keys():
             self._entry(f"the global variable {name!r}", function.__globals__, name, names)
+        for module in imported_by(function):
+            self._inside(f"the module {module.__name__!r}", module, names)
         for name in (names.attributes | names.variables) & AMBIENT.keys():
             probe = AMBIENT[name]
             self._note((probe,), f"torch.{name}()", functools.partial(_told, probe))

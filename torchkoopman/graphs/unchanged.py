@@ -70,10 +70,10 @@ class Itself:
 
 
 def entries_of(value: Any) -> Any:
-    """What is in a container: plain values as they are, others by identity."""
+    """What is in a container: plain values and their kinds (1 equals True), others by identity."""
 
     def entry(each: Any) -> Any:
-        return each if isinstance(each, PLAIN) else Itself(each)
+        return (type(each), each) if isinstance(each, PLAIN) else Itself(each)
 
     if isinstance(value, Mapping):
         return {key: entry(value[key]) for key in list(value)}
