@@ -19,7 +19,13 @@ from typing import TYPE_CHECKING, Literal, Self
 import torch
 from torch import Tensor
 
-from torchkoopman.observe.products import add_product, centred, exact_float32
+from torchkoopman.observe.products import (
+    add_product,
+    add_square,
+    centre,
+    exact_float32,
+    room_for,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -71,6 +77,8 @@ class Moments:
         self.precision = precision
         self.pairs = tuple(dict.fromkeys(pairs))
         self.names = tuple(dict.fromkeys(name for pair in self.pairs for name in pair))
+        crossing = {name for pair in self.pairs for name in pair if len({*pair}) == 2}
+        self._alone = {*self.names} - crossing
         self.count: float = 0
         self._means: dict[str, Tensor] = {}
         self._scatters: dict[Pair, Tensor] = {}
@@ -91,16 +99,21 @@ class Moments:
             return self
         mass: float = len(batch[self.names[0]]) if weights is None else weights.sum().item()
         self._allocate({name: value.shape[1] for name, value in batch.items()}, values)
-        parts = {n: centred(value, weights, mass, self.precision) for n, value in batch.items()}
+        rows = room_for(batch, self._alone, self.precision)
+        means: dict[str, Tensor] = {}
         # Chan's mean correction is one more row of the product.
         weight = (self.count * mass / (self.count + mass)) ** 0.5
-        for name, (mean, rows) in parts.items():
-            rows[-1] = weight * (mean - self._means[name])
         with nullcontext() if self.precision == torch.float64 else exact_float32():
             for (a, b), scatter in self._scatters.items():
-                add_product(scatter, parts[a][1], parts[b][1], symmetric=a == b)
+                for name in {a, b} - means.keys():
+                    means[name] = centre(rows[name], batch[name], weights, mass)
+                    rows[name][-1] = weight * (means[name] - self._means[name])
+                if a == b:
+                    add_square(scatter, rows[a])
+                else:
+                    add_product(scatter, rows[a], rows[b])
         self.count += mass
-        for name, (mean, _) in parts.items():
+        for name, mean in means.items():
             self._means[name] += (mean - self._means[name]) * (mass / self.count)
         return self
 

@@ -8,55 +8,85 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator, Mapping
 
     from torch import Tensor
 
-_BLOCK, _ROWS = 128, 256
-"""Columns of a block of a symmetric product; rows that float32 sums before float64 takes over."""
+_BLOCKS = (192, 48)
+"""Columns of the blocks of a symmetric product, and of the smaller ones on its diagonal: of both
+sizes that are whole tiles of the processors' kernels, the fastest for widths from 128 to 1024."""
+_ROWS = 256
+"""Rows that float32 sums before float64 takes over."""
 
 
-def centred(
-    value: Tensor, weights: Tensor | None, mass: float, precision: torch.dtype
-) -> tuple[Tensor, Tensor]:
-    """Mean of a batch, float64; and its centred rows, with one more below, still to be filled.
+def room_for(
+    values: Mapping[str, Tensor], shared: Collection[str], precision: torch.dtype
+) -> dict[str, Tensor]:
+    """Memory for the rows of each variable, and for one more row.
+
+    Memory fresh from the system takes longer than to centre rows in it, so variables that are used
+    one after the other have the same if they are alike.
 
     Args:
+        values: variable → ``(rows, features)``.
+        shared: variables that are used one after the other.
+        precision: of the rows.
+    """
+    made: dict[object, Tensor] = {}
+    found = {}
+    for name, value in values.items():
+        key = (value.shape, value.device) if name in shared else name
+        if key not in made:
+            # Rows a power of two apart would evict each other from the cache: leave a gap.
+            count, width = value.shape
+            made[key] = value.new_empty(count + 1, width + 8, dtype=precision)[:, :width]
+        found[name] = made[key]
+    return found
+
+
+def centre(rows: Tensor, value: Tensor, weights: Tensor | None, mass: float) -> Tensor:
+    """Fill all rows but the last with the centred rows of a batch; the mean, float64.
+
+    Args:
+        rows: ``(rows + 1, features)``.
         value: ``(rows, features)``.
         weights: of the rows; centred rows are multiplied by their roots.
         mass: sum of the weights.
-        precision: of the centred rows.
     """
-    (count, width), wide = value.shape, torch.promote_types(value.dtype, precision)
-    # Rows a power of two apart would evict each other from the cache: leave a gap. In place and
-    # step by step, for mixed dtypes in one operation are several times slower.
-    rows = value.new_empty(count + 1, width + 8, dtype=wide)[:, :width]
-    rows[:-1] = value
+    inside = rows[:-1]
+    # Step by step and in place: mixed dtypes in one operation are several times slower.
+    if torch.promote_types(value.dtype, rows.dtype) == rows.dtype:
+        value = inside.copy_(value)
     if weights is None:
-        mean = rows[:-1].double().sum(0) / mass
-        rows[:-1] -= mean.to(wide)
+        mean = value.double().sum(0) / mass
     else:
-        mean = weights.double() @ rows[:-1].double() / mass
-        rows[:-1] -= mean.to(wide)
-        rows[:-1] *= weights.sqrt()[:, None].to(wide)
-    return mean, rows.to(precision)
+        mean = weights.double() @ value.double() / mass
+    torch.sub(value, mean.to(value.dtype), out=inside)
+    if weights is not None:
+        inside *= weights.sqrt()[:, None].to(rows.dtype)
+    return mean
 
 
-def add_product(scatter: Tensor, left: Tensor, right: Tensor, symmetric: bool) -> None:
-    """Add ``leftᵀ right``; of a symmetric one, blocks below the diagonal are copied from above."""
-    columns = _BLOCK if symmetric else max(1, left.shape[1])
-    rows = len(left) if left.dtype == scatter.dtype else _ROWS
-    for start in range(0, left.shape[1], columns):
-        first, stop = (start if symmetric else 0), start + columns
-        block = scatter[start:stop, first:]
-        sides = torch.split(left[:, start:stop], rows), torch.split(right[:, first:], rows)
-        for a, b in zip(*sides, strict=True):
-            if left.dtype == scatter.dtype:
-                block.addmm_(a.T, b)
-            else:
-                block += a.T @ b
-        if symmetric:
-            scatter[stop:, start:stop] = block[:, columns:].T
+def add_product(scatter: Tensor, left: Tensor, right: Tensor) -> None:
+    """Add ``leftᵀ right``."""
+    if left.dtype == scatter.dtype:
+        scatter.addmm_(left.T, right)
+        return
+    for a, b in zip(torch.split(left, _ROWS), torch.split(right, _ROWS), strict=True):
+        scatter += a.T @ b
+
+
+def add_square(scatter: Tensor, rows: Tensor, blocks: tuple[int, ...] = _BLOCKS) -> None:
+    """Add ``rowsᵀ rows``: by block columns, and what is above the diagonal copied from below."""
+    columns, *smaller = blocks
+    for start in range(0, rows.shape[1], columns):
+        stop = start + columns
+        block, first = rows[:, start:stop], stop if smaller else start
+        if smaller:
+            add_square(scatter[start:stop, start:stop], block, tuple(smaller))
+        if first < rows.shape[1]:
+            add_product(scatter[first:, start:stop], rows[:, first:], block)
+            scatter[start:stop, stop:] = scatter[stop:, start:stop].T
 
 
 @contextmanager
