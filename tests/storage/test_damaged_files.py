@@ -3,15 +3,19 @@
 A share of what ``python -m tests.benchmarks.damaged_files`` reads.
 """
 
+import json
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import torch
 
+import torchkoopman as tk
 from tests.benchmarks import damaged_files, forged_files
 from tests.benchmarks.damaged_files import Outcome, Reader
+from torchkoopman.observe.class_moments import LabelledMoments
 
 ROOT = Path(__file__).parents[2]
 KILLED = """
@@ -72,6 +76,48 @@ def test_forged_files_are_refused_before_they_take_memory(
 def test_headers_of_tensors_are_bounded_by_their_files(folder: Path, read_by: Reader) -> None:
     files = forged_files.of_tensors(folder)
     assert failures([(name, read_by(path)) for name, path in files]) == []
+
+
+def of_classes(classes: int) -> tk.Surrogate:
+    """A surrogate of one coordinate with statistics of so many classes."""
+    x = torch.randn(600, 1, generator=torch.Generator().manual_seed(0))
+    surrogate = tk.DMDFitter(dynamics="span").update(tk.Trajectory.of(x, 0.9 * x)).surrogate
+    assert surrogate.statistics is not None
+    one = surrogate.statistics.unlabelled.tensors()
+    named = {
+        f"class/{label}/{name}": each for label in range(classes) for name, each in one.items()
+    }
+    statistics = LabelledMoments(surrogate.statistics.pairs).load(named)
+    return surrogate.with_(statistics=statistics)
+
+
+def test_a_valid_file_of_very_many_tiny_classes_is_read_within_the_bound(
+    tmp_path: Path, read_by: Reader
+) -> None:
+    """As many as are written; of some hundred more nothing is."""
+    found = read_by(of_classes(5600).save(tmp_path / "many.safetensors"))
+    assert found.error == ""
+    assert found.grown <= found.allowed
+    with pytest.raises(ValueError, match=r"not written: 36,0\d\d tensors .*with_\(statistics=None"):
+        of_classes(6000).save(tmp_path / "more.safetensors")
+    assert [each.name for each in tmp_path.iterdir()] == ["many.safetensors"]
+
+
+@pytest.mark.parametrize("spaces", ["", "   "])
+def test_a_file_of_more_tensors_than_are_written_is_refused_before_they_are_made(
+    spaces: str, tmp_path: Path, read_by: Reader
+) -> None:
+    """As earlier versions wrote them, whose headers may be spaced in any way."""
+    path, count = tmp_path / "old.safetensors", 45_000
+    described = {
+        str(number): {"dtype": "F64", "shape": [1], "data_offsets": [8 * number, 8 * number + 8]}
+        for number in range(count)
+    }
+    header = json.dumps(described, separators=("," + spaces, spaces + ":")).encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(8 * count))
+    assert failures([("old", read_by(path))]) == []
+    with pytest.raises(tk.FileError, match=r"holds 45,000 tensors in .*far more memory"):
+        tk.Surrogate.load(path)
 
 
 def test_a_killed_save_leaves_the_file_whole_and_the_next_clears_away(

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 
 _LONGEST = 2
 """A log of so many times what it holds is not appended to; another one begins."""
-_RECORD = 2**24
-"""Bytes of rows that are appended at once."""
+_RECORD = 2**20
+"""Bytes of rows that are copied, summed and appended at once, while they are in the cache."""
 _NUMBER = 8
 """Bytes of a row's number, and of how many rows a record has."""
 

@@ -34,6 +34,9 @@ _SEAL = "torchkoopman.sha256"
 _BEFORE = f'"{_SEAL}":"'.encode()
 _LARGEST = 100_000_000
 """Bytes of a header that safetensors reads."""
+_TENSOR, _ROOM = 1600, 48 * 2**20
+"""Bytes that a tensor takes in memory beside its numbers, and what all may take so beyond the size
+of the file: reading takes at most four times the file and 64 MB."""
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
@@ -50,16 +53,31 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
 
 
 def _check_readable(path: Path, written: Path, tensors: int) -> None:
-    with written.open("rb") as file:
-        header = _header(written, file, written.stat().st_size)
     try:
-        parsed(written, header, "its header")
+        with written.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            parsed(written, _header(written, file, size), "its header")
+            _check_count(written, tensors, size)
     except FileError as error:
         raise ValueError(
-            f"{str(path)!r} was not written: of {tensors:,} tensors so small the names alone take "
-            "far more memory than the file, and no such file is read. Statistics of tens of "
-            "thousands of classes are so many: surrogate.with_(statistics=None) leaves them out."
+            f"{str(path)!r} was not written: {tensors:,} tensors so small take far more memory "
+            "than their file, and no such file is read. Statistics of thousands of classes in few "
+            "coordinates are so many: surrogate.with_(statistics=None) leaves them out."
         ) from error
+
+
+def _check_count(path: Path, tensors: int, size: int) -> None:
+    """See that so many tensors are no more than a file of this size may hold.
+
+    Raises:
+        FileError: they are.
+    """
+    if tensors * _TENSOR > _ROOM + size:
+        raise FileError(
+            f"{str(path)!r} holds {tensors:,} tensors in {size:,} bytes, which would take far more "
+            "memory than that. It is not read; write it without the statistics of its classes, "
+            "surrogate.with_(statistics=None), by the torchkoopman that wrote it."
+        )
 
 
 def unsealed(metadata: Mapping[str, str]) -> dict[str, str]:
@@ -95,7 +113,8 @@ def read_tensors(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
         FileError: it is no safetensors file, damaged, or of a format that is not known.
     """
     data = require_file(path).read_bytes()
-    metadata = _metadata(path, io.BytesIO(data), len(data))
+    metadata, tensors = _metadata(path, io.BytesIO(data), len(data))
+    _check_count(path, tensors, len(data))
     try:
         views = load(data)
     except Exception as error:  # SafetensorError, and what torch says to types it has not
@@ -113,10 +132,11 @@ def read_metadata(path: Path) -> dict[str, str]:
         FileError: it is no safetensors file, damaged, or of a format that is not known.
     """
     with require_file(path).open("rb") as file:
-        return _metadata(path, file, os.fstat(file.fileno()).st_size)
+        return _metadata(path, file, os.fstat(file.fileno()).st_size)[0]
 
 
-def _metadata(path: Path, file: BinaryIO, size: int) -> dict[str, str]:
+def _metadata(path: Path, file: BinaryIO, size: int) -> tuple[dict[str, str], int]:
+    """The metadata, and how many tensors there are."""
     header = _header(path, file, size)
     sealed = _is_sealed(path, file, size, header)
     described = parsed(path, header, "its header")
@@ -124,7 +144,7 @@ def _metadata(path: Path, file: BinaryIO, size: int) -> dict[str, str]:
     if not isinstance(texts, dict) or not all(isinstance(text, str) for text in texts.values()):
         raise FileError(damaged(path, "its header is not that of a safetensors file"))
     check_format(path, as_number(texts.get(NUMBER)), sealed, texts.get(WRITER))
-    return texts
+    return texts, len(described) - ("__metadata__" in described)
 
 
 def _in_order(header: bytes) -> bytes:
