@@ -24,6 +24,8 @@ _QUANTUM = {torch.float64: 2.0**-36, torch.float32: 2.0**-14}
 """Step at which a function of mantissas is read: some thousand times the rounding of states."""
 _COARSE = 2.0**-8
 """The same for half precision."""
+_CHUNK = 2**18
+"""Numbers read at a time."""
 _CLUMPED = 0.5
 """Share of a batch's samples that must be told apart, lest bits decide."""
 _MOST = 16
@@ -41,19 +43,29 @@ def sample_ids(trajectory: Trajectory) -> Tensor:
     state = next(iter(trajectory.states.values()))
     counted = trajectory.counted()
     quantum = _QUANTUM.get(state.dtype, _COARSE)
-    state = torch.where(counted[..., None], state.double(), 0.0)
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(state.shape[-1], 2, generator=generator, dtype=torch.float64)
-    mantissas = torch.frexp(state).mantissa
-    read = mantissas @ (weight / len(weight) ** 0.5).to(state.device)
-    read = read.sum(1) / counted.sum(1).clamp(min=1)[:, None]
+    weight = (weight / len(weight) ** 0.5).to(state.device)
+    # Some samples at a time: whole batches in float64 take longer, for they leave the cache.
+    few = max(1, _CHUNK // max(1, state.shape[1] * state.shape[2]))
+    parts = zip(torch.split(state, few), torch.split(counted, few), strict=True)
+    read = torch.cat(
+        [torch.frexp(_cleared(*part)).mantissa.matmul(weight).sum(1) for part in parts]
+    )
+    read = read / counted.sum(1).clamp(min=1)[:, None]
     cells = (read / quantum).floor().long()
     ids = mixed(mixed(cells[:, 0]) + cells[:, 1])
     if len(torch.unique(ids)) >= _CLUMPED * len(ids):
         return ids
-    bits = (state + 0.0).flatten(1).contiguous().view(torch.int64)
+    bits = (_cleared(state, counted) + 0.0).flatten(1).contiguous().view(torch.int64)
     places = torch.arange(bits.shape[1], device=bits.device)
     return mixed(mixed(bits + mixed(places)).sum(1))
+
+
+def _cleared(state: Tensor, counted: Tensor) -> Tensor:
+    """States in float64, 0 where a position does not count."""
+    state = state.double()
+    return state if counted.all() else torch.where(counted[..., None], state, 0.0)
 
 
 def row_ids(trajectory: Trajectory) -> Tensor:
