@@ -35,9 +35,9 @@ if TYPE_CHECKING:
 
 
 class Looks(Value):
-    """The part of a surrogate that is looked at; the modes of all its methods have one order.
+    """The part of a surrogate that is looked at; modes have the order of ``spectrum()`` throughout.
 
-    It is that of ``surrogate.spectrum()``, so ``spectrum.trusted()`` chooses modes here.
+    So ``spectrum.trusted()`` chooses modes here.
     """
 
     @own_precision
@@ -45,14 +45,14 @@ class Looks(Value):
         """Koopman modes in a layer's own space, by default the last layer's.
 
         For DMD and EDMD they are exact: the sum over modes is what the surrogate decodes. A learnt
-        decoder has no exact modes: without ``states`` those of its Jacobian at the mean latent
-        state are given (of the fit's rows, carried to the layer; of the layer's mean state where
-        the surrogate has no statistics). ``Modes.exact`` and ``Modes.note`` say which.
+        decoder has no exact modes: without ``states`` they are those of its Jacobian at the mean
+        latent state of the fit, carried to the layer, or at the layer's mean state where the
+        surrogate has no statistics. ``Modes.exact`` and ``Modes.note`` say which.
 
         Args:
             layer: one of the surrogate's.
-            states: states of that layer, ``(batch, positions, features)``, every row counted, on
-                which the modes of a learnt decoder are found by least squares.
+            states: states of that layer, ``(batch, positions, features)``, all of them rows that
+                count, on which the modes of a learnt decoder are found by least squares.
 
         Raises:
             ValueError: an unknown layer, an operator without a basis of eigenvectors, states for a
@@ -76,7 +76,7 @@ class Looks(Value):
         Args:
             state: ``(batch, positions, features)``.
             layer: whose states they are.
-            mask: positions that count, bool, ``(batch, positions)``; values at others mean nothing.
+            mask: positions that count, bool, ``(batch, positions)``; ignore the values at others.
 
         Returns:
             ``(batch, positions, modes)``, complex128 as the modes, on the states' device.
@@ -90,7 +90,7 @@ class Looks(Value):
 
     @own_precision
     def amplitudes(self, state: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
-        """PyDMD's b: how strongly each mode takes part.
+        """How strongly each mode takes part (PyDMD's ``b``).
 
         With a state of the first layer, its eigenfunction values, complex, ``(batch, positions,
         modes)``; without, their RMS over the rows of the fit, real, ``(modes,)``.
@@ -112,7 +112,7 @@ class Looks(Value):
     def dynamics(
         self, state: Tensor, times: Sequence[float] | None = None, mask: Tensor | None = None
     ) -> Tensor:
-        """PyDMD's dynamics: ``λ_k^t φ_k(x)`` of a state of the first layer.
+        """``λ_k^t φ_k(x)`` of a state of the first layer (PyDMD's ``dynamics``).
 
         ``(dynamics @ modes.vectors.mT).real`` is the path of :meth:`Surrogate.trajectory` where the
         layers have one frame and the modes are exact.
@@ -142,12 +142,12 @@ class Looks(Value):
         modes: Tensor | Sequence[int] | None = None,
         mask: Tensor | None = None,
     ) -> Tensor:
-        """The state at a layer that follows from one of the first layer, by chosen modes alone.
+        """The state of a layer predicted from one of the first layer by chosen modes alone.
 
-        With all modes this is :meth:`Surrogate.predict`. The chosen part of the latent state is
-        decoded. Of DMD and EDMD parts add up, and the layer's mean belongs to the constant
-        function's mode (λ = 1); a learnt decoder is not linear, so there they do not. Oblique modes
-        cancel each other, so some of them may be further from the state than none.
+        With all modes this is :meth:`Surrogate.predict`. For DMD and EDMD the parts of the modes
+        add up, and the layer's mean belongs to the mode of the constant function (λ = 1); a learnt
+        decoder is not linear, so its parts do not. Modes that are not orthogonal cancel each other:
+        some of them may be further from the state than none.
 
         Args:
             state: ``(batch, positions, features)``.
@@ -185,7 +185,8 @@ class Looks(Value):
     ) -> NonNormality:
         """How far powers of K over the span grow beyond its eigenvalues.
 
-        The same as ``torchkoopman.non_normality(surrogate)``, which tells of the arguments.
+        The same as :func:`torchkoopman.non_normality` of the surrogate, where arguments are
+        described.
         """
         total: NonNormality = non_normality(self, horizon=horizon, points=points, rank=rank)
         return total

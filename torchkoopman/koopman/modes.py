@@ -29,15 +29,21 @@ _ILL = 1e6
 
 @dataclass(frozen=True)
 class Modes(Tabular):
-    """Koopman modes of the full state at one layer; in the order of ``surrogate.spectrum()``.
+    """Koopman modes in the features of one layer, in the order of ``surrogate.spectrum()``.
 
     Scale and phase of a mode are a convention: its latent vector has length one and its largest
     entry is real, as in ``Spectrum.modes``. The eigenfunction has the inverse scale, so that
-    products ``φ_k v_k`` and :attr:`sizes` depend on no convention.
+    products ``φ_k v_k`` and :attr:`sizes` do not depend on it.
+
+    Example:
+        >>> linear = tk.fit(model, train.loader(500), ["1", "9"], method="dmd", progress=False)
+        >>> modes = linear.modes()  # of layer "9"; print(modes) shows the largest
+        >>> modes.vectors.shape, modes.exact  # 32 features, 33 modes
+        (torch.Size([32, 33]), True)
     """
 
     layer: str
-    """Whose features the modes are of."""
+    """The layer whose features the modes are in."""
     time: float
     """Depth-time of the layer."""
     eigenvalues: Tensor
@@ -46,12 +52,12 @@ class Modes(Tabular):
     """The modes, one a column; complex128, shape ``(features, modes)``. With delays the features
     are those of the stacked state."""
     offset: Tensor
-    """What is added to the sum over the modes; float64, shape ``(features,)``. Zero where the
-    constant function carries the layer's mean, which ``note`` says."""
+    """What is added to the sum over the modes; float64, shape ``(features,)``. Zero where the mode
+    of the constant function holds the layer's mean, which ``note`` says."""
     exact: bool
     """Whether the sum over all modes is what the surrogate decodes."""
     note: str
-    """How the modes were read off, and where the layer's mean went."""
+    """How the modes were found, and which of them holds the layer's mean."""
     conjugates: Tensor
     """Index of each mode's complex conjugate, its own for a real mode; -1 if it was left out."""
     condition: float

@@ -27,22 +27,30 @@ if TYPE_CHECKING:
 
 
 class Surrogate(Looks):
-    """A linear system that stands for the layers of a span.
+    """A linear system that stands for the layers of a span; every fitter gives one.
 
-    Calling it leads a state of the first layer, ``(batch, positions, features)``, to the last.
-    It is a value: its parts cannot be set, and :meth:`with_` makes a copy with others.
+    Calling it predicts the last layer's state from the first layer's, both of shape
+    ``(batch, positions, features)``. Its parts cannot be set; :meth:`with_` makes a copy with
+    others.
+
+    Example:
+        >>> state = model[:2](test.inputs[:8])[:, None]  # of layer "1"
+        >>> surrogate(state).shape
+        torch.Size([8, 1, 32])
+        >>> surrogate.layers, surrogate.latent, surrogate.record.method
+        (('1', '3', '5', '7', '9'), 533, 'edmd')
     """
 
     @property
     def inputs(self) -> tuple[InputSpec, ...]:
-        """The model's positional tensor arguments, where the probe saw them."""
+        """Shape and dtype of the model's positional tensor arguments, where a probe saw them."""
         return self.span.inputs
 
     @property
     def views(self) -> Mapping[str, View]:
         """Layer → how its output becomes a state; empty where states were given as they are.
 
-        ``attach(model, surrogate.layers, output=surrogate.views)`` reads the layers so again.
+        ``attach(model, surrogate.layers, output=surrogate.views)`` reads the layers in this way.
         """
         return self.span.views
 
@@ -52,11 +60,23 @@ class Surrogate(Looks):
         return self.operator.latent
 
     def encode(self, state: Tensor, layer: str, mask: Tensor | None = None) -> Tensor:
-        """State of a layer, ``(batch, positions, features)``, to ``(batch, positions, latent)``."""
+        """The latent state of a layer's state.
+
+        Args:
+            state: ``(batch, positions, features)``.
+            layer: whose state it is.
+            mask: rows that count, ``(batch, positions)``.
+
+        Returns:
+            ``(batch, positions, latent)``.
+
+        Raises:
+            ValueError: an unknown layer.
+        """
         return self.observables.encode(self._frame(layer)(state), mask)
 
     def decode(self, latent: Tensor, layer: str) -> Tensor:
-        """Latent state to the state of a layer."""
+        """The state of a layer, ``(batch, positions, features)``, from a latent one."""
         return self._frame(layer).inverse(self.observables.decode(latent))
 
     def predict(
@@ -66,7 +86,12 @@ class Surrogate(Looks):
         end: str | None = None,
         mask: Tensor | None = None,
     ) -> Tensor:
-        """The state of layer ``end`` that follows from that of layer ``start``."""
+        """The state of layer ``end`` from that of layer ``start``, by default of last from first.
+
+        Raises:
+            ValueError: an unknown layer, ``start`` not before ``end``, or layers between the steps
+                of an operator that has no real power there.
+        """
         start, end = self._ends(start, end)
         time = self.time(end) - self.time(start)
         return self.decode(self.operator(self.encode(state, start, mask), time), end)
@@ -82,8 +107,9 @@ class Surrogate(Looks):
 
         Args:
             state: ``(batch, positions, features)``.
-            times: depth-times; the layers' own by default. Between two layers the decoded state
-                goes over from the earlier layer's coordinates to the later's linearly.
+            times: depth-times, from 0 at the first layer to 1 at the last; the layers' own by
+                default. Between two layers the state is decoded in the coordinates of both, and
+                interpolated.
             mask: rows that count, ``(batch, positions)``.
 
         Returns:
@@ -102,7 +128,10 @@ class Surrogate(Looks):
         return torch.stack([self._decode_at(latent, float(time)) for time in times])
 
     def spectrum(self) -> Spectrum:
-        """Eigenvalues of K over the whole span, with modes, rates, residuals and energies."""
+        """Eigenvalues of K over the whole span, with modes, rates, residuals and energies.
+
+        Computed anew at each call, in seconds for a thousand latent coordinates: keep the result.
+        """
         total = None if self.statistics is None else self.statistics.total()
         return spectrum_of(
             self.operator.matrix(1.0),
@@ -121,12 +150,22 @@ class Surrogate(Looks):
         points: int = 61,
         rank: int = 100,
     ) -> Pseudospectrum:
-        """Where over the complex plane K over the span almost has an eigenvalue.
+        """Where in the complex plane K over the span almost has an eigenvalue.
 
-        ``"residual"`` asks the data of the fit, ``"matrix"`` the operator alone; for the arguments
-        see :func:`pseudospectrum_of`. The default grid covers the unit disk and the trusted
-        eigenvalues, or all where there are no data to trust any by. Seconds at
-        the default 61 × 61 points and 100 directions.
+        Takes seconds at 61 × 61 points and 100 directions.
+
+        Args:
+            kind: ``"residual"``, by the data of the fit, or ``"matrix"``, of the operator alone.
+            real: real parts of the grid, ascending; by default ``points`` that cover the unit disk
+                and the trusted eigenvalues (without data: all eigenvalues).
+            imag: imaginary parts likewise.
+            points: per axis of the default grid.
+            rank: directions at most, of largest latent states or of largest ``|λ|``; fewer raise
+                the values. The time grows with its cube.
+
+        Raises:
+            ValueError: no statistics of the fit for ``"residual"``, an unknown kind, or a grid that
+                does not ascend.
         """
         total = None if self.statistics is None else self.statistics.total()
         K, spectrum = self.operator.matrix(1.0), self.spectrum()
@@ -138,9 +177,13 @@ class Surrogate(Looks):
 
     @torch.no_grad()
     def replacement(self, start: str | None = None, end: str | None = None) -> Replacement:
-        """The module that stands between two layers' outputs: encoder, one matrix, decoder.
+        """A module from the output of one layer to that of a later one, as :func:`swap` puts it in.
 
-        Coordinates are folded into the encoder and the decoder; layouts are applied inside.
+        It is encoder, one matrix and decoder. Coordinates are folded into encoder and decoder, and
+        layouts are applied inside.
+
+        Raises:
+            ValueError: as :meth:`predict`, or a surrogate fitted with delays.
         """
         start, end = self._ends(start, end)
         if self.span.before:

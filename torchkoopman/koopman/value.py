@@ -187,7 +187,7 @@ class Value(nn.Module):
         return [frame for frame in self.coordinates if isinstance(frame, Coordinates)]
 
     def config(self) -> dict[str, Any]:
-        """JSON-able structure, enough for :meth:`from_config`."""
+        """The structure without tensors, as JSON-able types, enough for :meth:`from_config`."""
         return {
             "span": self.span.config(),
             "sizes": [(frame.size, frame.features) for frame in self.frames()],
@@ -204,10 +204,10 @@ class Value(nn.Module):
         return cls(**parts_of(config))
 
     def save(self, path: str | Path) -> Path:
-        """Write the surrogate with its statistics and sampled rows; the undo of edits stays behind.
+        """Write the surrogate with its statistics and sampled rows, without the undo of its edits.
 
         The file holds tensors and JSON, a format number and a checksum of all its bytes. It is
-        there whole or not at all: it is written beside its place, put onto the disk, and renamed.
+        written beside its place and renamed, so that it is there whole or not at all.
 
         Args:
             path: ends in ``.safetensors``; folders that do not exist are made.
@@ -226,8 +226,8 @@ class Value(nn.Module):
     def load(cls, path: str | Path) -> Self:
         """The surrogate that :meth:`save` wrote, on the CPU, in the precision it had.
 
-        The file is read whole: nothing done to it afterwards changes the surrogate. Nothing in it
-        is run, and no more memory is taken than a small multiple of its size.
+        Nothing in the file is run. It is read whole, so nothing done to it afterwards changes the
+        surrogate, and takes no more memory than a small multiple of its size.
 
         Raises:
             FileError: a ``ValueError``: the file is not there (also a ``FileNotFoundError``), is

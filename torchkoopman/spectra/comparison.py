@@ -29,40 +29,48 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class OperatorDistance:
-    """How far two operators are from each other, beside what unrelated ones would give."""
+    """How far two operators are from each other, beside the distances of unrelated ones; print it.
+
+    A and B are the two operators as they are compared, the smaller one padded with zeros.
+
+    Example:
+        >>> one, other = torch.diag(torch.tensor([0.9, 0.5])), torch.diag(torch.tensor([0.9, 0.3]))
+        >>> distance = tk.compare(one, other)
+        >>> round(distance.similarity, 3), round(distance.spectral, 3)
+        (0.2, 0.2)
+    """
 
     similarity: float
     """‖A - C B Cᵀ‖_F at the best orthogonal C found; an upper bound of the minimum."""
     lower_bound: float
-    """No C has less: the gap to ``similarity`` is all that a better search could gain."""
+    """A bound below which no C leads: a better search could lower ``similarity`` to it at most."""
     spectral: float
-    """√(Σ |λ_i - μ_π(i)|²) at the optimal assignment π of eigenvalues; not divided by their number,
-    so that it is on the scale of ``similarity``."""
+    """``√(Σ |λ_i - μ_π(i)|²)`` of the eigenvalues λ of A and μ of B at the optimal assignment π; it is
+    not divided by their number, so that it is on the scale of ``similarity``."""
     scale: float
     """√(‖A‖_F² + ‖B‖_F²); ``similarity`` is at most √2 times this."""
     angle: float
-    """The least angle between A and C B Cᵀ as vectors, in radians (DSA's angular distance): blind
-    to the operators' sizes. NaN if one is zero."""
+    """The least angle between A and C B Cᵀ as vectors, in radians (the angular distance of DSA,
+    Ostrow et al. 2023): it does not depend on the operators' scales. NaN if one is zero."""
     rotation: Tensor
     """The best C found, float64, shape ``(size, size)``."""
     null_similarity: Tensor
-    """``similarity`` of the null pairs, on the scale of this one; shape ``(pairs,)``: those that
-    were named, or ``draws`` of random operators that have A's and B's singular values and otherwise
-    nothing in common."""
+    """``similarity`` of the null pairs, on the scale of this one; shape ``(pairs,)``: the pairs
+    ``beside``, or ``draws`` pairs of random operators with the singular values of A and B."""
     null_spectral: Tensor
     """``spectral`` of the same pairs."""
     floor: Tensor
-    """``similarity`` that two fits of one system to as many rows would have, by sampling alone;
+    """``similarity`` of two fits of one system to as many rows, which differ by sampling alone;
     shape ``(draws,)``, empty where it is not known."""
     sizes: tuple[int, int]
     """Sizes of A and B as compared, before padding."""
     agreement: float
-    """Share of the search's starts that ended within 1 % of the scale of the best: small where the
-    search is hard, and the distance may be too large."""
+    """Share of the search's starts that ended within 1 % of the scale of the best. Where it is
+    small the search is hard, and ``similarity`` may be too large."""
     subject: str = "operators"
     """What was compared: ``"operators"`` as they are, or K or K - I on which functions."""
     notes: tuple[str, ...] = ()
-    """What the distance holds besides the dynamics, one sentence each."""
+    """What the distance depends on besides the dynamics, one sentence each."""
 
     @property
     def relative(self) -> float:
@@ -73,11 +81,10 @@ class OperatorDistance:
     def below_null(self) -> float:
         """Share of the null pairs that are farther apart, relative to their scale; NaN without any.
 
-        Of pairs named by ``beside`` a share of 1 speaks against the hypothesis that the two are no
-        more alike than those: were they drawn as those were, it would come about by chance in one
-        case of m + 1 with m pairs. Of random operators it speaks against the two having nothing in
-        common but singular values, which hardly any two networks of one kind have, untrained ones
-        too: there 1 says little, and less than 1 much.
+        With m pairs ``beside``, a share of 1 rejects at the level 1 / (m + 1) that the two are no
+        more alike than those pairs. With random operators 1 says little: it rejects that the two
+        have only singular values in common, and any two networks of one kind have more, also
+        untrained ones. A share below 1 then says much.
         """
         return (self.null_similarity > self.similarity).double().mean().item()
 
@@ -85,13 +92,13 @@ class OperatorDistance:
     def above_floor(self) -> float:
         """Share of ``floor`` that is nearer; NaN if it is not known.
 
-        1 speaks against the hypothesis that both are fits to independent rows of one system; small
-        values do not: the rows cannot tell the two apart.
+        1 rejects that both are fits to independent rows of one system. With small values the rows
+        cannot tell the two apart.
         """
         return (self.floor < self.similarity).double().mean().item()
 
     def summary(self) -> str:
-        """Both distances beside their nulls, the bound, and how sure the search is."""
+        """A table of both distances beside their nulls, the bound, and the search's agreement."""
         lines = [
             f"{self.subject} of size {self.sizes[0]} and {self.sizes[1]}, scale {self.scale:.4g}",
             f"{'':20} {'distance':>9} {'relative':>9} {'null, relative':>18}",
@@ -135,32 +142,40 @@ def compare(
     less_identity: bool | None = None,
     generator: torch.Generator | None = None,
 ) -> OperatorDistance:
-    """How alike the dynamics of two operators are, beside operators that have nothing in common.
+    """How alike the dynamics of two operators are, beside pairs that are unrelated.
+
+    The distance is the least ‖A - C B Cᵀ‖_F over orthogonal C (DSA, Ostrow et al. 2023).
 
     Surrogates are compared in the metric of their own data: each K over its span in axes in which
-    the latent states at the start have second moment 1, over the ``rank`` directions they excite
-    most. By default K is projected on functions of the state alone (1 and its coordinates, as an
-    orthogonal projection in the data's metric), and for a fit across the span the draw of a
-    dictionary's random features is then in neither. What the dictionary says of further functions
-    is left out: two systems may differ there. With all directions kept, no invertible change of a
-    latent space's basis matters, so surrogates of different seeds can be compared. Matrices are
+    the latent states at the start have second moment 1, over the ``rank`` directions of largest
+    share. By default K is projected orthogonally on functions of the state alone (1 and its
+    coordinates), so that for a fit across the span the draw of random features does not matter;
+    differences in further functions are not seen. With all directions kept, no invertible change of
+    a latent space's basis matters, so surrogates of different seeds can be compared. Matrices are
     taken as they are.
+
+    Example:
+        >>> turn = torch.linalg.qr(torch.tensor([[1.0, 2.0], [3.0, 4.0]])).Q
+        >>> K = torch.tensor([[0.9, 0.2], [0.0, 0.5]])
+        >>> distance = tk.compare(K, turn @ K @ turn.T)  # one system in two bases
+        >>> distance.similarity < 1e-3, distance.below_null
+        (True, 1.0)
 
     Args:
         first: a surrogate or a real square matrix.
         second: the same; sizes may differ.
-        rank: directions of each surrogate; costs grow with its cube.
+        rank: directions of each surrogate; the time grows with its cube.
         starts: random starts of the search, for the pair and for each null pair.
         draws: null pairs, and pairs that differ by sampling alone; each costs as much as the
             comparison itself.
-        beside: pairs to be the null in place of random operators, such as networks that were not
-            trained: only beside what any two networks of the kind have in common does a distance
-            say something of what was learnt. Nineteen pairs can reject at 5 %.
-        functions: ``"state"``, ``"latent"`` for all latent coordinates, which holds the draw of a
-            dictionary or the training of an encoder as well, or ``"auto"``: ``"state"`` where both
-            have the state among their latent coordinates.
-        less_identity: compare K - I, what layers do beyond carrying the state on: on a residual
-            stream every K is near the identity, and any two are alike. None: where both surrogates
+        beside: null pairs in place of random operators, such as pairs of untrained networks: only
+            beside what any two networks of the kind have in common does a distance tell what was
+            learnt. Nineteen pairs can reject at 5 %.
+        functions: ``"state"``; ``"latent"`` for all latent coordinates, which also depend on the
+            draw of a dictionary or the training of an encoder; or ``"auto"``: ``"state"`` where
+            both have the state among their latent coordinates.
+        less_identity: compare K - I, the change that layers make to the state: in residual networks
+            every K is near the identity, and any two are alike. None: yes, where both surrogates
             have one frame for all layers, without which the identity means nothing.
         generator: of the starts and the null; None for one seeded with 0.
 

@@ -28,7 +28,15 @@ _ANGLES = 48
 
 @dataclass(frozen=True)
 class NonNormality:
-    """What a matrix does that its eigenvalues do not say."""
+    """How far powers of a matrix grow beyond what its eigenvalues say; print it.
+
+    Example:
+        >>> found = tk.non_normality(torch.tensor([[0.5, 10.0], [0.0, 0.5]]))
+        >>> found.spectral_radius, round(found.norm, 2)  # shrinks in the end, but first grows
+        (0.5, 10.02)
+        >>> found.departure > 0.99
+        True
+    """
 
     departure: float
     """Henrici's √(‖K‖_F² - Σ|λ|²) / ‖K‖_F: 0 for a normal matrix, 1 for a nilpotent one. Rounding
@@ -37,24 +45,25 @@ class NonNormality:
     """σ_max / σ_min of the unit eigenvectors: 1 for a normal matrix; a perturbation of norm ε moves
     eigenvalues by at most this times ε (Bauer & Fike). Infinite or very large if defective."""
     spectral_radius: float
-    """Largest |λ|."""
+    """Largest ``|λ|``."""
     numerical_radius: float
-    """Largest |vᴴ K v| over unit v; between ‖K‖/2 and ‖K‖, and never below the spectral radius."""
+    """Largest ``|vᴴ K v|`` over unit v: between ‖K‖/2 and ‖K‖, and at least the spectral radius."""
     numerical_abscissa: float
     """Largest eigenvalue of (K + Kᵀ)/2: the largest Re vᴴ K v."""
     growth: Tensor
     """‖K^t‖ (spectral norm) for t = 0, 1, …, in spans; float64, shape ``(times,)``."""
     kreiss: float
-    """Lower bound, from the pseudospectrum on a grid, of max over all t of ‖K^t‖ / radius^t."""
+    """Lower bound, from the pseudospectrum on a grid, of the maximum of ‖K^t‖ / radius^t over all
+    t."""
 
     @property
     def norm(self) -> float:
-        """‖K‖, the most that one span stretches a latent state."""
+        """‖K‖, the largest factor by which one span stretches a latent state."""
         return self.growth[1].item()
 
     @property
     def peak(self) -> tuple[int, float]:
-        """The t of largest ‖K^t‖ among those computed, and that norm."""
+        """The t with the largest ‖K^t‖ among those computed, and that norm."""
         time = int(self.growth.argmax())
         return time, self.growth[time].item()
 
@@ -94,13 +103,21 @@ class NonNormality:
 def non_normality(
     operator: System | Tensor, *, horizon: int = 20, points: int = 31, rank: int = 100
 ) -> NonNormality:
-    """How far an operator over a span is from normal.
+    """How far an operator over a span is from normal, and how far its powers grow because of it.
+
+    The eigenvectors of a normal matrix are orthogonal, and its powers grow as its eigenvalues say.
+
+    Example:
+        >>> for K in ([[0.9, 0.0], [0.0, 0.5]], [[0.9, 10.0], [0.0, 0.5]]):
+        ...     print(round(tk.non_normality(torch.tensor(K)).departure, 3))
+        0.0
+        0.995
 
     Args:
-        operator: a surrogate, whose K over the whole span is taken, or a matrix.
+        operator: a surrogate, whose K over the whole span is taken, or a real square matrix.
         horizon: powers K^t up to this t.
         points: per axis, of the grid for the Kreiss bound.
-        rank: of the pseudospectrum's invariant subspace; see :func:`pseudospectrum_of`.
+        rank: largest eigenvalues by whose invariant subspace the Kreiss bound is computed.
 
     Raises:
         TypeError: neither a surrogate nor a real matrix.

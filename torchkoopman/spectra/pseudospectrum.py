@@ -36,30 +36,43 @@ _CHUNK = 2**22
 
 @dataclass(frozen=True)
 class Pseudospectrum:
-    """How nearly each point of a grid of the complex plane is an eigenvalue."""
+    """How nearly each point of a grid in the complex plane is an eigenvalue; print it.
+
+    Made by :meth:`Surrogate.pseudospectrum`. For the kind ``"matrix"`` the value at z is the
+    smallest singular value of K - z I (Trefethen & Embree 2005), for ``"residual"`` the least
+    relative error of φ(end) = z φ(start) over functions φ (ResDMD, Colbrook & Townsend 2024).
+
+    Example:
+        >>> K = torch.tensor([[0.0, -0.9], [0.9, 0.0]])  # eigenvalues 0.9i and -0.9i
+        >>> x = torch.randn(1000, 2, generator=torch.Generator().manual_seed(0))
+        >>> fitted = tk.DMDFitter().update(tk.Trajectory.of(x, x @ K.T)).surrogate
+        >>> near = fitted.pseudospectrum()
+        >>> near.contains(0.9j, 0.1), near.contains(0.5, 0.1)
+        (True, False)
+    """
 
     real: Tensor
     """Real parts of the grid's columns, float64, ascending."""
     imag: Tensor
     """Imaginary parts of the grid's rows, float64, ascending."""
     residuals: Tensor
-    """res(z) or σ_min(K - z I), float64, shape ``(imag, real)``. Values below about 1e-7 are
-    rounding of the moments (``"residual"``: the smallest are roots of differences)."""
+    """The values, float64, shape ``(imag, real)``; those below about 1e-7 are rounding."""
     kind: Kind
     """``"residual"``, of the data, or ``"matrix"``, of the operator alone."""
     kept: int
-    """Directions the minimum runs over; with fewer than ``latent`` it is an upper bound."""
+    """Directions over which the minimum is taken; with fewer than ``latent`` values are upper
+    bounds."""
     latent: int
     """Size of the operator."""
     beyond: int = 0
-    """Eigenvalues outside of the grid: of K in the kept directions, for ``"residual"`` of the
-    regression in them."""
+    """Number of eigenvalues outside the grid: of K in the kept directions, or for ``"residual"`` of
+    the regression in them."""
 
     @property
     def resolution(self) -> float:
         """Largest distance of a point within the grid to its nearest grid point.
 
-        Both kinds are 1-Lipschitz in z, so no value between grid points is off by more.
+        Values change by at most the distance, so no value between grid points is off by more.
         """
         return math.hypot(self.real.diff().max().item(), self.imag.diff().max().item()) / 2
 
@@ -93,7 +106,7 @@ class Pseudospectrum:
         return self.residuals <= _positive(epsilon)
 
     def radius(self, epsilon: float) -> float:
-        """Pseudospectral radius on the grid, the largest |z| with a value of at most ε.
+        """Pseudospectral radius on the grid, the largest ``|z|`` with a value of at most ε.
 
         NaN where no grid point has one; a lower bound where the region touches the grid's edge.
         """

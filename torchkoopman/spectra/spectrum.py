@@ -32,7 +32,17 @@ _ON_CIRCLE = 1e-10
 
 @dataclass(frozen=True)
 class Spectrum(Tabular):
-    """Eigenvalues of a surrogate's operator, largest modulus first, with what belongs to each."""
+    """Eigenvalues of a surrogate's operator, largest modulus first, and how far to trust each.
+
+    Example:
+        >>> K = torch.tensor([[0.0, -0.9], [0.9, 0.0]])  # a quarter turn that shrinks
+        >>> x = torch.randn(1000, 2, generator=torch.Generator().manual_seed(0))
+        >>> fitted = tk.DMDFitter().update(tk.Trajectory.of(x, x @ K.T)).surrogate
+        >>> spectrum = fitted.spectrum()  # print(spectrum) shows a table
+        >>> spectrum.moduli.round(decimals=3), spectrum.frequencies.abs().round(decimals=3)
+        (tensor([1.0000, 0.9000, 0.9000], dtype=torch.float64),
+         tensor([0.0000, 0.2500, 0.2500], dtype=torch.float64))
+    """
 
     eigenvalues: Tensor
     """λ of K over the whole span; complex128, shape ``(latent,)``."""
@@ -40,22 +50,24 @@ class Spectrum(Tabular):
     """Right eigenvectors, the directions in latent space; complex128, unit columns,
     shape ``(latent, latent)``."""
     functionals: Tensor
-    """Left eigenvectors w with ``wᴴ K = λ wᴴ``: ``wᴴ z`` is the eigenfunction. Unit columns."""
+    """Left eigenvectors w with ``wᴴ K = λ wᴴ``; ``wᴴ z`` of a latent state z is the eigenfunction.
+    Complex128, unit columns, shape ``(latent, latent)``."""
     residuals: Tensor | None
-    """Error of each eigenfunction's law φ(end) = λ φ(start), relative to the size of φ(start): 0 is
-    exact. On rows the fit has not seen, or each predicted by the fit without its sample. Shape
-    ``(latent,)``; NaN where the data never excite φ, None without data."""
+    """Error of the law φ(end) = λ φ(start) of each eigenfunction φ, relative to the size of
+    φ(start); 0 is exact. On rows the fit has not seen, or each row predicted by the fit without its
+    sample. Shape ``(latent,)``; NaN where φ is zero on the data, None without data."""
     energies: Tensor | None
     """Share of the latent states' second moment that each mode carries; non-orthogonal modes
     overlap, so shares are normalised to sum to 1. Shape ``(latent,)``; None without data."""
     errors: Tensor | None = None
     """Standard error of each λ by sampling, for independent samples and a fit across the span;
-    shape ``(latent,)``, None without data. Infinite where samples are no more than functions."""
+    shape ``(latent,)``, None without data. Infinite where there are not more samples than latent
+    coordinates."""
     closures: Tensor | None = None
-    """How much of the law's error is a function of the start and no noise, relative to the size of
-    φ; shape ``(latent,)``, None where no rows were kept. See ``evidence.py``."""
+    """The part of the law's error that is a function of the start's state, and so no noise,
+    relative to the size of φ; shape ``(latent,)``, None where no rows were kept."""
     steps: int = 1
-    """Layers that the span leads over; :attr:`per_step` is λ for one of them."""
+    """Steps from layer to layer in the span; :attr:`per_step` is λ for one of them."""
     frames: str = ""
     """``"shared"`` where all layers have one frame, so that λ is that of the map between them;
     ``"aligned"`` where each has its own, on which λ depends; empty where it is not known."""
@@ -64,7 +76,7 @@ class Spectrum(Tabular):
     def per_step(self) -> Tensor:
         """``λ^(1/steps)``, principal branch; complex, shape ``(latent,)``.
 
-        What each layer does where all do the same: 77 over seven layers is 1.86 a layer.
+        It is what each layer does if all do the same: 77 over seven layers is 1.86 a layer.
         """
         return (self.rates / self.steps).exp()
 
@@ -75,33 +87,33 @@ class Spectrum(Tabular):
 
     @property
     def moduli(self) -> Tensor:
-        """|λ|, shape ``(latent,)``."""
+        """``|λ|``, float64, shape ``(latent,)``."""
         return self.eigenvalues.abs()
 
     @property
     def frequencies(self) -> Tensor:
-        """Turns per span, ``Im ω / 2π``, between -½ and ½."""
+        """Turns per span, ``Im ω / 2π``, between -½ and ½; shape ``(latent,)``."""
         return self.rates.imag / (2 * math.pi)
 
     @property
     def decays(self) -> Tensor:
-        """``-Re ω``, per span: positive where a mode shrinks."""
+        """``-Re ω``, per span: positive where a mode shrinks; shape ``(latent,)``."""
         return -self.rates.real
 
     @property
     def timescales(self) -> Tensor:
         """``-1 / log |λ|``, in spans (as the decays): the time in which a mode shrinks to 1/e.
 
-        As in deeptime and kooplearn, with a lag of one span; times :attr:`steps` it is in layers.
-        Infinite on the unit circle (within 1e-10 of it, which is rounding), negative for a mode
-        that grows, by e in minus that time, and 0 for λ = 0. Float64, shape ``(latent,)``.
+        As in deeptime and kooplearn, with a lag of one span. Multiply by :attr:`steps` for layers.
+        Infinite within 1e-10 of the unit circle, 0 for λ = 0, and -t for a mode that grows by a
+        factor e in the time t. Float64, shape ``(latent,)``.
         """
         logs = self.moduli.log()
         return torch.where(logs.abs() <= _ON_CIRCLE, torch.inf, -1 / logs)
 
     @property
     def radius(self) -> float:
-        """Spectral radius, the largest |λ|; 0 if no mode was kept."""
+        """Spectral radius, the largest ``|λ|``; 0 if no mode was kept."""
         return max(self.moduli.tolist(), default=0.0)
 
     def outside(self, tolerance: float = 1e-6) -> int:
@@ -109,24 +121,26 @@ class Spectrum(Tabular):
         return int((self.moduli > 1 + tolerance).sum())
 
     def trusted(self, tolerance: float = OFF, energy: float = ENERGY) -> Tensor:
-        """Which modes the data bear out: bool, shape ``(latent,)``.
+        """Which modes the data confirm: bool, shape ``(latent,)``.
 
-        A mode is trusted if it carries at least the share ``energy`` of the latent states, if λ is
-        known, its standard error at most ``tolerance · max(1, |λ|)`` and at most |λ| / 2, and if
+        A mode is trusted if its share of the latent states' energy is at least ``energy``, if the
+        standard error of λ is at most ``tolerance · max(1, |λ|)`` and at most ``|λ| / 2``, and if
 
-        * its law holds row by row: residual at most ``tolerance``, as in ResDMD (Colbrook &
-          Townsend 2024), and at most ``2 · tolerance · |λ|``, since whatever shrinks to nearly
-          nothing obeys φ(end) ≈ λ φ(start) for any small λ; or
-        * it holds in the mean, the rest being noise: closure at most ``tolerance`` and three
-          standard errors (0.1 at most), and |λ| above ``tolerance`` by more than both, lest
-          0 obey the law as well; the closure is |λ| at least where 0 predicts unseen rows as well.
+        * its law holds row by row: the residual is at most ``tolerance``, as in ResDMD (Colbrook &
+          Townsend 2024), and at most ``2 · tolerance · |λ|``, since a function that shrinks to
+          nearly nothing obeys φ(end) ≈ λ φ(start) for any small λ; or
+        * its law holds in the mean, up to noise: the closure is at most ``tolerance`` and three
+          standard errors (0.1 at most), and ``|λ|`` exceeds ``tolerance`` by more than both, since
+          otherwise 0 would obey the law as well; the closure is at least ``|λ|`` where 0 predicts
+          unseen rows as well.
 
-        So a trusted λ of a normal operator is off by no more than ``tolerance`` and three standard
-        errors; far from normal ones can be further off (see :meth:`Surrogate.pseudospectrum`).
-        Spurious eigenvalues, of a dictionary that is not closed under the dynamics or of noise,
-        have large residuals and closures. A true one may have too, where few rows cannot tell.
-        Small functions that grow by much obey a law to a few percent of |λ| in any large
-        dictionary, with another λ for other rows: their residual is no smaller than others'.
+        So a trusted λ of a normal operator is off by at most ``tolerance`` and three standard
+        errors; that of an operator far from normal can be further off (see
+        :meth:`Surrogate.pseudospectrum`). Spurious eigenvalues, of noise or of a dictionary that is
+        not closed under the dynamics, have large residuals and closures; with few rows true ones
+        can have them too.
+        In a large dictionary small functions that grow by much obey a law to a few percent of
+        ``|λ|``, with another λ on other rows; their residuals are no smaller than others'.
 
         Raises:
             ValueError: the spectrum was made without data, or a negative threshold.
@@ -137,7 +151,10 @@ class Spectrum(Tabular):
     def keep(self, chosen: Tensor) -> Spectrum:
         """The spectrum of the chosen modes alone, such as ``spectrum.keep(spectrum.trusted())``.
 
-        Energies stay shares of the whole. ``chosen`` is bool, shape ``(latent,)``.
+        Energies stay shares of the whole.
+
+        Args:
+            chosen: bool, shape ``(latent,)``.
 
         Raises:
             ValueError: it is of another shape or dtype.
@@ -160,10 +177,10 @@ class Spectrum(Tabular):
         )
 
     def table(self, modes: int = 10) -> Table:
-        """A row for each mode: λ ± error, |λ|, decay, turns, residual, closure, energy.
+        """A row for each mode: λ ± error, ``|λ|``, decay, turns, residual, closure, energy.
 
-        Trusted modes come first, and among equals those that carry most energy; a ``?`` ends the
-        row of a mode that is not :meth:`trusted`. Without data the largest |λ| come first.
+        Trusted modes come first, then by energy; a ``?`` ends the
+        row of a mode that is not :meth:`trusted`. Without data the largest ``|λ|`` come first.
         """
         return table_of(self, modes)
 
@@ -174,7 +191,7 @@ class Spectrum(Tabular):
     def plot(self, ax: Axes | None = None) -> Axes:
         """Eigenvalues and the unit circle: trusted modes filled, others hollow, area by energy.
 
-        The view holds the circle and all trusted modes; the title counts what lies beyond it.
+        The axes hold the circle and all trusted modes; the title counts the modes outside them.
 
         Args:
             ax: matplotlib axes to draw on; None for a new figure.

@@ -34,23 +34,32 @@ def follow(
 ) -> ModeTracks:
     """Follow modes through spectra taken during training.
 
-    A mode i of one spectrum and j of the next cost ``|λ_i - λ_j| + weight·(1 - |v_iᴴ v_j|)``, and
-    the assignment of least total cost is taken. Complex eigenvalues move as pairs: what was
-    conjugate stays conjugate, unless the pair meets on the real axis and parts. Where two latent
-    spaces differ in size, directions cannot be compared and eigenvalues alone decide. An
-    autoencoder's latent space turns as it trains, which the overlap sees as modes that turn.
+    Mode i of one spectrum and mode j of the next have the cost ``|λ_i - λ_j| + weight·(1 - |v_iᴴ
+    v_j|)``, and the assignment of least total cost is taken. Complex eigenvalues move as conjugate
+    pairs, unless a pair meets on the real axis and parts. Where two latent spaces differ in size,
+    eigenvalues alone decide. An autoencoder's latent space turns as it trains, which looks like
+    modes that turn.
+
+    Example:
+        >>> x = torch.randn(1000, 1, generator=torch.Generator().manual_seed(0))
+        >>> spectra = [tk.DMDFitter().update(tk.Trajectory.of(x, rate * x)).surrogate.spectrum()
+        ...            for rate in (0.9, 0.8, 0.7)]
+        >>> tk.follow(spectra, steps=[0, 100, 200]).eigenvalues.real.round(decimals=3)
+        tensor([[1.0000, 0.9000],
+                [1.0000, 0.8000],
+                [1.0000, 0.7000]], dtype=torch.float64)
 
     Args:
         spectra: at least one, in order.
         steps: when each was taken; 0, 1, 2, … by default.
-        weight: what it costs a mode to become orthogonal to itself, in units of the complex plane.
-            With 0.5, modes decide between eigenvalues less than a half apart.
+        weight: cost of a mode that becomes orthogonal to what it was, as a distance in the complex
+            plane. With 0.5, modes decide between eigenvalues less than a half apart.
         gate: no mode moves further than this between two spectra: its track ends and another
             begins. A quarter of the unit circle's radius by default.
         trusted: whether a track begins only at a mode its spectrum trusts (see
             :meth:`Spectrum.trusted`); it goes on for as long as the mode is matched, trusted or
-            not. None: yes, if every spectrum was made with data, for most modes of a large
-            dictionary are spurious. False follows everything.
+            not. None: yes, if every spectrum was made with data, since most modes of a large
+            dictionary are spurious. False follows all modes.
 
     Raises:
         ValueError: ``trusted=True`` and a spectrum made without data; no spectra, as many steps as

@@ -13,13 +13,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ModeTracks(Tabular):
-    """Eigenvalues over a sequence of spectra, one column per mode that was followed."""
+    """Eigenvalues over a sequence of spectra, one column per mode that was followed; print it.
+
+    Example:
+        >>> x = torch.randn(1000, 1, generator=torch.Generator().manual_seed(0))
+        >>> spectra = [tk.DMDFitter().update(tk.Trajectory.of(x, rate * x)).surrogate.spectrum()
+        ...            for rate in (0.9, 0.8, 0.7)]
+        >>> tracks = tk.follow(spectra)
+        >>> tracks.travelled.round(decimals=3), tracks.deaths  # both live to the end
+        (tensor([0.0000, 0.2000], dtype=torch.float64), tensor([3, 3]))
+    """
 
     steps: tuple[float, ...]
     """When each spectrum was taken, such as training steps; ascending."""
     eigenvalues: Tensor
     """λ of each track at each step; complex128, shape ``(steps, tracks)``, NaN where absent. Tracks
-    in order of birth, at one birth the one matched for longest, then the largest modulus first."""
+    are in the order of their births; of one birth, the one matched for longest comes first, then
+    the one of largest modulus."""
     indices: Tensor
     """Where each mode is in its step's spectrum; integer, shape ``(steps, tracks)``, -1 where
     absent."""
@@ -48,7 +58,7 @@ class ModeTracks(Tabular):
     def drift(self) -> Tensor:
         """Mean distance the living modes moved between consecutive spectra; shape ``(steps - 1,)``.
 
-        NaN where no mode lived on. It tends to 0 where the dynamics settles.
+        NaN where no mode was matched. It tends to 0 where the dynamics settles.
         """
         return self._moves().nanmean(1)
 
