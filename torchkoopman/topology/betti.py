@@ -24,31 +24,39 @@ _LEVEL = 0.9
 class BettiCurve:
     """Betti number of one dimension against the scale ε: features born by then and not yet dead.
 
-    The curve is a step function, known exactly from its diagram: values at any ε and distances are
-    exact, whatever the scales chosen to look at.
+    The curve is a step function that is kept whole: values at any ε and distances are exact,
+    whatever :attr:`scales` it is listed at.
+
+    Example:
+        >>> angles = 2 * torch.pi * torch.arange(40) / 40
+        >>> circle = torch.stack([angles.cos(), angles.sin()], 1)
+        >>> loops = tk.betti_curve(circle, dimension=1)
+        >>> [loops.at(epsilon) for epsilon in (0.1, 0.5, 1.9)]  # points, a circle, all joined
+        [0, 1, 0]
     """
 
     dimension: int
     """0 counts components, 1 loops, 2 voids."""
     births: Tensor
-    """Ascending, float64, ``(features,)``."""
+    """Scales at which features appear: ascending, float64, ``(features,)``."""
     deaths: Tensor
-    """Ascending, not paired with the births; ``inf`` for the component that never dies."""
+    """Scales at which they disappear: ascending, float64, ``(features,)``, so not in the order of
+    the births; ``inf`` for the component that never disappears."""
     scales: Tensor
-    """Where the curve is looked at, ascending, ``(scales,)``; the last bounds every integral."""
+    """Scales at which the curve is listed: ascending, ``(scales,)``. Integrals end at the last."""
     values: Tensor
-    """Betti numbers at the scales."""
+    """Betti numbers at the scales, ``(scales,)``."""
     low: Tensor
-    """Lower end of the 90 % band at the scales; the value itself without subsamples."""
+    """Lower end of the 90 % band at the scales, ``(scales,)``; the value without subsamples."""
     high: Tensor
-    """Upper end."""
+    """Upper end of the band, ``(scales,)``."""
 
     def at(self, scale: float) -> int:
         """The Betti number at any scale."""
         return int(_counts(self.births, self.deaths, self.births.new_tensor([scale])))
 
     def area(self, within: tuple[float, float] | None = None) -> float:
-        """Integral of the curve over the scales, from 0 to the last, or ``within`` a part of it."""
+        """Integral of the curve over ε, from 0 to the last scale, or ``within`` a part of it."""
         low, high = self._range(within)
         held = self.deaths.clamp(low, high).sum() - self.births.clamp(low, high).sum()
         return held.item()
@@ -56,8 +64,9 @@ class BettiCurve:
     def spread(self) -> float:
         """Half the band's area over the curve's, by trapezia between the scales; 0 without a band.
 
-        How far another sample of as many points might lie, and so what a relative distance between
-        clouds of different points means. Clouds of the same rows vary together, and less.
+        It is about how far the curve of another sample of as many points lies: compare it with
+        :meth:`relative` between clouds of different rows. Clouds of the same rows vary together,
+        and differ less.
         """
         area = self.area()
         width = torch.trapezoid((self.high - self.low).double(), self.scales)
@@ -66,8 +75,8 @@ class BettiCurve:
     def distance(self, other: BettiCurve, within: tuple[float, float] | None = None) -> float:
         """L1 distance, the integral of the absolute difference over the scales: a metric.
 
-        For H0 of as many points it is the 1-Wasserstein distance between the deaths times their
-        number. With ``within`` only that part of the range counts; parts add up.
+        In dimension 0, for clouds of n points, it is n times the 1-Wasserstein distance between the
+        deaths. With ``within`` only that part of the range counts; parts add up.
 
         Raises:
             ValueError: curves of different dimensions or scales.
@@ -87,7 +96,7 @@ class BettiCurve:
         return float(((mine - theirs).abs() * steps.diff()).sum())
 
     def relative(self, other: BettiCurve, within: tuple[float, float] | None = None) -> float:
-        """:meth:`distance` over this curve's whole area: 0 for the same curve.
+        """:meth:`distance` divided by this curve's whole area: 0 for the same curve.
 
         Infinite if this curve has no area and the other has.
         """
@@ -112,18 +121,26 @@ def betti_curve(
     subsamples: Sequence[Tensor] = (),
     max_bytes: int = MAX_BYTES,
 ) -> BettiCurve:
-    """The Betti curve of a cloud of points.
+    """The Betti curve of a cloud of points, from its Vietoris–Rips persistence (by gudhi).
+
+    Example:
+        >>> angles = 2 * torch.pi * torch.arange(40) / 40
+        >>> circle = torch.stack([angles.cos(), angles.sin()], 1)
+        >>> components = tk.betti_curve(circle)
+        >>> components.at(0.1), components.at(0.2)  # neighbours are 0.157 apart
+        (40, 1)
 
     Args:
         points: ``(points, features)``.
         dimension: 0 for components, 1 for loops.
-        scales: where to look, ascending; or how many scales of its own, spaced evenly in log ε from
-            the first percentile of its positive deaths to the last finite death.
-        subsamples: row numbers of each, from :func:`subsamples`, for the band.
-        max_bytes: refuse what would need more, see ``persistence.memory_needed``.
+        scales: at which to list the curve, ascending; or how many, spaced evenly in log ε from the
+            first percentile of the positive deaths to the last finite death.
+        subsamples: row numbers of each subsample, for the band of the curve.
+        max_bytes: refuse what would need more memory.
 
     Raises:
-        ValueError: as for ``persistence.diagram``.
+        ValueError: too much memory, fewer than two points, or points that are not finite.
+        ImportError: loops without gudhi.
     """
     pairs = diagram(points, dimension, max_bytes=max_bytes)
     births, deaths = (column.sort().values for column in pairs.T)

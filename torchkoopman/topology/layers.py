@@ -65,24 +65,31 @@ def topology_of(
 ) -> Topology:
     """Betti curves of the network's layers and of the surrogate at the layers' depth-times.
 
-    The Koopman-autoencoder paper (arXiv 2505.12809) compares β0 of both at two different ε, chosen
-    so that they agree. Here one ε, from one rule on the network's first layer, serves both systems
-    and all layers; and whole curves over ε are compared, on scales set by the network's own layer
-    alone. The surrogate's cloud at a layer is what it predicts there from the first layer, and at
-    the first what decoding leaves of its encoding. Both clouds hold the same rows.
+    One ε, from one rule on the network's first layer, serves both systems and all layers, while the
+    Koopman-autoencoder paper (arXiv 2505.12809) chooses two so that the counts agree. Whole curves
+    over ε are compared too, on scales set by the network's layer alone. The surrogate's cloud at a
+    layer is what it predicts there from the first layer, and at the first layer the decoded
+    encoding. Both clouds hold the same rows.
 
     The model runs in eval mode without gradients and is given back as it was. Layers between the
     steps of an operator fitted across the span are left out.
+
+    Example:
+        >>> topology = tk.topology_of(
+        ...     surrogate, model, test.loader(500), points=200, dimensions=[0], bootstrap=0
+        ... )
+        >>> [layer.layer for layer in topology.layers], topology.rows  # fitted across the span
+        (['1', '9'], 200)
 
     Args:
         surrogate: of the layers to look at.
         model: the network it was fitted on.
         loader: batches as for :func:`torchkoopman.fit`; all are run, an even sample of rows stays.
-        points: rows in each cloud for components, β0. H0 of n points takes 4 n² bytes.
-        dimensions: of the holes; components, 0, always take part.
-        landmarks: rows for loops and up, which cost far more, up to n³ bytes.
-        choice: of landmarks.
-        scales: at which curves are listed.
+        points: rows in each cloud for components, β0; n points take 4 n² bytes.
+        dimensions: 0 for components, which always take part, 1 for loops, and so on.
+        landmarks: rows for loops and higher dimensions; n points take up to n³ bytes.
+        choice: how landmarks are chosen.
+        scales: number of scales at which curves are listed.
         bootstrap: subsamples for the band of each curve, the same rows for all; 0 for none.
         rule: what sets the common ε: distances to nearest neighbours, or between all pairs.
         quantile: of those distances; the median by default.

@@ -21,6 +21,7 @@ class LayerTopology:
     """One layer's cloud and the surrogate's at the same depth-time."""
 
     layer: str
+    """Name of the layer."""
     time: float
     """Depth-time."""
     curves: Mapping[int, tuple[BettiCurve, BettiCurve]]
@@ -39,24 +40,34 @@ class LayerTopology:
 
 @dataclass(frozen=True)
 class Topology(Tabular):
-    """Betti numbers and curves of a network's layers and of its surrogate; print it."""
+    """Betti numbers and curves of a network's layers and of its surrogate; print it.
+
+    Example:
+        >>> print(tk.topology_of(
+        ...     surrogate, model, test.loader(500), points=200, dimensions=[0], bootstrap=0
+        ... ))
+        200 points, ε = 0.0... units of the states: 50% quantile of neighbour distances ...
+        layer   time  β0 network  β0 surrogate   β0 rel. L1
+        1      0.000         ...
+        9      1.000         ...
+    """
 
     rows: int
     """Points in each cloud, the same rows in all."""
     epsilon: float
-    """The common ε of the β0 columns: one rule, on the network's first layer, for all."""
+    """The one ε at which all β0 are counted, set by the network's first layer."""
     rule: Rule
-    """Whose distances set ε."""
+    """The distances that set ε: to nearest neighbours, or between all pairs."""
     quantile: float
-    """Which of them."""
+    """The quantile of these distances that ε is."""
     space: Space
-    """Where clouds were compared."""
+    """Whether clouds hold states or latent states."""
     normalised: bool
     """Whether each cloud was divided by its RMS distance from its mean."""
     layers: tuple[LayerTopology, ...]
     """First layer first."""
     path: tuple[tuple[float, int], ...] = ()
-    """Depth-times asked for and the surrogate's β0 at ε there."""
+    """Further depth-times that were asked for, each with the surrogate's β0 at ε."""
 
     @property
     def network(self) -> list[int]:
@@ -65,7 +76,7 @@ class Topology(Tabular):
 
     @property
     def surrogate(self) -> list[int]:
-        """β0 of the surrogate at ε, from time to time: the layers' times and those asked for."""
+        """β0 of the surrogate at ε, at the layers' times and those asked for, in order."""
         own = ((each.time, each.components(self.epsilon)[1]) for each in self.layers)
         return [count for _, count in sorted({**dict(self.path), **dict(own)}.items())]
 
