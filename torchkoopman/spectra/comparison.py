@@ -45,8 +45,8 @@ class OperatorDistance:
     lower_bound: float
     """A bound below which no C leads: a better search could lower ``similarity`` to it at most."""
     spectral: float
-    """``√(Σ |λ_i - μ_π(i)|²)`` of the eigenvalues λ of A and μ of B at the optimal assignment π, not
-    divided by their number, so that it is on the scale of ``similarity``."""
+    """``√(Σ |λ_i - μ_π(i)|²)`` of the eigenvalues λ of A and μ of B at the optimal assignment π;
+    not divided by their number, so that it is on the scale of ``similarity``."""
     scale: float
     """√(‖A‖_F² + ‖B‖_F²); ``similarity`` is at most √2 times this."""
     angle: float
