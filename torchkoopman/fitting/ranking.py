@@ -38,16 +38,16 @@ class RankedSpan:
     """The layer whose output it gives."""
     r2: float
     """Share of the variance of the end's state that the closed form explains, on rows it was not
-    fitted on: 1 is perfect, 0 no better than the mean, negative worse than that."""
+    fitted on: 1 is perfect, 0 no better than the mean, negative worse than the mean."""
     skip: float | None
-    """The same for taking the start's state as the end's; None where widths differ. Residual
-    networks make it high, and only what lies above it is the operator's doing."""
+    """R² of taking the start's state for the end's; None where widths differ. In residual networks
+    it is high, and only the rest up to :attr:`r2` is due to the operator."""
     removed: Cost
-    """What runs between the two outputs today."""
+    """The cost of the modules between the two outputs."""
     added: Cost
-    """What the folded closed form would take."""
+    """The cost of the folded closed form in their place."""
     best: bool = False
-    """It saves operations, and no other span explains as much and saves more."""
+    """Whether it saves operations, and no other span explains as much and saves more."""
 
     @property
     def saved(self) -> float:
@@ -59,10 +59,17 @@ class RankedSpan:
 class SpanRanking(Tabular):
     """All spans between the chosen layers, best first; print it.
 
-    What a span is worth has two sides, R² and operations saved, and how much of one buys how much
-    of the other is the user's to say. So first come the spans that are best at some price (marked
-    ``*``: the Pareto front), from the most faithful to the one that saves most; then the others by
-    R². R² is compared as printed, to four decimals.
+    Spans trade R² against operations saved. First come those that no other span beats in both
+    (marked ``*``: the Pareto front), from the largest R² to the most operations saved; then the
+    others by R². R² is compared as printed, to four decimals.
+
+    Example:
+        >>> ranking = tk.rank_spans(model, train.loader(500), layers, progress=False)
+        >>> print(ranking.summary(1))
+        10 spans; R² on 5000 rows, each held out once
+          start  end       R²  skip R²       parameters       operations   ratio  saved
+        * ...
+        … and 9 more
     """
 
     spans: tuple[RankedSpan, ...]
@@ -70,9 +77,9 @@ class SpanRanking(Tabular):
     network: Cost
     """The whole forward pass."""
     rows: int
-    """Rows seen; each was predicted by the fit that had not seen it."""
+    """Number of rows; each was predicted by the fit that had not seen it."""
     statistics: SpanStatistics | None = field(default=None, compare=False, repr=False)
-    """What was streamed: save its ``state_dict()``, merge it, or go on with it."""
+    """The moments that were streamed, to save with ``state_dict()``, to merge, or to go on with."""
 
     def table(self, spans: int = 20) -> Table:
         """The leading spans; costs are per sample, ``saved`` is a share of the whole network's."""
@@ -120,15 +127,21 @@ def rank_spans(
 ) -> SpanRanking:
     """Held-out R² and costs of every span between the chosen layers, from one pass over the loader.
 
-    Even and odd batches go into moments of their own. The closed form of every span is fitted on
-    one half and scored on the other's moments, and the other way round; R² is of all rows together,
-    each predicted by the fit that has not seen it. No activation is kept. Costs are those of one
-    more forward pass on the first batch (``torchkoopman.observe.costs`` says what counts). The
-    model runs in eval mode without gradients and is given back as it was.
+    Even and odd batches go into separate moments. The closed form of every span is fitted on one
+    half and scored on the other, and the other way round; R² is that of all rows together, each
+    predicted by the fit that has not seen it. No activation is kept. Costs are measured in one more
+    forward pass on the first batch. The model runs in eval mode without gradients and is given back
+    as it was.
 
     The closed form is the best affine map of the observables of the start's state. ``tk.fit`` finds
     it too between layers of one width; where widths differ it keeps only as many directions as both
     have. Memory: about ``8 L² d p`` bytes for L layers of width d with p observables, d among them.
+
+    Example:
+        >>> ranking = tk.rank_spans(model, train.loader(500), layers, progress=False)
+        >>> best = ranking.spans[0]  # explains most of those that save operations
+        >>> best.best, best.r2 > 0.9, best.saved > 0
+        (True, True, True)
 
     Args:
         model: any eager module.
@@ -144,13 +157,12 @@ def rank_spans(
         positions: take so many random positions of each sample instead of all.
         forward: how to call the model on a batch, if not as :func:`torchkoopman.fit` does.
         generator: draws the random features; None for one seeded with 0.
-        statistics: of an earlier ranking, which this one goes on with; they have their own
-            observables and ridge. They are streamed into. In many processes give all the same;
-            their rows count once.
-        progress: show a bar and print the table, of many processes in the first one.
+        statistics: of an earlier ranking, with its observables and ridge; the rows of this one are
+            added to them. With many processes give the same ones to all; their rows count once.
+        progress: show a bar and print the table; with many processes, in the first one.
         group: the processes of ``torch.distributed`` that rank together, each with its own shard in
-            ``loader``, as for :func:`torchkoopman.fit`. All get the ranking of one process that has
-            the batches of the first one, then those of the second, and so on.
+            ``loader``, as for :func:`torchkoopman.fit`. All get the ranking that one process would
+            get from the batches of the first, then those of the second, and so on.
 
     Raises:
         RuntimeError: torchrun started many processes that are in no process group, or one died.

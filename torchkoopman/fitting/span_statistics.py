@@ -34,9 +34,17 @@ _NULL = 1e-24
 class SpanStatistics(Resumable):
     """What :func:`torchkoopman.rank_spans` has streamed; give it to another call to go on with.
 
-    Moments of odd and of even batches: of the layers' states and of their observables. Statistics
-    of several streams merge if they share the scales of their observables: ``calibrate`` them with
-    one sample before streaming.
+    It holds moments of the layers' states and observables, for odd and even batches apart.
+    Statistics of several streams can be merged if they were calibrated with the same sample before.
+
+    Example:
+        >>> statistics = tk.SpanStatistics()
+        >>> for data in (train, test):
+        ...     ranking = tk.rank_spans(
+        ...         model, data.loader(500), layers, statistics=statistics, progress=False
+        ...     )
+        >>> ranking.rows  # 5000 of each
+        10000
 
     Args:
         observables: parts beside the state, as for :func:`torchkoopman.rank_spans`.
@@ -98,7 +106,11 @@ class SpanStatistics(Resumable):
         return self
 
     def scores(self, start: str, end: str) -> tuple[float, float | None]:
-        """R² of the closed form, each half predicted by the other's fit, and R² of the skip."""
+        """R² of the closed form, each half predicted by the other's fit, and R² of the skip.
+
+        Raises:
+            ValueError: too few rows, or an end that is constant.
+        """
         dictionary, remedy = self._dictionaries[start], " in either half, or use fewer observables"
         require_rows(min(half.count for half in self.moments), dictionary.latent, remedy)
         pairs = [half.between(_seen(start), end) for half in self.moments]

@@ -32,7 +32,27 @@ class Crossing:
 
 
 class DirtyCut(ValueError):  # noqa: N818 (named for what it says: the cut is dirty)
-    """No module between these two outputs can be exact; :attr:`crossings` says why."""
+    """No module between these two outputs can be exact; ``crossings`` says which values prevent it.
+
+    Its message names the nearest clean cut.
+
+    Example:
+        >>> class Skip(torch.nn.Module):
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.a, self.b, self.c = (torch.nn.Linear(4, 4) for _ in "abc")
+        ...     def forward(self, x):
+        ...         y = self.b(self.a(x))
+        ...         return self.c(y) + y
+        >>> try:
+        ...     tk.swap(Skip(), torch.nn.Linear(4, 4), "a", "c")
+        ... except tk.DirtyCut as error:
+        ...     print(error.crossings[0])
+        'b' (from 'b') escapes: used by ...
+    """
+
+    crossings: tuple[Crossing, ...]
+    """The values that cross the border of the span elsewhere than at its ends."""
 
     def __init__(self, message: str, crossings: tuple[Crossing, ...]) -> None:
         super().__init__(message)

@@ -50,11 +50,17 @@ def card_of(model: nn.Module) -> dict[str, Any]:
 
 
 def read_card(path: str | Path) -> dict[str, Any]:
-    """The card of a file that ``export`` or ``Surrogate.save`` wrote.
+    """The card of a file that :func:`export` or :meth:`Surrogate.save` wrote: what is in it.
 
     Nothing in the file is run, unpickled or unpacked. The file's checksum is compared, so a card
-    that is returned is that of a file in which no bit has changed; files from before there were
-    checksums have none.
+    that is returned belongs to a file in which no bit has changed; files of the first format have
+    no checksum.
+
+    Example:
+        >>> path = tk.export(tk.swap(model, surrogate), "edited.safetensors")
+        >>> card = tk.read_card(path)
+        >>> card["model"], [(swap["start"], swap["end"]) for swap in card["swaps"]]
+        ('Sequential', [('1', '9')])
 
     Args:
         path: a ``.pt2``, ``.onnx`` or ``.safetensors`` file.

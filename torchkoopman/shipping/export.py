@@ -1,4 +1,4 @@
-"""Export: an edited model leaves the house as a file that needs nothing of it.
+"""Export: an edited model becomes a file that runs without this package.
 
 ``.pt2`` and ``.onnx`` hold the program and its weights, ready to run. ``.safetensors`` holds the
 weights; :func:`load` puts them back into the original architecture. All carry a card of what was
@@ -32,11 +32,18 @@ def export(
     dynamic_batch: bool = True,
     dynamic_axes: Axes | None = None,
 ) -> Path:
-    """Write a model, swapped or not, to a file; the suffix says how.
+    """Write a model, swapped or not, to a file; the suffix says in which format.
 
-    A program is captured in eval mode, written, read again, and held against the model on inputs
+    A program is captured in eval mode, written, read again, and compared with the model on inputs
     of other sizes before the file gets its name. It returns the model's output in tuples, lists
     and dictionaries: a ``ModelOutput`` or dataclass becomes a dictionary.
+
+    Example:
+        >>> edited = tk.swap(model, surrogate)
+        >>> path = tk.export(edited, "edited.safetensors")  # or .pt2 or .onnx, which hold programs
+        >>> again = tk.load(model, path)
+        >>> torch.equal(again(test.inputs), edited(test.inputs))
+        True
 
     Args:
         model: any module; it is not changed.
@@ -46,15 +53,16 @@ def export(
             ``.safetensors``: the state_dict; read it with :func:`load`, or the tensors alone with
             safetensors.
         example_inputs: for a program: the model's one tensor, its positional arguments, or a
-            dictionary of its keyword arguments; a ``.pt2`` is then called by position or by name as
-            here. Keyword arguments without tensors become part of the program. By default made from
-            the shapes and dtypes that a surrogate saw when it was fitted. The values are not in the
-            file.
+            dictionary of its keyword arguments; a ``.pt2`` is then called by position or by name in
+            the same way. Keyword arguments without tensors become part of the program. By default
+            they are made from the shapes and dtypes that a surrogate saw when it was fitted. The
+            values are not in the file.
         dynamic_batch: whether a program takes any batch size: the first axis of every input, which
-            must then have one size. Batches of one are doubled, since a program would fix the one.
+            must have the same size in all. Batches of one are doubled, since a program would fix
+            the one.
         dynamic_axes: further axes of any size, by name: ``{"tokens": 1}`` is axis 1 of every input
-            that has one; ``{"tokens": {"input_ids": 1}}`` says of which. Limits that the model has,
-            such as its number of positions, stay in force in a ``.pt2``.
+            that has one; ``{"tokens": {"input_ids": 1}}`` that of one input. Limits that the model
+            has, such as its number of positions, stay in force in a ``.pt2``.
 
     Returns:
         The path.

@@ -47,11 +47,17 @@ def load(
 ) -> nn.Module:
     """An edited model from a ``.safetensors`` file and the original architecture.
 
-    The swaps recorded in the file are done again, the same way, with modules of the recorded
-    structure; then all tensors are read, strictly and in the precision they were written in, which
-    the model takes over. ``undo`` is not possible afterwards: the file does not have the
-    layers that were replaced. The kinds of the innermost modules are compared too, for a Tanh's
-    weights fit a ReLU; what a forward calls without a module is compared in graphs alone.
+    The swaps recorded in the file are done again in the same way, with modules of the recorded
+    structure; then all tensors are read, strictly, in the precision in which they were written.
+    :func:`undo` is not possible afterwards: the file does not have the layers that were replaced.
+    The classes of the innermost modules are compared too, since a ReLU could load the weights of a
+    Tanh; functions that a forward calls without a module are compared in graphs only.
+
+    Example:
+        >>> path = tk.export(tk.swap(model, surrogate), "edited.safetensors")
+        >>> edited = tk.load(model, path)
+        >>> edited(test.inputs[:8]).shape
+        torch.Size([8, 3])
 
     Args:
         model: the original model, before any swap, with any weights; it is not changed.
@@ -61,7 +67,7 @@ def load(
 
     Raises:
         FileError: a ``ValueError``: the file is not there (also a ``FileNotFoundError``), is
-            damaged, no file of weights, of a format that this version does not know, or one in
+            damaged, holds no weights, is of a format that this version does not know, or one in
             which a plain module was swapped in, whose structure the file does not know. Also a
             ``RuntimeError`` where the file does not fit the architecture.
     """

@@ -12,7 +12,17 @@ if TYPE_CHECKING:
 
 
 class FileError(ValueError):
-    """A file that cannot be read: not one of ours, damaged, of another version, or not there."""
+    """A file that cannot be read: not there, damaged, of another format or of another version.
+
+    It is a ``ValueError``; where there is no such file also a ``FileNotFoundError``, and where the
+    file belongs to another model also a ``RuntimeError``.
+
+    Example:
+        >>> tk.Surrogate.load("nowhere.safetensors")
+        Traceback (most recent call last):
+            ...
+        torchkoopman.storage.errors.MissingFileError: there is no file 'nowhere.safetensors'.
+    """
 
 
 class MissingFileError(FileError, FileNotFoundError):
