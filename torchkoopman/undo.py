@@ -23,6 +23,14 @@ def undo(edited: nn.Module) -> nn.Module: ...
 def undo(edited: nn.Module) -> nn.Module:
     """What a surrogate or a model was before its last edit; the one given stays as it is.
 
+    Example:
+        >>> forgetful = tk.unlearn(surrogate, classes=[2])
+        >>> tk.undo(forgetful) is forgetful, tk.undo(forgetful).edits
+        (False, ())
+        >>> edited = tk.swap(model, surrogate)
+        >>> torch.equal(tk.undo(edited)(test.inputs), model(test.inputs))
+        True
+
     Args:
         edited: a surrogate that :func:`unlearn` gave, or a model that :func:`swap` gave.
 

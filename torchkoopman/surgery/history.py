@@ -44,7 +44,7 @@ class SurrogateLike(Protocol):
 
 @dataclass(frozen=True)
 class SwapRecord:
-    """One swap: what stands where, and since when."""
+    """One swap: which module stands between which layers, and how it came there."""
 
     start: str
     """The layer whose output the module takes."""
@@ -53,17 +53,17 @@ class SwapRecord:
     module: str
     """Name of the submodule in the edited model."""
     how: str
-    """The way: ``"fx"``, ``"export"`` or ``"eager"``."""
+    """``"fx"``, ``"export"`` or ``"eager"``."""
     why: str
-    """Why not one of the ways before it; empty for the first."""
+    """Why the ways before it were not possible; empty for the first."""
     layers: tuple[str, ...]
     """The layers that were replaced."""
     notes: tuple[str, ...]
     """What to know of the edited model."""
     side_inputs: tuple[str, ...] | None
-    """What was allowed to enter the span; None for the default."""
+    """The values that were allowed to enter the span; None for the default."""
     keep_escapes: bool
-    """Whether values might escape from it."""
+    """Whether values inside the span may be used outside."""
     surrogate: str
     """Class of what was given to ``swap``."""
     card: dict[str, Any] | None
@@ -73,9 +73,9 @@ class SwapRecord:
     inputs: tuple[InputSpec, ...]
     """Shape and dtype of the model's positional tensor arguments; empty if unknown."""
     removed: int
-    """Numbers the model lost: elements of parameters and buffers, each tensor counted once."""
+    """Elements of parameters and buffers that were removed, each tensor counted once."""
     added: int
-    """Numbers it got."""
+    """Elements of parameters and buffers that were added."""
     version: str
     """Version of torchkoopman."""
 
@@ -112,7 +112,13 @@ def memory(model: nn.Module) -> dict[str, Any]:
 
 
 def swap_history(model: nn.Module) -> tuple[SwapRecord, ...]:
-    """What was swapped in a model, first swap first; empty for a model without swaps."""
+    """What was swapped in a model, first swap first; empty for a model without swaps.
+
+    Example:
+        >>> record = tk.swap_history(tk.swap(model, surrogate))[0]
+        >>> record.start, record.end, record.how, record.removed  # four layers of 32 × 32 + 32
+        ('1', '9', 'fx', 4224)
+    """
     held = model.meta if isinstance(model, fx.GraphModule) else vars(model).get(MEMORY, {})
     records: tuple[SwapRecord, ...] = held.get(RECORDS, ())
     return records

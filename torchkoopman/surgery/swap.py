@@ -66,47 +66,54 @@ def swap(
 ) -> nn.Module:
     """A copy of ``model`` in which one module stands between the outputs of two layers.
 
-    The module takes the output of the layer ``start``, and what it gives is used as the output of
-    ``end``. The layers after ``start``, up to and with ``end``, are gone, also from the state_dict.
-    Where a layer returns a tuple or a dataclass, the module stands for the state in it (see
-    ``tk.attach``). The cut is proven clean first, or refused.
+    The module takes the output of the layer ``start``, and its result is used as the output of
+    ``end``. The layers after ``start`` up to ``end`` included are removed, also from the
+    state_dict. Where a layer returns a tuple or a dataclass, the module replaces the state in it
+    (see :func:`attach`). The swap is refused unless the cut is proven clean.
 
     There are three ways. ``"fx"`` traces the model with torch.fx; the result is a graph module in
     which everything but the modules around the two layers keeps its name and its training mode. It
-    holds the branches that these took at the time of the swap: swap in the mode in which the
+    holds the branches that the model took at the time of the swap: swap in the mode in which the
     result will be used. ``"export"`` takes the program that torch.export records, where tracing
-    fails; it computes as in eval mode. Both leave the model's class behind, with its other methods,
-    and ``undo`` has it. ``"eager"`` keeps the class, so that ``generate()`` and training code
-    go on working: the replaced layers are exchanged for stand-ins of their own signature. It needs
-    a span of whole layers, each fed by the one before.
+    fails; it computes as in eval mode. Both results are of another class than the model and lack
+    its other methods; :func:`undo` brings it back. ``"eager"`` keeps the class, so that
+    ``generate()`` and training code go on working: the replaced layers are exchanged for stand-ins
+    of the same signature. It needs a span of whole layers, each fed by the one before.
+
+    Example:
+        >>> edited = tk.swap(model, surrogate)  # from the surrogate's first layer to its last
+        >>> edited(test.inputs[:8]).shape
+        torch.Size([8, 3])
+        >>> [name for name, _ in edited.named_children()]
+        ['0', '1', 'koopman_1_to_9', '10']
 
     Args:
         model: the model; it is not changed. It may have been swapped before.
         surrogate: a fitted surrogate, or any module from output tensor to output tensor. It is
-            copied. It must not write into its input.
-        start: a name of ``model.named_modules()``, ``name#k`` for its k-th call, from 0. For a
+            copied, and must not write into its input.
+        start: a name in ``model.named_modules()``; ``name#k`` is its k-th call, from 0. For a
             surrogate one of its layers, by default the first.
         end: likewise; by default the surrogate's last layer.
         how: ``"fx"``, ``"export"``, ``"eager"``, or ``"auto"`` for the first of them that can;
             ``swap_history(edited)[-1]`` says which and why.
         example_inputs: the model's one tensor, its positional arguments, or a mapping of keyword
-            arguments; export and eager need them. With them the wiring is replayed in eval mode:
-            with the recorded output of ``end`` in place of the module, the edited model must return
-            what the model returns, bit by bit.
-        output: which tensor is the state where a layer returns several and a plain module is put
-            in: a path such as ``"0.hidden"``, for both layers or by name. A surrogate knows.
+            arguments; export and eager need them. They test the wiring in eval mode: with the
+            recorded output of ``end`` in place of the module, the edited model must return what the
+            model returns, bit by bit.
         side_inputs: arguments of the model, or values that a refusal named, which may enter the
-            span besides the output of ``start``, for they say where, not what. By default those
-            with "mask" or "position" in their name.
+            span besides the output of ``start``, because they hold positions or masks and no
+            content. By default those with "mask" or "position" in their name.
         keep_escapes: do not refuse when values inside the span are used outside; their computation
-            stays. Eager then keeps all layers running and saves nothing.
+            stays. With ``"eager"`` all layers then go on running, and nothing is saved.
+        output: which tensor is the state where a layer returns several and a plain module is put
+            in: a path such as ``"0.hidden"``, for both layers or by name. A surrogate knows it.
 
     Raises:
         DirtyCut: a value crosses the border of the span; it is named, with the nearest clean cut.
         ValueError: unknown layers or way, ends in the wrong order, no ends for a plain module, a
-            model whose weights are shared out to processes.
-        TypeError: not modules, or a layer whose output holds no state.
-        RuntimeError: no way fits; the reason of each is given.
+            model whose weights are distributed over processes.
+        TypeError: no modules, or a layer whose output holds no state.
+        RuntimeError: none of the ways is possible; the reason of each is given.
     """
     if how not in ("auto", *WAYS):
         raise ValueError(f"swap() has no way how={how!r}; there are 'auto', {', '.join(WAYS)}.")
