@@ -21,13 +21,25 @@ if TYPE_CHECKING:
 class EventFolder:
     """Event files in a folder of their own; give it to ``torchkoopman.TrainingMonitor`` as its log.
 
-    When the training is resumed behind a step, what an earlier run has written of later steps is
-    hidden in TensorBoard: no point is shown twice. A training that begins anew hides all of it.
-    Every spectrum is on the disk before the training goes on, so that none is lost when the process
-    is killed.
+    When a training is resumed after a step, the points that an earlier run has written of later
+    steps are hidden in TensorBoard, so that none is shown twice. A training that begins anew hides
+    all earlier ones. Every spectrum is on the disk before the training goes on.
+
+    Example:
+        >>> from torchkoopman_tensorboard import EventFolder
+        >>> monitor = tk.TrainingMonitor(
+        ...     layers, log=EventFolder("runs/koopman"), sample_every=1, log_every=10
+        ... )
+        >>> with monitor.attach(model.train()):
+        ...     for _ in range(20):
+        ...         loss = model(train.inputs[:500]).mean()  # then loss.backward()
+        ...         monitor.step()  # after optimizer.step()
+        >>> from pathlib import Path
+        >>> len(list(Path("runs/koopman").glob("events.*")))  # tensorboard --logdir runs
+        1
 
     Args:
-        folder: for TensorBoard's ``--logdir``; it is made when the training begins.
+        folder: of the event files, for TensorBoard's ``--logdir``; it is made by :meth:`open`.
         tag: name of the span; by default ``<first layer>-<last layer>``.
     """
 
@@ -41,11 +53,14 @@ class EventFolder:
         """The folder, whatever the working directory is, while it is open."""
 
     def open(self, step: int) -> Self:
-        """Begin an event file, for a training that has done so many optimiser steps.
+        """Begin an event file.
+
+        Args:
+            step: optimiser steps that the training has done.
 
         Raises:
             OSError: nothing can be written there.
-            RuntimeError: another of this process writes there.
+            RuntimeError: another event folder of this process writes there.
         """
         self.close()
         place = self._place = self.folder.resolve()

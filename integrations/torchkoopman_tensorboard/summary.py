@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from torchkoopman_tensorboard.events import EventFolder
 
 PLUGIN_NAME = "koopman"
+"""Name of the plugin that the tensors of :func:`log` are for, as a dashboard finds them."""
 
 SPECTRUM_COLUMNS = ("real", "imaginary", "residual", "energy", "error", "closure", "trusted")
 """Columns of the tensor ``<span>/spectrum``: λ over the span, ResDMD residual, share of energy,
@@ -42,28 +43,37 @@ def log(
 ) -> None:
     """Log a surrogate at a training step.
 
-    Scalars, under ``koopman/<span>/``, of the modes that the data bear out: ``spectral_radius``
-    over the span and ``spectral_radius_per_step``, ``trusted_modes``, how many of these lie outside
-    the unit circle (``modes_outside``), and the ``largest_error`` of their λ. Without data these
-    are left out, and the radii and errors where no mode is trusted. Of all modes:
-    ``spectral_radius_all``, ``modes_outside_all``, and ``largest_residual`` (of modes with at
-    least a thousandth of the energy). Then ``fvu/<layer>`` and ``loss/<term>``. Tensors, of the
-    plugin ``koopman``, under ``<span>/``: ``spectrum`` ``(latent, 7)`` in the columns of
-    ``SPECTRUM_COLUMNS``, ``singular_values`` ``(latent,)`` of
-    the operator, and ``fvu`` ``(layers - 1,)`` in the order of depth, NaN where unknown. What the
-    fit notes of itself is the text ``koopman/<span>/notes``.
+    Scalars, under ``koopman/<span>/``, of the trusted modes: ``spectral_radius`` over the span and
+    ``spectral_radius_per_step``, their number ``trusted_modes``, the number outside the unit circle
+    ``modes_outside``, and the ``largest_error`` of their λ. Without data these are left out; where
+    no mode is trusted, the radii and the error are. Of all modes: ``spectral_radius_all``,
+    ``modes_outside_all``, and ``largest_residual`` (of modes with at least a thousandth of the
+    energy). Then ``fvu/<layer>`` and ``loss/<term>``. Tensors, of the plugin ``koopman``, under
+    ``<span>/``: ``spectrum`` ``(latent, 7)`` with the columns ``SPECTRUM_COLUMNS``,
+    ``singular_values`` ``(latent,)`` of the operator, and ``fvu`` ``(layers - 1,)`` in the order of
+    depth, NaN where unknown. The notes of the fit are the text ``koopman/<span>/notes``.
 
     With ``tracks``, of the modes that live at this step: ``tracks_living`` and ``drift``, the mean
-    distance by which their λ have moved since the latest spectrum; ``track/<k>/modulus``, |λ| of
-    the eight that have lived longest, k being the column in ``tracks``; and the tensor ``tracks``
-    ``(latent,)``, the column of each mode of ``spectrum``, NaN where it is on no track.
+    distance by which their λ have moved since the latest spectrum; ``track/<k>/modulus``, ``|λ|``
+    of the eight that have lived longest, k being the column in ``tracks``; and the tensor
+    ``tracks`` ``(latent,)``, the column of each mode of ``spectrum``, NaN where it is on no track.
+
+    Example:
+        >>> from torch.utils.tensorboard import SummaryWriter
+        >>> from torchkoopman_tensorboard import log
+        >>> linear = tk.fit(model, train.loader(500), ["1", "9"], method="dmd", progress=False)
+        >>> with SummaryWriter("runs") as writer:
+        ...     log(writer, linear, step=100)
+        >>> from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+        >>> "koopman/1-9/trusted_modes" in EventAccumulator("runs").Reload().Tags()["scalars"]
+        True
 
     Args:
         writer: ``torch.utils.tensorboard.SummaryWriter``, or an :class:`EventFolder`.
-        surrogate: what a fitter's ``surrogate`` gives.
+        surrogate: fitted to layers of the network that is trained.
         step: the global step of the curve.
         tag: name of the span; by default ``<first layer>-<last layer>``.
-        tracks: of the spectra until now, this surrogate's the last of them.
+        tracks: of the spectra until now, of which this surrogate's is the last.
     """
     spectrum = surrogate.spectrum()
     layers = list(surrogate.layers)

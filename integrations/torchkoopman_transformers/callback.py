@@ -21,28 +21,40 @@ if TYPE_CHECKING:
 
 
 class KoopmanTrainerCallback(TrainerCallback):
-    """Watches some rows of some steps, and writes a spectrum now and then, for TensorBoard.
+    """Follows the spectrum of layers through a training, and writes it for TensorBoard.
 
-    It does what a :class:`torchkoopman.TrainingMonitor` does, which is its ``monitor``, with the
-    Trainer's events. Use it as a context around the training, for the Trainer has no event for
-    exceptions, and hooks could stay on the model::
+    Its attribute ``monitor`` is a :class:`torchkoopman.TrainingMonitor`, driven by the Trainer. Use
+    it as a context around the training: the Trainer has no event for exceptions, after which hooks
+    would stay on the model.
 
-        with KoopmanTrainerCallback("model.layers.*") as callback:
-            trainer.add_callback(callback)
-            trainer.train()
+    Steps are those of the optimiser; of a step that is watched all micro-batches are read. Padding
+    is left out by the ``attention_mask`` that the model is called with. The state goes into each
+    checkpoint, as ``koopman.safetensors``, and is read again when a training is resumed from it. Of
+    many processes the one of rank zero watches its shard of the data; nothing is communicated.
 
-    Steps are the optimiser's; of each one that is watched all micro-batches are read, by hooks, in
-    training mode. Padding is left out by the ``attention_mask`` that the model is called with. The
-    state goes into each checkpoint, as ``koopman.safetensors``, and is read again when a training
-    is resumed from it. Of many processes the one of rank zero watches its shard of the data;
-    nothing is communicated.
+    Example:
+        >>> import transformers
+        >>> from torchkoopman_transformers import KoopmanTrainerCallback
+        >>> sizes = {"vocab_size": 50, "n_positions": 16, "n_embd": 16, "n_layer": 2, "n_head": 2}
+        >>> gpt = transformers.GPT2LMHeadModel(transformers.GPT2Config(**sizes))
+        >>> texts = [{"input_ids": torch.arange(16), "labels": torch.arange(16)}] * 80
+        >>> arguments = transformers.TrainingArguments(
+        ...     "out", max_steps=10, report_to="none", save_strategy="no", use_cpu=True
+        ... )
+        >>> trainer = transformers.Trainer(gpt, arguments, train_dataset=texts)
+        >>> with KoopmanTrainerCallback("transformer.h.*", sample_every=1, log_every=5) as callback:
+        ...     trainer.add_callback(callback)
+        ...     output = trainer.train()
+        {'train_runtime': ...}
+        >>> callback.monitor.tracks.steps  # and event files are in the folder "out/koopman"
+        (5.0, 10.0)
 
     Args:
         layers: a name in the model, a wildcard such as ``"model.layers.*"``, or several.
         fitter: what learns; None for that of ``TrainingMonitor``.
         name: of the file in checkpoints, and of the folder; give each of several callbacks its own.
         folder: of the event files; None for ``name`` in ``args.output_dir``. A training that begins
-            anew hides the points of others in it.
+            anew hides earlier points in it.
         resume_from: folder of the checkpoint that the training is resumed from, if that is not
             ``checkpoint-<step>`` in ``args.output_dir``.
         sample_every: steps from one that is watched to the next.
@@ -51,10 +63,11 @@ class KoopmanTrainerCallback(TrainerCallback):
         **reading: ``layout``, ``output``, ``attention_mask`` and ``gather`` of
             :func:`torchkoopman.attach`.
 
-    Raises, when the training begins:
-        ValueError: a layer that does not exist or is compiled, ``torch_compile``, several devices
-            in one process (``nn.DataParallel``), or a checkpoint of other layers.
-        OSError: the folder cannot be written to.
+    Raises:
+        ValueError: when the training begins: a layer that does not exist or is compiled,
+            ``torch_compile``, several devices in one process (``nn.DataParallel``), or a checkpoint
+            of other layers.
+        OSError: when the training begins: the folder cannot be written to.
     """
 
     def __init__(

@@ -26,6 +26,15 @@ class ScalingRecipe:
 
     The sum is divided by the variance of the layer's output, so that ``function`` and ``linear``
     mean the same at any scale.
+
+    Example:
+        >>> blocks = torch.nn.Sequential(model[:2], model[2:4], model[4:])
+        >>> recipe = tk.ScalingRecipe(norms=0.1, steps=20)
+        >>> tk.scale_layer(blocks, "1", train.loader(500), squares=2, recipe=recipe).losses.keys()
+        dict_keys(['function', 'linear', 'norms'])
+
+    Raises:
+        ValueError: a setting out of range.
     """
 
     function: float = 1.0

@@ -33,7 +33,15 @@ _LAYOUT = "batch ... features -> batch (...) features"
 
 @dataclass(frozen=True)
 class Scaling:
-    """A layer with a trajectory inside it."""
+    """A layer with a trajectory inside it; made by :func:`scale_layer`.
+
+    Example:
+        >>> blocks = torch.nn.Sequential(model[:2], model[2:4], model[4:])
+        >>> recipe = tk.ScalingRecipe(steps=50)
+        >>> scaling = tk.scale_layer(blocks, "1", train.loader(500), squares=2, recipe=recipe)
+        >>> scaling.states  # the layer's input, two square layers, its output
+        ('1.states.0', '1.states.1', '1.states.2', '1.states.3')
+    """
 
     model: nn.Module
     """A frozen copy of the model in eval mode with a ``ScaledLayer`` in the layer's place: what to
@@ -48,7 +56,7 @@ class Scaling:
 
     @property
     def scaled(self) -> ScaledLayer:
-        """The layer with its path."""
+        """The layer with its square layers."""
         module = self.model.get_submodule(self.layer)
         assert isinstance(module, ScaledLayer)
         return module
@@ -108,16 +116,23 @@ def scale_layer(
 ) -> Scaling:
     """Make a trajectory inside one layer: train square layers before it, all else frozen.
 
-        scaling = tk.scale_layer(model, "layers.1", loader)
-        surrogate = tk.fit(scaling.model, loader, scaling.states, method="dmd", delays=10)
-        edited = tk.swap(model, scaling.replacement(surrogate), "layers.0", "layers.1")
+    The step from the square layers' states to the layer's output then becomes linear. The
+    nonlinearity is in the square layers, which are observables learnt for this layer; if they are
+    as wide as its output and have its activation, they can learn the layer itself. The replacement
+    contains them, so it is larger than the layer. Compare it with the ridge map, and with square
+    layers that were not trained (``ScalingRecipe(steps=0)``). With delays, the evaluation that
+    ``fit`` prints is of stacked states, most of which only move along by one.
 
-    What has become linear is the step from the path to the layer's output. The nonlinearity is in
-    the square layers now, which are observables learnt for this one layer; if they are as wide as
-    its output and have its activation, they can learn the layer itself. The replacement holds them,
-    and so is larger than the layer. Compare it with the ridge map, and with steps that were not
-    trained (``ScalingRecipe(steps=0)``). The report of ``fit`` is on stacks, most of which only
-    move along by one state.
+    Example:
+        >>> blocks = torch.nn.Sequential(model[:2], model[2:4], model[4:])
+        >>> loader, recipe = train.loader(500), tk.ScalingRecipe(steps=50)
+        >>> scaling = tk.scale_layer(blocks, "1", loader, squares=3, recipe=recipe)
+        >>> inside = tk.fit(
+        ...     scaling.model, loader, scaling.states, method="dmd", delays=3, progress=False
+        ... )
+        >>> edited = tk.swap(blocks, scaling.replacement(inside), "0", "1")
+        >>> bool((edited(test.inputs).argmax(1) == test.labels).float().mean() > 0.9)
+        True
 
     In the paper a layer is a linear map with its activation. A bare ``nn.Linear`` has nothing to
     linearise: name a module that holds both, such as an ``nn.Sequential``.

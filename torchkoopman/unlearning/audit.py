@@ -66,6 +66,17 @@ def audit(
 ) -> Audit:
     """Measure what a classifier forgot and kept; every model is given back as it was.
 
+    Each network gets a column: accuracy, divergence from a retrained network, a membership attack,
+    the steps to relearn, and how well a probe and nearest neighbours detect the classes.
+
+    Example:
+        >>> edited = tk.swap(model, tk.unlearn(surrogate, classes=[2], head=model[10]))
+        >>> loaders = train.loader(500), test.loader(500)
+        >>> quick = {"samples": 200, "relearning": tk.Relearning(limit=5)}
+        >>> columns = tk.audit(model, edited, [2], *loaders, **quick).columns
+        >>> columns["original"].forgotten > 0.9, columns["edited"].forgotten < 0.1
+        (True, True)
+
     Args:
         model: the classifier before anything was done to it.
         edited: the one that should have forgotten.
@@ -73,23 +84,19 @@ def audit(
         train: batches ``(inputs, labels)`` of all classes that the original was trained on.
         test: batches it has never seen, in the same order each time.
         retrained: how to train the network once more without those classes, or such a network;
-            without it there is nothing to compare with but the original.
-        unedited: the swapped network before the edit, which tells the swap's cost from the edit's.
-        baselines: further networks, such as one with a :func:`torchkoopman.neutral_head` alone.
+            without it only the original is there to compare with.
+        unedited: the swapped network before the edit, which separates the swap's cost from the
+            edit's.
+        baselines: name → further network, such as one with a :func:`neutral_head` alone.
         surrogates: column (``"edited"``, ``"unedited swap"`` or a baseline's name) → the surrogate
-            that stands in it, for its latent state, and for the edit's time and memory.
-        layers: start and end of the span whose states are looked into; by default the edited
-            surrogate's.
+            in that network, for its latent state, and for the edit's time and memory.
+        layers: start and end of the span in whose states the classes are detected; by default the
+            edited surrogate's.
         output: which tensor of these two layers' outputs, as for :func:`torchkoopman.attach`; by
             default what the surrogates' ``views`` say. The module that a swap put in is read as it
             is.
         relearning: how relearning is tried.
-        samples: at most so many states of each data set go into the probe and the neighbours.
-
-    Returns:
-        Accuracy, divergence from the retrained network, membership attack, relearning, and how
-        well a probe and neighbours detect the classes, for each network (the claim of arXiv
-        2505.12809, measured).
+        samples: states of each data set that go into the probe and the neighbours, at most.
 
     Raises:
         ValueError: a class without samples in ``train`` or ``test``, none left to retain, a

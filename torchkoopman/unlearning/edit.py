@@ -67,21 +67,33 @@ def unlearn(
 ) -> Surrogate:
     """A surrogate that sends the given classes elsewhere; the one given stays as it is.
 
+    The operator is changed in closed form so that the means of the retained classes do not move and
+    those of the forgotten ones move to a target, at the least disturbance within classes. The
+    encoder still tells the classes apart: the operator is redirected, no information is removed.
+
+    Example:
+        >>> forgetful = tk.swap(model, tk.unlearn(surrogate, classes=[2], head=model[10]))
+        >>> dots = test.inputs[test.labels == 2]
+        >>> for network in (model, forgetful):
+        ...     print(bool((network(dots).argmax(1) == 2).float().mean() > 0.01))
+        True
+        False
+
     Args:
         surrogate: fitted with labels, so that it has class-wise statistics.
-        classes: to forget, all in one joint solve. Classes forgotten by earlier edits stay put.
-        strength: fraction s of the way from each forgotten mean's image to its target, 0 to 1.
-            More than 1 would make the class linearly detectable again.
+        classes: to forget, all in one solve. Means of classes forgotten by earlier edits stay.
+        strength: fraction of the way from each forgotten mean's image to its target, 0 to 1. More
+            than 1 would make the class linearly detectable again.
         target: ``"softmix"``, the retained classes' end means weighted by nearness, which leaves
-            the network unsure as one that never saw the class; ``"nearest"`` retained mean, which
-            leaves it confidently wrong; ``"centroid"`` of the retained means.
+            the network as unsure as one that never saw the class; ``"nearest"`` retained mean,
+            which makes it sure of a wrong class; ``"centroid"`` of the retained means.
         downdate: first refit the operator without the forgotten classes' statistics.
-        halves: the two halves of each forgotten class get targets of their own; False for its mean
-            alone, which takes one constraint less.
+        halves: give each half of a forgotten class its own target; False moves its mean only, which
+            takes one constraint less.
         ridge: of the within-class scatter, relative to its mean variance.
         head: the linear layer that follows the span, output unit c for class c. If given, the
             decoder is edited too, so that a forgotten class's logit is the mean of the retained
-            ones (its *neutral row*) and can never be the largest; the head stays as it is.
+            ones (its *neutral row*) and can never be the largest; the head itself is not changed.
 
     Returns:
         A surrogate over the first and last layer with a dense affine operator.

@@ -18,12 +18,23 @@ the head's rows; it breaks ties against the forgotten class."""
 
 
 def neutral_head(head: nn.Linear, classes: Sequence[int]) -> nn.Linear:
-    """A copy of a classifier's last layer with the given rows neutral.
+    """A copy of a classifier's last layer in which the rows of some classes are neutral.
 
-    The mean of the retained logits is never their maximum, so no input is given a neutral class.
+    A neutral row is the mean of the retained rows. The mean of the retained logits is never above
+    their maximum, so no input is given a neutral class.
+
+    Example:
+        >>> head = tk.neutral_head(model[10], classes=[2])
+        >>> answers = head(model[:10](test.inputs)).argmax(1)
+        >>> answers.unique()
+        tensor([0, 1])
+
+    Args:
+        head: the last layer, output unit c for class c.
+        classes: whose rows become neutral.
 
     Raises:
-        ValueError: a class the head has no row for, or none left.
+        ValueError: a class the head has no row for, or no class left.
     """
     mixing, shift = _mixing(head, classes)
     with torch.random.fork_rng(devices=[]):

@@ -15,14 +15,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Relearning:
-    """How a copy of a network is taught the forgotten classes again."""
+    """How a copy of a network is taught the forgotten classes again.
+
+    Example:
+        >>> edited = tk.swap(model, tk.unlearn(surrogate, classes=[2], head=model[10]))
+        >>> dots = test.labels == 2
+        >>> unseen = test.inputs[dots], test.labels[dots]
+        >>> batches = train.loader(500)
+        >>> relearning = tk.Relearning(threshold=0.5, limit=100)
+        >>> relearning.steps(model, batches, *unseen)  # the original forgot nothing
+        0
+        >>> relearning.steps(edited, batches, *unseen) > 0
+        True
+    """
 
     threshold: float = 0.9
     """Accuracy on the forgotten classes at which they count as relearnt."""
     learning_rate: float = 1e-3
     """Of Adam, on all parameters; normalisation layers stay as in eval mode."""
     limit: int = 300
-    """Steps after which it gives up."""
+    """Gradient steps after which it gives up."""
 
     def steps(
         self, model: nn.Module, batches: Batches, inputs: Tensor, labels: Tensor

@@ -20,12 +20,28 @@ Batches = Iterable[tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class Retraining:
-    """How the user's network is made and trained: what an audit needs to train it once more."""
+    """How the user's network is made and trained, so that an audit can train it once more.
+
+    Example:
+        >>> def fresh():
+        ...     return torch.nn.Sequential(
+        ...         torch.nn.Linear(4, 32), torch.nn.Tanh(), torch.nn.Linear(32, 3)
+        ...     )
+        >>> def learn(network, batches):
+        ...     optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
+        ...     for inputs, labels in batches:
+        ...         optimizer.zero_grad()
+        ...         torch.nn.functional.cross_entropy(network(inputs), labels).backward()
+        ...         optimizer.step()
+        >>> retrained = tk.Retraining(fresh, learn).without(train.loader(500), [2], model)
+        >>> retrained(test.inputs).shape  # audit(..., retrained=tk.Retraining(fresh, learn))
+        torch.Size([5000, 3])
+    """
 
     factory: Callable[[], nn.Module]
     """Makes a freshly initialised network."""
     train: Callable[[nn.Module, Batches], Any]
-    """Trains it in place on batches, for as many passes as it likes."""
+    """Trains it in place on batches ``(inputs, labels)``, which it may go through several times."""
 
     def without(self, batches: Batches, classes: Collection[int], original: nn.Module) -> nn.Module:
         """A network trained on all but these classes, in eval mode.
