@@ -95,6 +95,7 @@ MADE_BY_THE_LIBRARY = {
     "Column",
     "Detection",
     "Membership",
+    "Table",
 }
 """Classes that users get and do not make: shown without the arguments of their constructor."""
 

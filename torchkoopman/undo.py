@@ -35,10 +35,10 @@ def undo(edited: nn.Module) -> nn.Module:
         edited: a surrogate that :func:`unlearn` gave, or a model that :func:`swap` gave.
 
     Returns:
-        For a surrogate the one before its last edit, exactly. For a model a new one: a copy of
-        the one that was given to ``swap``, of the class it had, with the current parameters and
-        buffers of ``edited`` in the layers that both have, on their device and in their
-        precision. The layers of the span are as they were.
+        Of a surrogate exactly the one before its last edit. Of a model a copy of the one that was
+        given to :func:`swap`, of its class, with the current parameters and buffers of ``edited``
+        in the layers that both have, on their device and in their precision. The layers of the
+        span are as they were.
 
     Raises:
         ValueError: it was never edited, or a surrogate was loaded from a file, which keeps no

@@ -52,7 +52,7 @@ class AutoencoderFitter(AutoencoderParts):
     Example:
         >>> fitter = tk.AutoencoderFitter(latent=16, hidden=[32])
         >>> loader = train.loader(500)
-        >>> tk.fit(model, loader, layers, method=fitter, steps=100, progress=False).latent
+        >>> tk.fit(model, loader, ["1", "9"], method=fitter, steps=50, progress=False).latent
         16
 
     Args:

@@ -26,8 +26,9 @@ class Evaluation(Tabular):
 
     Example:
         >>> print(tk.evaluate(surrogate, model, test.loader(500)))
-        unexplained variance on 5000 held-out rows, layer '9'
-          edmd             0.0...
+        layer '9' on 5000 held-out rows; FVU is the variance unexplained
+        predicted by     FVU      R²
+        edmd          0.0...  0.9...
     """
 
     method: str

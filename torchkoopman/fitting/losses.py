@@ -36,9 +36,9 @@ class LossWeights:
     Example:
         >>> weights = tk.LossWeights(isometry=0)  # do not ask the encoder to keep distances
         >>> fitter = tk.AutoencoderFitter(latent=8, weights=weights)
-        >>> loader = train.loader(500)
-        >>> fitted = tk.fit(model, loader, layers, method=fitter, steps=100, progress=False)
-        >>> sorted(fitted.record.losses)
+        >>> x = torch.randn(500, 2, generator=torch.Generator().manual_seed(0))
+        >>> fitter = fitter.update(tk.Trajectory.of(x, torch.tanh(x))).train(20)
+        >>> sorted(fitter.surrogate.record.losses)
         ['latent', 'reconstruction', 'state']
     """
 

@@ -146,7 +146,8 @@ class Probe:
         ...     logits = model(test.inputs[:8])
         >>> print(probe.report())
         1 forward passes, 1 trajectories; 0 unpaired, ...
-          9  1 calls, 8 rows, state 8 × 1 × 32, layout 'batch features -> batch 1 features'
+        layer       state  calls  rows  not finite  output  layout
+        9      8 × 1 × 32      1     8           0          'batch features -> batch 1 features'
 
     Raises:
         RuntimeError: a chosen layer did not run, or it ran in a replica of ``nn.DataParallel``.

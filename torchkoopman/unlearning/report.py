@@ -28,33 +28,45 @@ class Column:
     train: dict[int, float]
     """Class → accuracy on training data."""
     forgotten: float
-    """Share of unseen samples of the forgotten classes still given their class."""
+    """Share of unseen samples of the forgotten classes that are still given their class."""
     retained: float
     """Accuracy on unseen samples of the other classes."""
     divergence: tuple[float, float] | None
     """KL of this network's answers from the retrained network's on unseen data, in nats: on the
     forgotten classes, and on the others."""
     membership: Membership
-    """What an attack by entropy says of the forgotten classes' training samples."""
+    """The share of the forgotten classes' training samples that an attack by entropy recognises."""
     relearning: int | None
-    """Steps of training until the forgotten classes are back; None if they did not come back."""
+    """Gradient steps until the forgotten classes are back; None if they did not come back."""
     detections: dict[str, Detection]
-    """State → how well the forgotten classes are told apart in it: ``"start"`` and ``"decoded"``
-    are the outputs of the two layers, ``"operator"`` the latent state behind the operator."""
+    """State → how well the forgotten classes are detected in it. ``"start"`` and ``"decoded"`` are
+    the outputs of the two layers, ``"operator"`` the latent state after the operator."""
 
 
 @dataclass(frozen=True)
 class Audit(Tabular):
-    """What was forgotten and what was kept, a column for each network; prints as a table."""
+    """What was forgotten and what was kept, a column for each network; print it.
+
+    Example:
+        >>> edited = tk.swap(model, tk.unlearn(surrogate, classes=[2], head=model[10]))
+        >>> quick = {"samples": 200, "relearning": tk.Relearning(limit=5)}
+        >>> found = tk.audit(model, edited, [2], train.loader(500), test.loader(500), **quick)
+        >>> print(found)
+        forgetting [2]                     original   edited
+        forgotten, still right, test %        9...      ...
+        ...
+        >>> abs(found.edit_cost) < 0.05  # of the accuracy on the other classes
+        True
+    """
 
     classes: tuple[int, ...]
     """The forgotten ones."""
     columns: dict[str, Column]
     """Network → what was measured; original first, retrained last."""
     seconds: float | None
-    """Time of the closed-form edit; None without its surrogate."""
+    """Seconds that the closed-form edit took; None without its surrogate."""
     moment_bytes: int | None
-    """Memory of the class-wise moments the edit needs; None without its surrogate."""
+    """Bytes of the class-wise moments that the edit needs; None without its surrogate."""
     relearning: Relearning
     """How relearning was tried."""
     notes: tuple[str, ...] = field(default=())
@@ -69,7 +81,7 @@ class Audit(Tabular):
 
     @property
     def edit_cost(self) -> float:
-        """Accuracy that the edit costs on the retained classes, the swap's cost apart."""
+        """Accuracy that the edit costs on the retained classes, without the cost of the swap."""
         before = UNEDITED if UNEDITED in self.columns else ORIGINAL
         return self.columns[before].retained - self.columns[EDITED].retained
 
