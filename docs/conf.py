@@ -96,6 +96,7 @@ MADE_BY_THE_LIBRARY = {
     "Detection",
     "Membership",
     "Table",
+    "Part",
 }
 """Classes that users get and do not make: shown without the arguments of their constructor."""
 
