@@ -5,9 +5,10 @@ VENV := .venv
 RUN := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
 PEERS := $(VENV)/.peers
+PAGES := $(VENV)/.docs
 
 .PHONY: demo bench evidence figures zoo hostile speed scaling online grokking robust readable resume callbacks processes \
-	test clean
+	docs test clean
 
 # The main job: train, fit, look, swap, forget, export. DATA=yinyang (default) or mnist.
 DATA ?= yinyang
@@ -91,6 +92,11 @@ robust: $(INSTALLED)
 processes: $(INSTALLED)
 	$(RUN)/python examples/bench_processes.py --networks 5
 
+# The pages, in docs/_build/html; the gallery's scripts are run. Every warning is an error, and so is a
+# link within the pages that leads nowhere.
+docs: $(PAGES)
+	OMP_NUM_THREADS=1 $(RUN)/sphinx-build -W -n --keep-going --quiet -b html docs docs/_build/html
+
 # The whole check: format, lint, types, tests, these in WORKERS processes of one thread each.
 WORKERS ?= 2
 test: $(INSTALLED)
@@ -109,5 +115,10 @@ $(PEERS): $(INSTALLED)
 	$(RUN)/pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	touch $@
 
+# What the pages are built with, and what the gallery's scripts need.
+$(PAGES): $(INSTALLED)
+	$(RUN)/pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	touch $@
+
 clean:
-	rm -rf $(VENV) runs build *.egg-info
+	rm -rf $(VENV) runs build docs/_build docs/gallery *.egg-info

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from sphinx.environment import BuildEnvironment
 
 ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "integrations")]
+sys.path[:0] = [str(ROOT), str(ROOT / "integrations"), str(ROOT / "docs")]
 
 import torchkoopman  # noqa: E402, behind the path
 
@@ -35,6 +35,26 @@ myst_heading_anchors = 3
 html_theme = "furo"
 html_title = "torchkoopman"
 html_static_path: list[str] = []
+
+sphinx_gallery_conf: dict[str, Any] = {
+    "examples_dirs": "../examples",
+    "gallery_dirs": "gallery",
+    "filename_pattern": r"/plot_",
+    "ignore_pattern": r"(^|/)(?!plot_)\w+\.py$",  # the folder holds other programs too
+    "within_subsection_order": "gallery_setting.ReadingOrder",
+    "abort_on_example_error": True,
+    "run_stale_examples": True,  # what they show depends on the library, not on them alone
+    "reset_modules": ("matplotlib", "gallery_setting.begin"),
+    "image_scrapers": ("matplotlib",),
+    "capture_repr": (),
+    # Nothing that is another at each build, and no notebooks.
+    "notebook_extensions": set(),
+    "download_all_examples": False,
+    "write_computation_times": False,
+    "min_reported_time": float("inf"),
+    "show_memory": False,
+    "show_signature": False,
+}
 
 autodoc_member_order = "bysource"
 autodoc_preserve_defaults = True
