@@ -47,7 +47,7 @@ class SavedMonitor:
 
     @property
     def attached(self) -> bool:
-        """Whether it is on a model."""
+        """Whether it watches a model."""
         return self._probe is not None
 
     @property
@@ -68,7 +68,7 @@ class SavedMonitor:
         return copy.deepcopy(self._state())
 
     def load_state_dict(self, state: Mapping[str, Any]) -> Self:
-        """Go on from what :meth:`state_dict` said; :meth:`attach` then compares layers and step.
+        """Go on from what :meth:`state_dict` returned; :meth:`attach` compares layers and step.
 
         Raises:
             RuntimeError: the monitor is attached.

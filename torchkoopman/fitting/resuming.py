@@ -26,14 +26,14 @@ class Resumable:
 
         ``torch.save`` writes it, and ``torch.load(path, weights_only=True)`` reads it. A fitter of
         the same options that loads it goes on as this one would, on the same machine bit by bit:
-        its generator, held-back rows, optimiser and steps still due are part of the state. Modules
-        of yours (``tail``, observables) are known by a digest; give them again when you make it.
+        generator, held-back rows, optimiser and steps still due are part of the state. Modules that
+        were given (``tail``, observables) are compared by a digest: give them to the new one too.
         """
         with turn_of(self):
             return copy.deepcopy(live_state(self))
 
     def load_state_dict(self, state: Mapping[str, Any]) -> Self:
-        """Go on from what :meth:`state_dict` said, whatever this fitter has seen until now.
+        """Go on from what :meth:`state_dict` returned, whatever this fitter has seen until now.
 
         Tensors are copied and stay on their device (``map_location`` of ``torch.load`` moves them).
         A generator that was given to the fitter is set to where it stood.
@@ -89,10 +89,10 @@ class Resumable:
     def merge(self, other: Self) -> Self:
         """Take in what another fitter has streamed, as if its rows had come here.
 
-        Moments add up, and samples become one in which each row of both is as likely as in one
-        stream; with a halflife rows keep the weight they have in their own. ``other`` stays as it
-        is. Both must have the same options, layers and coordinates; rows that ``other`` still
-        holds back for its calibration are streamed here.
+        Moments add up, and the samples of both become one in which every row is equally likely;
+        with a halflife, rows keep the weight that they have. ``other`` stays as it is. Both must
+        have the same options, layers and coordinates; rows that ``other`` still holds back for its
+        calibration are streamed here.
 
         Raises:
             ValueError: the same fitter, or one that differs in any of these; nothing is changed.

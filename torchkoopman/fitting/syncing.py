@@ -58,12 +58,12 @@ class Syncing:
     """How many there were, and a digest of their course: equal only where all of them were."""
 
     def sync(self, group: Group = None, timeout: float | None = None) -> Self:
-        """Merge what all processes of ``torch.distributed`` have streamed, so that each holds all.
+        """Merge what all processes of ``torch.distributed`` have streamed, so that each has all.
 
-        Call it in every process, as often as you like, never within a forward pass: each row counts
-        once. Shards may be uneven, and a process that saw nothing takes part. Fitters that have not
-        chosen their coordinates yet choose them together. Afterwards all processes have the same
-        surrogate, without a quality of its latest batch. Without a process group nothing happens.
+        Call it in every process, any number of times, outside forward passes: each row counts once.
+        Shards may be uneven or empty. Fitters that have not chosen their coordinates yet choose
+        them together. Afterwards all processes have the same surrogate, without the FVU of a latest
+        batch. Without a process group nothing happens.
 
         Args:
             group: the processes that hold different rows: a process group, a ``DeviceMesh`` of one

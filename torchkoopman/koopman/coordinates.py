@@ -103,7 +103,8 @@ class CoordinateOptions:
     rank: int | float = -1
     """Directions kept, as PyDMD users know it: -1 all that vary, 0 Gavish–Donoho's threshold, a
     fraction between 0 and 1 that share of the variance, a larger integer so many. All layers get
-    the same number: the largest that one of them asks for, as far as each has it."""
+    the same number: the largest that any layer requests, capped at the smallest number of
+    directions that vary in every layer."""
     whitening: float = 1.0
     """α of D = α + (1-α) Λ^(-1/2), Λ relative to its mean: 1 keeps the variances as they are,
     0 makes them equal."""

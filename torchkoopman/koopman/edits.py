@@ -14,30 +14,31 @@ Method = Literal["redirect", "retarget", "erase"]
 
 @dataclass(frozen=True)
 class Edit:
-    """One forgetting of classes; made by ``torchkoopman.unlearn``.
+    """One edit by which a surrogate forgets classes; made by :func:`torchkoopman.unlearn`.
 
-    The factors and the seconds are in no file, and after loading they are None.
+    The factors and the seconds are not in files: after loading they are None.
     """
 
     classes: tuple[int, ...]
     """The classes forgotten."""
     strength: float
-    """Fraction of the way they were moved."""
+    """Fraction of the way to the target by which their means were moved."""
     target: Target
-    """Where to."""
+    """The target."""
     downdated: bool
     """Whether the operator was refitted without them first."""
     seconds: float | None = None
-    """What the closed form took; in no file, so that equal edits make equal files."""
+    """Seconds that the closed form took; not in files, so that equal edits make equal files."""
     left: Tensor | None = None
     """Δ = left @ right.T; float64, shape ``(latent, points)``: one or two for each class forgotten
     so far."""
     right: Tensor | None = None
     """Float64, shape ``(latent, points)``."""
     method: Method = "redirect"
-    """How: ``torchkoopman.unlearn`` redirects; a refit on other targets and LEACE are rivals."""
+    """``"redirect"`` for :func:`torchkoopman.unlearn`; the others are for comparison: a refit on
+    other targets, and LEACE."""
     halves: bool = False
-    """Whether the two halves of a class had targets of their own."""
+    """Whether each half of a class got its own target."""
 
     def card(self) -> dict[str, Any]:
         """JSON-able description."""
@@ -52,5 +53,5 @@ class Edit:
 
     @classmethod
     def from_card(cls, card: dict[str, Any]) -> Self:
-        """The edit that a card tells of."""
+        """The edit that a card describes."""
         return cls(**{**card, "classes": tuple(card["classes"])})

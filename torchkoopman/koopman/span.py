@@ -115,7 +115,7 @@ class Span:
 
 @dataclass(frozen=True)
 class FitRecord:
-    """How a surrogate came about."""
+    """How a surrogate was fitted, and how well it predicts."""
 
     method: str
     """``"dmd"``, ``"edmd"`` or ``"autoencoder"``."""
@@ -123,7 +123,7 @@ class FitRecord:
     """Rows the fit has seen."""
     fvu: dict[str, float] = field(default_factory=dict)
     """Layer → fraction of variance unexplained when predicted from the first, on the latest batch
-    the fit has seen; for rows it has not seen ask ``torchkoopman.evaluate``."""
+    of the fit; for rows it has not seen see :func:`torchkoopman.evaluate`."""
     losses: dict[str, float] = field(default_factory=dict)
     """Loss term → latest value; empty for closed forms."""
     held_out: dict[str, float] = field(default_factory=dict)
@@ -137,7 +137,7 @@ class FitRecord:
     """``"step"``: K is a power of one matrix for every step; ``"span"``: it leads from the first
     layer to the last alone; ``"skip"``: no matrix did better than the identity."""
     notes: tuple[str, ...] = ()
-    """What the fit chose for the user and why, what it left out, one sentence each."""
+    """What the fit chose by itself and why, and what it left out, one sentence each."""
 
     def renamed(self, names: Mapping[str, str]) -> FitRecord:
         """The record with other names for some layers."""

@@ -29,12 +29,12 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a part of a network takes."""
+    """What a part of a network costs."""
 
     operations: float
-    """Of one sample, two for each multiply-add."""
+    """Floating-point operations of one sample, two for each multiply-add."""
     parameters: int
-    """Numbers stored: elements of parameters and buffers, each tensor counted once."""
+    """Elements of parameters and buffers, each tensor counted once."""
 
 
 @dataclass(frozen=True)

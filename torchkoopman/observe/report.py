@@ -40,70 +40,69 @@ class Count:
 
 @dataclass(frozen=True)
 class StreamReport:
-    """What came of one layer (of one of its calls, if it is called several times a forward)."""
+    """What was read of one layer, or of one of its calls if a pass calls it several times."""
 
     layer: str
     """The stream's name: that of the layer, with ``#k`` for its k-th call."""
     calls: int
-    """How often it was read."""
+    """Number of times it was read."""
     rows: int
-    """Rows passed on that count: without those masked out, and without non-finite ones."""
+    """Rows passed on to the listeners, without those that are masked out or not finite."""
     shape: tuple[int, ...]
-    """``(batch, positions, features)`` when last passed on."""
+    """``(batch, positions, features)`` of the latest state passed on."""
     output: str
-    """Which tensor of what the layer returns is the state: its path, ``""`` for the output itself,
+    """The tensor in the layer's output that is the state: its path, ``""`` for the output itself,
     or ``"function NAME"``."""
     layout: str
-    """The einops pattern that made the state, given or by default."""
+    """The einops pattern that made the state of it, given or by default."""
     not_finite: int
     """Rows with a NaN or an infinity in this layer, padding included."""
 
 
 @dataclass(frozen=True)
 class ProbeReport(Tabular):
-    """What a probe saw; ``print`` it."""
+    """What a probe has read and what it could not read; print it."""
 
     streams: tuple[StreamReport, ...]
-    """In order of execution; empty until a first complete forward."""
+    """One for each layer, in order of execution; empty until a first complete forward pass."""
     forwards: int
-    """Outermost forward passes seen."""
+    """Number of outermost forward passes."""
     trajectories: int
-    """Of these, passed on to the listeners."""
+    """Number of forward passes that were passed on to the listeners."""
     unpaired: int
-    """Of these, left out because the layers that ran were not those of the first complete one."""
+    """Number of forward passes left out because other layers ran than in the first complete one."""
     interrupted: int
-    """Of these, ended by an exception."""
+    """Number of forward passes that ended with an exception."""
     skipped: Mapping[str, int]
-    """Layer calls not read, by reason: ``traced``, ``recompute``, ``outside`` (of any forward pass
-    of a common ancestor of the layers), ``mode`` (``when``), ``other`` (run by ``tk.fit``
+    """Reason → layer calls that were not read: ``traced``, ``recompute``, ``outside`` (of any
+    forward pass of a module around all layers), ``mode`` (``when=``), ``other`` (run by ``tk.fit``
     and the like for a probe of their own), ``empty batch``, ``sharded`` (a part of the state in
-    each process), ``compiled``. A forward pass with such a call passes nothing
-    on."""
+    each process), ``compiled``. A forward pass with such a call is not passed on."""
     dropped_rows: int
-    """Rows that count by the mask, but are not finite in some layer."""
+    """Rows that the mask counts, but that are not finite in some layer."""
     lost_hooks: tuple[str, ...]
-    """Modules from which somebody else removed the probe's hooks; ``""`` is the model."""
+    """Modules from which other code removed the probe's hooks; ``""`` is the model."""
     never_fired: tuple[str, ...]
     """Layers that have not run so far."""
     positions: int = 0
-    """Positions of all samples passed on, sampled ones where ``positions`` was given, whether they
-    count or not."""
+    """Positions of all samples passed on, whether they count or not; where ``positions=`` was given
+    only those that were drawn."""
     masks: Mapping[str, int] = field(default_factory=dict)
-    """Who said which of them count → in how many trajectories: ``probe.mask``, or
-    ``attention_mask``, the model's own."""
+    """Where the mask came from, ``probe.mask`` or ``attention_mask`` (the model's own) → number of
+    trajectories."""
     masks_aside: Mapping[str, int] = field(default_factory=dict)
-    """Why an ``attention_mask`` of the model was not taken → in how many trajectories."""
+    """Why an ``attention_mask`` of the model was not used → number of trajectories."""
     compiled_calls: int = 0
-    """Calls in code compiled while the probe was on, of which nothing can be read."""
+    """Calls in code that was compiled while the probe was on, which cannot be read."""
     compiled: tuple[str, ...] = ()
-    """Modules around the layers, and layers, that were compiled while the probe was on."""
+    """Layers, and modules around them, that were compiled while the probe was on."""
     replaced: tuple[str, ...] = ()
-    """Layers in whose place somebody put another module, without the probe's hooks."""
+    """Layers that were replaced by other modules, without the probe's hooks."""
     modes: Mapping[str, int] = field(default_factory=dict)
     """Mode of the outermost module called, ``train`` or ``eval`` → trajectories passed on."""
 
     def table(self) -> Table:
-        """A row for each stream of states; above it what was counted beside them."""
+        """A row for each layer; above it what else was counted."""
         lines = [
             f"{self.forwards} forward passes, {self.trajectories} trajectories; "
             f"{self.unpaired} unpaired, {self.interrupted} interrupted, "

@@ -15,7 +15,7 @@ from torchkoopman.observe.places import Place, Step, kinds, leaves, read, spelle
 
 @dataclass(frozen=True)
 class View:
-    """How a layer's output becomes its state: which tensor of it, in which layout."""
+    """How a layer's output becomes its state: which of its tensors, in which layout."""
 
     layout: Layout
     """From the chosen tensor to ``(batch, positions, features)``."""
@@ -24,10 +24,10 @@ class View:
     structure: tuple[str, ...] = ()
     """The types of the containers on the way to it, outermost first."""
     function: str | None = None
-    """Name of the function that made the tensor of the output, if one did: such a view is for
-    looking, since nothing can be put back through a function."""
+    """Name of the function that made the tensor of the output, if one did. Such layers can be
+    looked at and not swapped, since nothing can be put back through a function."""
     masked: bool = False
-    """Whether a mask said which rows count."""
+    """Whether there was a mask of the rows that count."""
 
     @classmethod
     def of(

@@ -38,27 +38,27 @@ class ScalingRecipe:
     """
 
     function: float = 1.0
-    """Weight of Huber's loss between the layer's output at the end of the path and its own: the
-    network is to keep its function."""
+    """Weight of Huber's loss between the layer's output after the square layers and without them,
+    so that the network keeps its function."""
     linear: float = 1.0
-    """Weight of the squared error of the best affine map from the last state, s_n, to the layer's
-    output: what no linear operator could predict from it. The paper has no such term."""
+    """Weight of the squared error of the best affine map from the last square layer's state to the
+    layer's output, the part that no linear operator can predict. The paper has no such term."""
     norms: float = 0.0
-    """Weight of ``(|steps| - |layer|)²``, each the norm of all parameters together."""
+    """Weight of ``(|squares| - |layer|)²``, the norms of all parameters of each."""
     residual: bool = True
-    """Steps ``x + σ(W x + b)``, which keep the function from the start, instead of ``σ(W x + b)``,
-    which begin with a random one."""
+    """Square layers ``x + σ(W x + b)``, which keep the function at the start, instead of
+    ``σ(W x + b)``, which begin with a random one."""
     batch_norm: bool = False
-    """Normalise before the activation while training, and fold that into the step afterwards.
-    Without it ten plain ReLU steps in a row die more often than not."""
+    """Normalise before the activation while training, and fold that into the square layer
+    afterwards. Without it, ten plain ReLU layers in a row mostly end with zero gradients."""
     steps: int = 1000
     """Gradient steps of AdamW, without weight decay."""
     batch: int | None = None
-    """Rows of each; None for 1 000, or four per feature if that is more."""
+    """Rows of a gradient step; None for 1 000, or four per feature if that is more."""
     learning_rate: float | None = None
     """Its highest value; None for 0.04 / √features."""
     betas: tuple[float, float] = (0.9, 0.999)
-    """Of AdamW."""
+    """The betas of AdamW."""
     one_cycle: bool = True
     """Let the learning rate rise and fall; False keeps it at its highest."""
 

@@ -1,1 +1,1 @@
-"""Shipping: an edited model leaves the house as a file."""
+"""Shipping: an edited model becomes a file that other programs can run."""
