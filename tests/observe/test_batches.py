@@ -203,9 +203,6 @@ class Two(nn.Module):
 @pytest.mark.parametrize(
     ("batch", "model", "way_out"),
     [
-        ((X, X), Two, "model(*batch)"),
-        (((X, X), Y), Two, "model(*batch[0])"),
-        (({"x": X, "t": X}, Y), Two, "model(**batch[0])"),
         ((X, Y, Y), network, "model(batch[0])"),
         ({"x": X, "t": X, "index": 3}, Two, "model(x=batch['x'], t=batch['t'])"),
         (X.numpy(), network, "model(torch.as_tensor(batch))"),
@@ -219,6 +216,53 @@ def test_a_batch_that_the_model_does_not_take_is_told_with_a_way_that_works(
     assert f"forward=lambda model, batch: {way_out}." in str(raised.value)
     forward = eval(f"lambda model, batch: {way_out}")
     assert fit([batch], model(), forward=forward).record.rows == 270
+
+
+class Optional(Two):
+    """Takes labels of its own, or a mask, or neither."""
+
+    def forward(self, x: Tensor, t: Tensor, mask: Tensor | None = None, k: int = 0) -> Tensor:
+        return super().forward(x, t)
+
+
+class Starred(Two):
+    def forward(self, *inputs: Tensor) -> Tensor:
+        return super().forward(*inputs, X)
+
+
+READ = {
+    "one input": (network, (X,), None),
+    "an input and labels": (network, (X, Y), Y),
+    "two inputs": (Two, (X, X), None),
+    "two inputs and labels": (Two, (X, X, Y), Y),
+    "two inputs of their own and labels": (Two, ((X, X), Y), Y),
+    "two inputs of their own": (Two, ([X, X],), None),
+    "arguments by name and labels": (Two, ({"t": X, "x": X}, Y), Y),
+    "what is required": (Optional, (X, X), None),
+    "what is required and labels": (Optional, (X, X, Y), Y),
+    "anything": (Starred, (X, Y), Y),
+}
+
+
+@pytest.mark.parametrize("how", READ)
+def test_a_tuple_is_read_by_what_the_model_requires(how: str) -> None:
+    make, batch, labels = READ[how]
+    surrogate = fit([batch], make())
+    assert surrogate.record.rows == 270
+    assert surrogate.statistics is not None
+    assert surrogate.statistics.classes == (() if labels is None else (0, 1, 2))
+
+
+def test_a_tuple_of_two_readings_is_refused_and_never_guessed() -> None:
+    with pytest.raises(TypeError, match=r"(?s)can take all of it, or all but labels.*forward="):
+        fit([(X, X, X, Y)], Optional())
+    with pytest.raises(TypeError, match="can take all of it"):
+        fit([(X, X, X, Y)], Optional())
+
+    def forward(model: nn.Module, batch: Any) -> None:
+        model(*batch[:3])
+
+    assert fit([(X, X, X, Y)], Optional(), forward=forward).statistics is not None
 
 
 @pytest.mark.parametrize(

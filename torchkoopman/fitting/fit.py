@@ -76,7 +76,8 @@ def fit(
 
     Args:
         model: any eager module.
-        loader: batches: a tensor, ``(inputs, labels)``, or a mapping of keyword arguments whose
+        loader: batches: a tensor, ``(inputs, labels)``, as many inputs as ``forward`` requires,
+            ``(a, b, labels)`` or ``((a, b), labels)``, or a mapping of keyword arguments whose
             ``"labels"`` are the classes and whose ``"attention_mask"`` says which positions count.
             Labels are integers, ``(batch,)`` or ``(batch, 1)``; other targets are not used, and the
             record's notes say so.

@@ -66,17 +66,44 @@ def batches_in(loader: Iterable[Any], epochs: int = 1) -> int | None:
         return None
 
 
-def parts(batch: Any) -> tuple[tuple[Any, ...], dict[str, Any], Any]:
-    """Positional and keyword arguments for the model, and the targets if the batch has any."""
+def parts(model: nn.Module | None, batch: Any) -> tuple[tuple[Any, ...], dict[str, Any], Any]:
+    """Positional and keyword arguments for the model, and the targets if the batch has any.
+
+    A mapping has keyword arguments and ``"labels"``. A tuple has as many inputs as the model's
+    forward requires, or these in a tuple or mapping of their own, and then the targets if there
+    is one more.
+    Without a model, where the user says how to call it, the last of several is the targets.
+
+    Raises:
+        TypeError: a tuple that can be read with and without targets.
+        ValueError: an empty one.
+    """
     if isinstance(batch, Mapping):
         kwargs = dict(batch)
         return (), kwargs, kwargs.pop("labels", None)
-    if isinstance(batch, list | tuple):
-        if not batch:
-            raise ValueError("a batch is empty, (); give (inputs,), (inputs, labels) or a tensor.")
-        *inputs, last = batch
-        return (tuple(inputs), {}, last) if inputs else ((last,), {}, None)
-    return (batch,), {}, None
+    if not isinstance(batch, list | tuple):
+        return (batch,), {}, None
+    if not batch:
+        raise ValueError("a batch is empty, (); give (inputs,), (inputs, labels) or a tensor.")
+    required, most = _positional(model)
+    first, *others = batch
+    if required > 1 and len(others) < 2 and isinstance(first, list | tuple | Mapping):
+        target = others[0] if others else None
+        if not isinstance(first, Mapping):
+            return tuple(first), {}, target
+        if model is not None and _unfit(model, **first) is None:
+            return (), dict(first), target
+    *inputs, last = batch
+    if len(batch) in (1, required):
+        return tuple(batch), {}, None
+    if max(required, 1) + 1 < len(batch) <= most:
+        assert model is not None
+        raise TypeError(
+            f"a batch is {_told(batch)}, and {type(model).__name__}.forward{_signature(model)} can "
+            "take all of it, or all but labels at its end. Say how to call it: forward=lambda "
+            "model, batch: model(*batch), or give a dict of arguments and 'labels'."
+        )
+    return tuple(inputs), {}, last
 
 
 def called(model: nn.Module, args: Iterable[Any], kwargs: Mapping[str, Any], batch: Any) -> None:
@@ -95,8 +122,8 @@ def called(model: nn.Module, args: Iterable[Any], kwargs: Mapping[str, Any], bat
         said = ", ".join(f"{name}=" for name in kwargs) if kwargs else _told(args)
         raise TypeError(
             f"a batch is {_told(batch)}, and was read as {said} for the model"
-            f"{_and_last(batch)}, but {type(model).__name__}.forward{_signature(model)} says: "
-            f"{why or error}. Say how to call it: {_suggestion(model, batch)}"
+            f"{_and_last(batch, args)}, but {type(model).__name__}.forward{_signature(model)} "
+            f"says: {why or error}. Say how to call it: {_suggestion(model, batch)}"
         ) from error
 
 
@@ -143,6 +170,19 @@ def _suggestion(model: nn.Module, batch: Any) -> str:
     return f"forward=lambda model, batch: {next(fits, 'model(...)')}."
 
 
+def _positional(model: nn.Module | None) -> tuple[int, int]:
+    """How many positional arguments the model's forward requires, and takes at most."""
+    if model is None:
+        return 0, 0
+    known = inspect.signature(model.forward).parameters.values()
+    if any(each.kind is each.VAR_POSITIONAL for each in known):
+        return 0, 0  # it tells nothing
+    taken = [
+        each for each in known if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)
+    ]
+    return sum(each.default is each.empty for each in taken), len(taken)
+
+
 def _told(value: Any) -> str:
     """A batch's structure in a few words."""
     if isinstance(value, list | tuple):
@@ -156,9 +196,9 @@ def _arguments(model: nn.Module) -> list[str]:
     return list(inspect.signature(model.forward).parameters)
 
 
-def _and_last(batch: Any) -> str:
-    two = isinstance(batch, list | tuple) and len(batch) > 1
-    return " with labels behind them" if two else ""
+def _and_last(batch: Any, inputs: tuple[Any, ...]) -> str:
+    behind = isinstance(batch, list | tuple) and len(batch) > 1 and len(inputs) < len(batch)
+    return " with labels behind them" if behind else ""
 
 
 def _signature(model: nn.Module) -> str:

@@ -138,7 +138,7 @@ class Watch:
 
     def _run(self, batch: Any, probe: Probe, targets: Targets) -> None:
         """One forward pass, with labels where the batch has them; hooks see the model's mask."""
-        args, kwargs, target = parts(batch)
+        args, kwargs, target = parts(None if self.forward else self.model, batch)
         labels = targets.classes(target)
         with ExitStack() as stack:
             if labels is not None:
