@@ -1,4 +1,8 @@
-"""The pages of errors: every message that the package raises belongs to one entry of them."""
+"""The pages of errors: every message that the package raises belongs to one entry of them.
+
+In an HTML comment each entry has some words of the messages that it covers. Where several entries
+have words of a message, the longest of them decide.
+"""
 
 from __future__ import annotations
 
@@ -66,8 +70,9 @@ class Entry:
     text: str
     words: tuple[str, ...]
 
-    def has(self, message: Message) -> bool:
-        return any(matches(words, message.text) for words in self.words)
+    def nearness(self, message: Message) -> int:
+        """Length of the longest of its words that the message has; 0 if it has none."""
+        return max((len(words) for words in self.words if matches(words, message.text)), default=0)
 
 
 def matches(words: str, message: str) -> bool:
@@ -196,7 +201,8 @@ def messages() -> list[Message]:
 def test_every_message_belongs_to_one_entry() -> None:
     every, wrong = entries(), []
     for message in messages():
-        titles = [f"{each.page}, {each.title!r}" for each in every if each.has(message)]
+        near = {f"{each.page}, {each.title!r}": each.nearness(message) for each in every}
+        titles = [title for title, length in near.items() if 0 < length == max(near.values())]
         if len(titles) != 1:
             of = f"belongs to several: {'; '.join(titles)}" if titles else "has no entry"
             wrong.append(f"{message.where} {of}: {message.text}")

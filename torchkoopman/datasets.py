@@ -166,4 +166,6 @@ def _existing(folder: Path, name: str) -> Path:
     for path in (folder / name, folder / f"{name}.gz"):
         if path.is_file():
             return path
-    raise FileNotFoundError(f"{folder} has neither {name} nor {name}.gz.")
+    raise FileNotFoundError(
+        f"{folder} has neither {name} nor {name}.gz. Give the folder that holds the files of MNIST."
+    )

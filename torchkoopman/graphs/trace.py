@@ -181,9 +181,10 @@ def trace_span(
         first = (str(error).splitlines() or [""])[0]
         raise RuntimeError(
             f"{type(root).__name__} cannot be traced by torch.fx {where}: "
-            f"{type(error).__name__}: {first} Only the modules that contain {start!r} or {end!r} "
-            "are opened: move the branching or the unsupported call into a submodule of its own, "
-            "mark a function with torch.fx.wrap, or swap inside a submodule that can be traced."
+            f"{type(error).__name__}: {first.rstrip('.')}. Only the modules that contain {start!r} "
+            f"or {end!r} are opened: move the branching or the unsupported call into a submodule "
+            "of its own, mark a function with torch.fx.wrap, or swap inside a submodule that can "
+            "be traced."
         ) from error
     first_node, last_node = (
         output_node(graph, _result(root, tracer, layer), (places or {}).get(layer), layer)

@@ -150,6 +150,6 @@ def way_out(axes: Sequence[FreeAxis]) -> str:
 
 
 def in_short(error: BaseException) -> str:
-    """Class and first line of an error."""
+    """Class and first line of an error, as a sentence."""
     first = (str(error).strip().splitlines() or [""])[0]
-    return f"{type(error).__name__}: {first}"
+    return f"{type(error).__name__}: {first}".rstrip(".:") + "."

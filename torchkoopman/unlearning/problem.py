@@ -106,9 +106,7 @@ def partition(
     retained = [c for c in seen if c not in forgotten]
     unknown = [c for c in forgotten if c not in seen]
     if not forgotten or unknown:
-        why = (
-            f"{unknown} of them never seen in the fit" if unknown else "there is nothing to forget"
-        )
+        why = f"the fit has never seen {unknown}" if unknown else "there is nothing to forget"
         raise ValueError(
             f"classes={forgotten} to forget: {why}. It has seen {list(seen)}; give some of those."
         )
