@@ -114,7 +114,7 @@ class EDMDFitter(EDMDParts):
             self._renew(renewal)
 
     def reset(self) -> Self:
-        """Forget all data, layers, coordinates and random features; see :class:`ClosedForm`.
+        """Forget all data, layers, coordinates and random features; the options stay.
 
         A generator that was given goes on where it stands; without one, all is as freshly made.
         """

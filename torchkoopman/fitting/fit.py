@@ -82,7 +82,7 @@ def fit(
             Labels are integers, ``(batch,)`` or ``(batch, 1)``; other targets are not used, and the
             record's notes say so.
         layers: as for :func:`torchkoopman.attach`.
-        method: ``"autoencoder"``, ``"edmd"``, ``"dmd"``, or a fitter of your own making.
+        method: ``"autoencoder"``, ``"edmd"``, ``"dmd"``, or a fitter.
         held_out: batches that the fit does not see. By default every tenth sample of the loader is
             held out, up to 2 000.
         epochs: passes over the loader; more than one needs ``held_out``, since a shuffled second
@@ -117,13 +117,13 @@ def fit(
         ValueError: ``epochs`` without ``held_out``, an unknown method, a loader without batches or
             without a row that counts, or a model on the meta device; a checkpoint of another fit,
             or a loader whose order cannot be repeated.
-        TypeError: options beside a fitter of your own; a Dataset, a tensor or one batch in the
-            loader's place; batches that the model does not take; one number as labels; in many
-            processes a fitter without ``sync``; a checkpoint of one without ``state_dict``.
+        TypeError: options together with a fitter; a Dataset, a tensor or one batch in place of the
+            loader; batches that the model does not take; one number as labels; with many processes
+            a fitter without ``sync``; with a checkpoint one without ``state_dict``.
         RuntimeError: torchrun started many processes that are in no process group, or one died;
             another fit writes its checkpoints to the same file.
-        KeyboardInterrupt: Ctrl-C; of many processes with checkpoints all stop behind one. It says
-            how to go on.
+        KeyboardInterrupt: Ctrl-C; many processes with checkpoints all stop after the same one. The
+            message says how to go on.
     """
     if epochs > 1 and held_out is None:
         raise ValueError(

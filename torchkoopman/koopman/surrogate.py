@@ -97,7 +97,7 @@ class Surrogate(Looks):
         return self.decode(self.operator(self.encode(state, start, mask), time), end)
 
     def forward(self, state: Tensor, mask: Tensor | None = None) -> Tensor:
-        """First layer's state to the last's."""
+        """The last layer's state from the first layer's, as :meth:`predict` without layers."""
         return self.predict(state, mask=mask)
 
     def trajectory(

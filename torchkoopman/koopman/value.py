@@ -105,17 +105,20 @@ class Value(nn.Module):
                 "surrogate."
             )
         self.span = span
+        """The layers, their depth-times, and how they were read."""
         self.coordinates = nn.ModuleList(coordinates)
         self.observables = observables
         self.operator = operator
+        """K: ``operator.matrix(t)``, ``(latent, latent)``, leads over the depth-time t."""
         self.record = record
+        """A :class:`FitRecord`: method, rows, errors, baselines and notes of the fit."""
         self.statistics = statistics
         """Moments of the latent states ``"start"`` and ``"end"`` of the span, per class where
-        labels were given: what the spectrum and ``unlearn`` know of the data."""
+        labels were given, from which the spectrum and ``unlearn`` are computed."""
         self.evidence = evidence
         """A sample of the latent states' rows, by which the spectrum's modes are tested."""
         self.edits = tuple(edits)
-        """What was done to the operator since the fit, last edit last."""
+        """The edits of the operator since the fit, each an :class:`Edit`, last edit last."""
         self._previous = (previous,)  # in a tuple, or it would be a submodule of this one
 
     @property
@@ -163,7 +166,7 @@ class Value(nn.Module):
         The surrogate before the last edit keeps its names: ``torchkoopman.undo`` before renaming.
 
         Args:
-            names: layer, one of the surrogate's → its new name; the others keep theirs.
+            names: layer of the surrogate → its new name; the others keep theirs.
 
         Raises:
             ValueError: a layer that the surrogate does not have, or two with one name then.

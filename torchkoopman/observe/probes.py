@@ -177,7 +177,7 @@ class Probe:
         self.detach(quiet=kind is not None)
 
     def detach(self, *, quiet: bool = False) -> None:
-        """Take all hooks off and forget what is pending; a second time does nothing.
+        """Take all hooks off, and forget a pass that is not complete; twice does no more.
 
         Unless ``quiet``, it warns if there are listeners and no forward pass could be read, and
         says the likely cause. The report tells of passes that broke off or did not pair.

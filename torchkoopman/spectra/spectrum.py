@@ -138,9 +138,13 @@ class Spectrum(Tabular):
         errors; that of an operator far from normal can be further off (see
         :meth:`Surrogate.pseudospectrum`). Spurious eigenvalues, of noise or of a dictionary that is
         not closed under the dynamics, have large residuals and closures; with few rows true ones
-        can have them too.
-        In a large dictionary small functions that grow by much obey a law to a few percent of
-        ``|λ|``, with another λ on other rows; their residuals are no smaller than others'.
+        can have them too. In a large dictionary, small functions that grow by much obey a law to a
+        few percent of ``|λ|``, with another λ on other rows; their residuals are no smaller than
+        those of others.
+
+        Args:
+            tolerance: 0.05 by default.
+            energy: 1e-9 by default, below which a mode is rounding.
 
         Raises:
             ValueError: the spectrum was made without data, or a negative threshold.
@@ -179,8 +183,8 @@ class Spectrum(Tabular):
     def table(self, modes: int = 10) -> Table:
         """A row for each mode: λ ± error, ``|λ|``, decay, turns, residual, closure, energy.
 
-        Trusted modes come first, then by energy; a ``?`` ends the
-        row of a mode that is not :meth:`trusted`. Without data the largest ``|λ|`` come first.
+        Trusted modes come first, then by energy; a ``?`` ends the row of a mode that is not
+        :meth:`trusted`. Without data the largest ``|λ|`` come first.
         """
         return table_of(self, modes)
 

@@ -136,7 +136,7 @@ def betti_curve(
         scales: at which to list the curve, ascending; or how many, spaced evenly in log ε from the
             first percentile of the positive deaths to the last finite death.
         subsamples: row numbers of each subsample, for the band of the curve.
-        max_bytes: refuse what would need more memory.
+        max_bytes: refuse what would need more memory; 2 GiB by default.
 
     Raises:
         ValueError: too much memory, fewer than two points, or points that are not finite.

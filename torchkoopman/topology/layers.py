@@ -105,7 +105,7 @@ def topology_of(
         positions: take so many random positions of each sample instead of all.
         forward: how to call the model on a batch.
         gather: as for :func:`torchkoopman.fit`.
-        max_bytes: refuse at the start what could need more memory.
+        max_bytes: refuse at the start what could need more memory; 2 GiB by default.
 
     Raises:
         ValueError: too much memory, fewer than two rows in the loader, states that are not finite,
