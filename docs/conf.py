@@ -71,9 +71,6 @@ nitpick_ignore_regex = [
 """torch, numpy and Python, whose pages are not at hand without network."""
 
 WITHOUT_PAGE = {
-    "Calibration",
-    "ClosedForm",
-    "Coordinates",
     "Layout",
     "PathReplacement",
     "Replacement",

@@ -1,6 +1,7 @@
 """Public names: each has an example that runs, and one place in the API reference."""
 
 import ast
+import doctest
 import inspect
 import re
 from collections import Counter
@@ -68,6 +69,18 @@ def test_a_public_name_has_an_example_that_gives_what_it_shows(
         for where, text in sessions(named(name), name):
             run_session(text, dict(start), where, 1)
     start["model"].eval()  # an example may train it
+
+
+def test_an_example_shows_what_it_gives() -> None:
+    """None may only make things."""
+    examples = {name: inspect.getdoc(named(name)) or "" for name in PUBLIC if name not in CONSTANTS}
+    parser = doctest.DocTestParser()
+    silent = [
+        name
+        for name, text in examples.items()
+        if not any(example.want or example.exc_msg for example in parser.get_examples(text))
+    ]
+    assert silent == []
 
 
 def documented() -> list[str]:

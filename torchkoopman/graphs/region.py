@@ -37,18 +37,13 @@ class DirtyCut(ValueError):  # noqa: N818 (named for what it says: the cut is di
     Its message names the nearest clean cut.
 
     Example:
-        >>> class Skip(torch.nn.Module):
-        ...     def __init__(self):
-        ...         super().__init__()
-        ...         self.a, self.b, self.c = (torch.nn.Linear(4, 4) for _ in "abc")
-        ...     def forward(self, x):
-        ...         y = self.b(self.a(x))
-        ...         return self.c(y) + y
-        >>> try:
-        ...     tk.swap(Skip(), torch.nn.Linear(4, 4), "a", "c")
-        ... except tk.DirtyCut as error:
-        ...     print(error.crossings[0])
-        'b' (from 'b') escapes: used by ...
+        >>> block = torch.nn.TransformerEncoderLayer(8, 2, 16).eval()  # x + linear2(linear1(x))
+        >>> x = torch.zeros(5, 2, 8)
+        >>> tk.swap(block, torch.nn.Linear(16, 8), "linear1", "norm2", example_inputs=x)
+        Traceback (most recent call last):
+            ...
+        torchkoopman.graphs.region.DirtyCut: a module between the outputs of 'linear1' and 'norm2'
+          cannot be exact, ... 'layer_norm' (from 'norm1') enters: used by 'add_1' ...
     """
 
     crossings: tuple[Crossing, ...]

@@ -23,18 +23,14 @@ class Retraining:
     """How the user's network is made and trained, so that an audit can train it once more.
 
     Example:
-        >>> def fresh():
-        ...     return torch.nn.Sequential(
-        ...         torch.nn.Linear(4, 32), torch.nn.Tanh(), torch.nn.Linear(32, 3)
-        ...     )
         >>> def learn(network, batches):
         ...     optimizer = torch.optim.Adam(network.parameters(), lr=1e-2)
         ...     for inputs, labels in batches:
         ...         optimizer.zero_grad()
         ...         torch.nn.functional.cross_entropy(network(inputs), labels).backward()
         ...         optimizer.step()
-        >>> retrained = tk.Retraining(fresh, learn).without(train.loader(500), [2], model)
-        >>> retrained(test.inputs).shape  # audit(..., retrained=tk.Retraining(fresh, learn))
+        >>> retraining = tk.Retraining(lambda: torch.nn.Linear(4, 3), learn)  # for tk.audit
+        >>> retraining.without(train.loader(500), [2], model)(test.inputs).shape
         torch.Size([5000, 3])
     """
 
