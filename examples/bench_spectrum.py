@@ -14,7 +14,7 @@ from known_system import fitted as known_fit
 from s1 import watch
 
 import torchkoopman as tk
-from torchkoopman.koopman.parts import Monomials
+from torchkoopman.koopman.feature_maps import Monomials
 from torchkoopman.spectra.spectrum import spectrum_of
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ import torchkoopman as tk
 from torchkoopman.observe.trajectory import Trajectory
 
 if TYPE_CHECKING:
-    from torchkoopman.koopman.parts import Part
+    from torchkoopman.koopman.feature_maps import Part
 
 DEPTH = 4
 RADIUS, ANGLE, SLAVED = 0.9, 0.4, 0.5

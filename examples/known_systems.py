@@ -17,12 +17,12 @@ import torch
 from random_maps import Diffusion, NoisyLogisticMap
 from torch import Tensor
 
-from torchkoopman.koopman.parts import Monomials, RandomFeatures
+from torchkoopman.koopman.feature_maps import Monomials, RandomFeatures
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from torchkoopman.koopman.parts import Part
+    from torchkoopman.koopman.feature_maps import Part
 
 Draw = tuple[Tensor, Tensor]
 

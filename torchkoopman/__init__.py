@@ -15,8 +15,8 @@ from torchkoopman.fitting.monitor import TrainingMonitor
 from torchkoopman.fitting.ranking import SpanRanking, rank_spans
 from torchkoopman.fitting.span_statistics import SpanStatistics
 from torchkoopman.graphs.region import DirtyCut
+from torchkoopman.koopman.feature_maps import ContextMean, Monomials, Neighbours, RandomFeatures
 from torchkoopman.koopman.modes import Modes
-from torchkoopman.koopman.parts import ContextMean, Monomials, Neighbours, RandomFeatures
 from torchkoopman.koopman.surrogate import Surrogate
 from torchkoopman.observe.probes import Probe, attach
 from torchkoopman.observe.trajectory import Trajectory

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 import torchkoopman as tk
 from torchkoopman.fitting.baselines import Baselines
 from torchkoopman.fitting.quality import Unexplained
-from torchkoopman.koopman.parts import Part
+from torchkoopman.koopman.feature_maps import Part
 from torchkoopman.observe.trajectory import Trajectory
 
 

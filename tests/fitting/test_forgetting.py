@@ -12,7 +12,7 @@ from torchkoopman.fitting.dmd import DMDFitter
 from torchkoopman.fitting.drift import Renewal, Window
 from torchkoopman.fitting.edmd import EDMDFitter
 from torchkoopman.fitting.quality import unexplained
-from torchkoopman.koopman.parts import ContextMean, RandomFeatures
+from torchkoopman.koopman.feature_maps import ContextMean, RandomFeatures
 from torchkoopman.observe.moments import Moments
 from torchkoopman.observe.trajectory import Trajectory
 

@@ -8,7 +8,7 @@ import torch
 from torchkoopman.fitting.autoencoder import AutoencoderFitter
 from torchkoopman.fitting.closed_form import Fitter
 from torchkoopman.fitting.edmd import EDMDFitter
-from torchkoopman.koopman.parts import RandomFeatures
+from torchkoopman.koopman.feature_maps import RandomFeatures
 from torchkoopman.observe.trajectory import Trajectory
 
 FITTERS: dict[str, Callable[[], Fitter]] = {

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torchkoopman.fitting.closed_form import ClosedForm
-    from torchkoopman.koopman.parts import Part
+    from torchkoopman.koopman.feature_maps import Part
 
 FIT: dict[str, type[ClosedForm]] = {"dmd": tk.DMDFitter, "edmd": tk.EDMDFitter}
 

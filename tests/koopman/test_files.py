@@ -11,7 +11,7 @@ from torch import nn
 
 import torchkoopman as tk
 from torchkoopman.datasets import yin_yang
-from torchkoopman.koopman.parts import ContextMean, RandomFeatures
+from torchkoopman.koopman.feature_maps import ContextMean, RandomFeatures
 
 FORMAT_1 = Path(__file__).parent / "format_1"
 """Files as torchkoopman wrote them before they had a number and a checksum."""

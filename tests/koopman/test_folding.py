@@ -10,10 +10,16 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from torchkoopman.koopman.coordinates import Coordinates
+from torchkoopman.koopman.feature_maps import (
+    ContextMean,
+    Monomials,
+    Neighbours,
+    Part,
+    RandomFeatures,
+)
 from torchkoopman.koopman.learnt import LearntObservables
 from torchkoopman.koopman.observables import Dictionary
 from torchkoopman.koopman.operators import BlockDiagonal, Dense, Operator, Stable
-from torchkoopman.koopman.parts import ContextMean, Monomials, Neighbours, Part, RandomFeatures
 from torchkoopman.koopman.span import FitRecord, Span
 from torchkoopman.koopman.surrogate import Surrogate
 from torchkoopman.observe.layouts import Layout

@@ -9,8 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from torchkoopman.koopman.feature_maps import (
+    ContextMean,
+    Monomials,
+    Neighbours,
+    Part,
+    RandomFeatures,
+)
 from torchkoopman.koopman.observables import Dictionary, Observables
-from torchkoopman.koopman.parts import ContextMean, Monomials, Neighbours, Part, RandomFeatures
 
 Make = Callable[[], Part]
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from torchkoopman.koopman.coordinates import CoordinateOptions, layer_coordinates
+from torchkoopman.koopman.feature_maps import ContextMean, Neighbours, RandomFeatures
 from torchkoopman.koopman.learnt import LearntObservables
 from torchkoopman.koopman.observables import Dictionary
 from torchkoopman.koopman.operators import (
@@ -19,7 +20,6 @@ from torchkoopman.koopman.operators import (
     Orthogonal,
     Stable,
 )
-from torchkoopman.koopman.parts import ContextMean, Neighbours, RandomFeatures
 from torchkoopman.koopman.span import FitRecord, Span
 from torchkoopman.koopman.surrogate import Surrogate
 from torchkoopman.observe.class_moments import LabelledMoments

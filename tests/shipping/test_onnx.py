@@ -17,7 +17,7 @@ from transformers import BertConfig, BertModel, ViTConfig, ViTModel
 
 from torchkoopman.fitting.autoencoder import AutoencoderFitter
 from torchkoopman.fitting.edmd import EDMDFitter
-from torchkoopman.koopman.parts import RandomFeatures
+from torchkoopman.koopman.feature_maps import RandomFeatures
 from torchkoopman.observe.probes import attach
 from torchkoopman.shipping import onnx_programs
 from torchkoopman.shipping.export import export, read_card

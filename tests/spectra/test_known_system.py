@@ -5,7 +5,7 @@ import torch
 from known_system import DEPTH, SYSTEMS, fitted, known
 from torch import Tensor
 
-from torchkoopman.koopman.parts import Monomials, RandomFeatures
+from torchkoopman.koopman.feature_maps import Monomials, RandomFeatures
 from torchkoopman.spectra.spectrum import spectrum_of
 
 

@@ -14,10 +14,10 @@ from torchkoopman.fitting.autoencoder import AutoencoderFitter
 from torchkoopman.fitting.dmd import DMDFitter
 from torchkoopman.fitting.edmd import EDMDFitter
 from torchkoopman.koopman.coordinates import Coordinates
+from torchkoopman.koopman.feature_maps import RandomFeatures
 from torchkoopman.koopman.learnt import LearntObservables
 from torchkoopman.koopman.observables import Dictionary
 from torchkoopman.koopman.operators import Dense
-from torchkoopman.koopman.parts import RandomFeatures
 from torchkoopman.koopman.span import FitRecord, Span
 from torchkoopman.koopman.surrogate import Surrogate
 from torchkoopman.observe.class_moments import LabelledMoments

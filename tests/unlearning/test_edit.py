@@ -15,10 +15,10 @@ from torch import Tensor, nn
 
 from torchkoopman.koopman.coordinates import CoordinateOptions, layer_coordinates
 from torchkoopman.koopman.edits import Target
+from torchkoopman.koopman.feature_maps import RandomFeatures
 from torchkoopman.koopman.learnt import LearntObservables
 from torchkoopman.koopman.observables import Dictionary
 from torchkoopman.koopman.operators import BlockDiagonal, Dense, Operator, Orthogonal, Stable
-from torchkoopman.koopman.parts import RandomFeatures
 from torchkoopman.koopman.regression import koopman_matrix
 from torchkoopman.koopman.span import FitRecord, Span
 from torchkoopman.koopman.surrogate import Surrogate

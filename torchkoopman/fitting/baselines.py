@@ -15,7 +15,7 @@ from torchkoopman.observe.totals import total_of
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from torchkoopman.koopman.parts import Affine
+    from torchkoopman.koopman.feature_maps import Affine
     from torchkoopman.observe.processes import Processes
     from torchkoopman.observe.trajectory import Trajectory
 

@@ -12,10 +12,10 @@ import torch
 from torchkoopman.fitting.latents import polished, step_matrix
 from torchkoopman.fitting.losses import divergence
 from torchkoopman.fitting.quality import Unexplained
+from torchkoopman.koopman.feature_maps import RandomFeatures
 from torchkoopman.koopman.learnt import LearntObservables
 from torchkoopman.koopman.observables import Dictionary
 from torchkoopman.koopman.operators import Dense, operator_from_config
-from torchkoopman.koopman.parts import RandomFeatures
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

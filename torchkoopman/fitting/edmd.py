@@ -12,8 +12,8 @@ from torchkoopman.fitting.drift import Renewal
 from torchkoopman.fitting.edmd_state import EDMDParts
 from torchkoopman.fitting.streams import NO_DATA
 from torchkoopman.koopman.coordinates import CoordinateOptions, Coordinates
+from torchkoopman.koopman.feature_maps import Part, RandomFeatures, as_parts
 from torchkoopman.koopman.observables import Dictionary
-from torchkoopman.koopman.parts import Part, RandomFeatures, as_parts
 from torchkoopman.koopman.regression import best_ridge
 from torchkoopman.koopman.span import Span
 from torchkoopman.observe.processes import digest

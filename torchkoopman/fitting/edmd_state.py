@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from torchkoopman.fitting.calibration import Calibration
     from torchkoopman.koopman.coordinates import Coordinates
-    from torchkoopman.koopman.parts import Part
+    from torchkoopman.koopman.feature_maps import Part
 
 
 class EDMDParts(ClosedForm):

@@ -11,7 +11,7 @@ from torchkoopman.tables import Table, Tabular
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from torchkoopman.koopman.parts import Affine
+    from torchkoopman.koopman.feature_maps import Affine
     from torchkoopman.koopman.surrogate import Surrogate
     from torchkoopman.observe.processes import Processes
     from torchkoopman.observe.trajectory import Trajectory

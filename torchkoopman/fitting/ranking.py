@@ -21,7 +21,7 @@ from torchkoopman.tables import Table, Tabular, more
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from torchkoopman.koopman.parts import Part
+    from torchkoopman.koopman.feature_maps import Part
     from torchkoopman.observe.batches import Forward
     from torchkoopman.observe.processes import Group
     from torchkoopman.observe.selection import Layers

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from torchkoopman.koopman.coordinates import Coordinates
+    from torchkoopman.koopman.feature_maps import Affine
     from torchkoopman.koopman.operators import Operator
-    from torchkoopman.koopman.parts import Affine
 
 
 @torch.no_grad()

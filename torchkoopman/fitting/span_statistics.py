@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from torchkoopman.fitting.calibration import require_rows, same_layers
 from torchkoopman.fitting.resuming import Resumable, same_calibration
 from torchkoopman.fitting.snapshots import fingerprint
+from torchkoopman.koopman.feature_maps import as_parts
 from torchkoopman.koopman.folding import Encoding, Folded
 from torchkoopman.koopman.observables import Dictionary
-from torchkoopman.koopman.parts import as_parts
 from torchkoopman.koopman.regression import ridge_map
 from torchkoopman.koopman.span import Span
 from torchkoopman.observe.moments import Moments
@@ -23,7 +23,7 @@ from torchkoopman.observe.processes import digest
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
-    from torchkoopman.koopman.parts import Affine, Part
+    from torchkoopman.koopman.feature_maps import Affine, Part
     from torchkoopman.observe.moments import Pair
     from torchkoopman.observe.trajectory import Trajectory
 

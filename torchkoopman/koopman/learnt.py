@@ -11,7 +11,7 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from torchkoopman.koopman.parts import Affine
+    from torchkoopman.koopman.feature_maps import Affine
 
 
 class SkipMLP(nn.Module):

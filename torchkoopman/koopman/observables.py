@@ -1,7 +1,7 @@
 """Observables ψ: functions of a layer's coordinates in which its dynamics is closer to linear.
 
 A :class:`Dictionary` stacks the constant, the coordinates themselves and any further parts, as in
-EDMD (Williams, Kevrekidis & Rowley 2015); these parts are in ``parts.py``, the learnt encoder and
+EDMD (Williams, Kevrekidis & Rowley 2015); these parts are in ``feature_maps.py``, the learnt encoder and
 decoder in ``learnt.py``.
 """
 
@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 import torch
 from torch import Tensor, nn
 
-from torchkoopman.koopman.parts import PARTS, Part
+from torchkoopman.koopman.feature_maps import PARTS, Part
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from torchkoopman.koopman.parts import Affine
+    from torchkoopman.koopman.feature_maps import Affine
 
 
 @runtime_checkable

@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from torchkoopman.koopman.feature_maps import Monomials, Neighbours
 from torchkoopman.koopman.observables import Dictionary
-from torchkoopman.koopman.parts import Monomials, Neighbours
 
 
 def draw(*shape: int, seed: int = 0) -> Tensor:
