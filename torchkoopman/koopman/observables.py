@@ -1,8 +1,8 @@
 """Observables ψ: functions of a layer's coordinates in which its dynamics is closer to linear.
 
 A :class:`Dictionary` stacks the constant, the coordinates themselves and any further parts, as in
-EDMD (Williams, Kevrekidis & Rowley 2015); these parts are in ``feature_maps.py``, the learnt encoder and
-decoder in ``learnt.py``.
+EDMD (Williams, Kevrekidis & Rowley 2015); these parts are in ``feature_maps.py``, the learnt
+encoder and decoder in ``learnt.py``.
 """
 
 from __future__ import annotations
