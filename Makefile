@@ -93,9 +93,9 @@ processes: $(INSTALLED)
 	$(RUN)/python examples/bench_processes.py --networks 5
 
 # The pages, in docs/_build/html; the gallery's scripts are run. Every warning is an error, and so is a
-# link within the pages that leads nowhere.
+# link within the pages that leads nowhere. -E: pages read before would keep links of before.
 docs: $(PAGES)
-	OMP_NUM_THREADS=1 $(RUN)/sphinx-build -W -n --keep-going --quiet -b html docs docs/_build/html
+	OMP_NUM_THREADS=1 $(RUN)/sphinx-build -E -W -n --keep-going --quiet -b html docs docs/_build/html
 
 # The whole check: format, lint, types, tests, these in WORKERS processes of one thread each.
 WORKERS ?= 2

@@ -6,6 +6,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from docutils import nodes
+
 if TYPE_CHECKING:
     from docutils.nodes import Element
     from sphinx.application import Sphinx
@@ -34,7 +36,8 @@ myst_heading_anchors = 3
 
 html_theme = "furo"
 html_title = "torchkoopman"
-html_static_path: list[str] = []
+html_static_path = ["_static"]
+html_css_files = ["pages.css"]
 
 sphinx_gallery_conf: dict[str, Any] = {
     "examples_dirs": "../examples",
@@ -159,8 +162,16 @@ def as_written(
         lines[:0] = ["..", ""]
 
 
+def whole_numbers(app: Sphinx, page: nodes.document) -> None:
+    """In the cells of tables no line is broken between a mean and its deviation."""
+    for cell in page.findall(nodes.entry):
+        for text in list(cell.findall(nodes.Text)):
+            text.parent.replace(text, nodes.Text(text.replace(" ± ", "\u00a0±\u00a0")))
+
+
 def setup(app: Sphinx) -> None:
     """Connect the above to Sphinx."""
+    app.connect("doctree-read", whole_numbers)
     app.connect("missing-reference", link)
     app.connect("autodoc-process-signature", without_arguments)
     app.connect("autodoc-process-docstring", as_written, priority=400)  # before napoleon's

@@ -39,7 +39,7 @@ print(tk.evaluate(surrogate, model, test.loader(500)))
 # The two principal axes of each block. The lower row starts from the states of block 1 and follows
 # the operator alone; no block is run.
 states = [model[: 1 + k](test.inputs).detach() for k in range(1, 6)]
-figure, axes = plt.subplots(2, 5, figsize=(10, 4.4), layout="constrained", sharex="col")
+figure, axes = plt.subplots(2, 5, figsize=(8.5, 3.8), layout="constrained", sharex="col")
 for k, path in enumerate(surrogate.trajectory(states[0][:, None])[:, :, 0]):
     plane = torch.linalg.svd(states[k] - states[k].mean(0), full_matrices=False).Vh[:2]
     for ax, cloud in zip(axes[:, k], (states[k], path), strict=True):
@@ -52,7 +52,7 @@ axes[1, 0].set_ylabel("surrogate, from block 1")
 # %%
 # Eigenvalues, filled if the data bear them out; and the pieces that points nearer than ε form.
 shape = tk.topology_of(surrogate, model, test.loader(500), points=500, dimensions=[0])
-figure, (left, right) = plt.subplots(1, 2, figsize=(10, 4.8), layout="constrained")
+figure, (left, right) = plt.subplots(1, 2, figsize=(8.5, 4.4), layout="constrained")
 surrogate.spectrum().plot(left)
 for curve, name in zip(shape.layers[-1].curves[0], ("network", "surrogate"), strict=True):
     right.semilogx(curve.scales, curve.values, label=name, drawstyle="steps-post")

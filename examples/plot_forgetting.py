@@ -53,7 +53,7 @@ panels = {
     "other points right, %": [100 * each.retained for each in report.columns.values()],
     "steps until relearnt": [each.relearning for each in report.columns.values()],
 }
-figure, axes = plt.subplots(1, 3, figsize=(10, 2.6), layout="constrained", sharey=True)
+figure, axes = plt.subplots(1, 3, figsize=(8, 2.4), layout="constrained", sharey=True)
 for ax, (title, values) in zip(axes, panels.items(), strict=True):
     ax.bar_label(ax.barh(list(report.columns), values), fmt="%.0f", padding=3)
     ax.set(title=title, xlim=(0, 1.15 * max(values)))

@@ -46,7 +46,7 @@ print(f"{len(answers)} answers, at most {difference:.1e} from the network's")
 # What each of them makes of the unseen points.
 maps = {"network": model(test.inputs), "swapped": swapped(test.inputs)}
 maps["edited, in onnxruntime"] = torch.from_numpy(answers)
-figure, axes = plt.subplots(1, 3, figsize=(9, 3.4), layout="constrained", sharey=True)
+figure, axes = plt.subplots(1, 3, figsize=(8, 3.1), layout="constrained", sharey=True)
 for ax, (title, logits) in zip(axes, maps.items(), strict=True):
     ax.scatter(*test.inputs[:, :2].T, 3, [f"C{label}" for label in logits.argmax(1)])
     ax.set(title=title, xlabel="x", aspect="equal")
