@@ -92,10 +92,12 @@ robust: $(INSTALLED)
 processes: $(INSTALLED)
 	$(RUN)/python examples/bench_processes.py --networks 5
 
-# The pages, in docs/_build/html; the gallery's scripts are run. Every warning is an error, and so is a
-# link within the pages that leads nowhere. -E: pages read before would keep links of before.
+# The pages, in docs/_build/html, made afresh with the gallery's scripts run. Every warning is an error,
+# and so is a link within the pages that leads nowhere.
 docs: $(PAGES)
-	OMP_NUM_THREADS=1 $(RUN)/sphinx-build -E -W -n --keep-going --quiet -b html docs docs/_build/html
+	rm -rf docs/_build docs/gallery
+	OMP_NUM_THREADS=1 $(RUN)/sphinx-build -W -n --keep-going --quiet -b html docs docs/_build/html
+	$(RUN)/python docs/dead_links.py docs/_build/html
 
 # The whole check: format, lint, types, tests, these in WORKERS processes of one thread each.
 WORKERS ?= 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -169,8 +170,32 @@ def whole_numbers(app: Sphinx, page: nodes.document) -> None:
             text.parent.replace(text, nodes.Text(text.replace(" ± ", "\u00a0±\u00a0")))
 
 
+def links_back(
+    app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: Any
+) -> None:
+    """Let source link to all that is described of it.
+
+    viewcode takes one module for all of a file. Where a file has public names and others, these
+    others are described under the name of the file itself.
+    """
+    if not page.startswith("_modules/torchkoopman/"):
+        return
+    described, own = (
+        app.env.domains.python_domain.objects,
+        page[len("_modules/") :].replace("/", "."),
+    )
+
+    def link(found: re.Match[str]) -> str:
+        name = f"torchkoopman.{found[1]}"
+        known = name in described and not described[name].aliased
+        return f'#{name if known else f"{own}.{found[1]}"}"'
+
+    context["body"] = re.sub(r'#torchkoopman\.(\w+(?:\.\w+)?)"', link, context["body"])
+
+
 def setup(app: Sphinx) -> None:
     """Connect the above to Sphinx."""
+    app.connect("html-page-context", links_back)
     app.connect("doctree-read", whole_numbers)
     app.connect("missing-reference", link)
     app.connect("autodoc-process-signature", without_arguments)
