@@ -96,6 +96,13 @@ def test_a_log_that_would_be_twice_what_it_holds_is_not_appended_to(tmp_path: Pa
     assert [each.name for each in logs.files()] == [names[-1]]
 
 
+def test_a_log_may_be_read_by_those_who_may_read_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.touch(mode=0o600)
+    named = Logs(path).append("rows", Owner(rows=4).rows())
+    assert (tmp_path / named["log"]).stat().st_mode & 0o777 == 0o600
+
+
 def test_other_rows_under_the_same_name_begin_a_log(tmp_path: Path) -> None:
     """As after a sync, a reset or a drift, where a reservoir is made anew: also by a copy."""
     owner, logs = Owner(rows=40), Logs(tmp_path / "file")

@@ -14,6 +14,7 @@ import math
 import os
 import re
 import secrets
+import stat
 from itertools import chain
 from typing import TYPE_CHECKING, Any
 
@@ -65,6 +66,8 @@ class Logs:
         if log is None or not log.takes(rows):
             place = self._path.with_name(f"{self._path.name}.rows-{secrets.token_hex(4)}")
             log = self._open[name] = _Log(place, rows)
+            if self._path.is_file():  # who may not read one may not read the other
+                place.chmod(stat.S_IMODE(self._path.stat().st_mode))
         return log.append(rows)
 
     def remove(self, needed: set[str]) -> None:
