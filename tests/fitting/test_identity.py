@@ -342,3 +342,10 @@ def test_a_sample_takes_the_memory_of_states_and_not_of_their_observables() -> N
     evidence = fitter.surrogate.evidence
     assert evidence is not None
     assert evidence.start.shape == (2000, 503)
+
+
+def test_rows_that_come_a_few_at_a_time_are_held_in_few_parts() -> None:
+    sample = streamed(torch.arange(1000), torch.arange(1000), batch=2, memory=32_000)
+    assert len(sample._parts) <= 33
+    whole = streamed(torch.arange(1000), torch.arange(1000), batch=1000, memory=32_000)
+    assert all(map(torch.equal, held(sample), held(whole)))

@@ -29,7 +29,7 @@ RECORD = 3 * 8
 _ALL = 2**63 - 1
 _SLACK = 1.125
 """So many times the rows that fit are held before the largest numbers go."""
-_PARTS = 256
+_PARTS = 32
 """Batches held apart, lest small ones pile up."""
 Rows = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 """Rows, their samples' numbers, how many rows each stands for, and when they came."""
@@ -89,7 +89,7 @@ class WholeSamples:
             if self._held() > _SLACK * self._capacity():
                 self._lower()
             elif len(self._parts) > _PARTS:
-                self._parts = [self._joined()]
+                self._gather()
         return self
 
     def read(self, widths: Sequence[int], most: int | None = None) -> Reading:
@@ -200,10 +200,19 @@ class WholeSamples:
         self._parts = [(rows[0], rows[1], rows[2], rows[3])] if rows else []
         return self
 
-    def _joined(self) -> Rows:
-        """All that is held, as it came."""
-        rows, ids, shares, born = (torch.cat(each) for each in zip(*self._parts, strict=True))
+    def _joined(self, parts: Sequence[Rows] | None = None) -> Rows:
+        """All that is held, or some parts of it, as it came."""
+        columns = zip(*(self._parts if parts is None else parts), strict=True)
+        rows, ids, shares, born = (torch.cat(each) for each in columns)
         return rows, ids, shares, born
+
+    def _gather(self) -> None:
+        """Join small parts that came one after the other; all at once would be there twice."""
+        few, runs = self._capacity() // 8, [self._parts[:1]]
+        for part in self._parts[1:]:
+            fits = sum(len(each[1]) for each in runs[-1]) + len(part[1]) <= few
+            runs = [*runs[:-1], [*runs[-1], part]] if fits else [*runs, [part]]
+        self._parts = [self._joined(run) if len(run) > 1 else run[0] for run in runs]
 
     def _lower(self) -> None:
         """Let go what does not fit, part by part, so that no row is copied but those that stay."""
