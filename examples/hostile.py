@@ -57,6 +57,7 @@ FAMILIES = (
     "outputs",
     "structures",
     "ambient",
+    "names",
     "world",
     "rare",
     "overrides",

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import importlib
 import itertools
+import operator
 import pickle
+import sys
 import time
 from contextvars import ContextVar
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -16,6 +19,9 @@ from torch import Tensor, nn
 
 from torchkoopman.graphs.reads import Reads
 from torchkoopman.graphs.unchanged import Unchanged
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 SCALE, UNREAD = 1.0, 1.0
 TABLE = {"scale": 1.0}
@@ -116,6 +122,104 @@ def test_what_a_forward_imports_when_it_runs_is_read(
     unchanged = Unchanged(tuple(Reads([Imports()], {}).found.values()))
     monkeypatch.setattr(name, 2.0)
     assert f"the module '{name.partition('.')[0]}'" in told(unchanged)
+
+
+NAME = "scale"
+
+
+def by_variable(x: Tensor) -> Tensor:
+    return x * getattr(SETTINGS, NAME)
+
+
+def by_spelling(x: Tensor) -> Tensor:
+    return x * getattr(SETTINGS, f"{x.__class__.__name__ and NAME}", 1.0)
+
+
+def by_handing_on(x: Tensor) -> Tensor:
+    return x * next(map(getattr, [SETTINGS], [NAME]))
+
+
+def by_vars(x: Tensor) -> Tensor:
+    return x * vars(SETTINGS)[NAME]
+
+
+def by_dict(x: Tensor) -> Tensor:
+    return x * SETTINGS.__dict__[NAME]
+
+
+def by_getter(x: Tensor) -> Tensor:
+    return x * operator.attrgetter(NAME)(SETTINGS)
+
+
+@pytest.mark.parametrize("forward", [
+    by_variable, by_spelling, by_handing_on, by_vars, by_dict, by_getter,
+])  # fmt: skip
+def test_code_that_asks_by_names_it_does_not_hold_asks_for_every_value(
+    monkeypatch: pytest.MonkeyPatch, forward: Callable[[Tensor], Tensor]
+) -> None:
+    kind = type("Asks", (nn.Module,), {"forward": lambda self, x: forward(x)})
+    reads = Reads([kind()], {})
+    assert not reads.unstable
+    unchanged = Unchanged(tuple(reads.found.values()))
+    unchanged(nn.Module(), ())
+    monkeypatch.setattr(SETTINGS, "other", 2.0)
+    assert "'other' of it" in told(unchanged)
+
+
+def test_a_name_in_the_code_is_one_whatever_stands_around_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Among other calls, with a default that is computed, in a call within the first argument."""
+
+    class Asks(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            scale = max(getattr(SETTINGS, "scale"), 0.0) + getattr(SETTINGS, "none", max(1, 2))  # noqa: B009
+            return x * scale * getattr(getattr(SETTINGS, "scale", x), "real", len(x.shape))
+
+    unchanged = Unchanged(tuple(Reads([Asks()], {}).found.values()))
+    monkeypatch.setattr(SETTINGS, "other", 2.0)
+    unchanged(nn.Module(), ())
+    monkeypatch.setattr(SETTINGS, "scale", 2.0)
+    assert "'scale' of it" in told(unchanged)
+
+
+def test_a_models_own_values_are_read_by_names_that_are_made_when_it_runs() -> None:
+    class Numbered(nn.Module):
+        gain0 = 1.0
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.table0 = SimpleNamespace(scale=1.0)
+
+        def forward(self, x: Tensor) -> Tensor:
+            table = getattr(self, f"table{x.ndim * 0}")
+            return x * table.scale * getattr(self, f"gain{x.ndim * 0}")
+
+    model = Numbered()
+    unchanged = Unchanged(tuple(Reads([model], {}).found.values()))
+    model.table0.scale = 2.0
+    assert "'table0'" in told(unchanged)
+    model.table0.scale = 1.0
+    Numbered.gain0 = 2.0
+    assert "Numbered.gain0" in told(unchanged)
+
+
+@pytest.mark.parametrize("code", [
+    "globals()['SCALE']", "eval('SCALE')", "__import__('hostile_case').WIDTH",
+    "importlib.import_module('hostile_case').WIDTH", "import_module('hostile_case').WIDTH",
+    "sys.modules['hostile_case'].WIDTH",
+])  # fmt: skip
+def test_what_reads_by_names_of_which_nothing_is_known_can_be_no_part_of_a_graph(code: str) -> None:
+    space = {
+        "SCALE": 1.0,
+        "__name__": __name__,
+        "importlib": importlib,
+        "import_module": importlib.import_module,
+        "sys": sys,
+    }
+    exec(f"def forward(self, x): return x * {code}", space)
+    model = type("Asks", (nn.Module,), {"forward": space["forward"]})()
+    assert Reads([model], {}).unstable
 
 
 def test_another_default_kind_of_number_and_other_kinds_of_entries_are_told(

@@ -28,6 +28,12 @@ MANAGING = MAKING | {
 """Attributes of classes that are used when objects are made, shown or changed."""
 
 
+EVERY = "*"
+"""Stands among the attributes for all of them, where code asks by a name that is not in it."""
+BY_NAME = frozenset(("vars", "__dict__", "__getattribute__", "attrgetter"))
+"""What gives attributes by name."""
+
+
 @dataclass(frozen=True)
 class Names:
     """The names in a function and in the functions within it."""
@@ -35,7 +41,7 @@ class Names:
     variables: frozenset[str]
     """Global variables."""
     attributes: frozenset[str]
-    """Attributes of anything, and what ``getattr`` and ``hasattr`` may ask for."""
+    """Attributes of anything, and what ``getattr`` and ``hasattr`` may ask for, perhaps `EVERY`."""
     of_others: frozenset[str]
     """Those that are not asked of a plain ``self``."""
     methods: frozenset[str]
@@ -74,6 +80,8 @@ def names_of(code: types.CodeType) -> Names:
     if variables & {"getattr", "hasattr"}:
         strings = (each for each in code.co_consts if isinstance(each, str))
         others |= {each for each in strings if each.isidentifier()}
+    if (variables | others | own) & BY_NAME or not _gives_names(found):
+        others.add(EVERY)
     inner = [names_of(each) for each in code.co_consts if isinstance(each, types.CodeType)]
     return Names(
         variables=frozenset(variables).union(*(each.variables for each in inner)),
@@ -83,6 +91,28 @@ def names_of(code: types.CodeType) -> Names:
         stored=frozenset(stored).union(*(each.stored for each in inner)),
         imported=frozenset(imported).union(*(each.imported for each in inner)),
     )
+
+
+def _gives_names(code: list[dis.Instruction]) -> bool:
+    """Whether each call of getattr and hasattr has the name as a constant."""
+    asking = ("getattr", "hasattr")
+    places = [place for place, each in enumerate(code) if each.argval in asking]
+    loads = [place for place in places if code[place].opname in ("LOAD_GLOBAL", "LOAD_NAME")]
+    return all(_has_constant_name(code[place + 1 :]) for place in loads)
+
+
+def _has_constant_name(code: list[dis.Instruction]) -> bool:
+    """Whether the second of the arguments that are put on the stack until a call is a constant."""
+    depth, second = 0, None
+    for each in code:
+        if each.opname in ("PRECALL", "CALL") and depth == each.arg:
+            return second is not None and second.opname == "LOAD_CONST"
+        depth += dis.stack_effect(each.opcode, each.arg, jump=False)
+        if depth == 2:
+            second = each
+        elif depth < 0:
+            return False
+    return False
 
 
 def stored_by(module: nn.Module) -> set[str]:

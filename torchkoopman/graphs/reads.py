@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, fx, nn
 
-from torchkoopman.graphs.ambient import AMBIENT, LAYOUT, UNSTABLE
+from torchkoopman.graphs.ambient import AMBIENT, HIDDEN, LAYOUT, UNSTABLE
 from torchkoopman.graphs.code import (
+    EVERY,
     functions_in,
     imported_by,
     is_own,
@@ -95,6 +96,10 @@ class Reads:
             if name in seen:
                 continue
             seen.add(name)
+            if name == EVERY:
+                every = [key for each in (module, *kinds) for key in _values_of(each)]
+                waiting += [(key, asking) for key in every if key not in INTERNALS]
+                continue
             owner = next((each for each in kinds if name in vars(each)), None)
             value = held.get(name, MISSING if owner is None else vars(owner).get(name))
             if name in {**module._parameters, **module._buffers}:
@@ -122,7 +127,8 @@ class Reads:
     def _layer(self, path: str, module: nn.Module) -> None:
         """Attributes that the code reads of a layer which the graph calls."""
         known = {**vars(type(module)), **vars(module)}
-        asked = {name for name in self._of_others - INTERNALS if isinstance(known.get(name), PLAIN)}
+        names = known.keys() if EVERY in self._of_others else self._of_others
+        asked = {name for name in names - INTERNALS if isinstance(known.get(name), PLAIN)}
         for name in asked & known.keys():
             get = functools.partial(_attribute, path, name)
             self.found[path, name] = Read((path, name), f"{path}.{name}", get, known[name])
@@ -139,6 +145,8 @@ class Reads:
         self._of_others |= names.of_others
         self.plain = self.plain or bool(names.variables & {"isinstance", "type", "issubclass"})
         self.unstable += [f"{name}() of a tensor" for name in names.methods & LAYOUT]
+        hidden = [name for kind, each in HIDDEN.items() for name in getattr(names, kind) & each]
+        self.unstable += [f"{name}(), by names that are not in its code" for name in hidden]
         for name in names.variables & function.__globals__.keys():
             self._entry(f"the global variable {name!r}", function.__globals__, name, names)
         for module in imported_by(function):
@@ -219,13 +227,21 @@ class Reads:
         owners = kinds if isinstance(value, type) else [value, *kinds]
         names = with_methods(kinds, names)
         for owner in owners:
-            for name in names.attributes & {*getattr(owner, "__dict__", ())}:
+            every = _values_of(owner) if EVERY in names.attributes else ()
+            for name in names.attributes & {*getattr(owner, "__dict__", ())} | {*every}:
                 entry = vars(owner)[name]
                 if isinstance(entry, types.MemberDescriptorType):  # of __slots__
                     get = functools.partial(_slot, value, name)
                     self._value((id(value), name), f"{told}, {name!r} of it", get, names)
                 else:
                     self._entry(f"{told}, {name!r} of it", owner, name, names)
+
+
+def _values_of(owner: Any) -> Iterator[str]:
+    """The names of an object's, a class's or a module's own values, without what it can do."""
+    for name, value in getattr(owner, "__dict__", {}).items():
+        if name[:2] != "__" and not callable(value) and not isinstance(value, types.ModuleType):
+            yield name
 
 
 _NOTHING = nn.Module()

@@ -160,7 +160,7 @@ def swapped_module(
     if reads.unstable:
         raise SideEffect(
             f"the forward of {type(model).__name__} reads {', '.join(reads.unstable[:5])}, which "
-            "changes with every call, and a graph would hold what it was: swap with how='eager'."
+            "may change with every call, and a graph would hold what it was: swap with how='eager'."
         )
     if reads.manners:
         raise SideEffect(

@@ -1,0 +1,77 @@
+"""Hostile: models that read the world by names that are not in their code, or by an import."""
+
+from __future__ import annotations
+
+import importlib
+import operator
+import sys
+from typing import TYPE_CHECKING
+
+import hostile_ambient as world
+from hostile_ambient import SETTINGS, helper, outside
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+NAME = "scale"
+
+
+def by_computed_name(h: Tensor) -> Tensor:
+    return h * getattr(SETTINGS, NAME)
+
+
+def by_spelled_name(h: Tensor) -> Tensor:
+    return h * getattr(world, f"{NAME}".upper(), 1.0)
+
+
+def by_vars(h: Tensor) -> Tensor:
+    return h * vars(SETTINGS)[NAME]
+
+
+def by_attributes_of_an_object(h: Tensor) -> Tensor:
+    return h * SETTINGS.__dict__[NAME]
+
+
+def by_attrgetter(h: Tensor) -> Tensor:
+    return h * operator.attrgetter(NAME)(SETTINGS)
+
+
+def by_evaluation(h: Tensor) -> Tensor:
+    return h * eval(f"{helper.__name__}()")
+
+
+def by_globals(h: Tensor) -> Tensor:
+    return h * globals()["SETTINGS"].scale
+
+
+def by_an_import(h: Tensor) -> Tensor:
+    from hostile_ambient import SCALE
+
+    return h * SCALE
+
+
+def by_a_named_import(h: Tensor) -> Tensor:
+    return h * importlib.import_module(world.__name__).SCALE
+
+
+def by_the_modules_there_are(h: Tensor) -> Tensor:
+    return h * sys.modules["hostile_ambient"].SCALE
+
+
+CASES = [
+    *map(
+        outside,
+        (
+            by_computed_name,
+            by_spelled_name,
+            by_vars,
+            by_attributes_of_an_object,
+            by_attrgetter,
+            by_evaluation,
+            by_globals,
+            by_an_import,
+            by_a_named_import,
+            by_the_modules_there_are,
+        ),
+    )
+]
