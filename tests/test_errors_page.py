@@ -6,25 +6,23 @@ have words of a message, the longest of them decide.
 
 from __future__ import annotations
 
-import ast
 import re
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import pytest
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from tests.raised import GAP, Message, messages_of, modules
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").glob("errors_*.md"))
 ENTRY = re.compile(r"^## (?P<title>.+?)\n(?P<text>.*?)(?=^## |\Z)", re.MULTILINE | re.DOTALL)
 COVERS = re.compile(r"<!-- covers:\n(.*?)-->", re.DOTALL)
-GAP = "…"
-"""Stands in a message for what is known only when it is raised, and in the words of an entry for
-whatever is between two of its words."""
+SHOWN = re.compile(
+    r"Traceback \(most recent call last\):\n    \.\.\.\n(.*?)(?=^>>> |^```)",
+    re.MULTILINE | re.DOTALL,
+)
 APART = {
     ("torchkoopman/fitting/together.py", "ValueError(every[0][0])"): "as a process says it",
     ("torchkoopman/graphs/exported.py", "RuntimeError(str(error))"): "as torch says it",
@@ -53,15 +51,6 @@ APART = {
 
 
 @dataclass(frozen=True)
-class Message:
-    """One message that is raised, and where."""
-
-    where: str
-    raised: str
-    text: str
-
-
-@dataclass(frozen=True)
 class Entry:
     """One family of messages on the pages."""
 
@@ -78,103 +67,6 @@ class Entry:
 def matches(words: str, message: str) -> bool:
     """Whether a message has these words, with anything where they have a gap."""
     return re.search(".*".join(map(re.escape, words.split(GAP))), message, re.DOTALL) is not None
-
-
-class Texts:
-    """What an expression of one file can be as a text, gaps where that is not written there."""
-
-    def __init__(self, module: str, scope: ast.AST | None = None) -> None:
-        self.module = module
-        self.tree, self.imported = parsed(module)
-        self.scope = scope or self.tree
-
-    def of(self, node: ast.expr) -> Iterator[str]:
-        if isinstance(node, ast.Constant):
-            yield node.value if isinstance(node.value, str) else GAP
-        elif isinstance(node, ast.JoinedStr):
-            yield "".join(
-                str(part.value) if isinstance(part, ast.Constant) else GAP for part in node.values
-            )
-        elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.Add):
-            for left in self.of(node.left):
-                yield from (left + right for right in self.of(node.right))
-        elif isinstance(node, ast.IfExp):
-            yield from self.of(node.body)
-            yield from self.of(node.orelse)
-        elif isinstance(node, ast.Name):
-            yield from self.named(node.id)
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
-            yield from self.of(node.func.value)  # "…".strip()
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-            yield from self.returned(node.func.id)
-        else:
-            yield GAP
-
-    def named(self, name: str) -> Iterator[str]:
-        """What is assigned to a name, here or in the file it is imported from."""
-        if name in self.imported:
-            yield from Texts(self.imported[name]).named(name)
-            return
-        found = [
-            node.value
-            for scope in (self.scope, self.tree)
-            for node in ast.walk(scope)
-            if isinstance(node, ast.Assign)
-            and any(isinstance(to, ast.Name) and to.id == name for to in node.targets)
-        ]
-        for value in found or [ast.Constant(None)]:
-            yield from self.of(value)
-
-    def returned(self, function: str) -> Iterator[str]:
-        """What a function of the package returns."""
-        if function in self.imported:
-            yield from Texts(self.imported[function]).returned(function)
-            return
-        for node in ast.walk(self.tree):
-            if isinstance(node, ast.FunctionDef) and node.name == function:
-                within = Texts(self.module, node)
-                for each in ast.walk(node):
-                    if isinstance(each, ast.Return) and each.value is not None:
-                        yield from within.of(each.value)
-                return
-        yield GAP
-
-
-@cache
-def parsed(module: str) -> tuple[ast.Module, dict[str, str]]:
-    """A file's tree, and which names it imports from which file of the package."""
-    tree = ast.parse((ROOT / module).read_text())
-    imported = {
-        name.asname or name.name: path
-        for node in ast.walk(tree)
-        if isinstance(node, ast.ImportFrom) and node.module is not None
-        for path in (f"{node.module.replace('.', '/')}.py",)
-        if (ROOT / path).is_file()
-        for name in node.names
-    }
-    return tree, imported
-
-
-def messages_of(module: str) -> Iterator[Message]:
-    """The messages that a file raises; passing an error on and abstract methods raise none."""
-    tree, _ = parsed(module)
-    functions = [each for each in ast.walk(tree) if isinstance(each, ast.FunctionDef)]
-    for node in ast.walk(tree):
-        if not isinstance(node, ast.Raise) or not isinstance(node.exc, ast.Call):
-            continue
-        around = [each for each in functions if each.lineno <= node.lineno <= each.end_lineno]  # type: ignore[operator]
-        texts = Texts(module, around[-1] if around else None)
-        for argument in node.exc.args[:1]:
-            for text in dict.fromkeys(texts.of(argument)):
-                yield Message(f"{module}:{node.lineno}", ast.unparse(node.exc), text)
-
-
-def modules() -> list[str]:
-    return sorted(
-        str(path.relative_to(ROOT))
-        for folder in ("torchkoopman", "integrations")
-        for path in (ROOT / folder).rglob("*.py")
-    )
 
 
 @cache
@@ -235,6 +127,16 @@ def test_every_entry_shows_an_error_and_what_to_do() -> None:
     assert not silent, silent
 
 
+def test_the_errors_that_an_entry_shows_are_its_own() -> None:
+    strange = [
+        f"{entry.page}, {entry.title!r} shows: {message}"
+        for entry in entries()
+        for message in (" ".join(shown[1].split()) for shown in SHOWN.finditer(entry.text))
+        if not any(matches(words, message) for words in entry.words)
+    ]
+    assert not strange, "\n".join(strange)
+
+
 def test_what_is_apart_is_raised() -> None:
     raised = {
         (message.where.split(":")[0], message.raised)
@@ -265,7 +167,7 @@ def test_every_page_of_errors_is_in_the_list() -> None:
 def test_a_message_is_read_out_of_the_source(
     source: str, texts: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(f"{__name__}.ROOT", tmp_path)
+    monkeypatch.setattr("tests.raised.ROOT", tmp_path)
     told = "def told(n):\n    if n:\n        return 'first'\n    return f'second {n}'\n"
     file = tmp_path / f"{abs(hash(source))}.py"
     file.write_text(f"WORDS = 'constant'\n{told}\ndef refuse(name):\n    {source}\n")
