@@ -36,8 +36,8 @@ surrogate = tk.fit(model.eval(), loader, layers, steps=400, latent=32, progress=
 print(tk.evaluate(surrogate, model, test.loader(500)))
 
 # %%
-# The two principal axes of each block. The lower row starts from the states of block 1 and follows
-# the operator alone; no block is run.
+# The two principal axes of each block, coloured by class. The lower row starts from the states of
+# block 1 and follows the operator alone; no block is run.
 states = [model[: 1 + k](test.inputs).detach() for k in range(1, 6)]
 figure, axes = plt.subplots(2, 5, figsize=(8.5, 3.8), layout="constrained", sharex="col")
 for k, path in enumerate(surrogate.trajectory(states[0][:, None])[:, :, 0]):

@@ -37,7 +37,8 @@ path = tk.export(forgetful, f"{tempfile.mkdtemp()}/without_dots.onnx")
 # From here on the file alone is used. Its card was checked against its content when it was read.
 session = onnxruntime.InferenceSession(path)
 card = tk.read_card(path)["swaps"][0]
-print(f"swapped: {card['start']} to {card['end']}; edits: {card['card']['edits']}")
+edit = card["card"]["edits"][0]
+print(f"swapped: {card['start']} to {card['end']}; forgotten: classes {edit['classes']}")
 (answers,) = session.run(None, {session.get_inputs()[0].name: test.inputs.numpy()})
 difference = (torch.from_numpy(answers) - forgetful(test.inputs)).abs().max()
 print(f"{len(answers)} answers, at most {difference:.1e} from the network's")
