@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import operator
 import sys
 from typing import TYPE_CHECKING
 
 import hostile_ambient as world
-from hostile_ambient import SETTINGS, helper, outside
+from hostile_ambient import SETTINGS, Settings, helper, outside
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 NAME = "scale"
+GET = operator.attrgetter(NAME)
 
 
 def by_computed_name(h: Tensor) -> Tensor:
@@ -34,6 +36,32 @@ def by_attributes_of_an_object(h: Tensor) -> Tensor:
 
 def by_attrgetter(h: Tensor) -> Tensor:
     return h * operator.attrgetter(NAME)(SETTINGS)
+
+
+def by_a_pattern(h: Tensor) -> Tensor:
+    match SETTINGS:
+        case Settings(scale=1.0):
+            return h
+    return h * 2
+
+
+def by_a_getter(h: Tensor) -> Tensor:
+    return h * GET(SETTINGS)
+
+
+@functools.singledispatch
+def dispatched(value: object) -> float:
+    """A function by the kind of its argument."""
+    return 0.0
+
+
+@dispatched.register
+def _(value: int) -> float:
+    return helper() * value
+
+
+def by_dispatch(h: Tensor) -> Tensor:
+    return h * dispatched(1)
 
 
 def by_evaluation(h: Tensor) -> Tensor:
@@ -67,6 +95,9 @@ CASES = [
             by_vars,
             by_attributes_of_an_object,
             by_attrgetter,
+            by_a_pattern,
+            by_a_getter,
+            by_dispatch,
             by_evaluation,
             by_globals,
             by_an_import,

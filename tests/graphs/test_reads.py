@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import itertools
 import operator
@@ -9,6 +10,8 @@ import pickle
 import sys
 import time
 from contextvars import ContextVar
+from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -204,10 +207,66 @@ def test_a_models_own_values_are_read_by_names_that_are_made_when_it_runs() -> N
     assert "Numbered.gain0" in told(unchanged)
 
 
+@functools.singledispatch
+def dispatched(value: object) -> float:
+    return 1.0
+
+
+@dispatched.register
+def _(value: int) -> float:
+    return SCALE * value
+
+
+def test_functions_by_the_kinds_of_their_arguments_are_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Asks(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x * dispatched(1)
+
+    unchanged = Unchanged(tuple(Reads([Asks()], {}).found.values()))
+    monkeypatch.setitem(globals(), "SCALE", 2.0)
+    assert "SCALE" in told(unchanged)
+
+
+@dataclass
+class Point:
+    scale: float = 1.0
+
+
+POINT = Point()
+
+
+class ByPlace(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        match POINT:
+            case Point(1.0):
+                return x
+        return x * 2
+
+
+class ByKeyword(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        match POINT:
+            case Point(scale=1.0):
+                return x
+        return x * 2
+
+
+@pytest.mark.parametrize("kind", [ByPlace, ByKeyword])
+def test_the_attributes_in_a_pattern_are_read(
+    monkeypatch: pytest.MonkeyPatch, kind: type[nn.Module]
+) -> None:
+    unchanged = Unchanged(tuple(Reads([kind()], {}).found.values()))
+    monkeypatch.setattr(POINT, "scale", 2.0)
+    assert "'scale' of it" in told(unchanged)
+
+
 @pytest.mark.parametrize("code", [
     "globals()['SCALE']", "eval('SCALE')", "__import__('hostile_case').WIDTH",
     "importlib.import_module('hostile_case').WIDTH", "import_module('hostile_case').WIDTH",
-    "sys.modules['hostile_case'].WIDTH",
+    "sys.modules['hostile_case'].WIDTH", "open('a.txt').read()", "PATH.read_text()",
+    "GET(SETTINGS)", "PART()",
 ])  # fmt: skip
 def test_what_reads_by_names_of_which_nothing_is_known_can_be_no_part_of_a_graph(code: str) -> None:
     space = {
@@ -216,6 +275,9 @@ def test_what_reads_by_names_of_which_nothing_is_known_can_be_no_part_of_a_graph
         "importlib": importlib,
         "import_module": importlib.import_module,
         "sys": sys,
+        "PATH": Path("a.txt"),
+        "GET": operator.attrgetter("scale"),
+        "PART": functools.partial(getattr, SETTINGS, "scale"),
     }
     exec(f"def forward(self, x): return x * {code}", space)
     model = type("Asks", (nn.Module,), {"forward": space["forward"]})()

@@ -35,12 +35,13 @@ UNSTABLE: dict[str, frozenset[str]] = {
     "threading": frozenset(("get_ident", "current_thread")),
     "os": frozenset(("getpid",)),
     "sys": frozenset(("modules",)),
+    "builtins": frozenset(("getattr", "vars", "globals", "eval", "exec", "__import__")),
 }
 """Functions of Python, by package, that tell another value at each call or in each thread."""
 LAYOUT = frozenset(("is_contiguous", "stride", "storage_offset", "data_ptr", "is_pinned"))
 """Methods that tell how a tensor lies in memory, which is fixed in a graph."""
 HIDDEN = {
-    "variables": frozenset(("globals", "eval", "exec", "__import__", "import_module")),
-    "attributes": frozenset(("import_module",)),
+    "variables": frozenset(("globals", "eval", "exec", "__import__", "import_module", "open")),
+    "attributes": frozenset(("import_module", "read_text", "read_bytes")),
 }
 """Functions that read what no name in the code tells of, by the kind of names they have in it."""

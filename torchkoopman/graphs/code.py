@@ -73,6 +73,8 @@ def names_of(code: types.CodeType) -> Names:
                 methods.add(name)
         elif each.opname == "STORE_ATTR":
             stored.add(name)
+        elif each.opname == "MATCH_CLASS":
+            others.update(found[place - 1].argval, [EVERY] if each.arg else [])
         elif each.opname == "IMPORT_NAME":
             imported.add("." * found[place - 2].argval + name)
         elif each.opname == "IMPORT_FROM":
@@ -145,6 +147,9 @@ def functions_in(value: Any) -> Iterator[types.FunctionType]:
     """The functions in a method, a property, or what wraps one."""
     if isinstance(value, types.FunctionType):
         yield value
+        kinds = vars(value).get("registry")  # of functools.singledispatch
+        for each in kinds.values() if isinstance(kinds, types.MappingProxyType) else ():
+            yield from functions_in(each) if each is not value else ()
     elif isinstance(value, staticmethod | classmethod | types.MethodType):
         yield from functions_in(value.__func__)
     elif isinstance(value, functools.partial):

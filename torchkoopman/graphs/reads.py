@@ -7,6 +7,7 @@ constants in a graph: it holds what they were when it was made.
 from __future__ import annotations
 
 import functools
+import operator
 import os
 import types
 from collections.abc import Iterator, Mapping, Sequence, Set
@@ -146,7 +147,7 @@ class Reads:
         self.plain = self.plain or bool(names.variables & {"isinstance", "type", "issubclass"})
         self.unstable += [f"{name}() of a tensor" for name in names.methods & LAYOUT]
         hidden = [name for kind, each in HIDDEN.items() for name in getattr(names, kind) & each]
-        self.unstable += [f"{name}(), by names that are not in its code" for name in hidden]
+        self.unstable += [f"what {name}() finds" for name in hidden]
         for name in names.variables & function.__globals__.keys():
             self._entry(f"the global variable {name!r}", function.__globals__, name, names)
         for module in imported_by(function):
@@ -182,6 +183,8 @@ class Reads:
         own = is_own(type(value).__module__)
         if isinstance(value, Iterator):
             self.unstable.append(f"{told}, an iterator")
+        elif isinstance(value, operator.attrgetter | operator.methodcaller):
+            self.unstable.append(f"{told}, attributes by name")
         elif isinstance(value, (Tensor, *ARRAYS)):
             self._note(("content", id(value)), told, lambda _: value)
         elif isinstance(value, ContextVar):
