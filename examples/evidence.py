@@ -79,7 +79,7 @@ def written(page: str) -> str:
 def summary(results: dict[str, dict[str, Any]]) -> str:
     """What was measured in one line each, and by which command."""
     rows = [
-        [what, number, f"`make bench PARTS={part}`"]
+        [what, number, command(part, found)]
         for part, found in results.items()
         for what, number in getattr(module(part), "headlines", no_headlines)(found)
     ]
@@ -92,17 +92,28 @@ def no_headlines(results: dict[str, Any]) -> list[tuple[str, str]]:
     return []
 
 
-def provenance(part: str, results: dict[str, dict[str, Any]]) -> str:
-    """Where numbers come from: commit, date, seeds and command."""
+def seeds_of(results: dict[str, Any]) -> list[int]:
+    """The seeds that results are of."""
+    return sorted({seed for run in results.values() for seed in run["origin"]["seeds"]})
+
+
+def command(part: str, results: dict[str, Any]) -> str:
+    """What measures them again; the bench's own seeds need not be named."""
+    seeds = seeds_of(results)
+    own = seeds in ([], list(range(5)))
+    chosen = "" if own else f' BENCH_SEEDS="{" ".join(map(str, seeds))}"'
+    return f"`make bench PARTS={part}{chosen}`"
+
+
+def provenance(part: str, results: dict[str, Any]) -> str:
+    """Where numbers come from: seeds, commit, date and command."""
     origins = [run["origin"] for run in results.values()]
     commits = ", ".join(sorted({origin["commit"] for origin in origins}))
     days = sorted({origin["date"] for origin in origins})
     when = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
-    seeds = sorted({seed for origin in origins for seed in origin["seeds"]})
-    own = seeds in ([], list(range(5)))
-    chosen = "" if own else f' BENCH_SEEDS="{" ".join(map(str, seeds))}"'
+    seeds = seeds_of(results)
     told = f"Seeds {', '.join(map(str, seeds))}; c" if seeds else "C"
-    return f"*{told}ommit {commits}, {when}: `make bench PARTS={part}{chosen}`.*"
+    return f"*{told}ommit {commits}, {when}: {command(part, results)}.*"
 
 
 if __name__ == "__main__":
