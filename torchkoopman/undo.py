@@ -44,6 +44,7 @@ def undo(edited: nn.Module) -> nn.Module:
         ValueError: it was never edited, or a surrogate was loaded from a file, which keeps no
             undo.
         RuntimeError: a model was read from a file, which does not hold the original.
+        TypeError: neither a surrogate nor a model.
     """
     return _before_edit(edited) if isinstance(edited, Surrogate) else _before_swap(edited)
 

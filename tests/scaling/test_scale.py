@@ -441,6 +441,15 @@ def test_recipes_that_say_nothing_are_refused(options: dict[str, Any]) -> None:
         ScalingRecipe(**options)
 
 
+@pytest.mark.parametrize("wrong", [2.5, "3"])
+def test_counts_that_are_no_whole_numbers_are_refused(wrong: Any) -> None:
+    with pytest.raises(TypeError, match="must both be whole numbers"):
+        scale_layer(network(3, 5, 4, 2), "1", [draw(50, 3)], squares=wrong)
+    for options in ({"steps": wrong}, {"batch": wrong}):
+        with pytest.raises(TypeError, match="must be whole numbers"):
+            ScalingRecipe(**options)
+
+
 def test_a_training_that_diverged_says_so() -> None:
     recipe = ScalingRecipe(steps=20, learning_rate=1e200, one_cycle=False)
     with pytest.raises(RuntimeError, match="learning_rate"):

@@ -370,6 +370,9 @@ def test_mistakes_are_explained(given: dict[str, Any], error: type, message: str
 
 
 def test_a_model_without_swaps_cannot_be_swapped_back() -> None:
+    for wrong in (3, None, torch.zeros(2)):
+        with pytest.raises(TypeError, match=rf"a {type(wrong).__name__} is no model"):
+            undo(wrong)  # type: ignore[call-overload]
     with pytest.raises(ValueError, match="nothing was swapped in this Residual"):
         undo(Residual())
 

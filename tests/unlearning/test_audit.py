@@ -197,6 +197,16 @@ def test_bad_input_is_named(
         audit(models[ORIGINAL], models[EDITED], **arguments)  # type: ignore[arg-type]
 
 
+def test_one_class_by_itself_is_taken_and_what_is_no_network_is_named(
+    models: dict[str, nn.Module],
+) -> None:
+    arguments = {"train": TRAIN, "test": TEST, "relearning": QUICK}
+    found = audit(models[ORIGINAL], models[EDITED], 1, **arguments)  # type: ignore[arg-type]
+    assert found.classes == (1,)
+    with pytest.raises(TypeError, match="the 'mine' network is a int"):
+        audit(models[ORIGINAL], models[EDITED], 1, baselines={"mine": 3}, **arguments)  # type: ignore[arg-type, dict-item]
+
+
 def test_a_test_set_that_is_shuffled_anew_is_refused(models: dict[str, nn.Module]) -> None:
     data = torch.utils.data.TensorDataset(*(torch.cat(each) for each in zip(*TEST, strict=True)))
     loader = torch.utils.data.DataLoader(data, 100, shuffle=True)

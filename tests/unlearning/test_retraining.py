@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -118,6 +119,14 @@ def test_relearning_gives_up_at_its_limit() -> None:
     model = trained(network(), Without(BATCHES, [1]))
     gone = torch.eye(4)[[1]], torch.tensor([1])
     assert Relearning(learning_rate=1e-9, limit=7).steps(model, BATCHES, *gone) is None
+
+
+@pytest.mark.parametrize(
+    "options", [{"learning_rate": 0.0}, {"learning_rate": -1.0}, {"limit": -1}]
+)
+def test_relearning_that_could_not_learn_is_refused(options: Any) -> None:
+    with pytest.raises(ValueError, match=r"must be above 0, limit=.* 0 or more"):
+        Relearning(**options)
 
 
 def test_relearning_without_batches_is_refused() -> None:

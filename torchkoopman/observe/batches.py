@@ -71,8 +71,8 @@ def parts(model: nn.Module | None, batch: Any) -> tuple[tuple[Any, ...], dict[st
 
     A mapping has keyword arguments and ``"labels"``. A tuple has as many inputs as the model's
     forward requires, or these in a tuple or mapping of their own, and then the targets if there
-    is one more.
-    Without a model, where the user says how to call it, the last of several is the targets.
+    is one more. Without a model, where the user says how to call it, the last of several is the
+    targets.
 
     Raises:
         TypeError: a tuple that can be read with and without targets.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Integral
 from typing import TYPE_CHECKING
 
 import torch
@@ -63,6 +64,12 @@ class ScalingRecipe:
     """Let the learning rate rise and fall; False keeps it at its highest."""
 
     def __post_init__(self) -> None:
+        counts = [self.steps] if self.batch is None else [self.steps, self.batch]
+        if not all(isinstance(each, Integral) for each in counts):
+            raise TypeError(
+                f"steps={self.steps!r} and batch={self.batch!r} must be whole numbers; batch=None "
+                "chooses it by the layer's width."
+            )
         if self.steps < 0 or (self.batch is not None and self.batch < 1):
             raise ValueError(
                 f"steps={self.steps} must be 0 or more, batch={self.batch} 1 or more; "

@@ -9,6 +9,7 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass
 from itertools import takewhile
+from numbers import Integral
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -154,9 +155,11 @@ def scale_layer(
         ValueError: no such layer, one that is called several times, has no features of its own as
             last axis, or is constant; ``squares`` or ``rows`` below 1; too few rows.
         TypeError: the layer takes or returns anything else than one floating-point tensor; no
-            module.
+            module; ``squares`` or ``rows`` that are no whole numbers.
         RuntimeError: the layer did not run, or the training diverged.
     """
+    if not all(isinstance(each, Integral) for each in (squares, rows)):
+        raise TypeError(f"squares={squares!r} and rows={rows!r} must both be whole numbers.")
     if squares < 1 or rows < 1:
         raise ValueError(f"squares={squares} and rows={rows} must both be 1 or more.")
     if not isinstance(model, nn.Module):

@@ -118,7 +118,12 @@ def swap_history(model: nn.Module) -> tuple[SwapRecord, ...]:
         >>> record = tk.swap_history(tk.swap(model, surrogate))[0]
         >>> record.start, record.end, record.how, record.removed  # four layers of 32 × 32 + 32
         ('1', '9', 'fx', 4224)
+
+    Raises:
+        TypeError: no module.
     """
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"a {type(model).__name__} is no model; give what swap() or load() gave.")
     held = model.meta if isinstance(model, fx.GraphModule) else vars(model).get(MEMORY, {})
     records: tuple[SwapRecord, ...] = held.get(RECORDS, ())
     return records

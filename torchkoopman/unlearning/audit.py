@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
+from torch import nn
 
 from torchkoopman.unlearning.answers import Answers, Ends, Interview, answers_of
 from torchkoopman.unlearning.measures import (
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from typing import SupportsIndex
 
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from torchkoopman.koopman.surrogate import Surrogate
     from torchkoopman.observe.views import OutputOption
@@ -161,7 +162,13 @@ def _networks(
     networks = {ORIGINAL: original}
     if unedited is not None:
         networks[UNEDITED] = unedited
-    return {**networks, EDITED: edited, **baselines}
+    networks |= {EDITED: edited, **baselines}
+    for name, network in networks.items():
+        if not isinstance(network, nn.Module):
+            raise TypeError(
+                f"the {name!r} network is a {type(network).__name__}; an audit compares nn.Modules."
+            )
+    return networks
 
 
 def _comparable(answers: Mapping[str, Answers], classes: tuple[int, ...]) -> None:

@@ -36,6 +36,12 @@ class Relearning:
     limit: int = 300
     """Gradient steps after which it gives up."""
 
+    def __post_init__(self) -> None:
+        if not self.learning_rate > 0 or self.limit < 0:
+            raise ValueError(
+                f"learning_rate={self.learning_rate} must be above 0, limit={self.limit} 0 or more."
+            )
+
     def steps(
         self, model: nn.Module, batches: Batches, inputs: Tensor, labels: Tensor
     ) -> int | None:
