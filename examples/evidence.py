@@ -36,6 +36,10 @@ def main(arguments: list[str] | None = None) -> int:
     tasks.add_parser("write", help="write the tables of the pages")
     chosen = parser.parse_args(arguments)
     if chosen.task == "keep":
+        if chosen.folder.name.startswith("quick"):
+            parser.error(f"{chosen.folder} is of a quick bench, of one small seed: no evidence")
+        if not (chosen.folder / "bench.json").is_file():
+            parser.error(f"{chosen.folder} has no bench.json; run `make bench` first")
         keep(chosen.folder, chosen.parts)
     for page in PAGES:
         page.write_text(written(page.read_text()))

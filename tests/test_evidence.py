@@ -78,6 +78,18 @@ def test_the_summary_has_a_line_for_what_a_part_says_first(made: Path) -> None:
     assert row in (made / "page.md").read_text()
 
 
+@pytest.mark.parametrize(
+    ("name", "why"), [("quick", "no evidence"), ("full", "run `make bench` first")]
+)
+def test_a_quick_bench_and_no_bench_are_no_evidence(
+    name: str, why: str, made: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        evidence.main(["keep", str(made / name)])
+    assert why in capsys.readouterr().err
+    assert not (made / "kept").exists()
+
+
 def test_a_page_that_asks_for_what_is_not_kept_is_an_error(made: Path) -> None:
     with pytest.raises(ValueError, match="asks for results of 'made'; kept are"):
         evidence.main(["write"])
