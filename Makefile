@@ -15,7 +15,7 @@ DATA ?= yinyang
 SEEDS ?= 1
 COMPARE ?=
 demo: $(INSTALLED)
-	$(RUN)/python examples/demo.py --data $(DATA) --seeds $(SEEDS) $(if $(COMPARE),--compare)
+	$(RUN)/python -m examples.demo --data $(DATA) --seeds $(SEEDS) $(if $(COMPARE),--compare)
 
 # The README's evidence, part by part, resumable; QUICK=1 for minutes and without MNIST.
 # PARTS="replacement topology" chooses parts, BENCH_SEEDS="5 6 7" other seeds than its own five.
@@ -23,21 +23,21 @@ QUICK ?=
 PARTS ?=
 BENCH_SEEDS ?=
 bench: $(INSTALLED) $(if $(QUICK),,$(PEERS))
-	$(RUN)/python examples/bench.py $(if $(QUICK),--quick) $(if $(PARTS),--parts $(PARTS)) \
+	$(RUN)/python -m benchmarks.bench $(if $(QUICK),--quick) $(if $(PARTS),--parts $(PARTS)) \
 		$(if $(BENCH_SEEDS),--seeds $(BENCH_SEEDS))
 
 # The bench's results into docs/results, and the tables of README.md and docs/evidence.md from them.
 RESULTS ?= runs/bench/full
 evidence: $(INSTALLED)
-	$(RUN)/python examples/evidence.py keep $(RESULTS)
+	$(RUN)/python -m benchmarks.evidence keep $(RESULTS)
 
 # Pictures of the bench's results.
 figures: $(INSTALLED)
-	$(RUN)/python examples/figures.py $(if $(QUICK),--quick)
+	$(RUN)/python -m benchmarks.figures $(if $(QUICK),--quick)
 
 # Swaps in the architectures people have: one row a family, or its reason to refuse.
 zoo: $(INSTALLED)
-	$(RUN)/python examples/zoo.py
+	$(RUN)/python -m benchmarks.zoo.suite
 
 # Swaps in networks made to break them: exact, refused or loud, and never silently different.
 # FULL=1: by each way, new and run before, with three modules, resumable; WAYS="export fx",
@@ -47,50 +47,50 @@ WAYS ?=
 KINDS ?=
 TWINS ?=
 hostile: $(INSTALLED)
-	$(RUN)/python $(if $(FULL),examples/hostile_product.py $(if $(WAYS),--ways $(WAYS)) \
-		$(if $(KINDS),--kinds $(KINDS)) $(if $(TWINS),--twins) $(if $(SHARE),--share $(SHARE)),examples/hostile.py)
+	$(RUN)/python $(if $(FULL),-m benchmarks.hostile.product $(if $(WAYS),--ways $(WAYS)) \
+		$(if $(KINDS),--kinds $(KINDS)) $(if $(TWINS),--twins) $(if $(SHARE),--share $(SHARE)),-m benchmarks.hostile.suite)
 
 # The speed-up of a swapped network against what its operations promise, as ratios of one run.
 speed: $(INSTALLED)
-	$(RUN)/python examples/speed.py
+	$(RUN)/python -m benchmarks.costs.speed
 
 # A trajectory inside one layer, and its replacement (S2). DATA and SEEDS as for the demo.
 scaling: $(INSTALLED)
-	$(RUN)/python examples/scaling.py --data $(DATA) --seeds $(SEEDS)
+	$(RUN)/python -m benchmarks.scaling --data $(DATA) --seeds $(SEEDS)
 
 # A network in training, watched by fitters that forget; CLOSED=1 without the autoencoder.
 CLOSED ?=
 online: $(INSTALLED)
-	$(RUN)/python examples/online.py $(if $(CLOSED),--closed)
+	$(RUN)/python -m benchmarks.training.online $(if $(CLOSED),--closed)
 
 # Fits killed at random moments and called again; and what their checkpoints cost.
 resume: $(INSTALLED)
-	$(RUN)/python -m tests.benchmarks.killed --kills 20 --folder "$$(mktemp -d)"
-	$(RUN)/python -m tests.benchmarks.killed --kills 20 --processes 2 --folder "$$(mktemp -d)"
-	$(RUN)/python -m tests.benchmarks.checkpointing
+	$(RUN)/python -m benchmarks.durability.killed --kills 20 --folder "$$(mktemp -d)"
+	$(RUN)/python -m benchmarks.durability.killed --kills 20 --processes 2 --folder "$$(mktemp -d)"
+	$(RUN)/python -m benchmarks.costs.checkpointing
 
 # Trainings with callbacks, broken off, killed and resumed; and what following the spectrum costs.
 callbacks: $(INSTALLED)
 	$(RUN)/python -m tests.integrations.trainings "$$(mktemp -d)" --steps 200
-	$(RUN)/python -m tests.benchmarks.callbacks
+	$(RUN)/python -m benchmarks.costs.callbacks
 
 # A network that generalises long after it knows its training data: does its spectrum tell first?
 grokking: $(INSTALLED)
-	$(RUN)/python examples/grokking.py
+	$(RUN)/python -m benchmarks.training.grokking
 
 # Modes followed, grid, radius and distances: of trusted modes beside all, of networks beside draws.
 readable: $(INSTALLED)
-	$(RUN)/python examples/readable.py
+	$(RUN)/python -m benchmarks.training.readable
 
 # The autoencoder on many networks and with many draws: what it loses in the mean and at worst.
 NETWORKS ?= 20
 GENERATORS ?= 4
 robust: $(INSTALLED)
-	$(RUN)/python examples/bench_robust.py --networks $(NETWORKS) --generators $(GENERATORS)
+	$(RUN)/python -m benchmarks.robust --networks $(NETWORKS) --generators $(GENERATORS)
 
 # Two processes beside one: the time of closed forms, and what the autoencoder loses.
 processes: $(INSTALLED)
-	$(RUN)/python examples/bench_processes.py --networks 5
+	$(RUN)/python -m benchmarks.costs.processes --networks 5
 
 # The pages, in docs/_build/html, made afresh with the gallery's scripts run. Every warning is an error,
 # and so is a link within the pages that leads nowhere.

@@ -16,19 +16,18 @@ from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
 import torch
-from networks import accuracy, class_accuracies
-from s1 import TASKS, Task, watch
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
 from torchkoopman_tensorboard import log
 
 import torchkoopman as tk
+from benchmarks.networks import accuracy, class_accuracies
+from benchmarks.tasks import TASKS, Task, watch
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from networks import ResidualMLP
-
+    from benchmarks.networks import ResidualMLP
     from torchkoopman.datasets import Labelled
 
 

@@ -1,39 +1,19 @@
-"""Processes for tests: started by ``torchrun``, as users start theirs, or forked in no time."""
+"""What processes of tests leave: those started by ``torchrun``, and those forked in no time."""
 
 from __future__ import annotations
 
 import os
-import subprocess
 import sys
 import traceback
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from benchmarks.torchrun import started
+
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-ROOT = Path(__file__).parents[1]
-
-
-def environment() -> dict[str, str]:
-    """Of a process that imports the tests' modules as this one does, with one thread."""
-    path = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path}
-
-
-def started(script: Path, *arguments: object, processes: int = 2) -> subprocess.Popen[str]:
-    """The agent of so many processes that run a script, with one thread each."""
-    command = [sys.executable, "-m", "torch.distributed.run", f"--nproc_per_node={processes}"]
-    command += ["--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0", str(script)]
-    return subprocess.Popen(
-        [*command, *map(str, arguments)],
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    from pathlib import Path
 
 
 def results(

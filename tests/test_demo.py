@@ -4,9 +4,10 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-import demo
 import pytest
 import torch
+
+from examples import demo
 
 
 @pytest.mark.slow

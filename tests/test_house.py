@@ -72,6 +72,21 @@ def test_arrows_between_rooms_run_one_way(path: Path) -> None:
             assert target in allowed, f"{path.name}:{line}: {room} → {target}"
 
 
+OUTSIDE: dict[str, set[str]] = {
+    "torchkoopman": {"benchmarks", "examples", "tests"},
+    "integrations": {"benchmarks", "examples", "tests"},
+    "benchmarks": {"examples", "tests"},
+}
+"""Folder → those beside it of which it knows nothing."""
+
+
+@pytest.mark.parametrize("folder", OUTSIDE)
+def test_folders_know_nothing_of_those_that_use_them(folder: str) -> None:
+    for path in modules(ROOT / folder):
+        for module, _, line in imports(path):
+            assert module.partition(".")[0] not in OUTSIDE[folder], f"{path}:{line}: {module}"
+
+
 def test_every_room_has_its_arrows() -> None:
     rooms = {room_of(path) for path in INNER}
     assert rooms <= set(ARROWS)

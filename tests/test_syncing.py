@@ -11,7 +11,7 @@ import pytest
 import torch
 
 import torchkoopman as tk
-from tests.processes import environment
+from benchmarks.torchrun import environment
 
 WORKER = Path(__file__).with_name("forked_worker.py")
 ROOT = WORKER.parents[1]

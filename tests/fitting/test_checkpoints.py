@@ -25,7 +25,7 @@ from torch.utils.data import (
 )
 
 import torchkoopman as tk
-from tests.benchmarks import checkpointing
+from benchmarks.costs import checkpointing
 from tests.fitting.resumable import assert_same_bits, finished
 from torchkoopman.fitting import orders
 from torchkoopman.fitting.batch_digests import digest_of
@@ -812,16 +812,16 @@ def test_a_checkpoint_without_room_is_an_error_of_the_disk_and_the_one_before_it
 
 
 def test_the_cost_of_checkpoints_is_told(capsys: pytest.CaptureFixture[str]) -> None:
-    """A share of ``python -m tests.benchmarks.checkpointing``; how large it is is not tested."""
+    """A share of ``python -m benchmarks.costs.checkpointing``; how large it is is not tested."""
     small = ["--rows", "6000", "--every", "2000", "--replay", "1", "--kinds", "dmd"]
     assert checkpointing.main(small) > 0
     assert "6000 rows: 3 checkpoints, the last of " in capsys.readouterr().out
 
 
 def test_fits_killed_at_random_moments_end_as_if_they_had_not_been(tmp_path: Path) -> None:
-    """A share of ``python -m tests.benchmarks.killed``, in processes that are killed for real."""
+    """A share of ``make resume``, in processes that are killed for real."""
     root = Path(__file__).parents[2]
-    command = [sys.executable, "-m", "tests.benchmarks.killed", "--kills", "2"]
+    command = [sys.executable, "-m", "benchmarks.durability.killed", "--kills", "2"]
     command += ["--folder", str(tmp_path), "--kinds", "dmd", "edmd", "autoencoder"]
     run = subprocess.run(
         command, cwd=root, capture_output=True, text=True, timeout=300, check=False

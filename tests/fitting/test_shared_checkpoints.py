@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import torch
 
+from benchmarks.torchrun import ROOT, environment
 from tests.fitting.resumable import assert_same_bits
 from tests.fitting.shared_checkpoints_worker import RESUMED, WRITING
-from tests.processes import ROOT, environment
 
 WORKER = Path(__file__).with_name("shared_checkpoints_worker.py")
 
@@ -145,9 +145,9 @@ def test_a_fit_that_had_ended_gives_the_same_again_without_a_forward_pass(found:
 
 
 def test_fits_under_torchrun_killed_at_random_moments_go_on(tmp_path: Path) -> None:
-    """A share of ``python -m tests.benchmarks.killed --processes 2``."""
-    command = [sys.executable, "-m", "tests.benchmarks.killed", "--kills", "1", "--processes", "2"]
-    command += ["--folder", str(tmp_path), "--kinds", "edmd", "--seed", "1"]
+    """A share of ``make resume`` in two processes."""
+    command = [sys.executable, "-m", "benchmarks.durability.killed", "--kills", "1"]
+    command += ["--processes", "2", "--folder", str(tmp_path), "--kinds", "edmd", "--seed", "1"]
     run = subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
     )

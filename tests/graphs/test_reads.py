@@ -111,20 +111,22 @@ def test_what_holds_at_the_moment_on_either_device_is_read(kind: str, setting: s
 
 class Imports(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
-        import hostile_case
-        from hostile_ambient import SETTINGS as SETTINGS
+        import benchmarks.hostile.case
+        from benchmarks.hostile.ambient import SETTINGS as SETTINGS
 
-        return x * hostile_case.WIDTH * SETTINGS.scale * torch.arange(0, 1, 0.5)
+        return x * benchmarks.hostile.case.WIDTH * SETTINGS.scale * torch.arange(0, 1, 0.5)
 
 
-@pytest.mark.parametrize("name", ["hostile_case.WIDTH", "hostile_ambient.SETTINGS.scale"])
+@pytest.mark.parametrize("name", ["case.WIDTH", "ambient.SETTINGS.scale"])
 def test_what_a_forward_imports_when_it_runs_is_read(
     monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     Imports()(torch.ones(2))
     unchanged = Unchanged(tuple(Reads([Imports()], {}).found.values()))
-    monkeypatch.setattr(name, 2.0)
-    assert f"the module '{name.partition('.')[0]}'" in told(unchanged)
+    monkeypatch.setattr(f"benchmarks.hostile.{name}", 2.0)
+    message = told(unchanged)
+    assert "the module 'benchmarks" in message
+    assert f"{name.rpartition('.')[2]!r} of it" in message
 
 
 NAME = "scale"
@@ -263,9 +265,10 @@ def test_the_attributes_in_a_pattern_are_read(
 
 
 @pytest.mark.parametrize("code", [
-    "globals()['SCALE']", "eval('SCALE')", "__import__('hostile_case').WIDTH",
-    "importlib.import_module('hostile_case').WIDTH", "import_module('hostile_case').WIDTH",
-    "sys.modules['hostile_case'].WIDTH", "open('a.txt').read()", "PATH.read_text()",
+    "globals()['SCALE']", "eval('SCALE')", "__import__('benchmarks').hostile.case.WIDTH",
+    "importlib.import_module('benchmarks.hostile.case').WIDTH",
+    "import_module('benchmarks.hostile.case').WIDTH",
+    "sys.modules['benchmarks.hostile.case'].WIDTH", "open('a.txt').read()", "PATH.read_text()",
     "GET(SETTINGS)", "PART()",
 ])  # fmt: skip
 def test_what_reads_by_names_of_which_nothing_is_known_can_be_no_part_of_a_graph(code: str) -> None:

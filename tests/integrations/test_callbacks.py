@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 import torchkoopman as tk
-from tests.benchmarks import callbacks
+from benchmarks.costs import callbacks
 from tests.integrations.trainings import (
     FITS,
     SAMPLING,
@@ -274,7 +274,7 @@ def test_a_fast_dev_run_writes_nothing(tmp_path: Path) -> None:
 
 
 def test_the_benchmark_of_what_it_costs_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    """A share of ``python -m tests.benchmarks.callbacks``; what it costs is not tested."""
+    """A share of ``python -m benchmarks.costs.callbacks``; what it costs is not tested."""
     results = callbacks.main(["--quick", "--turns", "2"])
     assert len(results) == 2
     assert all(ratio > 0 for found in results.values() for ratio in found.values())

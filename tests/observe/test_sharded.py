@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 import torchkoopman as tk
-from tests.processes import ROOT, results
+from benchmarks.torchrun import ROOT
+from tests.processes import results
 from torchkoopman.observe.placements import is_dtensor, parallel_modules
 
 pytest.importorskip("transformers", reason="needs the extra 'transformers'")

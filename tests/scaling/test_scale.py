@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-import scaling as example
 import torch
 from torch import Tensor, nn
 
 import torchkoopman as tk
+from benchmarks import scaling as example
 from torchkoopman.datasets import Labelled, yin_yang
 from torchkoopman.scaling.layer import ScaledLayer, SquareStep
 from torchkoopman.scaling.recipe import ScalingRecipe, affine_error

@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-import bench_systems
 import pytest
 import torch
-from known_systems import SYSTEMS
 from torch import Tensor
 
 import torchkoopman as tk
+from benchmarks.known.systems import SYSTEMS
+from benchmarks.parts import systems as bench_systems
 from torchkoopman.koopman.regression import koopman_matrix
 from torchkoopman.observe.moments import Moments, layer_pairs
 from torchkoopman.spectra.evidence import Evidence

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from known_system import DEPTH, SYSTEMS, fitted, known
 from torch import Tensor
 
+from benchmarks.known.network import DEPTH, SYSTEMS, fitted, known
 from torchkoopman.koopman.feature_maps import Monomials, RandomFeatures
 from torchkoopman.spectra.spectrum import spectrum_of
 

@@ -2,11 +2,12 @@
 
 import math
 
-import bench_systems
 import pytest
 import torch
-from known_systems import SYSTEMS, KnownSystem
-from random_maps import Diffusion, transfer_eigenvalues
+
+from benchmarks.known.maps import Diffusion, transfer_eigenvalues
+from benchmarks.known.systems import SYSTEMS, KnownSystem
+from benchmarks.parts import systems as bench_systems
 
 by_name = pytest.mark.parametrize("system", SYSTEMS, ids=lambda system: system.name)
 POLYNOMIAL = [system for system in SYSTEMS if "random" not in system.name]

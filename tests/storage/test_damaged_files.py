@@ -1,6 +1,6 @@
 """Damaged and forged files are refused with a ValueError, in little memory, and run no code.
 
-A share of what ``python -m tests.benchmarks.damaged_files`` reads.
+A share of what ``python -m benchmarks.durability.damaged_files`` reads.
 """
 
 import json
@@ -13,15 +13,15 @@ import pytest
 import torch
 
 import torchkoopman as tk
-from tests.benchmarks import damaged_files, forged_files
-from tests.benchmarks.damaged_files import Outcome, Reader
+from benchmarks.durability import damaged_files, forged_files
+from benchmarks.durability.damaged_files import Outcome, Reader
 from torchkoopman.observe.class_moments import LabelledMoments
 
 ROOT = Path(__file__).parents[2]
 KILLED = """
 import sys
 from pathlib import Path
-from tests.benchmarks.damaged_files import killed
+from benchmarks.durability.damaged_files import killed
 path, *sources = map(Path, sys.argv[1:])
 print(killed(path, sources, 8))
 """

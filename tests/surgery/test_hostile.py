@@ -1,10 +1,11 @@
 """Swaps in hostile networks: exact, refused or loud, and never silently something else."""
 
-import hostile
 import pytest
 import torch
-from hostile import CASES, FINE, KINDS, WAYS
-from hostile_case import Case
+
+from benchmarks.hostile import suite as hostile
+from benchmarks.hostile.case import Case
+from benchmarks.hostile.suite import CASES, FINE, KINDS, WAYS
 
 TWINS = [case.harmless() for case in CASES if case.twin]
 FRIENDLY = [case for case in CASES if case.cause == "friendly"]

@@ -4,9 +4,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import hostile_product
 import pytest
-from hostile import CASES, Verdict
+
+from benchmarks.hostile import product as hostile_product
+from benchmarks.hostile.suite import CASES, Verdict
 
 Judge = Callable[..., Verdict]
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.benchmarks.swap_memory import GOAL, WAYS, Subject, added
+from benchmarks.costs.swap_memory import GOAL, WAYS, Subject, added
 
 
 @pytest.mark.slow

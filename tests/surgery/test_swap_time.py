@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.benchmarks import swap_time
+from benchmarks.costs import swap_time
 
 
 def test_times_are_kept_and_compared(

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 import torch
-import zoo
-from zoo_comparing import call, difference, reference
-from zoo_families import FAMILIES, HANDWRITTEN, TRANSFORMERS, Family
-from zoo_fitted import Fitted, examine_fitted, summary
 
 import torchkoopman as tk
+from benchmarks.zoo import suite as zoo
+from benchmarks.zoo.comparing import call, difference, reference
+from benchmarks.zoo.families import FAMILIES, HANDWRITTEN, TRANSFORMERS, Family
+from benchmarks.zoo.fitted import Fitted, examine_fitted, summary
 from torchkoopman.observe.outputs import tensors_in
 
 TOLERANCE = 1e-5
@@ -31,7 +31,7 @@ TYPICAL = [
         if family.name.startswith(("BERT", "GPT-2", "T5", "SegFormer"))
     ),
 ]
-"""Those written to a file and swapped in other ways here; ``examples/zoo.py`` does it with all."""
+"""Those written to a file and swapped in other ways here; ``make zoo`` does it with all."""
 OTHER_WAYS = [
     (family, way)
     for family in TYPICAL

@@ -1,0 +1,1 @@
+"""Networks made to break a swap: exact, refused or loud, and never silently different."""

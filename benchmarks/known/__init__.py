@@ -1,0 +1,1 @@
+"""Systems and networks whose Koopman eigenvalues are known."""

@@ -1,0 +1,1 @@
+"""Networks watched while they are trained."""

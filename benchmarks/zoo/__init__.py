@@ -1,0 +1,1 @@
+"""Swaps in the architectures people have."""
