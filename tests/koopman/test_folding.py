@@ -1,5 +1,6 @@
 """A folded surrogate is the surrogate, in the layers' own shapes, and exports."""
 
+import copy
 import itertools
 from collections.abc import Callable
 
@@ -19,7 +20,14 @@ from torchkoopman.koopman.feature_maps import (
 )
 from torchkoopman.koopman.learnt import LearntObservables
 from torchkoopman.koopman.observables import Dictionary
-from torchkoopman.koopman.operators import BlockDiagonal, Dense, Operator, Stable
+from torchkoopman.koopman.operators import (
+    BlockDiagonal,
+    Dense,
+    LowRank,
+    Operator,
+    Orthogonal,
+    Stable,
+)
 from torchkoopman.koopman.span import FitRecord, Span
 from torchkoopman.koopman.surrogate import Surrogate
 from torchkoopman.observe.layouts import Layout
@@ -161,6 +169,68 @@ def test_a_replacement_computes_in_its_own_precision_and_returns_that_of_its_inp
         out = surrogate.replacement()(state.to(dtype))
         assert out.dtype == dtype
         assert torch.equal(out, surrogate.replacement()(state.to(dtype).float()).to(dtype))
+
+
+OPERATORS: dict[str, Callable[[int], Operator]] = {
+    "step": lambda latent: Dense(latent, 6, constant=True),
+    "low rank": lambda latent: LowRank(latent, 6, 3),
+    "orthogonal": lambda latent: Orthogonal(latent, 6),
+    "stable": Stable,
+    "blocks": BlockDiagonal,
+}
+KINDS: dict[str, Callable[[], Dictionary | LearntObservables]] = {
+    "dictionary": lambda: dictionary(*PARTS),
+    "learnt": lambda: LearntObservables(3, 6, [7]),
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("family", OPERATORS)
+def test_folding_rounds_once(kind: str, family: str) -> None:
+    """In float32 it is to the bit what the same numbers give in float64, rounded."""
+    observables = KINDS[kind]()
+    operator = OPERATORS[family](observables.latent)
+    surrogate = assemble(observables, operator, (4, 2, 5, 3, 3, 4, 3)).float()
+    precise = copy.deepcopy(surrogate).double()
+    for start, end in (("a", "g"), ("b", "e"), ("f", "g")):
+        ours = surrogate.replacement(start, end).state_dict()
+        for name, tensor in precise.replacement(start, end).state_dict().items():
+            assert ours[name].dtype == torch.float32, name
+            assert torch.equal(ours[name], tensor.float()), name
+
+
+def test_a_folded_matrix_is_the_unfolded_map_but_for_one_rounding_of_its_entries() -> None:
+    operator = Dense(4, steps=6, constant=True)
+    surrogate = assemble(dictionary(), operator, (4, 2, 5, 3, 3, 4, 3)).float()
+    precise, core = copy.deepcopy(surrogate).double(), surrogate.replacement().core
+    state = draw(2, 6, 4)
+    linear = core.linear.double()
+    entries = state.abs() @ linear.weight.abs().T + linear.bias.abs()
+    rounding = torch.finfo(torch.float32).eps / 2 * entries
+    assert ((core.double()(state) - precise(state)).abs() <= 1.0001 * rounding).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("family", OPERATORS)
+def test_autocast_changes_nothing_of_a_surrogate_and_its_replacement(
+    kind: str, family: str
+) -> None:
+    """In eight bits a closed form's matrix, of entries that cancel, would leave nothing."""
+    observables = KINDS[kind]()
+    operator = OPERATORS[family](observables.latent)
+    surrogate = assemble(observables, operator, (4, 2, 5)).float()
+    state, outside = draw(2, 6, 4).float(), surrogate.replacement()
+    expected = outside(state), surrogate(state), operator.matrix(), operator.matrix(0.5)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = surrogate.replacement()
+        found = outside(state), surrogate(state), operator.matrix(), operator.matrix(0.5)
+        rounded = outside(state.bfloat16()), surrogate(state.bfloat16())
+    for ours, theirs in zip(found, expected, strict=True):
+        assert torch.equal(ours, theirs)
+    for name, tensor in outside.state_dict().items():
+        assert torch.equal(inside.state_dict()[name], tensor), name
+    assert torch.equal(rounded[0], outside(state.bfloat16()))
+    assert torch.equal(rounded[1], surrogate(state.bfloat16().float()))
 
 
 def test_gradients_pass_through_a_replacement_to_its_input() -> None:

@@ -14,13 +14,18 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 
-def own_precision(method: Callable[P, T]) -> Callable[P, T]:
-    """The method without gradients and without autocast, which would round to eight bits."""
+def without_autocast(method: Callable[P, T]) -> Callable[P, T]:
+    """The method out of autocast, which would round its products to eight bits."""
 
     @wraps(method)
     def computed(*args: P.args, **kwargs: P.kwargs) -> T:
         off = (torch.autocast(device, enabled=False) for device in ("cpu", "cuda"))
-        with torch.no_grad(), next(off), next(off):
+        with next(off), next(off):
             return method(*args, **kwargs)
 
     return computed
+
+
+def own_precision(method: Callable[P, T]) -> Callable[P, T]:
+    """The method without gradients and out of autocast."""
+    return torch.no_grad()(without_autocast(method))

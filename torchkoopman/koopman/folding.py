@@ -6,21 +6,28 @@ the constant becomes the matrix's bias; a dictionary's decoder is linear and van
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
+from torchkoopman.koopman.arithmetic import own_precision
 from torchkoopman.koopman.observables import Dictionary
 
 if TYPE_CHECKING:
     from torchkoopman.koopman.coordinates import Coordinates
     from torchkoopman.koopman.learnt import LearntObservables
+    from torchkoopman.koopman.operators import Operator
     from torchkoopman.observe.layouts import Layout
 
 
 class Folded(nn.Module):
-    """``decoder(linear(encoder(x)))`` on states ``(batch, positions, features)``."""
+    """``decoder(linear(encoder(x)))`` on states ``(batch, positions, features)``.
+
+    In the precision of its weights, under autocast too: the matrix of a closed form has entries of
+    thousands that cancel each other, of which bfloat16 would leave nothing.
+    """
 
     def __init__(self, encoder: nn.Module, linear: nn.Linear, decoder: nn.Module) -> None:
         super().__init__()
@@ -31,8 +38,9 @@ class Folded(nn.Module):
     def forward(self, state: Tensor, mask: Tensor | None = None) -> Tensor:
         """State of the start layer to state of the end layer; ``mask`` as for observables."""
         looks = isinstance(self.encoder, Encoding)
-        latent = self.encoder(state, mask) if looks else self.encoder(state)
-        out: Tensor = self.decoder(_mapped(self.linear, latent))
+        with torch.autocast(state.device.type, enabled=False):
+            latent = self.encoder(state, mask) if looks else self.encoder(state)
+            out: Tensor = self.decoder(_mapped(self.linear, latent))
         return out
 
 
@@ -84,25 +92,34 @@ class Replacement(nn.Module):
         return end if self.end is None else self.end.to_output(end)
 
 
+@own_precision
 def fold(
     start: Coordinates,
     observables: Dictionary | LearntObservables,
-    operator: Tensor,
+    operator: Operator,
+    time: float,
     end: Coordinates,
 ) -> Folded:
-    """``end⁻¹ ∘ decode ∘ operator ∘ encode ∘ start`` with all affine maps multiplied out."""
+    """``end⁻¹ ∘ decode ∘ K(time) ∘ encode ∘ start`` with all affine maps multiplied out.
+
+    In float64, powers of a step included; rounded once, to the precision of ``start``.
+    """
+    dtype = start.weight.dtype
+    start, end = copy.deepcopy(start).double(), copy.deepcopy(end).double()
+    observables = copy.deepcopy(observables).double()
+    K = copy.deepcopy(operator).double().matrix(time)
     inner = (start.weight, start.bias)
     outer = (end.inverse_weight, end.offset)
     if isinstance(observables, Dictionary):
         dictionary, transfer = observables.folded(inner)
         read = observables.decoding_matrix().to(transfer)
-        matrix = outer[0].double() @ read @ operator.double() @ transfer
-        linear = _linear(matrix[:, 1:], matrix[:, 0] + outer[1].double())
-        return Folded(Encoding(dictionary), linear.to(operator.dtype), nn.Identity())
+        matrix = outer[0] @ read @ K @ transfer
+        linear = _linear(matrix[:, 1:], matrix[:, 0] + outer[1])
+        return Folded(Encoding(dictionary), linear, nn.Identity()).to(dtype)
     skip = int(observables.constant)
-    bias = operator[1:, 0] if observables.constant else None
-    linear = _linear(operator[skip:, skip:], bias)
-    return Folded(observables.encoder.before(inner), linear, observables.decoder.after(outer))
+    linear = _linear(K[skip:, skip:], K[1:, 0] if observables.constant else None)
+    encoder, decoder = observables.encoder.before(inner), observables.decoder.after(outer)
+    return Folded(encoder, linear, decoder).to(dtype)
 
 
 def _features_first(state: Tensor) -> bool:

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
+from torchkoopman.koopman.arithmetic import without_autocast
 from torchkoopman.koopman.powers import fractional_power, logarithm
 
 
@@ -62,6 +63,7 @@ class _Discrete(Operator):
         """Whether ``time`` is a whole number of steps."""
         return abs(time * self.steps - round(time * self.steps)) < 1e-6
 
+    @without_autocast
     def matrix(self, time: float = 1.0) -> Tensor:
         """``M^(time × steps)``.
 
@@ -201,6 +203,7 @@ class Stable(Operator):
         """A, shape ``(latent, latent)``."""
         return self.turning - self.turning.T - self.damping @ self.damping.T
 
+    @without_autocast
     def matrix(self, time: float = 1.0) -> Tensor:
         """``exp(time A)``."""
         return torch.matrix_exp(time * self.generator())
@@ -256,8 +259,7 @@ class BlockDiagonal(Operator):
 
         Of an odd latent's last entry the modulus is taken: no real rate gives a negative one.
         """
-        pairs = self.latent // 2
-        for k in range(pairs):
+        for k in range(self.latent // 2):
             block = step[2 * k : 2 * k + 2, 2 * k : 2 * k + 2]
             value = torch.complex(block.trace() / 2, (block[1, 0] - block[0, 1]) / 2)
             omega = torch.log(value + 1e-12) * self.steps

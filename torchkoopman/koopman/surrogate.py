@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from torchkoopman.koopman.arithmetic import without_autocast
 from torchkoopman.koopman.folding import Replacement, fold
 from torchkoopman.koopman.looks import Looks
 from torchkoopman.koopman.structure import card_of_config
@@ -30,8 +31,8 @@ class Surrogate(Looks):
     """A linear system that stands for the layers of a span; every fitter gives one.
 
     Calling it predicts the last layer's state from the first layer's, both of shape
-    ``(batch, positions, features)``. Its parts cannot be set; :meth:`with_` makes a copy with
-    others.
+    ``(batch, positions, features)``. It computes in its own precision, under autocast too. Its
+    parts cannot be set; :meth:`with_` makes a copy with others.
 
     Example:
         >>> state = model[:2](test.inputs[:8])[:, None]  # of layer "1"
@@ -59,26 +60,31 @@ class Surrogate(Looks):
         """Size of the operator."""
         return self.operator.latent
 
+    @without_autocast
     def encode(self, state: Tensor, layer: str, mask: Tensor | None = None) -> Tensor:
         """The latent state of a layer's state.
 
         Args:
-            state: ``(batch, positions, features)``.
+            state: ``(batch, positions, features)``, of any floating-point dtype.
             layer: whose state it is.
             mask: rows that count, ``(batch, positions)``.
 
         Returns:
-            ``(batch, positions, latent)``.
+            ``(batch, positions, latent)``, in the surrogate's precision.
 
         Raises:
             ValueError: an unknown layer.
         """
-        return self.observables.encode(self._frame(layer)(state), mask)
+        frame = self._frame(layer)
+        own = state.to(frame.weight.dtype) if state.is_floating_point() else state
+        return self.observables.encode(frame(own), mask)
 
+    @without_autocast
     def decode(self, latent: Tensor, layer: str) -> Tensor:
         """The state of a layer, ``(batch, positions, features)``, from a latent one."""
         return self._frame(layer).inverse(self.observables.decode(latent))
 
+    @without_autocast
     def predict(
         self,
         state: Tensor,
@@ -100,6 +106,7 @@ class Surrogate(Looks):
         """The last layer's state from the first layer's, as :meth:`predict` without layers."""
         return self.predict(state, mask=mask)
 
+    @without_autocast
     def trajectory(
         self, state: Tensor, times: Sequence[float] | None = None, mask: Tensor | None = None
     ) -> Tensor:
@@ -194,7 +201,8 @@ class Surrogate(Looks):
         core = fold(
             self._frame(start),
             self.observables,
-            self.operator.matrix(self.time(end) - self.time(start)),
+            self.operator,
+            self.time(end) - self.time(start),
             self._frame(end),
         )
         views = (self.views.get(layer) for layer in (start, end))

@@ -97,8 +97,8 @@ class Scaling:
         # Each stack begins with its latest state, here the layer's output before the padding.
         own = torch.eye(scaled.features[1], last.features).to(last.weight)
         end = last.after(own, torch.zeros_like(own[:, 0]))
-        operator = surrogate.operator.matrix(surrogate.time(surrogate.layers[-1]))
-        core = fold(first, surrogate.observables, operator, end)
+        time = surrogate.time(surrogate.layers[-1])
+        core = fold(first, surrogate.observables, surrogate.operator, time, end)
         stack = [self.states.index(name) for name in names]
         return PathReplacement(scaled.steps, stack, scaled.width, core)
 

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from torchkoopman.koopman.arithmetic import without_autocast
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -45,6 +47,7 @@ def neutral_head(head: nn.Linear, classes: Sequence[int]) -> nn.Linear:
     return image
 
 
+@without_autocast
 def neutralised(end: Coordinates, head: nn.Linear, classes: Sequence[int]) -> Coordinates:
     """End coordinates that decode to states for which ``head`` itself gives neutral logits.
 
