@@ -8,7 +8,7 @@ PEERS := $(VENV)/.peers
 PAGES := $(VENV)/.docs
 
 .PHONY: demo bench evidence figures zoo hostile speed scaling online grokking robust readable resume callbacks processes \
-	docs test clean
+	docs quick test clean
 
 # The main job: train, fit, look, swap, forget, export. DATA=yinyang (default) or mnist.
 DATA ?= yinyang
@@ -106,6 +106,13 @@ test: $(INSTALLED)
 	$(RUN)/ruff check .
 	$(RUN)/mypy
 	OMP_NUM_THREADS=1 $(RUN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile
+
+# A minute's look while you work: format, lint, and the tests of each room that say most in a few seconds.
+# What is left out is printed.
+quick: $(INSTALLED)
+	$(RUN)/ruff format --check .
+	$(RUN)/ruff check .
+	OMP_NUM_THREADS=1 $(RUN)/python -m pytest --quick --quiet --numprocesses $(WORKERS) --dist loadfile
 
 $(INSTALLED): pyproject.toml setup.cfg constraints.txt
 	$(PYTHON) -m venv $(VENV)

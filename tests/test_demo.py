@@ -12,7 +12,10 @@ from examples import demo
 
 @pytest.mark.slow
 def test_the_demo_prints_its_tables_and_writes_logs_and_models(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    threads: int,
 ) -> None:
     task = replace(
         demo.TASKS["yinyang"],
@@ -23,10 +26,8 @@ def test_the_demo_prints_its_tables_and_writes_logs_and_models(
     monkeypatch.setitem(demo.TASKS, "yinyang", task)
     arguments = ["--seeds", "2", "--compare", "--out", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", ["demo.py", *arguments])
-    threads = torch.get_num_threads()
     with torch.random.fork_rng():
         demo.main()
-    torch.set_num_threads(threads)
     printed = capsys.readouterr().out
     for row in ("network", "skip", "ridge map", "EDMD", "autoencoder", "spectral radius", "±"):
         assert row in printed

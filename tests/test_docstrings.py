@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.integrations.trainings import quietly
-from tests.sessions import DOCS, ROOT, run_session, start_of_pages
+from tests.sessions import DOCS, ROOT, run_session
 
 PACKAGES = [ROOT / "torchkoopman", *sorted(ROOT.glob("integrations/torchkoopman_*"))]
 
@@ -51,12 +51,6 @@ def sessions(thing: Any, name: str) -> list[tuple[str, str]]:
                 if ">>>" in text and not member.startswith("_"):
                     found.append((f"{name}.{member}", text))
     return found
-
-
-@pytest.fixture(scope="module")
-def start() -> dict[str, Any]:
-    """What `docs/start.py` defines, made once."""
-    return start_of_pages()
 
 
 @pytest.mark.slow

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import torchkoopman as tk
+from tests.quick import QUICK
 
 ROOT = Path(__file__).parents[1]
 PACKAGE, INTEGRATIONS = ROOT / "torchkoopman", ROOT / "integrations"
@@ -200,6 +201,13 @@ def test_a_file_fits_in_ones_head_and_says_what_it_is_for(path: Path) -> None:
     assert len(text.splitlines()) <= LONGEST
     docstring = ast.get_docstring(ast.parse(text))
     assert docstring, "the first line says what the file is for"
+
+
+def test_a_quick_look_has_tests_of_every_room_and_names_files_that_exist() -> None:
+    assert {room for room in ARROWS if (PACKAGE / room).is_dir()} <= set(QUICK)
+    for folder, names in QUICK.items():
+        for name in names:
+            assert (ROOT / "tests" / folder / f"test_{name}.py").exists(), (folder, name)
 
 
 def test_the_readme_is_one_page() -> None:

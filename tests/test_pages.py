@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.sessions import DOCS, ROOT, run_session, start_of_pages
+from tests.sessions import DOCS, ROOT, run_session
 
 BLOCK = re.compile(r"^(`{3,})(python|pycon)[^\n]*\n(.*?)^\1", re.MULTILINE | re.DOTALL)
 PAGES = [ROOT / "README.md", *sorted(DOCS.rglob("*.md"))]
@@ -26,12 +26,6 @@ def blocks(page: Path) -> list[tuple[int, str, str]]:
 
 def name_of(page: Path) -> str:
     return str(page.relative_to(ROOT))
-
-
-@pytest.fixture(scope="module")
-def start() -> dict[str, Any]:
-    """What `docs/start.py` defines, made once."""
-    return start_of_pages()
 
 
 WITH_BLOCKS = [page for page in PAGES if blocks(page)]

@@ -6,20 +6,13 @@ import torch
 from torch import Tensor
 
 import torchkoopman as tk
+from tests.systems import normal
 from torchkoopman.fitting.autoencoder import Family
 from torchkoopman.fitting.baselines import Baselines
 from torchkoopman.fitting.quality import Unexplained
 from torchkoopman.observe.trajectory import Trajectory
 
 FAMILIES: list[Family] = ["Dense", "LowRank", "Orthogonal", "Stable", "BlockDiagonal"]
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=seeded(seed))
 
 
 def polar(rows: int, layers: int = 3, seed: int = 0) -> list[Tensor]:

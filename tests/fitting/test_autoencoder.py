@@ -8,13 +8,12 @@ import torchkoopman as tk
 from tests.fitting.autoencoders import (
     FAMILIES,
     fvu,
-    normal,
     polar,
     ridge_fvu,
-    seeded,
     small,
     stream,
 )
+from tests.systems import normal, seeded
 from torchkoopman.fitting.autoencoder import Family
 from torchkoopman.fitting.dynamics import Dynamics
 from torchkoopman.fitting.quality import Unexplained, unexplained

@@ -8,14 +8,11 @@ import torch
 from torch import Tensor
 
 import torchkoopman as tk
+from tests.systems import normal
 from torchkoopman.fitting.losses import koopman_losses
 from torchkoopman.koopman.learnt import LearntObservables
 from torchkoopman.koopman.operators import Dense
 from torchkoopman.observe.trajectory import Trajectory
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def fitted(states: list[Tensor], train: int = 200, **options: Any) -> tk.AutoencoderFitter:

@@ -10,11 +10,11 @@ from torch import nn
 import torchkoopman as tk
 from tests.fitting.autoencoders import (
     fvu,
-    normal,
     polar,
     small,
     stream,
 )
+from tests.systems import normal
 from torchkoopman.observe.trajectory import Trajectory
 
 

@@ -4,20 +4,16 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.systems import draw, least_squares
 from torchkoopman.fitting.baselines import Baselines
 from torchkoopman.observe.trajectory import Trajectory
 
 
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, generator=generator, dtype=torch.float64)
-
-
 def rows(count: int = 300, width: int = 6) -> tuple[Tensor, Tensor, Tensor]:
     scales = torch.linspace(3, 0.5, 6, dtype=torch.float64)
-    start = normal(count, 6) * scales + 5
-    end = start.sin() @ normal(6, width, seed=1) + 2
-    return start, normal(count, 4, seed=2), end
+    start = draw(count, 6) * scales + 5
+    end = start.sin() @ draw(6, width, seed=1) + 2
+    return start, draw(count, 4, seed=2), end
 
 
 def streamed(states: tuple[Tensor, ...], size: int = 70) -> Baselines:
@@ -25,12 +21,6 @@ def streamed(states: tuple[Tensor, ...], size: int = 70) -> Baselines:
     for parts in zip(*(state.split(size) for state in states), strict=True):
         baselines.update(Trajectory.of(*parts))
     return baselines
-
-
-def least_squares(start: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
-    one = torch.ones(len(start), 1, dtype=start.dtype)
-    solution = torch.linalg.lstsq(torch.cat([start, one], 1), end, driver="gelsd").solution
-    return solution[:-1].T, solution[-1]
 
 
 def test_the_ridge_map_is_least_squares_with_an_intercept() -> None:

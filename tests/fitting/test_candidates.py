@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 import torchkoopman as tk
+from tests.systems import normal
 from torchkoopman.fitting.candidates import (
     Candidate,
     Score,
@@ -22,10 +23,6 @@ from torchkoopman.koopman.learnt import LearntObservables
 from torchkoopman.koopman.observables import Dictionary
 from torchkoopman.koopman.operators import Dense
 from torchkoopman.observe.trajectory import Trajectory
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def halving(rows: int = 200) -> Tensor:

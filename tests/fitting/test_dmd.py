@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import torchkoopman as tk
+from tests.systems import draw, least_squares
 from torchkoopman.observe.trajectory import Trajectory
 
 ANGLE, SHRINK = 0.4, 0.9
@@ -22,20 +23,15 @@ EIGENVALUES = [cmath.rect(SHRINK, ANGLE), cmath.rect(SHRINK, -ANGLE), 0.8, 0.5]
 OFFSET = torch.tensor([1.0, -2.0, 0.5, 3.0], dtype=torch.float64)
 
 
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, generator=generator, dtype=torch.float64)
-
-
 def basis(features: int = 4) -> Tensor:
     """A well-conditioned but not orthogonal change of basis."""
-    return torch.linalg.qr(normal(features, features, seed=9))[0] * torch.linspace(1, 2, features)
+    return torch.linalg.qr(draw(features, features, seed=9))[0] * torch.linspace(1, 2, features)
 
 
 def linear_path(rows: int, layers: int, seed: int = 0) -> list[Tensor]:
     """x ↦ P STEP P⁻¹ x + OFFSET, row by row, ``layers`` states of shape ``(rows, 4)``."""
     matrix = basis() @ STEP @ torch.linalg.inv(basis())
-    states = [normal(rows, 4, seed=seed)]
+    states = [draw(rows, 4, seed=seed)]
     for _ in range(layers - 1):
         states.append(states[-1] @ matrix.T + OFFSET)
     return states
@@ -43,7 +39,7 @@ def linear_path(rows: int, layers: int, seed: int = 0) -> list[Tensor]:
 
 def noisy_path(rows: int, layers: int, seed: int = 0) -> list[Tensor]:
     states = linear_path(rows, layers, seed)
-    return [s + 0.3 * normal(*s.shape, seed=seed + 50 + k) for k, s in enumerate(states)]
+    return [s + 0.3 * draw(*s.shape, seed=seed + 50 + k) for k, s in enumerate(states)]
 
 
 def stream(fitter: tk.DMDFitter, states: list[Tensor], size: int) -> tk.DMDFitter:
@@ -65,12 +61,6 @@ def affine_map(surrogate: tk.Surrogate, features: int = 4) -> tuple[Tensor, Tens
     eye = torch.eye(features, dtype=next(surrogate.parameters()).dtype)[:, None]
     bias = surrogate(torch.zeros_like(eye[:1]))[0, 0]
     return (surrogate(eye)[:, 0] - bias).T.double(), bias.double()
-
-
-def least_squares(start: Tensor, end: Tensor) -> tuple[Tensor, Tensor]:
-    one = torch.ones(len(start), 1, dtype=start.dtype)
-    solution = torch.linalg.lstsq(torch.cat([start, one], 1), end, driver="gelsd").solution
-    return solution[:-1].T, solution[-1]
 
 
 def test_a_linear_system_with_offset_is_recovered_to_its_eigenvalues_to_1e_6() -> None:
@@ -126,7 +116,7 @@ def test_the_order_of_batches_changes_nothing_so_rows_of_different_samples_are_n
     order = torch.randperm(350, generator=torch.Generator().manual_seed(1))
     here = stream(tk.DMDFitter(), states, 50).surrogate
     there = stream(tk.DMDFitter(), [state[order] for state in states], 35).surrogate
-    probe = normal(20, 1, 4, seed=3).float()
+    probe = draw(20, 1, 4, seed=3).float()
     torch.testing.assert_close(here(probe), there(probe), rtol=1e-4, atol=1e-4)
     assert here.record.rows == there.record.rows == 350
 
@@ -134,7 +124,7 @@ def test_the_order_of_batches_changes_nothing_so_rows_of_different_samples_are_n
 def test_a_scalar_recurrence_of_second_order_needs_exactly_one_delay() -> None:
     """s' = a s - b s⁻: roots of λ² - aλ + b, which no single state knows."""
     a, b = 2 * 0.95 * math.cos(0.5), 0.95**2
-    states = [normal(200, 1), normal(200, 1, seed=1)]
+    states = [draw(200, 1), draw(200, 1, seed=1)]
     for _ in range(4):
         states.append(a * states[-1] - b * states[-2])
     surrogate = stream(tk.DMDFitter(delays=1), states, 64).surrogate
@@ -153,10 +143,10 @@ def test_more_delays_than_layers_allow_are_refused_with_numbers() -> None:
 
 def test_layers_of_different_widths_are_predicted_from_the_first() -> None:
     """A rank-3 system seen through an injective map of another width in each layer."""
-    hidden = [normal(400, 3)]
+    hidden = [draw(400, 3)]
     for _ in range(2):
         hidden.append(hidden[-1] @ (STEP[:3, :3] + 0.05).T)
-    views = [normal(width, 3, seed=width) for width in (3, 7, 5)]
+    views = [draw(width, 3, seed=width) for width in (3, 7, 5)]
     states = [h @ view.T + 2 for h, view in zip(hidden, views, strict=True)]
     surrogate = stream(tk.DMDFitter(dynamics="span"), states, 90).surrogate
     assert [frame.features for frame in surrogate.frames()] == [3, 7, 5]
@@ -165,7 +155,7 @@ def test_layers_of_different_widths_are_predicted_from_the_first() -> None:
 
 
 def test_shared_coordinates_over_layers_of_different_widths_are_refused() -> None:
-    fitter = tk.DMDFitter(frames="shared").update(Trajectory.of(normal(50, 3), normal(50, 4)))
+    fitter = tk.DMDFitter(frames="shared").update(Trajectory.of(draw(50, 3), draw(50, 4)))
     with pytest.raises(ValueError, match="one width"):
         _ = fitter.surrogate
 
@@ -175,14 +165,14 @@ def test_shared_coordinates_over_layers_of_different_widths_are_refused() -> Non
 )
 def test_rank_is_all_or_a_number_or_a_share_of_the_variance(rank: float, kept: int) -> None:
     """Two directions carry all but 2e-4 of the variance, one of them 80 %."""
-    states = [normal(4000, 4, seed=k) * torch.tensor([2.0, 1.0, 0.02, 0.02]) for k in range(2)]
+    states = [draw(4000, 4, seed=k) * torch.tensor([2.0, 1.0, 0.02, 0.02]) for k in range(2)]
     surrogate = tk.DMDFitter(rank).update(Trajectory.of(*states)).surrogate
     assert surrogate.latent == kept + 1
 
 
 def test_rank_zero_cuts_noise_off_by_the_threshold_of_gavish_and_donoho() -> None:
-    signal = normal(2000, 3) @ normal(3, 20, seed=1)
-    states = [signal + 0.01 * normal(2000, 20, seed=2), 0.5 * signal]
+    signal = draw(2000, 3) @ draw(3, 20, seed=1)
+    states = [signal + 0.01 * draw(2000, 20, seed=2), 0.5 * signal]
     surrogate = (
         tk.DMDFitter(0, frames="aligned").update(Trajectory.of(states[0], states[0])).surrogate
     )
@@ -232,7 +222,7 @@ def test_masked_rows_do_not_count() -> None:
     }
     here = tk.DMDFitter().update(Trajectory(spoilt, mask=mask)).surrogate
     there = tk.DMDFitter().update(clean).surrogate
-    probe = normal(9, 1, 4, seed=3).float()
+    probe = draw(9, 1, 4, seed=3).float()
     torch.testing.assert_close(here(probe), there(probe))
     assert here.record.rows == int(mask.sum())
     assert here.record.fvu == pytest.approx(there.record.fvu, rel=1e-6)
@@ -265,12 +255,12 @@ def test_labels_do_not_change_the_fit() -> None:
     states = noisy_path(200, 3)
     plain = tk.DMDFitter().update(Trajectory.of(*states)).surrogate
     labelled = tk.DMDFitter().update(Trajectory.of(*states, labels=torch.arange(200) % 4)).surrogate
-    probe = normal(9, 1, 4, seed=3).float()
+    probe = draw(9, 1, 4, seed=3).float()
     torch.testing.assert_close(plain(probe), labelled(probe))
 
 
 def test_no_more_rows_than_features_are_refused_with_both_numbers() -> None:
-    fitter = tk.DMDFitter().update(Trajectory.of(normal(5, 8), normal(5, 8, seed=1)))
+    fitter = tk.DMDFitter().update(Trajectory.of(draw(5, 8), draw(5, 8, seed=1)))
     with pytest.raises(ValueError, match=r"\b5 rows"):
         _ = fitter.surrogate
 
@@ -301,7 +291,7 @@ def test_unknown_pairs_are_refused() -> None:
 
 def test_rows_that_are_not_finite_are_not_in_the_fit() -> None:
     model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 4))
-    x = normal(100, 4).float()
+    x = draw(100, 4).float()
     bad = x.clone()
     bad[::10, 1] = torch.nan
     with tk.attach(model, "*") as probe:
@@ -378,7 +368,7 @@ def test_positions_are_rows_of_their_own() -> None:
     states = noisy_path(240, 3)
     flat = tk.DMDFitter().update(Trajectory.of(*states)).surrogate
     tokens = tk.DMDFitter().update(Trajectory.of(*(s.view(40, 6, 4) for s in states))).surrogate
-    probe = normal(9, 1, 4, seed=3).float()
+    probe = draw(9, 1, 4, seed=3).float()
     torch.testing.assert_close(flat(probe), tokens(probe))
 
 

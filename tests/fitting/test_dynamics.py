@@ -5,12 +5,9 @@ import torch
 from torch import Tensor
 
 import torchkoopman as tk
+from tests.systems import normal
 from torchkoopman.fitting.quality import Unexplained
 from torchkoopman.observe.trajectory import Trajectory
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def spiral(rows: int, depth: int, noise: float = 0.0) -> list[Tensor]:

@@ -7,18 +7,11 @@ import torch
 from torch import Tensor, nn
 
 import torchkoopman as tk
+from tests.systems import normal, seeded
 from torchkoopman.fitting.baselines import Baselines
 from torchkoopman.fitting.quality import Unexplained
 from torchkoopman.koopman.feature_maps import Part
 from torchkoopman.observe.trajectory import Trajectory
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=seeded(seed))
 
 
 def network(x: Tensor) -> list[Tensor]:

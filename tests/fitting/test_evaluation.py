@@ -5,19 +5,15 @@ import torch
 from torch import Tensor
 
 import torchkoopman as tk
+from tests.systems import draw
 from torchkoopman.fitting.baselines import Baselines
 from torchkoopman.fitting.evaluation import Evaluator
 from torchkoopman.observe.trajectory import Trajectory
 
 
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, generator=generator, dtype=torch.float64)
-
-
 def path(rows: int, seed: int = 0) -> Trajectory:
-    x = normal(rows, 3, seed=seed)
-    return Trajectory.of(x, (x @ normal(3, 3, seed=8)).sin(), (2 * x).cos())
+    x = draw(rows, 3, seed=seed)
+    return Trajectory.of(x, (x @ draw(3, 3, seed=8)).sin(), (2 * x).cos())
 
 
 def definition(prediction: Tensor, truth: Tensor) -> float:

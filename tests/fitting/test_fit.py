@@ -10,13 +10,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, IterableDataset, TensorDataset
 
 import torchkoopman as tk
+from tests.systems import normal, seeded
 from torchkoopman.observe.trajectory import Trajectory
 
 QUICK: dict[str, Any] = {"latent": 6, "hidden": (8,), "batch": 32}
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def network() -> nn.Sequential:
@@ -394,10 +391,6 @@ def token_batches() -> list[dict[str, Tensor]]:
         {"input_ids": torch.randint(20, (12, 7), generator=seeded(k)), "attention_mask": mask}
         for k in range(10)
     ]
-
-
-def seeded(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def test_an_attention_mask_keeps_padding_out_of_the_fit() -> None:

@@ -8,11 +8,8 @@ import torch
 from torch import Tensor, nn
 
 import torchkoopman as tk
+from tests.systems import normal
 from torchkoopman.fitting.ranking import rank_spans
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 class Cell(nn.Module):

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.systems import seeded
 from torchkoopman.fitting.autoencoder import AutoencoderFitter
 from torchkoopman.fitting.dmd import DMDFitter
 from torchkoopman.fitting.drift import Renewal, Window
@@ -17,10 +18,6 @@ from torchkoopman.observe.moments import Moments
 from torchkoopman.observe.trajectory import Trajectory
 
 HALFLIFE = 600.0
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def trajectory(phase: float, seed: int, rows: int = 200) -> Trajectory:

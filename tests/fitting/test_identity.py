@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import torchkoopman as tk
+from tests.systems import normal
 from torchkoopman.fitting.identity import mixed, row_ids, sample_ids, thinned
 from torchkoopman.fitting.whole_samples import WholeSamples
 from torchkoopman.observe.trajectory import Trajectory
@@ -23,14 +24,10 @@ if TYPE_CHECKING:
 FIT: dict[str, type[ClosedForm]] = {"dmd": tk.DMDFitter, "edmd": tk.EDMDFitter}
 
 
-def draw(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("features", [1, 3, 300])
 def test_numbers_are_the_samples_own_uniform_and_apart(dtype: torch.dtype, features: int) -> None:
-    x = (100 * draw(4000, features)).to(dtype)
+    x = (100 * normal(4000, features)).to(dtype)
     ids = sample_ids(Trajectory.of(x, x))
     assert (ids >= 0).all()
     known = len(torch.unique(x, dim=0))
@@ -44,7 +41,7 @@ def test_numbers_are_the_samples_own_uniform_and_apart(dtype: torch.dtype, featu
 @pytest.mark.parametrize("features", [10, 64])
 def test_rounding_that_differs_from_batch_to_batch_hardly_changes_a_number(features: int) -> None:
     layer = nn.Sequential(nn.Linear(features, features), nn.ReLU(), nn.Linear(features, features))
-    x = draw(2000, features)
+    x = normal(2000, features)
     order = torch.randperm(2000, generator=torch.Generator().manual_seed(1))
     with torch.no_grad():
         first = torch.cat([layer(part) for part in x.split(100)])
@@ -55,19 +52,19 @@ def test_rounding_that_differs_from_batch_to_batch_hardly_changes_a_number(featu
 
 @pytest.mark.parametrize("offset", [1e4, 1e6])
 def test_samples_beside_a_huge_offset_are_told_apart_by_their_bits(offset: float) -> None:
-    x = draw(500, 6) + offset
+    x = normal(500, 6) + offset
     ids = sample_ids(Trajectory.of(x, x))
     assert len(torch.unique(ids)) > 0.95 * len(torch.unique(x, dim=0))
     assert torch.equal(sample_ids(Trajectory.of(x, x)), ids)
 
 
 def test_padding_has_no_part_in_a_number_and_all_tokens_of_a_sample_have_it() -> None:
-    x = draw(6, 5, 4)
+    x = normal(6, 5, 4)
     mask = torch.ones(6, 5, dtype=torch.bool)
     mask[2, 3:] = False
     padded = x.clone()
     padded[2, 3:] = float("nan")
-    longer = torch.cat([x, draw(6, 2, 4, seed=1)], 1)
+    longer = torch.cat([x, normal(6, 2, 4, seed=1)], 1)
     known = torch.cat([mask, torch.zeros(6, 2, dtype=torch.bool)], 1)
     one, other = Trajectory({"a": padded}, mask=mask), Trajectory({"a": longer}, mask=known)
     assert torch.equal(sample_ids(one), sample_ids(other))
@@ -88,7 +85,7 @@ def test_of_long_samples_some_rows_stand_for_all_and_the_same_ones_each_time() -
 
 
 def streamed(*orders: Tensor, batch: int = 50, memory: int = 8000) -> WholeSamples:
-    rows, ids = draw(1000, 4), mixed(torch.arange(1000) // 2)
+    rows, ids = normal(1000, 4), mixed(torch.arange(1000) // 2)
     sample = WholeSamples(memory)
     for order in orders:
         for part in order.split(batch):
@@ -197,8 +194,8 @@ def test_with_a_halflife_rows_stay_in_proportion_to_their_weight_and_looking_cha
 @pytest.mark.parametrize("epochs", [1, 3])
 def test_a_samples_residual_is_that_of_the_fit_without_all_of_it(kind: str, epochs: int) -> None:
     """Slowly: the fit is made anew without each sample, its tokens and its repetitions."""
-    x = draw(12, 3, 2, seed=1).double() + draw(12, 1, 2).double()
-    y = x @ draw(2, 2, seed=2).double() / 2 + draw(12, 1, 2, seed=3).double()
+    x = normal(12, 3, 2, seed=1).double() + normal(12, 1, 2).double()
+    y = x @ normal(2, 2, seed=2).double() / 2 + normal(12, 1, 2, seed=3).double()
     options = {"observables": tk.Monomials(2), "calibration": 10} if kind == "edmd" else {}
 
     def fit(kept: Tensor) -> tk.Surrogate:
@@ -235,9 +232,9 @@ def test_tokens_of_few_texts_know_an_eigenvalue_no_better_than_the_texts() -> No
     """The noise is each text's own, so more tokens of it say nothing more."""
     found, told = [], []
     for seed in range(60):
-        x = draw(40, 1, 1, seed=3 * seed).double().expand(40, 30, 1)
-        x = x + 0.1 * draw(40, 30, 1, seed=3 * seed + 1).double()
-        y = 0.7 * x + 0.5 * draw(40, 1, 1, seed=3 * seed + 2).double()
+        x = normal(40, 1, 1, seed=3 * seed).double().expand(40, 30, 1)
+        x = x + 0.1 * normal(40, 30, 1, seed=3 * seed + 1).double()
+        y = 0.7 * x + 0.5 * normal(40, 1, 1, seed=3 * seed + 2).double()
         spectrum = tk.DMDFitter(dynamics="span").update(Trajectory.of(x, y)).surrogate.spectrum()
         assert spectrum.errors is not None
         k = int((spectrum.eigenvalues - 0.7).abs().argmin())
@@ -249,7 +246,7 @@ def test_tokens_of_few_texts_know_an_eigenvalue_no_better_than_the_texts() -> No
 @pytest.mark.parametrize("epochs", [1, 30])
 def test_a_fit_that_knows_its_few_samples_by_heart_is_not_trusted(epochs: int) -> None:
     """y is noise; with more functions than samples the fit is exact on each of its rows."""
-    x, y = draw(60, 1, 4).repeat(1, 20, 1), draw(60, 1, 4, seed=1).repeat(1, 20, 1)
+    x, y = normal(60, 1, 4).repeat(1, 20, 1), normal(60, 1, 4, seed=1).repeat(1, 20, 1)
     fitter = tk.EDMDFitter(tk.RandomFeatures(200), calibration=1000, dynamics="span")
     for epoch in range(epochs):
         order = torch.randperm(60, generator=torch.Generator().manual_seed(epoch))
@@ -267,7 +264,7 @@ def test_no_sample_is_trained_on_and_held_out_whatever_its_tokens_epochs_and_str
         fitter = tk.AutoencoderFitter(
             4, hidden=(8,), calibration=100, steps_per_update=0, replay_bytes=60_000
         )
-        x = draw(200, 5, 3)
+        x = normal(200, 5, 3)
         fitter.calibrate(Trajectory.of(x, x.tanh()))
         for epoch in range(epochs):
             order = torch.randperm(200, generator=torch.Generator().manual_seed(seed + epoch))
@@ -318,7 +315,7 @@ def test_fewer_rows_are_read_by_whole_samples_and_columns_have_memory_of_their_o
 def test_the_rows_that_judge_are_latent_states_of_the_data_though_states_are_kept(
     parts: Part | list[Part],
 ) -> None:
-    x, mask = draw(60, 4, 3), torch.rand(60, 4, generator=torch.manual_seed(1)) > 0.3
+    x, mask = normal(60, 4, 3), torch.rand(60, 4, generator=torch.manual_seed(1)) > 0.3
     mask[:, 0] = True
     states = {"a": x, "b": x.sin(), "c": x.cos() * x}
     data = Trajectory(states, mask=mask)
@@ -336,7 +333,7 @@ def test_the_rows_that_judge_are_latent_states_of_the_data_though_states_are_kep
 
 def test_a_sample_takes_the_memory_of_states_and_not_of_their_observables() -> None:
     fitter = tk.EDMDFitter(tk.RandomFeatures(500), calibration=100)
-    fitter.update(Trajectory.of(draw(2000, 2), draw(2000, 2, seed=1)))
+    fitter.update(Trajectory.of(normal(2000, 2), normal(2000, 2, seed=1)))
     held = fitter.state_dict()["parts"]["sample"]["rows"]
     assert held[0].shape == (2000, 4)
     evidence = fitter.surrogate.evidence

@@ -7,15 +7,12 @@ import torch
 from torch import Tensor, nn
 
 import torchkoopman as tk
+from tests.systems import seeded
 from torchkoopman.fitting.losses import koopman_losses, total_loss
 from torchkoopman.koopman.learnt import LearntObservables
 from torchkoopman.koopman.operators import FAMILIES, Dense, Operator, operator_from_config
 
 ROWS, DEPTH, COORDINATES, LATENT = 7, 4, 3, 5
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def paths(layers: int = DEPTH) -> Tensor:

@@ -7,13 +7,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 import torchkoopman as tk
+from tests.systems import draw
 from torchkoopman.fitting.quality import Unexplained, predictions, unexplained
 from torchkoopman.observe.trajectory import Trajectory
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
 
 def definition(prediction: Tensor, truth: Tensor) -> float:
@@ -27,8 +23,8 @@ def definition(prediction: Tensor, truth: Tensor) -> float:
 @given(st.lists(st.integers(0, 9), min_size=1, max_size=6), st.integers(0, 50))
 def test_streamed_fvu_equals_its_definition_on_all_rows(sizes: list[int], seed: int) -> None:
     sizes = [*sizes, 2]
-    truth = normal(sum(sizes), 3, seed=seed) + 10
-    prediction = truth + 0.3 * normal(sum(sizes), 3, seed=seed + 99)
+    truth = draw(sum(sizes), 3, seed=seed) + 10
+    prediction = truth + 0.3 * draw(sum(sizes), 3, seed=seed + 99)
     score = Unexplained()
     for p, t in zip(prediction.split(sizes), truth.split(sizes), strict=True):
         score.update(p, t)
@@ -37,7 +33,7 @@ def test_streamed_fvu_equals_its_definition_on_all_rows(sizes: list[int], seed: 
 
 
 def test_fvu_of_the_truth_is_zero_and_of_the_mean_one() -> None:
-    truth = normal(50, 4)
+    truth = draw(50, 4)
     assert Unexplained().update(truth, truth).value == 0.0
     mean = truth.mean(0).expand_as(truth)
     assert Unexplained().update(mean, truth).value == pytest.approx(1.0)
@@ -58,7 +54,7 @@ def test_fvu_where_the_truth_does_not_vary_is_zero_or_infinite() -> None:
 
 
 def test_fvu_is_summed_in_float64() -> None:
-    truth = (1e4 + normal(1000, 2)).float()
+    truth = (1e4 + draw(1000, 2)).float()
     score = Unexplained()
     for part in truth.split(10):
         score.update(part + 1, part)
@@ -67,7 +63,7 @@ def test_fvu_is_summed_in_float64() -> None:
 
 
 def test_predictions_leave_out_layers_between_the_steps_of_the_operator() -> None:
-    states = [normal(60, 3, seed=k) for k in range(3)]
+    states = [draw(60, 3, seed=k) for k in range(3)]
     trajectory = Trajectory.of(*states)
     span = tk.DMDFitter(dynamics="span").update(trajectory).surrogate
     step = tk.DMDFitter(dynamics="step").update(trajectory).surrogate
@@ -76,7 +72,7 @@ def test_predictions_leave_out_layers_between_the_steps_of_the_operator() -> Non
 
 
 def test_unexplained_is_the_definition_on_counted_rows_of_every_layer() -> None:
-    states = [normal(30, 4, 3, seed=k) for k in range(3)]
+    states = [draw(30, 4, 3, seed=k) for k in range(3)]
     mask = torch.arange(4) < 2 + torch.arange(30)[:, None] % 3
     trajectory = Trajectory(dict(zip("abc", states, strict=True)), mask=mask)
     surrogate = tk.DMDFitter().update(trajectory).surrogate
@@ -88,6 +84,6 @@ def test_unexplained_is_the_definition_on_counted_rows_of_every_layer() -> None:
 
 
 def test_predictions_carry_no_gradients() -> None:
-    trajectory = Trajectory.of(normal(20, 3), normal(20, 3, seed=1))
+    trajectory = Trajectory.of(draw(20, 3), draw(20, 3, seed=1))
     surrogate = tk.DMDFitter().update(trajectory).surrogate.requires_grad_(True)
     assert not any(rows.requires_grad for rows in predictions(surrogate, trajectory).values())

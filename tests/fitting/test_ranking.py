@@ -11,14 +11,10 @@ import torch
 from torch import Tensor, nn
 
 import torchkoopman as tk
+from tests.systems import draw
 from torchkoopman.fitting.ranking import RankedSpan, SpanRanking, rank_spans
 from torchkoopman.observe.costs import Cost
 from torchkoopman.observe.trajectory import Trajectory
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
 
 def network() -> nn.Sequential:
@@ -39,7 +35,7 @@ LAYERS = ["1", "4", "6"]
 
 
 def batches(sizes: tuple[int, ...] = (90, 70, 90, 33), seed: int = 0) -> list[Tensor]:
-    return [2 * normal(size, 4, seed=seed + k) for k, size in enumerate(sizes)]
+    return [2 * draw(size, 4, seed=seed + k) for k, size in enumerate(sizes)]
 
 
 def rank(model: nn.Module, loader: Any, layers: Any, **options: Any) -> SpanRanking:
@@ -155,7 +151,7 @@ def test_every_span_of_a_linear_network_is_explained_and_the_longest_is_best(
     dtype: torch.dtype,
 ) -> None:
     model = linear(3, 6, 6, 6, 6).to(dtype)
-    loader = [normal(50, 3, seed=k).to(dtype) for k in range(4)]
+    loader = [draw(50, 3, seed=k).to(dtype) for k in range(4)]
     ranking = rank(model, loader, "*")
     assert len(ranking.spans) == 6
     for span in ranking.spans:
@@ -174,7 +170,7 @@ class Scramble(nn.Module):
 
 def test_a_block_like_noise_ranks_below_a_linear_one() -> None:
     model = nn.Sequential(linear(5, 5), linear(5, 5), Scramble(), linear(5, 5)).double()
-    found = by_ends(rank(model, [normal(400, 5, seed=k) for k in range(4)], "?"))
+    found = by_ends(rank(model, [draw(400, 5, seed=k) for k in range(4)], "?"))
     assert found["0", "1"].r2 == pytest.approx(1, abs=1e-6)
     assert found["2", "3"].r2 == pytest.approx(1, abs=1e-6)
     for ends in (("0", "2"), ("1", "2"), ("0", "3"), ("1", "3")):
@@ -184,13 +180,13 @@ def test_a_block_like_noise_ranks_below_a_linear_one() -> None:
 def test_a_fit_on_one_half_is_not_scored_on_it() -> None:
     """Twenty-one unknowns and thirty rows of noise: a fit explains its own rows, and no others."""
     model = nn.Sequential(nn.Identity(), Scramble())
-    span = rank(model, [normal(30, 20, seed=k) for k in range(2)], "*").spans[0]
+    span = rank(model, [draw(30, 20, seed=k) for k in range(2)], "*").spans[0]
     assert span.r2 < -0.3
 
 
 def test_costs_are_those_of_the_swap() -> None:
     model = linear(4, 8, 8, 8, 3)
-    loader = [normal(60, 4, seed=k).float() for k in range(4)]
+    loader = [draw(60, 4, seed=k).float() for k in range(4)]
     for observables in ((), tk.RandomFeatures(10)):
         parts = [] if isinstance(observables, tuple) else [observables]
         found = by_ends(rank(model, loader, "*", observables=observables))
@@ -210,7 +206,7 @@ def test_costs_are_those_of_the_swap() -> None:
 
 def test_operations_of_the_replacement_are_those_of_its_matrices_at_every_position() -> None:
     model = nn.Sequential(nn.Linear(4, 6), nn.Linear(6, 8))
-    loader = [normal(20, 7, 4, seed=k).float() for k in range(2)]
+    loader = [draw(20, 7, 4, seed=k).float() for k in range(2)]
     plain = rank(model, loader, "*").spans[0]
     assert plain.added == Cost(7 * 2 * 6 * 8, 6 * 8 + 8)
     assert plain.removed == Cost(7 * 2 * 6 * 8, 6 * 8 + 8)
@@ -225,7 +221,7 @@ def test_spans_are_best_first_and_best_is_the_front_of_r2_and_operations_saved()
     with torch.no_grad():
         for depth, parameter in enumerate(model.parameters()):
             parameter.mul_(1 + depth % 3)
-    ranking = rank(model.double(), [normal(80, 6, seed=k) for k in range(2)], "?")
+    ranking = rank(model.double(), [draw(80, 6, seed=k) for k in range(2)], "?")
     worth = [(round(span.r2, 4), span.saved) for span in ranking.spans]
     for span, (r2, saved) in zip(ranking.spans, worth, strict=True):
         better = any(a >= r2 and b >= saved and (a > r2 or b > saved) for a, b in worth)
@@ -294,7 +290,7 @@ def test_labels_change_nothing() -> None:
 
 def test_a_layout_is_passed_on() -> None:
     model = nn.Sequential(nn.Conv1d(2, 3, 1), nn.Conv1d(3, 3, 1)).double()
-    loader = [normal(30, 2, 4, seed=k) for k in range(2)]
+    loader = [draw(30, 2, 4, seed=k) for k in range(2)]
     span = rank(model, loader, "*", layout="b c t -> b t c").spans[0]
     assert span.r2 == pytest.approx(1, abs=1e-6)
     assert span.removed.operations == 4 * 2 * 9
@@ -316,7 +312,7 @@ def test_forward_calls_the_model_in_the_users_way_and_keeps_a_batch_in_one_half(
     def twice(model: nn.Module, batch: Any) -> object:
         return model(batch["x"]), model(batch["x"])
 
-    loader = [{"x": normal(15, 20, seed=k)} for k in range(2)]
+    loader = [{"x": draw(15, 20, seed=k)} for k in range(2)]
     ranking = rank(model, loader, "*", forward=twice)
     assert ranking.rows == 60
     assert ranking.spans[0].r2 < 0
@@ -351,7 +347,7 @@ def test_the_model_is_given_back_as_it_was_after_an_exception_too(good: int) -> 
 
     def failing() -> Iterator[Tensor]:
         yield from batches()[:good]
-        yield normal(50, 3)  # one feature short
+        yield draw(50, 3)  # one feature short
 
     with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
         rank(model, failing(), LAYERS)
@@ -417,7 +413,7 @@ def test_a_constant_layer_is_refused_by_name() -> None:
 
 def test_layers_of_different_resolution_are_refused_with_the_way_out() -> None:
     model = nn.Sequential(nn.Conv2d(1, 2, 1), nn.MaxPool2d(2))
-    loader = [normal(40, 1, 4, 4, seed=k).float() for k in range(2)]
+    loader = [draw(40, 1, 4, 4, seed=k).float() for k in range(2)]
     with pytest.raises(ValueError, match="Choose layers of one resolution"):
         rank(model, loader, "*")
     span = rank(model, loader, "*", layout="b ... -> b 1 (...)", ridge=1e-3).spans[0]

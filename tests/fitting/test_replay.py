@@ -8,14 +8,11 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.systems import seeded
 from torchkoopman.fitting.replay import Reservoir
 
 ROW_BYTES = 2 * 3 * 4 + 16  # with the label and the number of its sample
 """Two layers of three float32 coordinates."""
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def paths(start: int, stop: int) -> Tensor:

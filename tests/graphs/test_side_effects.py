@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.systems import rows
 from torchkoopman.graphs.side_effects import SideEffect
 from torchkoopman.observe.probes import attach
 from torchkoopman.observe.surroundings import random_draws
@@ -107,10 +108,6 @@ class Nested(nn.Module):
 
     def forward(self, x: Tensor) -> Any:
         return self.inner(x) * 2
-
-
-def rows(seed: int = 0) -> Tensor:
-    return torch.randn(3, 4, generator=torch.Generator().manual_seed(seed))
 
 
 def state(model: nn.Module) -> dict[str, Any]:

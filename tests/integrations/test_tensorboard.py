@@ -16,19 +16,15 @@ from tensorboard.backend.event_processing.plugin_event_multiplexer import EventM
 from tensorboard.compat.proto.summary_pb2 import DATA_CLASS_TENSOR
 from tensorboard.context import RequestContext
 from tensorboard.util.tensor_util import make_ndarray
-from torch import Tensor
 from torch.utils.tensorboard import SummaryWriter
 from torchkoopman_tensorboard import PLUGIN_NAME, log
 from torchkoopman_tensorboard.summary import SPECTRUM_COLUMNS
 
 import torchkoopman as tk
+from tests.systems import normal
 from torchkoopman.observe.trajectory import Trajectory
 
 ROOT = Path(__file__).parents[2]
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def trajectory(rows: int = 300) -> Trajectory:

@@ -8,15 +8,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 
+from tests.systems import draw
 from torchkoopman.koopman.feature_maps import Monomials, Neighbours
 from torchkoopman.koopman.observables import Dictionary
-
-
-def draw(*shape: int, seed: int = 0) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
 
 def build(features: int, degree: int) -> Dictionary:

@@ -8,8 +8,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from torch import nn
 
+from tests.systems import draw
 from torchkoopman.koopman.coordinates import Coordinates
 from torchkoopman.koopman.feature_maps import (
     ContextMean,
@@ -40,11 +41,6 @@ PARTS: dict[str, Callable[[], Part]] = {
     "causal mean": lambda: ContextMean(causal=True),
     "neighbours": lambda: Neighbours([-1, 2]),
 }
-
-
-def draw(*shape: int, seed: int = 0) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
 
 def frame_of(size: int, features: int, seed: int) -> Coordinates:

@@ -6,19 +6,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from torch import nn
 
+from tests.systems import draw, seeded
 from torchkoopman.koopman.learnt import LearntObservables, SkipMLP
 from torchkoopman.koopman.observables import Observables
-
-
-def draw(*shape: int, seed: int = 0) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, generator=generator, dtype=torch.float64)
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def perceptron(inputs: int, hidden: list[int], outputs: int, seed: int = 0) -> SkipMLP:

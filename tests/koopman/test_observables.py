@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from tests.systems import draw
 from torchkoopman.koopman.feature_maps import (
     ContextMean,
     Monomials,
@@ -29,11 +30,6 @@ PARTS: dict[str, Make] = {
     "past": lambda: Neighbours([-1, -3]),
 }
 CAUSAL = ["random", "causal mean", "past"]
-
-
-def draw(*shape: int, seed: int = 0) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
 
 def build(*parts: str, features: int = 3, seed: int = 0) -> Dictionary:

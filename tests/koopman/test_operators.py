@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from scipy import linalg
 from torch import Tensor, nn
 
+from tests.systems import draw
 from torchkoopman.koopman.operators import (
     FAMILIES,
     BlockDiagonal,
@@ -24,11 +25,6 @@ from torchkoopman.koopman.operators import (
     operator_from_config,
 )
 from torchkoopman.koopman.powers import fractional_power, logarithm
-
-
-def draw(*shape: int, seed: int = 0) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
 
 def eye(size: int) -> Tensor:

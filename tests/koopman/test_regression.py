@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from scipy import linalg
 from torch import Tensor
 
+from tests.systems import draw, pair
 from torchkoopman.koopman.regression import (
     best_ridge,
     koopman_matrix,
@@ -16,16 +17,6 @@ from torchkoopman.koopman.regression import (
     solve_ridge,
 )
 from torchkoopman.observe.moments import Moments, layer_pairs
-
-
-def draw(*shape: int, seed: int = 0) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, generator=generator, dtype=torch.float64)
-
-
-def pair(start: Tensor, end: Tensor) -> Moments:
-    moments = Moments(layer_pairs(("start", "end"), "ends"))
-    return moments.update({"start": start, "end": end})
 
 
 def lifted(rows: Tensor) -> Tensor:

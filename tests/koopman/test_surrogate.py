@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.systems import draw
 from torchkoopman.koopman.coordinates import CoordinateOptions, layer_coordinates
 from torchkoopman.koopman.feature_maps import ContextMean, Neighbours, RandomFeatures
 from torchkoopman.koopman.learnt import LearntObservables
@@ -46,11 +47,6 @@ OPERATORS: dict[str, Callable[[int], Operator]] = {
     "stable": Stable,
     "blocks": BlockDiagonal,
 }
-
-
-def draw(*shape: int, seed: int = 0) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
 
 def make(

@@ -527,7 +527,7 @@ def test_a_layer_of_s2s_yin_yang_network_is_replaced_within_half_a_point() -> No
 
 @pytest.mark.slow
 def test_the_example_prints_its_table(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], threads: int
 ) -> None:
     task = replace(
         example.TASKS["yinyang"],
@@ -538,9 +538,7 @@ def test_the_example_prints_its_table(
     monkeypatch.setitem(example.TASKS, "yinyang", task)
     monkeypatch.setattr(example, "trained", lambda *_: network(*task.widths).float().eval())
     monkeypatch.setattr(sys, "argv", ["scaling.py", "--seeds", "2", "--s2"])
-    threads = torch.get_num_threads()
     example.main()
-    torch.set_num_threads(threads)
     printed = capsys.readouterr().out
     for row in ("network", "affine map", "untrained", "steps trained", "S2, its own fit", "±"):
         assert row in printed

@@ -9,6 +9,7 @@ from torch import Tensor
 import torchkoopman as tk
 from benchmarks.known.systems import SYSTEMS
 from benchmarks.parts import systems as bench_systems
+from tests.systems import draw
 from torchkoopman.koopman.regression import koopman_matrix
 from torchkoopman.observe.moments import Moments, layer_pairs
 from torchkoopman.spectra.evidence import Evidence
@@ -16,11 +17,6 @@ from torchkoopman.spectra.grouped import Grouped
 from torchkoopman.spectra.spectrum import Spectrum, spectrum_of
 
 RIDGE = 1e-14
-
-
-def draw(*shape: int, seed: int = 0) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
 
 def moments_of(start: Tensor, end: Tensor) -> Moments:

@@ -9,30 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from tests.systems import draw, pair, turn
 from torchkoopman.koopman.coordinates import Coordinates
 from torchkoopman.koopman.observables import Dictionary
 from torchkoopman.koopman.operators import Dense
 from torchkoopman.koopman.span import FitRecord, Span
 from torchkoopman.koopman.surrogate import Surrogate
 from torchkoopman.observe.class_moments import LabelledMoments
-from torchkoopman.observe.moments import Moments, layer_pairs
+from torchkoopman.observe.moments import layer_pairs
 from torchkoopman.spectra.pseudospectrum import Pseudospectrum, pseudospectrum_of
 from torchkoopman.spectra.spectrum import spectrum_of
-
-
-def draw(*shape: int, seed: int = 0) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, generator=generator, dtype=torch.float64)
-
-
-def pair(start: Tensor, end: Tensor) -> Moments:
-    moments = Moments(layer_pairs(("start", "end"), "ends"))
-    return moments.update({"start": start, "end": end})
-
-
-def turn(angle: float) -> Tensor:
-    cos, sin = math.cos(angle), math.sin(angle)
-    return torch.tensor([[cos, -sin], [sin, cos]], dtype=torch.float64)
 
 
 def jordan(size: int, value: float) -> Tensor:

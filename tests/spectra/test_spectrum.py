@@ -8,24 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from tests.systems import draw, pair, turn
 from torchkoopman.observe.moments import Moments, layer_pairs
 from torchkoopman.spectra.matrices import matrix_of
 from torchkoopman.spectra.spectrum import Spectrum, spectrum_of
-
-
-def draw(*shape: int, seed: int = 0) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, generator=generator, dtype=torch.float64)
-
-
-def turn(angle: float) -> Tensor:
-    cos, sin = math.cos(angle), math.sin(angle)
-    return torch.tensor([[cos, -sin], [sin, cos]], dtype=torch.float64)
-
-
-def pair(start: Tensor, end: Tensor) -> Moments:
-    moments = Moments(layer_pairs(("start", "end"), "ends"))
-    return moments.update({"start": start, "end": end})
 
 
 def residual_of(spectrum: Spectrum, k: int, start: Tensor, end: Tensor) -> float:

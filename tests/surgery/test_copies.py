@@ -8,6 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.systems import rows
 from torchkoopman.surgery.copies import (
     SMALL,
     Trespass,
@@ -67,10 +68,6 @@ class Momentum(nn.Module):
         self._follow()
         out: Tensor = self.slow(self.a(x))
         return out
-
-
-def rows(seed: int = 0) -> Tensor:
-    return torch.randn(3, 4, generator=torch.Generator().manual_seed(seed))
 
 
 def share(one: Tensor, two: Tensor) -> bool:

@@ -10,13 +10,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from tests.systems import rows
 from torchkoopman.graphs.region import DirtyCut
 from torchkoopman.surgery.swap import swap, swap_history
 from torchkoopman.undo import undo
-
-
-def rows(seed: int = 0) -> Tensor:
-    return torch.randn(3, 4, generator=torch.Generator().manual_seed(seed))
 
 
 @dataclasses.dataclass

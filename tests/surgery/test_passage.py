@@ -11,13 +11,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from tests.systems import rows
 from torchkoopman.surgery.sealed import OffThePath, sealed, unsealed
 from torchkoopman.surgery.swap import swap, swap_history
 from torchkoopman.undo import undo
-
-
-def rows(seed: int = 0) -> Tensor:
-    return torch.randn(3, 4, generator=torch.Generator().manual_seed(seed))
 
 
 class Six(nn.Module):

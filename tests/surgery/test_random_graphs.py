@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, assume, event, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from tests.systems import rows
 from torchkoopman.graphs.region import DirtyCut
 from torchkoopman.surgery.swap import swap, swap_history
 from torchkoopman.undo import undo
@@ -85,10 +86,6 @@ class Lookup(nn.Module):
 
     def forward(self, state: Tensor) -> Tensor:
         return next(end for start, end in self.pairs if torch.equal(start, state)).clone()
-
-
-def rows(seed: int) -> Tensor:
-    return torch.randn(3, 4, generator=torch.Generator().manual_seed(seed))
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812 (as everybody calls it)
 from torch import Tensor, nn
 
+from tests.systems import rows
 from torchkoopman.surgery.swap import swap, swap_history
 from torchkoopman.surgery.swapped import SwappedModule, is_bound
 
@@ -73,10 +74,6 @@ class Pair(Inner):
     def forward(self, x: Tensor, more: list[Tensor] | None = None) -> Tensor:
         out: Tensor = self.b(self.a(x))
         return out if more is None else out + sum(more)
-
-
-def rows(seed: int = 0) -> Tensor:
-    return torch.randn(3, 4, generator=torch.Generator().manual_seed(seed))
 
 
 def edited(how: str = "fx", given: bool = True) -> Any:

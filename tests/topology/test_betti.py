@@ -6,27 +6,21 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor
 
+from tests.systems import draw
 from torchkoopman.topology.betti import BettiCurve, betti_curve, subsamples
 from torchkoopman.topology.persistence import deaths, diagram
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, generator=generator, dtype=torch.float64)
-
 
 GRID = torch.linspace(0, 3, 40, dtype=torch.float64)
 
 
 def curve(seed: int, dimension: int = 0, size: float = 1.0) -> BettiCurve:
-    return betti_curve(size * normal(30, 3, seed=seed), dimension, scales=GRID)
+    return betti_curve(size * draw(30, 3, seed=seed), dimension, scales=GRID)
 
 
 @pytest.mark.parametrize("dimension", [0, 1])
 def test_values_count_features_born_and_not_dead(dimension: int) -> None:
-    cloud = normal(40, 3)
+    cloud = draw(40, 3)
     found = betti_curve(cloud, dimension, scales=GRID)
     pairs = diagram(cloud, dimension)
     for epsilon, value in zip(GRID.tolist(), found.values.tolist(), strict=True):
@@ -35,14 +29,14 @@ def test_values_count_features_born_and_not_dead(dimension: int) -> None:
 
 
 def test_betti_0_falls_from_the_number_of_points_to_one() -> None:
-    found = betti_curve(normal(50, 4))
+    found = betti_curve(draw(50, 4))
     assert found.at(0.0) == 50
     assert (found.values.diff() <= 0).all()
     assert found.values[-1] == found.at(1e9) == 1
 
 
 def test_scales_of_its_own_end_at_the_last_death_and_are_even_in_their_logarithm() -> None:
-    cloud = normal(50, 4)
+    cloud = draw(50, 4)
     grid = betti_curve(cloud, scales=20).scales
     assert grid.shape == (20,)
     assert grid[-1] == deaths(cloud)[-1]
@@ -51,7 +45,7 @@ def test_scales_of_its_own_end_at_the_last_death_and_are_even_in_their_logarithm
 
 
 def test_area_is_the_sum_of_lifetimes() -> None:
-    cloud = normal(50, 4)
+    cloud = draw(50, 4)
     found = betti_curve(cloud)
     lifetimes = deaths(cloud).sum() + found.scales[-1]
     assert found.area() == pytest.approx(lifetimes.item())
@@ -59,7 +53,7 @@ def test_area_is_the_sum_of_lifetimes() -> None:
 
 
 def test_distance_of_components_is_the_wasserstein_distance_of_their_deaths() -> None:
-    a, b = normal(40, 3), 0.7 * normal(40, 3, seed=1)
+    a, b = draw(40, 3), 0.7 * draw(40, 3, seed=1)
     mine = betti_curve(a)
     theirs = betti_curve(b, scales=mine.scales)
     top = mine.scales[-1]
@@ -105,7 +99,7 @@ def test_identical_points_are_one_component_at_every_scale() -> None:
 
 def test_curves_on_different_scales_or_of_different_dimensions_are_not_compared() -> None:
     with pytest.raises(ValueError, match="same scales"):
-        curve(0).distance(betti_curve(normal(30, 3)))
+        curve(0).distance(betti_curve(draw(30, 3)))
     with pytest.raises(ValueError, match="H0 up to 3 at 40 scales and H1"):
         curve(0).distance(curve(0, 1))
 
@@ -115,7 +109,7 @@ def test_bands_hold_the_curve_and_shrink_with_more_points() -> None:
     for points in (50, 800):
         draws = subsamples(points, 20)
         grid = torch.tensor([0.0, 2 * points**-0.5], dtype=torch.float64)
-        found = betti_curve(normal(points, 2), scales=grid, subsamples=draws)
+        found = betti_curve(draw(points, 2), scales=grid, subsamples=draws)
         assert (found.low <= found.values).all()
         assert (found.values <= found.high).all()
         assert found.low[0] == found.high[0] == points
@@ -136,10 +130,10 @@ def test_spread_is_half_the_area_of_the_band_over_that_of_the_curve() -> None:
 def test_bands_cover_about_the_spread_of_fresh_samples() -> None:
     """The standard deviation of β0 over fresh clouds against six bands' mean width."""
     grid = torch.tensor([0.15], dtype=torch.float64)
-    fresh = [betti_curve(normal(200, 2, seed=k), scales=grid) for k in range(40)]
+    fresh = [betti_curve(draw(200, 2, seed=k), scales=grid) for k in range(40)]
     spread = torch.tensor([float(each.values) for each in fresh]).std().item()
     bands = [
-        betti_curve(normal(200, 2, seed=k), scales=grid, subsamples=subsamples(200, 25))
+        betti_curve(draw(200, 2, seed=k), scales=grid, subsamples=subsamples(200, 25))
         for k in range(6)
     ]
     width = sum((each.high - each.low).item() for each in bands) / 6

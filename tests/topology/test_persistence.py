@@ -12,14 +12,10 @@ from scipy.sparse.csgraph import minimum_spanning_tree
 from scipy.spatial.distance import pdist, squareform
 from torch import Tensor
 
+from tests.systems import draw
 from torchkoopman.topology import distances, persistence
 from torchkoopman.topology.distances import farthest_points, scale
 from torchkoopman.topology.persistence import deaths, diagram, memory_needed
-
-
-def normal(*shape: int, seed: int = 0) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
 
 def circle(points: int = 40, centre: float = 0.0) -> Tensor:
@@ -32,7 +28,7 @@ def alive(pairs: Tensor, epsilon: float) -> int:
 
 
 def rotation(features: int, seed: int = 3) -> Tensor:
-    return torch.linalg.qr(normal(features, features, seed=seed)).Q
+    return torch.linalg.qr(draw(features, features, seed=seed)).Q
 
 
 @pytest.fixture
@@ -47,9 +43,9 @@ def small_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_deaths_are_the_edges_of_scipys_minimum_spanning_tree(
     points: int, features: int, seed: int, ties: bool
 ) -> None:
-    cloud = normal(points, features, seed=seed)
+    cloud = draw(points, features, seed=seed)
     cloud = (2 * cloud).round() if ties else cloud
-    cloud += 1e-3 * normal(1, features, seed=seed + 1)
+    cloud += 1e-3 * draw(1, features, seed=seed + 1)
     # scipy reads a zero as no edge, so duplicates are compared as distances plus one.
     tree = minimum_spanning_tree(squareform(pdist(cloud.numpy()) + 1))
     expected = np.sort(tree.data) - 1
@@ -59,7 +55,7 @@ def test_deaths_are_the_edges_of_scipys_minimum_spanning_tree(
 @pytest.mark.usefixtures("small_blocks")
 @pytest.mark.parametrize("points", [6, 7, 8, 30])
 def test_blocks_do_not_change_distances_trees_or_scales(points: int) -> None:
-    cloud = normal(points, 3)
+    cloud = draw(points, 3)
     whole = squareform(pdist(cloud.numpy()))
     found = distances.squared_distances(cloud).sqrt().numpy()
     np.testing.assert_allclose(found, whole, rtol=1e-6)
@@ -80,7 +76,7 @@ def test_short_edges_far_from_the_origin_keep_their_digits() -> None:
 
 
 def test_duplicates_merge_at_zero() -> None:
-    cloud = normal(20, 3).float().repeat(3, 1)
+    cloud = draw(20, 3).float().repeat(3, 1)
     found = deaths(cloud)
     assert (found[:40] == 0).all()
     assert (found[40:] > 0).all()
@@ -89,13 +85,13 @@ def test_duplicates_merge_at_zero() -> None:
 
 
 def test_one_point_is_one_component_that_never_dies() -> None:
-    assert deaths(normal(1, 3)).shape == (0,)
-    assert diagram(normal(1, 3)).tolist() == [[0.0, math.inf]]
+    assert deaths(draw(1, 3)).shape == (0,)
+    assert diagram(draw(1, 3)).tolist() == [[0.0, math.inf]]
 
 
 @pytest.mark.parametrize("clusters", [1, 2, 5])
 def test_separated_clusters_are_so_many_components(clusters: int) -> None:
-    cloud = torch.cat([0.1 * normal(30, 4, seed=k) + 10 * k for k in range(clusters)])
+    cloud = torch.cat([0.1 * draw(30, 4, seed=k) + 10 * k for k in range(clusters)])
     pairs = diagram(cloud)
     assert alive(pairs, 2.0) == clusters
     assert alive(pairs, 0.0) == len(cloud)
@@ -113,18 +109,18 @@ def test_a_circle_has_one_loop_and_a_figure_eight_two() -> None:
 
 
 def test_a_sphere_has_a_void_and_no_loop() -> None:
-    cloud = torch.nn.functional.normalize(normal(90, 3), dim=1)
+    cloud = torch.nn.functional.normalize(draw(90, 3), dim=1)
     assert alive(diagram(cloud, 2), 1.2) == 1
     assert alive(diagram(cloud, 1), 1.2) == 0
 
 
 def test_a_cloud_too_small_for_loops_has_none() -> None:
-    assert diagram(normal(3, 2), 1).shape == (0, 2)
+    assert diagram(draw(3, 2), 1).shape == (0, 2)
 
 
 @pytest.mark.parametrize("dimension", [0, 1])
 def test_isometries_leave_diagrams_unchanged_and_scaling_scales_them(dimension: int) -> None:
-    cloud = normal(60, 4)
+    cloud = draw(60, 4)
     pairs = diagram(cloud, dimension)
     assert len(pairs) > 5
     moved = diagram(cloud @ rotation(4) + 5, dimension)
@@ -138,12 +134,12 @@ def test_isometries_leave_diagrams_unchanged_and_scaling_scales_them(dimension: 
 def test_lower_precision_gives_the_diagram_of_the_same_numbers_in_float64(
     dtype: torch.dtype,
 ) -> None:
-    cloud = normal(30, 3).to(dtype)
+    cloud = draw(30, 3).to(dtype)
     torch.testing.assert_close(deaths(cloud), deaths(cloud.double()))
 
 
 def test_scales_are_quantiles_of_the_distances_half_way_to_the_next() -> None:
-    cloud = normal(41, 3)
+    cloud = draw(41, 3)
     whole = squareform(pdist(cloud.numpy()))
     np.fill_diagonal(whole, np.inf)
     nearest = np.sort(whole.min(1))
@@ -162,7 +158,7 @@ def test_scales_are_quantiles_of_the_distances_half_way_to_the_next() -> None:
 
 def test_farthest_points_cover_the_corners_of_a_square_first() -> None:
     corners = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
-    cloud = torch.cat([corners[:1], 0.5 + 0.1 * normal(20, 2).float(), corners[1:]])
+    cloud = torch.cat([corners[:1], 0.5 + 0.1 * draw(20, 2).float(), corners[1:]])
     assert set(farthest_points(cloud, 4).tolist()) == {0, 21, 22, 23}
     assert farthest_points(cloud, 99).unique().shape == (24,)
 
@@ -187,21 +183,21 @@ def test_the_advice_of_a_refusal_is_the_most_that_fits(dimension: int) -> None:
 
 
 def test_what_is_no_cloud_is_refused() -> None:
-    spoilt = normal(5, 2)
+    spoilt = draw(5, 2)
     spoilt[1, 0] = torch.nan
     with pytest.raises(ValueError, match="1 of 5 points are not finite"):
         deaths(spoilt)
     with pytest.raises(ValueError, match=r"\(points, features\).*\(5,\)"):
-        deaths(normal(5))
+        deaths(draw(5))
     with pytest.raises(ValueError, match=r"the shape is \(0, 2\)"):
-        deaths(normal(0, 2))
+        deaths(draw(0, 2))
     with pytest.raises(TypeError, match="int64"):
         deaths(torch.arange(6).reshape(3, 2))
     with pytest.raises(ValueError, match="dimension=-1"):
-        diagram(normal(5, 2), -1)
+        diagram(draw(5, 2), -1)
     with pytest.raises(ValueError, match="two points or more"):
-        scale(normal(1, 2))
+        scale(draw(1, 2))
     with pytest.raises(ValueError, match=r"quantile=1\.5"):
-        scale(normal(5, 2), 1.5)
+        scale(draw(5, 2), 1.5)
     with pytest.raises(ValueError, match="choose 'neighbours' or 'pairs'"):
-        scale(normal(5, 2), rule="median")  # type: ignore[arg-type]
+        scale(draw(5, 2), rule="median")  # type: ignore[arg-type]

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from tests.systems import draw
 from torchkoopman.koopman.coordinates import CoordinateOptions, layer_coordinates
 from torchkoopman.koopman.edits import Target
 from torchkoopman.koopman.feature_maps import RandomFeatures
@@ -34,11 +35,6 @@ unlearn = partial(forget, halves=False)
 CLASSES = 4
 RIDGE = 1e-7
 TARGETS: tuple[Target, ...] = ("softmix", "nearest", "centroid")
-
-
-def draw(*shape: int, seed: int = 0) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
 
 def data(classes: int = CLASSES, rows: int = 400) -> tuple[Tensor, Tensor, Tensor]:

@@ -7,6 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.systems import normal
 from torchkoopman.unlearning.measures import (
     CHANCE,
     among,
@@ -16,10 +17,6 @@ from torchkoopman.unlearning.measures import (
     entropies,
     membership,
 )
-
-
-def draw(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
 
 
 def test_class_accuracies_are_shares_of_each_class() -> None:
@@ -36,9 +33,9 @@ def test_among_marks_the_given_classes() -> None:
 def test_divergence_is_zero_only_between_equal_answers_and_ignores_a_shift(
     seed: int, shift: float
 ) -> None:
-    logits = draw(7, 4, seed=seed)
+    logits = normal(7, 4, seed=seed)
     assert divergence(logits, logits + shift) == pytest.approx(0, abs=1e-6)
-    assert divergence(logits, draw(7, 4, seed=seed + 1)) > 0
+    assert divergence(logits, normal(7, 4, seed=seed + 1)) > 0
 
 
 def test_divergence_of_two_coins_is_the_closed_form() -> None:
@@ -53,30 +50,30 @@ def test_entropy_of_an_unsure_answer_is_the_logarithm_of_the_classes() -> None:
 
 
 def test_a_classifier_sure_of_what_it_saw_gives_its_members_away() -> None:
-    sure, unsure = 20 * torch.eye(3)[torch.arange(300) % 3], 0.1 * draw(300, 3)
-    seen = membership(sure + draw(300, 3, seed=1), unsure, sure)
+    sure, unsure = 20 * torch.eye(3)[torch.arange(300) % 3], 0.1 * normal(300, 3)
+    seen = membership(sure + normal(300, 3, seed=1), unsure, sure)
     assert seen.forgotten == 1.0
     assert seen.strength > 0.99
-    assert membership(sure + draw(300, 3, seed=1), unsure, unsure).forgotten < 0.05
+    assert membership(sure + normal(300, 3, seed=1), unsure, unsure).forgotten < 0.05
 
 
 def test_an_attack_on_a_classifier_that_treats_all_alike_is_no_better_than_chance() -> None:
-    attack = membership(draw(2000, 3), draw(2000, 3, seed=1), draw(100, 3, seed=2))
+    attack = membership(normal(2000, 3), normal(2000, 3, seed=1), normal(100, 3, seed=2))
     assert attack.strength == pytest.approx(CHANCE, abs=0.05)
 
 
 def test_far_away_rows_are_detected_and_equal_ones_are_not() -> None:
     target = torch.arange(600) % 5 == 0
-    states = draw(600, 4) + 20 * target[:, None]
+    states = normal(600, 4) + 20 * target[:, None]
     far = detection(states[:300], target[:300], states[300:], target[300:])
     assert (far.probe, far.neighbours) == (1.0, 1.0)
-    alike = detection(draw(600, 4)[:300], target[:300], draw(600, 4)[300:], target[300:])
+    alike = detection(normal(600, 4)[:300], target[:300], normal(600, 4)[300:], target[300:])
     assert alike.probe == pytest.approx(CHANCE, abs=0.1)
     assert alike.neighbours == pytest.approx(CHANCE, abs=0.1)
 
 
 def test_neighbours_see_a_ring_that_no_linear_probe_sees() -> None:
-    states, angle = draw(1200, 2), torch.linspace(0, 6.28, 600)
+    states, angle = normal(1200, 2), torch.linspace(0, 6.28, 600)
     states[:600] = 6 * torch.stack([angle.cos(), angle.sin()], 1)
     target, order = torch.arange(1200) < 600, torch.randperm(1200, generator=torch.Generator())
     states, target = states[order], target[order]

@@ -4,18 +4,14 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import Tensor, nn
+from torch import nn
 
+from tests.systems import draw
 from torchkoopman.koopman.coordinates import Coordinates
 from torchkoopman.unlearning.neutral import neutral_head, neutralised
 
 ROWS, FEATURES = 4, 6
 classes_of = st.lists(st.integers(0, ROWS - 1), min_size=1, max_size=ROWS - 1, unique=True)
-
-
-def draw(*shape: int, seed: int = 0) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    return torch.randn(*shape, generator=generator, dtype=torch.float64)
 
 
 def head_of(bias: bool = True, features: int = FEATURES, seed: int = 0) -> nn.Linear:
