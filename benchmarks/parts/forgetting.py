@@ -19,9 +19,9 @@ import torch
 import torchkoopman as tk
 from benchmarks.models import Fitted, fitted
 from benchmarks.networks import class_accuracies, train
+from benchmarks.rivals import erased, retargeted
 from benchmarks.tables import folder, markdown, seeds, spread, tasks
 from torchkoopman.datasets import Labelled
-from torchkoopman.unlearning.rivals import erased, retargeted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

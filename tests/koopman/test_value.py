@@ -146,7 +146,7 @@ def test_copies_and_pickles_keep_the_undo_to_themselves() -> None:
 
 @pytest.mark.parametrize("edit", ["unlearn", "retargeted", "erased"])
 def test_what_is_done_to_an_edited_surrogate_leaves_the_one_before_alone(edit: str) -> None:
-    from torchkoopman.unlearning import rivals
+    from benchmarks import rivals
 
     surrogate = fitted()
     before = [value.clone() for value in values(surrogate)]

@@ -7,6 +7,7 @@ the retained classes where they are.
 from __future__ import annotations
 
 import time
+import warnings
 from typing import TYPE_CHECKING
 
 import torch
@@ -22,14 +23,15 @@ from torchkoopman.unlearning.problem import (
     points_of,
 )
 
+with warnings.catch_warnings():  # about a function of theirs that is not used here
+    warnings.simplefilter("ignore", DeprecationWarning)
+    from concept_erasure import LeaceFitter
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from torchkoopman.koopman.edits import Target
     from torchkoopman.koopman.surrogate import Surrogate
-
-_RANK_TOLERANCE = 1e-7
-"""Directions of less relative variance are noise to LEACE's pseudo-inverse."""
 
 
 def retargeted(
@@ -74,39 +76,45 @@ def retargeted(
 
 
 def erased(surrogate: Surrogate, classes: Iterable[int]) -> Surrogate:
-    """LEACE (Belrose et al. 2023, arXiv 2306.03819) on the operator's output.
+    """LEACE (Belrose et al. 2023, arXiv 2306.03819) on the operator's output, by the authors' code.
 
     The least change of K z, in its own metric, after which no linear probe tells the forgotten
-    classes from the others: with Σ = cov(K z) and δ the distance between their mean images,
-    ``r(z') = z' - δ (δᵀ Σ⁺ δ)⁻¹ δᵀ Σ⁺ (z' - mean)``.
+    classes from the others. The authors' fitter is filled with the streamed moments of K z. Neither
+    their shrinkage nor their bound on the trace, which are not in the theorem, is used.
 
     Args:
         surrogate: fitted with labels.
         classes: to forget; all of them together are told from the rest no more.
 
     Raises:
-        ValueError: as :func:`torchkoopman.unlearn`, or the two already have one mean image.
+        ValueError: as :func:`torchkoopman.unlearn`, or linear probes do not tell them apart as it
+            is: their correlation is below 0.01.
     """
     began = time.perf_counter()
     base = affine_copy(surrogate)
     statistics, K = base.statistics, base.operator.matrix(1.0).detach().double()
     assert statistics is not None
     forgotten, _ = partition(statistics, classes, base.latent)
-    total = statistics.total()
-    mean = K @ total.mean("start")
-    difference = mean - K @ statistics.without(forgotten).mean("start")
-    covariance = K @ total.cov("start", "start") @ K.T
-    inverse = torch.linalg.pinv(covariance, rtol=_RANK_TOLERANCE, hermitian=True)
-    direction = inverse @ difference
-    size = difference @ direction
-    if not size > 0:
+    total, others = statistics.total(), statistics.without(forgotten)
+    kept = others.count / total.count
+    fitter = LeaceFitter(
+        len(K), 1, dtype=K.dtype, device=K.device, shrinkage=False, constrain_cov_trace=False
+    )
+    fitter.n = torch.tensor(total.count)
+    fitter.mean_x = K @ total.mean("start")
+    fitter.sigma_xx_ = total.count * K @ total.cov("start", "start") @ K.T
+    # Of K z with the indicator of the classes: their share times the distance of their mean from
+    # the mean of all is what the others' mean lacks.
+    difference = fitter.mean_x - K @ others.mean("start")
+    fitter.sigma_xz_ = total.count * kept * difference[:, None]
+    eraser = fitter.eraser
+    if not eraser.proj_left.any():
         raise ValueError(
             f"the operator sends classes {forgotten} and the others to one mean already; there is "
             "nothing to erase."
         )
-    eraser = torch.outer(difference, direction) / size
-    changed = K - eraser @ K
-    changed[:, 0] += eraser @ mean
+    changed = eraser.P @ K
+    changed[:, 0] += fitter.mean_x - eraser.P @ fitter.mean_x
     took = time.perf_counter() - began
     edit = Edit(tuple(forgotten), 1.0, "centroid", False, took, method="erase")
     return edited_copy(surrogate, base, changed, edit)

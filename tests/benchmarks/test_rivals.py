@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 
 import torchkoopman as tk
+from benchmarks.rivals import LeaceFitter, erased, retargeted
 from torchkoopman.koopman.surrogate import Surrogate
 from torchkoopman.unlearning.measures import among
-from torchkoopman.unlearning.rivals import erased, retargeted
 
 RIVALS: tuple[Callable[..., Surrogate], ...] = (retargeted, erased)
 
@@ -72,6 +72,19 @@ def test_no_direction_tells_erased_classes_apart_in_least_squares() -> None:
     centred, aim = states - states.mean(0), target - target.mean()
     covariances = centred.T @ aim / len(aim)
     assert covariances.abs().max() < 1e-4 * centred.std()
+
+
+def test_moments_give_what_the_authors_code_makes_of_stored_rows() -> None:
+    surrogate, told = fitted(), among(samples()[1], [1]).double()
+    states = images(surrogate)
+    options = {"shrinkage": False, "constrain_cov_trace": False}
+    expected = LeaceFitter.fit(states, told[:, None], **options).eraser(states)
+    torch.testing.assert_close(images(erased(surrogate, [1])), expected, atol=1e-4, rtol=0)
+
+
+def test_what_no_linear_probe_tells_apart_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"one mean already"):
+        erased(erased(fitted(), [1]), [1])
 
 
 def test_a_refit_on_targets_is_the_least_squares_solution_on_stored_states() -> None:
