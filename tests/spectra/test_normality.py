@@ -87,6 +87,17 @@ def test_a_stable_matrix_can_grow_first() -> None:
     assert 1 < found.kreiss <= found.excess
 
 
+def test_the_kreiss_bound_is_below_the_growth_of_powers_and_sees_what_the_radius_does_not() -> None:
+    jordan = 0.7 * torch.eye(4).double() + torch.diag(torch.ones(3).double(), 1)
+    found = non_normality(jordan, horizon=60, points=41)
+    by_hand = [
+        (z - 0.7) / torch.linalg.svdvals(jordan - z * torch.eye(4))[-1].item()
+        for z in (0.75, 0.9, 1.05)  # points of the grid, on the real axis
+    ]
+    assert max(by_hand) > 1.5
+    assert max(by_hand) * (1 - 1e-9) <= found.kreiss <= found.excess
+
+
 def test_nilpotent_and_zero_matrices_are_the_two_ends() -> None:
     nilpotent = non_normality(torch.diag(torch.ones(3), 1))
     assert nilpotent.departure == pytest.approx(1)

@@ -191,15 +191,6 @@ def test_no_value_between_grid_points_is_off_by_more_than_the_resolution() -> No
         assert abs(coarse.at(z.item()) - value) <= coarse.resolution + 1e-6
 
 
-def test_the_kreiss_bound_is_below_the_growth_of_powers() -> None:
-    K = jordan(4, 0.7)
-    grid = pseudospectrum_of(K, kind="matrix", points=41)
-    growth = [torch.linalg.matrix_norm(torch.linalg.matrix_power(K, t), 2) for t in range(60)]
-    assert 1.5 < grid.kreiss() <= max(growth).item()
-    small = torch.linspace(-0.1, 0.1, 3)
-    assert pseudospectrum_of(K, kind="matrix", real=small, imag=small).kreiss() == 0
-
-
 def test_a_summary_names_kind_grid_and_directions() -> None:
     start = draw(100, 3)
     result = pseudospectrum_of(0.5 * torch.eye(3), pair(start, 0.5 * start), points=11)
@@ -286,5 +277,3 @@ def test_mistakes_are_named() -> None:
         result.contains(2.0, 0.1)
     with pytest.raises(ValueError, match="epsilon=0 must be positive"):
         result.region(0)
-    with pytest.raises(ValueError, match="needs kind='matrix'"):
-        result.kreiss()

@@ -40,7 +40,7 @@ def loader(seed: int = 0) -> list[Tensor]:
 
 
 def small(surrogate: tk.Surrogate, model: nn.Module, data: Any = None, **options: Any) -> Topology:
-    options = {"points": 80, "landmarks": 50, "bootstrap": 2, "scales": 16, **options}
+    options = {"points": 80, "landmarks": 50, "bootstrap": 2, **options}
     return topology_of(surrogate, model, loader() if data is None else data, **options)
 
 
@@ -90,23 +90,22 @@ def test_one_epsilon_from_the_networks_first_layer_serves_both_systems_and_all_l
     model: nn.Sequential,
 ) -> None:
     surrogate = skipping()
-    clouds = Clouds(surrogate, 80, "states", (), torch.Generator().manual_seed(0))
+    clouds = Clouds(surrogate, 80, "states", torch.Generator().manual_seed(0))
     with torch.no_grad(), tk.attach(model, LAYERS).stream_to(clouds):
         for batch in loader():
             model(batch)
     own, other = clouds.of("network"), clouds.of("surrogate")
-    for rule in ("neighbours", "pairs"):
-        found = small(surrogate, model, rule=rule, quantile=0.3)
-        assert found.epsilon == scale(own["0"], 0.3, rule)
-        for counts, kind in ((found.network, own), (found.surrogate, other)):
-            merged = [1 + int((deaths(kind[layer]) > found.epsilon).sum()) for layer in LAYERS]
-            assert counts == merged
+    found = small(surrogate, model)
+    assert found.epsilon == scale(own["0"])
+    for counts, kind in ((found.network, own), (found.surrogate, other)):
+        merged = [1 + int((deaths(kind[layer]) > found.epsilon).sum()) for layer in LAYERS]
+        assert counts == merged
 
 
 def test_both_clouds_are_the_same_rows_and_predictions_of_them(
     model: nn.Sequential, perfect: tk.Surrogate
 ) -> None:
-    clouds = Clouds(perfect, 30, "states", (0.5,), torch.Generator())
+    clouds = Clouds(perfect, 30, "states", torch.Generator())
     with torch.no_grad(), tk.attach(model, LAYERS).stream_to(clouds):
         for batch in loader():
             model(batch)
@@ -117,8 +116,6 @@ def test_both_clouds_are_the_same_rows_and_predictions_of_them(
     torch.testing.assert_close(other["0"], own["0"], rtol=1e-3, atol=1e-3)
     for layer in ("1", "2"):
         torch.testing.assert_close(other[layer], perfect.predict(start, "0", layer)[:, 0])
-    middle = perfect.trajectory(start, [0.5])[0, :, 0]
-    torch.testing.assert_close(clouds.of("between")[0.5], middle)
 
 
 def test_every_row_of_the_stream_is_kept_with_equal_probability_and_none_twice() -> None:
@@ -133,7 +130,7 @@ def test_every_row_of_the_stream_is_kept_with_equal_probability_and_none_twice()
     counts: dict[float, int] = {}
     firsts: list[float] = []
     for _ in range(400):
-        clouds = Clouds(surrogate, 5, "states", (), generator)
+        clouds = Clouds(surrogate, 5, "states", generator)
         for trajectory in stream:
             clouds.update(trajectory)
         kept = clouds.of("network")["0"][:, 0].tolist()
@@ -155,7 +152,7 @@ def test_context_of_a_kept_row_is_there_when_it_is_predicted() -> None:
     trajectory = Trajectory({"0": x, "1": x.mean(1, keepdim=True) + x.roll(1, 2)})
     fitter = tk.EDMDFitter([tk.ContextMean()])
     surrogate = fitter.update(trajectory).surrogate
-    clouds = Clouds(surrogate, 20, "states", (), torch.Generator())
+    clouds = Clouds(surrogate, 20, "states", torch.Generator())
     clouds.update(trajectory)
     own, other = clouds.of("network")["1"], clouds.of("surrogate")["1"]
     torch.testing.assert_close(other, own, rtol=1e-2, atol=1e-2)
@@ -164,8 +161,8 @@ def test_context_of_a_kept_row_is_there_when_it_is_predicted() -> None:
 def test_in_latent_space_encoded_states_stand_beside_propagated_ones(
     model: nn.Sequential, perfect: tk.Surrogate
 ) -> None:
-    clouds = Clouds(perfect, 30, "latent", (0.5,), torch.Generator())
-    states = Clouds(perfect, 30, "states", (), torch.Generator())
+    clouds = Clouds(perfect, 30, "latent", torch.Generator())
+    states = Clouds(perfect, 30, "states", torch.Generator())
     with torch.no_grad(), tk.attach(model, LAYERS).stream_to(clouds).stream_to(states):
         for batch in loader():
             model(batch)
@@ -176,7 +173,6 @@ def test_in_latent_space_encoded_states_stand_beside_propagated_ones(
         torch.testing.assert_close(own[layer], encoded)
         path = perfect.operator(start, perfect.time(layer))[:, 0]
         torch.testing.assert_close(other[layer], path)
-    torch.testing.assert_close(clouds.of("between")[0.5], other["1"])
 
 
 def test_normalised_curves_do_not_see_the_size_of_a_cloud() -> None:
@@ -192,17 +188,6 @@ def test_normalised_curves_do_not_see_the_size_of_a_cloud() -> None:
     assert len(set(shape.network)) == 1
     assert raw.network[0] < raw.network[1] < raw.network[2]
     assert "RMS radii" in str(shape)
-
-
-def test_times_between_layers_continue_the_surrogates_count(
-    model: nn.Sequential, perfect: tk.Surrogate
-) -> None:
-    found = small(perfect, model, times=[0.5, 1.0], dimensions=[0])
-    assert found.path == ((0.5, found.surrogate[1]), (1.0, found.surrogate[2]))
-    assert len(found.surrogate) == 3
-    inner = small(perfect, model, times=[0.25], dimensions=[0], rule="pairs")
-    assert [time for time, _ in inner.path] == [0.25]
-    assert len(inner.surrogate) == 4
 
 
 def test_a_network_that_contracts_simplifies() -> None:
@@ -254,10 +239,8 @@ def test_the_model_is_left_as_it_was(perfect: tk.Surrogate) -> None:
     assert not any(module._forward_hooks for module in model.modules())
 
 
-def test_maxmin_landmarks_and_fewer_rows_than_points_will_do(
-    model: nn.Sequential, perfect: tk.Surrogate
-) -> None:
-    found = small(perfect, model, points=1000, choice="maxmin")
+def test_fewer_rows_than_points_will_do(model: nn.Sequential, perfect: tk.Surrogate) -> None:
+    found = small(perfect, model, points=1000)
     assert found.rows == 200
     assert all(each.relative(1) < 0.05 for each in found.layers)
 
@@ -277,11 +260,7 @@ def test_what_cannot_be_compared_is_refused(model: nn.Sequential, perfect: tk.Su
         small(perfect, model, [])
     with pytest.raises(ValueError, match="choose 'states' or 'latent'"):
         small(perfect, model, space="hidden")
-    with pytest.raises(ValueError, match="choose 'random' or 'maxmin'"):
-        small(perfect, model, choice="best")
-    with pytest.raises(ValueError, match="choose 'neighbours' or 'pairs'"):
-        small(perfect, model, rule="median")
-    with pytest.raises(ValueError, match="points=1, landmarks=50 and scales=16 must be two"):
+    with pytest.raises(ValueError, match="points=1 and landmarks=50 must be two"):
         small(perfect, model, points=1)
     broken = fitted(model)
     with torch.no_grad():
@@ -293,7 +272,7 @@ def test_what_cannot_be_compared_is_refused(model: nn.Sequential, perfect: tk.Su
 def test_the_table_shows_every_layer_both_counts_and_both_distances(
     model: nn.Sequential, perfect: tk.Surrogate
 ) -> None:
-    found = small(perfect, model, times=[0.5])
+    found = small(perfect, model)
     lines = str(found).splitlines()
     assert lines[0].startswith(f"80 points, ε = {found.epsilon:.4g}")
     assert lines[1].split() == [
@@ -305,5 +284,4 @@ def test_the_table_shows_every_layer_both_counts_and_both_distances(
         expected = [each.layer, f"{each.time:.3f}", str(network), str(surrogate)]
         expected += [f"{each.relative(d):.4f}" for d in (0, 1)]
         assert line.split() == expected
-    assert lines[5].split() == ["0.500", str(found.path[0][1])]
     assert "β1" not in str(small(perfect, model, dimensions=[0]))

@@ -1,7 +1,6 @@
 """Persistence: components against scipy's spanning trees, loops of shapes whose loops are known."""
 
 import math
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,7 +13,7 @@ from torch import Tensor
 
 from tests.systems import draw
 from torchkoopman.topology import distances, persistence
-from torchkoopman.topology.distances import farthest_points, scale
+from torchkoopman.topology.distances import scale
 from torchkoopman.topology.persistence import deaths, diagram, memory_needed
 
 
@@ -138,29 +137,15 @@ def test_lower_precision_gives_the_diagram_of_the_same_numbers_in_float64(
     torch.testing.assert_close(deaths(cloud), deaths(cloud.double()))
 
 
-def test_scales_are_quantiles_of_the_distances_half_way_to_the_next() -> None:
+def test_the_scale_is_the_median_neighbour_distance_half_way_to_the_next() -> None:
     cloud = draw(41, 3)
     whole = squareform(pdist(cloud.numpy()))
     np.fill_diagonal(whole, np.inf)
     nearest = np.sort(whole.min(1))
-    pairs = np.sort(pdist(cloud.numpy()))
-
-    def above(values: Any, at: int) -> float:
-        larger = values[values > values[at] * (1 + 1e-9)]  # mutual neighbours have one distance
-        return float((values[at] + larger[0]) / 2)
-
-    assert scale(cloud) == pytest.approx(above(nearest, 20))
-    assert scale(cloud, 0.0) == pytest.approx(above(nearest, 0))
-    assert scale(cloud, 1.0) == pytest.approx(nearest[-1])
-    assert scale(cloud, 0.25, "pairs") == pytest.approx(above(pairs, round(0.25 * 819)), rel=1e-6)
-    assert scale(2 * cloud, 0.3) == pytest.approx(2 * scale(cloud, 0.3))
-
-
-def test_farthest_points_cover_the_corners_of_a_square_first() -> None:
-    corners = torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]])
-    cloud = torch.cat([corners[:1], 0.5 + 0.1 * draw(20, 2).float(), corners[1:]])
-    assert set(farthest_points(cloud, 4).tolist()) == {0, 21, 22, 23}
-    assert farthest_points(cloud, 99).unique().shape == (24,)
+    # Mutual neighbours have one distance.
+    larger = nearest[nearest > nearest[20] * (1 + 1e-9)]
+    assert scale(cloud) == pytest.approx((nearest[20] + larger[0]) / 2)
+    assert scale(2 * cloud) == pytest.approx(2 * scale(cloud))
 
 
 def test_clouds_that_could_take_too_much_memory_are_refused_before_allocation() -> None:
@@ -197,7 +182,3 @@ def test_what_is_no_cloud_is_refused() -> None:
         diagram(draw(5, 2), -1)
     with pytest.raises(ValueError, match="two points or more"):
         scale(draw(1, 2))
-    with pytest.raises(ValueError, match=r"quantile=1\.5"):
-        scale(draw(5, 2), 1.5)
-    with pytest.raises(ValueError, match="choose 'neighbours' or 'pairs'"):
-        scale(draw(5, 2), rule="median")  # type: ignore[arg-type]

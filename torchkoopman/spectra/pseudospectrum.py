@@ -110,25 +110,9 @@ class Pseudospectrum:
 
         NaN where no grid point has one; a lower bound where the region touches the grid's edge.
         """
-        moduli = self._moduli()[self.region(epsilon)]
+        moduli = torch.complex(self.real.expand_as(self.residuals), self.imag[:, None]).abs()
+        moduli = moduli[self.region(epsilon)]
         return moduli.max().item() if len(moduli) else math.nan
-
-    def kreiss(self, radius: float = 1.0) -> float:
-        """Lower bound of ``max_t ‖K^t‖ / radius^t`` from the grid, for the kind ``"matrix"``.
-
-        ``max (|z| - radius) / σ_min(K - z I)`` over the grid points outside the circle (the Kreiss
-        constant of K / radius, Trefethen & Embree §14); 0 if there are none.
-
-        Raises:
-            ValueError: the kind is ``"residual"``.
-        """
-        if self.kind != "matrix":
-            raise ValueError(
-                "the Kreiss bound is about the matrix's powers and needs kind='matrix'; this "
-                f"pseudospectrum is of kind={self.kind!r}."
-            )
-        beyond = self._moduli() - radius
-        return (beyond / self.residuals)[beyond > 0].amax().item() if (beyond > 0).any() else 0.0
 
     def summary(self) -> str:
         """What was computed, and area and radius of the ε-pseudospectrum for a few ε."""
@@ -150,9 +134,6 @@ class Pseudospectrum:
 
     def __str__(self) -> str:
         return self.summary()
-
-    def _moduli(self) -> Tensor:
-        return torch.complex(self.real.expand_as(self.residuals), self.imag[:, None]).abs()
 
 
 @torch.no_grad()

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from torchkoopman.koopman.surrogate import Surrogate
     from torchkoopman.observe.trajectory import Trajectory
 
 Space = Literal["states", "latent"]
 """Where clouds are compared: in the layers' own states, or in the surrogate's latent space."""
 
-Kind = Literal["network", "surrogate", "between"]
-Key = tuple[Kind, str | float]
+Kind = Literal["network", "surrogate"]
+Key = tuple[Kind, str]
 
 
 class Clouds:
@@ -33,7 +31,6 @@ class Clouds:
         surrogate: Surrogate,
         points: int,
         space: Space,
-        times: Sequence[float],
         generator: torch.Generator,
     ) -> None:
         self.surrogate = surrogate
@@ -46,7 +43,6 @@ class Clouds:
         ]
         """Layers at whole steps of the operator; one fitted across the span knows only its ends."""
         self._space = space
-        self._times = times
         self._generator = generator
         self._keys = torch.empty(0, dtype=torch.float64)
         self._kept: dict[Key, Tensor] = {}
@@ -73,19 +69,18 @@ class Clouds:
             old = self._kept.get(key)
             self._kept[key] = rows if old is None else torch.cat([old[stay.to(rows.device)], rows])
 
-    def of(self, kind: Kind) -> dict[Any, Tensor]:
-        """Layer or depth-time → rows, ``(rows, features)``: the same rows in all, shuffled.
+    def of(self, kind: Kind) -> dict[str, Tensor]:
+        """Layer → rows, ``(rows, features)``: the same rows in all, shuffled.
 
         ``"network"`` are the layers' own states, ``"surrogate"`` what it predicts of them from the
-        first layer, ``"between"`` its states at the other times. Any first few rows are a random
-        sample too.
+        first layer. Any first few rows are a random sample too.
         """
         order = self._keys.argsort()
         found = ((name, rows) for (of, name), rows in self._kept.items() if of == kind)
         return {name: rows[order.to(rows.device)] for name, rows in found}
 
     def _states(self, part: Trajectory) -> dict[Key, Tensor]:
-        """States of all kinds, ``(batch, positions, features)`` each."""
+        """States of both kinds, ``(batch, positions, features)`` each."""
         surrogate, mask, first = self.surrogate, part.mask, self.surrogate.layers[0]
         dtype = next(surrogate.parameters()).dtype
         start = part.states[first].to(dtype)
@@ -97,9 +92,4 @@ class Clouds:
             else:
                 path = surrogate.decode(path, layer)
             states["network", layer], states["surrogate", layer] = own, path
-        if self._space == "latent":
-            inner: Any = [surrogate.operator(latent, time) for time in self._times]
-        else:
-            inner = surrogate.trajectory(start, self._times, mask) if self._times else ()
-        states |= {("between", time): at for time, at in zip(self._times, inner, strict=True)}
         return states

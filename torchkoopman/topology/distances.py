@@ -7,16 +7,13 @@ matrix of all pairs, since only blocks above the diagonal are.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-Rule = Literal["neighbours", "pairs"]
-"""Whose distances set a scale: those of nearest neighbours, or of all pairs."""
 
 BLOCK = 1024
 """Rows of a block; a pair of blocks takes some 30 MB at a thousand features."""
@@ -90,53 +87,22 @@ def neighbour_distances(points: Tensor) -> Tensor:
     return lengths(points, torch.arange(len(points), device=points.device), which)
 
 
-def scale(points: Tensor, quantile: float = 0.5, rule: Rule = "neighbours") -> float:
-    """The one rule for ε: a quantile of the cloud's nearest-neighbour or pairwise distances.
+def scale(points: Tensor) -> float:
+    """The one rule for ε: the median of the distances to nearest neighbours.
 
-    Half way from the quantile to the next larger distance: merging scales are themselves distances
-    between points, and an ε equal to one would leave a count to rounding.
+    Half way from it to the next larger distance: merging scales are themselves distances between
+    points, and an ε equal to one would leave a count to rounding.
 
     Args:
         points: ``(points, features)``, two or more.
-        quantile: from 0 to 1.
-        rule: ``"neighbours"``, where structure begins, or ``"pairs"``, the size of the whole.
 
     Raises:
-        ValueError: fewer than two points, values that are not finite, a quantile outside [0, 1],
-            an unknown rule.
+        ValueError: fewer than two points, or values that are not finite.
     """
     require_cloud(points)
     if len(points) < 2:
         raise ValueError("a scale needs a distance, and so two points or more; it got one.")
-    if not 0 <= quantile <= 1:
-        raise ValueError(f"quantile={quantile} must lie between 0 and 1.")
-    if rule == "neighbours":
-        distances = neighbour_distances(points)
-    elif rule == "pairs":
-        above = [
-            (squares[squares.new_ones(squares.shape).triu(1) > 0] if rows == columns else squares)
-            .flatten()
-            .float()
-            for rows, columns, squares in blocks(points)
-        ]
-        distances = torch.cat(above).sqrt_()
-    else:
-        raise ValueError(f"rule={rule!r} is unknown; choose 'neighbours' or 'pairs'.")
-    found = distances.kthvalue(1 + round(quantile * (len(distances) - 1))).values
+    distances = neighbour_distances(points)
+    found = distances.kthvalue(1 + round((len(distances) - 1) / 2)).values
     larger = distances[distances > found]
     return ((found + larger.min()) / 2 if len(larger) else found).item()
-
-
-def farthest_points(points: Tensor, count: int) -> Tensor:
-    """Row numbers of ``count`` landmarks: the first point, then always the one farthest from them.
-
-    Maxmin landmarks, as in de Silva & Carlsson 2004, "Topological estimation using witness
-    complexes". They cover a shape with few points, outliers first.
-    """
-    chosen = torch.zeros(min(count, len(points)), dtype=torch.long, device=points.device)
-    gap = points.new_full((len(points),), torch.inf, dtype=torch.float64)
-    for number in range(1, len(chosen)):
-        latest = points[chosen[number - 1]]
-        gap = torch.minimum(gap, (points - latest).double().norm(dim=1))
-        chosen[number] = gap.argmax()
-    return chosen

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -12,8 +12,8 @@ from torchkoopman.observe.batches import check_loader
 from torchkoopman.observe.watch import Watch
 from torchkoopman.topology.betti import betti_curve, subsamples
 from torchkoopman.topology.clouds import Clouds
-from torchkoopman.topology.distances import farthest_points, require_cloud, scale
-from torchkoopman.topology.persistence import MAX_BYTES, deaths, require_memory
+from torchkoopman.topology.distances import require_cloud, scale
+from torchkoopman.topology.persistence import MAX_BYTES, require_memory
 from torchkoopman.topology.report import LayerTopology, Topology
 
 if TYPE_CHECKING:
@@ -26,16 +26,10 @@ if TYPE_CHECKING:
     from torchkoopman.observe.views import LayoutOption, OutputOption
     from torchkoopman.topology.betti import BettiCurve
     from torchkoopman.topology.clouds import Kind, Space
-    from torchkoopman.topology.distances import Rule
-
-Choice = Literal["random", "maxmin"]
-"""How landmarks are chosen: the first of the shuffled rows, the same in both clouds, or those that
-cover each cloud best."""
 
 _KINDS: dict[Kind, str] = {
     "network": "points of the network at layer {!r}",
     "surrogate": "points of the surrogate at layer {!r}",
-    "between": "points of the surrogate at time {}",
 }
 
 
@@ -47,12 +41,7 @@ def topology_of(
     points: int = 1000,
     dimensions: Sequence[int] = (0, 1),
     landmarks: int = 300,
-    choice: Choice = "random",
-    scales: int = 64,
     bootstrap: int = 20,
-    rule: Rule = "neighbours",
-    quantile: float = 0.5,
-    times: Sequence[float] = (),
     space: Space = "states",
     normalise: bool = False,
     generator: torch.Generator | None = None,
@@ -88,13 +77,7 @@ def topology_of(
         points: rows in each cloud for components, β0; n points take 4 n² bytes.
         dimensions: 0 for components, which always take part, 1 for loops, and so on.
         landmarks: rows for loops and higher dimensions; n points take up to n³ bytes.
-        choice: how landmarks are chosen.
-        scales: number of scales at which curves are listed.
         bootstrap: subsamples for the band of each curve, the same rows for all; 0 for none.
-        rule: what sets the common ε: distances to nearest neighbours, or between all pairs.
-        quantile: of those distances; the median by default.
-        times: more depth-times for the surrogate's β0, between layers, as for
-            :meth:`Surrogate.trajectory`.
         space: ``"states"``, or ``"latent"``: encoded states beside propagated ones.
         normalise: divide each cloud by its RMS distance from its mean, so that shapes are compared
             and not sizes.
@@ -109,26 +92,22 @@ def topology_of(
 
     Raises:
         ValueError: too much memory, fewer than two rows in the loader, states that are not finite,
-            an unknown rule, choice or space, times at which K(t) does not exist, a layer that was
-            read through a function, without ``output``, or one that returns another structure
-            than in the fit.
+            an unknown space, a layer that was read through a function, without ``output``, or one
+            that returns another structure than in the fit.
         ImportError: loops without gudhi.
     """
     check_loader(loader)
-    _require_known("space", space, ("states", "latent"))
-    _require_known("choice", choice, ("random", "maxmin"))
-    _require_known("rule", rule, ("neighbours", "pairs"))
-    if min(points, landmarks, scales) < 2:
-        raise ValueError(
-            f"points={points}, landmarks={landmarks} and scales={scales} must be two or more each."
-        )
+    if space not in ("states", "latent"):
+        raise ValueError(f"space={space!r} is unknown; choose 'states' or 'latent'.")
+    if min(points, landmarks) < 2:
+        raise ValueError(f"points={points} and landmarks={landmarks} must be two or more each.")
     generator = torch.Generator().manual_seed(0) if generator is None else generator
     widths = [frame.features for frame in surrogate.frames()]
     features = surrogate.latent if space == "latent" else max(widths)
     most = {d: min(points, landmarks) if d else points for d in sorted({0, *dimensions})}
     for dimension, rows in most.items():
         require_memory(rows, features, dimension, max_bytes)
-    clouds = Clouds(surrogate, points, space, [float(time) for time in times], generator)
+    clouds = Clouds(surrogate, points, space, generator)
     watched = (*surrogate.span.before, *surrogate.layers)
     watch = Watch.of(
         model,
@@ -145,23 +124,13 @@ def topology_of(
     predicted = _prepared(clouds, "surrogate", normalise)
     first = network[surrogate.layers[0]]
     draws = {d: subsamples(min(rows, len(first)), bootstrap, generator) for d, rows in most.items()}
-    compare = _Comparison(draws, landmarks, choice, scales, max_bytes)
-    epsilon = scale(first, quantile, rule)
-    path = tuple(
-        (time, 1 + int((deaths(cloud, max_bytes=max_bytes) > epsilon).sum()))
-        for time, cloud in _prepared(clouds, "between", normalise).items()
-    )
+    compare = _Comparison(draws, landmarks, max_bytes)
+    epsilon = scale(first)
     layers = tuple(
         LayerTopology(layer, surrogate.time(layer), compare(network[layer], predicted[layer]))
         for layer in clouds.layers
     )
-    return Topology(len(first), epsilon, rule, quantile, space, normalise, layers, path)
-
-
-def _require_known(name: str, value: str, known: tuple[str, str]) -> None:
-    """Refuse a word that is not one of two."""
-    if value not in known:
-        raise ValueError(f"{name}={value!r} is unknown; choose {known[0]!r} or {known[1]!r}.")
+    return Topology(len(first), epsilon, space, normalise, layers)
 
 
 @dataclass(frozen=True)
@@ -170,26 +139,19 @@ class _Comparison:
 
     draws: dict[int, list[Tensor]]
     landmarks: int
-    choice: Choice
-    scales: int
+    """Rows that stand for a cloud where all would cost too much: the first of the shuffled ones."""
     max_bytes: int
 
     def __call__(self, own: Tensor, other: Tensor) -> dict[int, tuple[BettiCurve, BettiCurve]]:
         """Dimension → the network's and the surrogate's curve."""
         curves = {}
         for dimension, draws in self.draws.items():
-            a, b = (self._landmarks(cloud) if dimension else cloud for cloud in (own, other))
+            a, b = (cloud[: self.landmarks] if dimension else cloud for cloud in (own, other))
             options: dict[str, Any] = {"subsamples": draws, "max_bytes": self.max_bytes}
-            network = betti_curve(a, dimension, scales=self.scales, **options)
+            network = betti_curve(a, dimension, **options)
             surrogate = betti_curve(b, dimension, scales=network.scales, **options)
             curves[dimension] = network, surrogate
         return curves
-
-    def _landmarks(self, cloud: Tensor) -> Tensor:
-        """The rows that stand for a cloud where all of them would cost too much."""
-        if self.choice == "random":
-            return cloud[: self.landmarks]
-        return cloud[farthest_points(cloud, self.landmarks)]
 
 
 def _prepared(clouds: Clouds, kind: Kind, normalise: bool) -> dict[Any, Tensor]:

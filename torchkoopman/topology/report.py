@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 
     from torchkoopman.topology.betti import BettiCurve
     from torchkoopman.topology.clouds import Space
-    from torchkoopman.topology.distances import Rule
 
 
 @dataclass(frozen=True)
@@ -46,7 +45,7 @@ class Topology(Tabular):
         >>> print(tk.topology_of(
         ...     surrogate, model, test.loader(500), points=200, dimensions=[0], bootstrap=0
         ... ))
-        200 points, ε = 0.0... units of the states: 50% quantile of neighbour distances ...
+        200 points, ε = 0.0... units of the states: median distance to the nearest neighbour ...
         layer   time  β0 network  β0 surrogate   β0 rel. L1
         1      0.000         ...
         9      1.000         ...
@@ -56,18 +55,12 @@ class Topology(Tabular):
     """Points in each cloud, the same rows in all."""
     epsilon: float
     """The one ε at which all β0 are counted, set by the network's first layer."""
-    rule: Rule
-    """The distances that set ε: to nearest neighbours, or between all pairs."""
-    quantile: float
-    """The quantile of these distances that ε is."""
     space: Space
     """Whether clouds hold states or latent states."""
     normalised: bool
     """Whether each cloud was divided by its RMS distance from its mean."""
     layers: tuple[LayerTopology, ...]
     """First layer first."""
-    path: tuple[tuple[float, int], ...] = ()
-    """Further depth-times that were asked for, each with the surrogate's β0 at ε."""
 
     @property
     def network(self) -> list[int]:
@@ -76,23 +69,21 @@ class Topology(Tabular):
 
     @property
     def surrogate(self) -> list[int]:
-        """β0 of the surrogate at ε, at the layers' times and those asked for, in order."""
-        own = ((each.time, each.components(self.epsilon)[1]) for each in self.layers)
-        return [count for _, count in sorted({**dict(self.path), **dict(own)}.items())]
+        """β0 of the surrogate at ε, layer by layer."""
+        return [each.components(self.epsilon)[1] for each in self.layers]
 
     def simplifies(self) -> tuple[bool, bool]:
         """Whether β0 at ε never rises with depth, and ends lower: of the network, the surrogate."""
         return _falls(self.network), _falls(self.surrogate)
 
     def table(self) -> Table:
-        """A row for each layer, and for each time between that was asked for."""
+        """A row for each layer."""
         dimensions = list(self.layers[0].curves)
         unit = "RMS radii" if self.normalised else f"units of the {self.space}"
-        above = [
-            f"{self.rows} points, ε = {self.epsilon:.4g} {unit}: {self.quantile:.0%} quantile of "
-            f"{'neighbour' if self.rule == 'neighbours' else 'pairwise'} distances in the first "
-            "layer"
-        ]
+        above = (
+            f"{self.rows} points, ε = {self.epsilon:.4g} {unit}: median distance to the nearest "
+            "neighbour in the first layer"
+        )
         head = ["layer", "time", "β0 network", "β0 surrogate"]
         head += [f"β{d} rel. L1" for d in dimensions]
         rows = [
@@ -104,13 +95,11 @@ class Topology(Tabular):
             ]
             for each in self.layers
         ]
-        blank = [""] * len(dimensions)
-        rows += [["", f"{time:.3f}", "", str(count), *blank] for time, count in self.path]
         below = (
             f"β0 at ε with depth: network {_described(self.network)}; "
             f"surrogate {_described(self.surrogate)}"
         )
-        return Table(head, rows, above, [below])
+        return Table(head, rows, [above], [below])
 
 
 def _falls(counts: Sequence[int]) -> bool:
