@@ -38,7 +38,8 @@ class Folded(nn.Module):
     def forward(self, state: Tensor, mask: Tensor | None = None) -> Tensor:
         """State of the start layer to state of the end layer; ``mask`` as for observables."""
         looks = isinstance(self.encoder, Encoding)
-        with torch.autocast(state.device.type, enabled=False):
+        device = "cpu" if state.is_meta else state.device.type  # autocast knows no meta device
+        with torch.autocast(device, enabled=False):
             latent = self.encoder(state, mask) if looks else self.encoder(state)
             out: Tensor = self.decoder(_mapped(self.linear, latent))
         return out
