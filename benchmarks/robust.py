@@ -69,7 +69,7 @@ def main() -> None:
 
 
 def measured(model: ResidualMLP, span: str, seed: int, draw: int, no_tail: bool) -> dict[str, Any]:
-    """Points of accuracy that each fit loses, its FVU by layer, and its processor seconds."""
+    """Points of accuracy that each fit loses, ``1 - R²`` by layer, and its processor seconds."""
     test = data(TEST_SEED + seed, FRESH)
     base = accuracy(model, test)
     ways: dict[str, Callable[[torch.Generator], Fitter]] = {
@@ -93,7 +93,7 @@ def measured(model: ResidualMLP, span: str, seed: int, draw: int, no_tail: bool)
         Watch(model, surrogate.layers).stream(test.loader(5000), evaluator)
         result[name] = {
             "lost": 100 * (base - accuracy(swapped, test)),
-            "fvu": evaluator.result().layers,
+            "fvu": {layer: 1 - r2 for layer, r2 in evaluator.result().layers.items()},
             "seconds": seconds,
             "method": surrogate.record.method,
             "notes": surrogate.record.notes,
@@ -120,7 +120,7 @@ def table(span: str, results: list[dict[str, Any]]) -> str:
         "points lost, mean",
         "worst",
         "beyond EDMD, worst",
-        "FVU",
+        "R²",
         "s",
         "s, most",
         "noted",
@@ -130,7 +130,7 @@ def table(span: str, results: list[dict[str, Any]]) -> str:
         lost = [each[name]["lost"] for each in results]
         beside = [each[name]["lost"] - each["EDMD"]["lost"] for each in results]
         seconds = [each[name]["seconds"] for each in results]
-        fvu = [list(each[name]["fvu"].values())[-1] for each in results]
+        r2 = [1 - list(each[name]["fvu"].values())[-1] for each in results]
         noted = sum(bool(each[name]["notes"]) for each in results)
         rows.append(
             [
@@ -138,7 +138,7 @@ def table(span: str, results: list[dict[str, Any]]) -> str:
                 f"{mean(lost):.3f}",
                 f"{max(lost):.2f}",
                 "" if name == "EDMD" else f"{max(beside):.2f}",
-                f"{mean(fvu):.4f}",
+                f"{mean(r2):.4f}",
                 f"{mean(seconds):.1f}",
                 f"{max(seconds):.1f}",
                 f"{noted}",

@@ -92,7 +92,7 @@ class Row(NamedTuple):
     accuracy: float
     scaled: float | None = None
     """Accuracy of the scaled network, before anything is replaced."""
-    fvu: float = 0.0
+    r2: float = 0.0
     seconds: float = 0.0
 
 
@@ -138,7 +138,7 @@ def run(task: Task, seed: int, s2: bool) -> dict[str, Row]:
         outcome[name] = Row(
             accuracy(edited, data.test),
             accuracy(scaling.model, data.test) if steps > 1 else None,
-            unexplained(model, module, data.test.inputs),
+            explained(model, module, data.test.inputs),
             seconds,
         )
         print(f"seed {seed}, {name}: {100 * outcome[name].accuracy:.2f} %", flush=True)
@@ -245,17 +245,17 @@ class Published(nn.Module):
 
 
 @torch.no_grad()
-def unexplained(model: nn.Sequential, module: nn.Module, inputs: Tensor) -> float:
-    """Share of the variance of the layer's output that a replacement does not give."""
+def explained(model: nn.Sequential, module: nn.Module, inputs: Tensor) -> float:
+    """Share of the variance of the layer's output that a replacement gives, R²."""
     x = model[0](inputs)
     y = model[1](x)
-    return ((module(x) - y).square().sum() / (y - y.mean(0)).square().sum()).item()
+    return 1 - ((module(x) - y).square().sum() / (y - y.mean(0)).square().sum()).item()
 
 
 def table(outcomes: list[dict[str, Row]]) -> str:
-    """Accuracy and its change, that of the scaled network, FVU, and time of each replacement."""
+    """Accuracy and its change, that of the scaled network, R², and time of each replacement."""
     head = f"{'layer replaced by':<21}{'accuracy':>15}{'change':>16}{'scaled network':>16}"
-    lines = [f"{head}{'FVU':>9}{'seconds':>9}"]
+    lines = [f"{head}{'R²':>9}{'seconds':>9}"]
     for name in outcomes[0]:
         rows = [each[name] for each in outcomes]
         changes = [
@@ -265,7 +265,7 @@ def table(outcomes: list[dict[str, Row]]) -> str:
         line = f"{name:<21}{spread([row.accuracy for row in rows]):>15}{spread(changes):>16}"
         line += f"{spread([row.scaled for row in rows if row.scaled is not None]):>16}"
         if name != "network":
-            line += f"{mean(row.fvu for row in rows):9.5f}{mean(row.seconds for row in rows):9.1f}"
+            line += f"{mean(row.r2 for row in rows):9.5f}{mean(row.seconds for row in rows):9.1f}"
         lines.append(line)
     return "\n".join(lines)
 

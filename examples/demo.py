@@ -39,8 +39,8 @@ class Outcome:
     """Network or method → test accuracy with the blocks replaced."""
     seconds: dict[str, float] = field(default_factory=dict)
     """Method → time of the fit, with the forward passes it watches."""
-    fvu: dict[str, dict[str, float]] = field(default_factory=dict)
-    """Method → layer → test FVU."""
+    r2: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Method → layer → test R²."""
     classes: dict[str, list[float]] = field(default_factory=dict)
     """Network or edit → test accuracy per class."""
     inner: float = 0.0
@@ -95,7 +95,7 @@ def run(task: Task, seed: int, out: Path, compare: bool) -> Outcome:
         start = time.perf_counter()
         surrogate = method()
         outcome.seconds[name] = time.perf_counter() - start
-        outcome.fvu[name] = tk.evaluate(surrogate, model, unseen).layers
+        outcome.r2[name] = tk.evaluate(surrogate, model, unseen).layers
         swapped[name] = tk.swap(model, surrogate, example_inputs=data.test.inputs[:8])
     outcome.accuracy = {name: accuracy(net, data.test) for name, net in swapped.items()}
     print(f"\n{surrogate.spectrum().summary(6)}", flush=True)
@@ -136,21 +136,21 @@ def logged(
 
 
 def accuracy_table(outcomes: list[Outcome]) -> str:
-    """Accuracy, its loss against the network, FVU by layer and fitting time of each method."""
+    """Accuracy, its loss against the network, R² by layer and fitting time of each method."""
     lines = [
-        f"{'blocks replaced by':<20}{'accuracy':>15} {'change':>15} {'seconds':>8}  FVU by layer"
+        f"{'blocks replaced by':<20}{'accuracy':>15} {'change':>15} {'seconds':>8}  R² by layer"
     ]
     for name in outcomes[0].accuracy:
         values = [100 * each.accuracy[name] for each in outcomes]
         drops = [100 * (each.accuracy[name] - each.accuracy["network"]) for each in outcomes]
         seconds = [each.seconds[name] for each in outcomes if name in each.seconds]
         took = f"{mean(seconds):8.2f}" if seconds else " " * 8
-        layers = outcomes[0].fvu.get(name, {})
-        fvu = "  ".join(
-            f"{layer.split('.')[1]}: {mean(each.fvu[name][layer] for each in outcomes):.4f}"
+        layers = outcomes[0].r2.get(name, {})
+        r2 = "  ".join(
+            f"{layer.split('.')[1]}: {mean(each.r2[name][layer] for each in outcomes):.4f}"
             for layer in layers
         )
-        lines.append(f"{name:<20}{spread(values):>15} {spread(drops):>15} {took}  {fvu}")
+        lines.append(f"{name:<20}{spread(values):>15} {spread(drops):>15} {took}  {r2}")
     if outcomes[0].inner:
         values = [100 * each.inner for each in outcomes]
         lines.append(f"{'inner blocks only':<20}{spread(values):>15}   (by the same autoencoder)")

@@ -43,12 +43,12 @@ with monitor.attach(model):
 print(monitor.tracks)
 
 # %%
-# The lower curve is read from the folder, where ``tensorboard --logdir`` finds it too: the share of
-# the last layer's variance that no affine map of the first explains. Learning makes it grow.
-events = EventAccumulator(folder).Reload().Scalars("koopman/1-9/fvu/9")
-steps, unexplained = [event.step for event in events], [event.value for event in events]
+# The lower curve is read from the folder, where ``tensorboard --logdir`` finds it too: R², the
+# share of the last layer's variance that an affine map of the first explains. Learning lowers it.
+events = EventAccumulator(folder).Reload().Scalars("koopman/1-9/r2/9")
+steps, explained = [event.step for event in events], [event.value for event in events]
 figure, (upper, lower) = plt.subplots(2, 1, figsize=(7, 5), layout="constrained", sharex=True)
 upper.plot(steps, accuracy, "C0.-")
 upper.set(ylabel="share of unseen points right", ylim=(0.5, 1))
-lower.plot(steps, unexplained, "C1.-")
-lower.set(xlabel="training steps", ylabel="share of variance unexplained", ylim=(0, None))
+lower.plot(steps, explained, "C1.-")
+lower.set(xlabel="training steps", ylabel="R² of an affine map", ylim=(None, 1))

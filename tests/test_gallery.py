@@ -25,14 +25,14 @@ assert eval(claim, found), claim
 """
 
 CLAIMS = {
-    "depth": "tk.evaluate(surrogate, model, test.loader(500)).layers['5'] < 0.02"
+    "depth": "tk.evaluate(surrogate, model, test.loader(500)).r2 > 0.98"
     " and shape.layers[-1].relative(0) < 0.2",
     "transformer": "span.saved > 0 and span.best and right['model'] > 99"
     " and right['skipped'] + 5 < right['swapped'] < right['model']",
     "forgetting": "report.columns['edited'].forgotten == 0"
     " and report.columns['edited'].divergence[0] < 0.1"
     " and 0 < report.columns['edited'].relearning < report.columns['retrained'].relearning",
-    "training": "unexplained[0] < 0.05 and min(unexplained[5:]) > 2 * unexplained[0]"
+    "training": "explained[0] > 0.95 and 1 - max(explained[5:]) > 2 * (1 - explained[0])"
     " and accuracy[-1] > 0.9 and len(monitor.tracks.steps) == 20",
     "shipping": "difference < 1e-3 and not (answers.argmax(1) == 2).any()"
     " and edit['classes'] == [2] and (card['start'], card['end']) == ('1', '9')",

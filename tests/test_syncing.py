@@ -205,7 +205,7 @@ def test_jobs_that_never_meet_become_the_surrogate_of_one_stream(
 
 
 def test_only_the_first_process_prints(groups: Groups) -> None:
-    said = (groups.run.stdout + groups.run.stderr).count("FVU is the variance unexplained")
+    said = (groups.run.stdout + groups.run.stderr).count("predicted by")
     assert said == len([*FITTED, *LEARNT, *EXAMPLES])
 
 

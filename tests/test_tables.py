@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 import torchkoopman as tk
-from torchkoopman.tables import Table, complex_number, more
+from torchkoopman.tables import Table, complex_number, more, qualities
 
 TABLE = Table(
     ["name", "", "size"],
@@ -97,3 +97,12 @@ def test_every_result_is_a_table_for_a_notebook() -> None:
         assert table.rows
         for shown in (str(result), unescape(result._repr_html_())):
             assert all(word in shown for word in words), type(result).__name__
+
+
+def test_qualities_near_one_are_told_apart_and_a_column_has_one_number_of_decimals() -> None:
+    assert qualities(0.5, -0.25, 0.99) == ["0.5000", "-0.2500", "0.9900"]
+    assert qualities(0.99987, 0.99983) == ["0.99987", "0.99983"]
+    assert qualities(0.5, 1 - 2.4e-6) == ["0.5000000", "0.9999976"]
+    assert qualities(1.0, 0.0) == ["1.0000", "0.0000"]
+    assert qualities(1 - 1e-15) == ["1.00000000"]
+    assert qualities(-float("inf"), float("nan"), 0.5) == ["-inf", "nan", "0.5000"]

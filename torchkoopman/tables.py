@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from html import escape
 from typing import TYPE_CHECKING
@@ -60,6 +61,16 @@ class Tabular:
 def complex_number(value: complex) -> str:
     """An eigenvalue as a cell."""
     return f"{value.real:+.4f} {value.imag:+.4f}i"
+
+
+def qualities(*values: float) -> list[str]:
+    """R² as cells of one column: four decimals, and where one is near 1 as many as tell it from 1.
+
+    Two digits of ``1 - R²`` are shown, to eight decimals at most.
+    """
+    left = [1 - value for value in values if 0 < 1 - value < 1]
+    decimals = max([4, *(1 - math.floor(math.log10(each)) for each in left)])
+    return [f"{value:.{min(decimals, 8)}f}" for value in values]
 
 
 def more(count: int, shown: int) -> list[str]:

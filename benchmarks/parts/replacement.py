@@ -1,6 +1,6 @@
 """S1, replacement: the blocks between two layers' outputs, replaced by a surrogate of them.
 
-Accuracy on unseen test data, unexplained variance by layer, time and memory of the fit, for the
+Accuracy on unseen test data, R² by layer, time and memory of the fit, for the
 autoencoder, the closed form, and the trivial ways to replace the blocks.
 """
 
@@ -70,8 +70,8 @@ def replace_blocks(task: str, seed: int, quick: bool) -> dict[str, Any]:
         evaluator = Evaluator(surrogate, maps)
         Watch(model, surrogate.layers).stream(test.loader(1000), evaluator)
         evaluation = evaluator.result()
-        fvu[name] = evaluation.layers
-        fvu |= {each: {known.task.span[1]: value} for each, value in evaluation.baselines.items()}
+        fvu[name] = {layer: 1 - r2 for layer, r2 in evaluation.layers.items()}
+        fvu |= {each: {known.task.span[1]: 1 - r2} for each, r2 in evaluation.baselines.items()}
     return {
         "accuracy": {name: accuracy(net, test) for name, net in swapped.items()},
         "fvu": fvu,
@@ -88,7 +88,7 @@ def table(results: dict[str, dict[str, Any]]) -> str:
             continue
         peaks = {r["method"]: r["MB"] for r in results.values() if r.get("task") == task}
         rows = [_row(name, runs, peaks) for name in runs[0]["accuracy"]]
-        head = ["blocks replaced by", "accuracy %", "change", "FVU by block", "fit, s", "MB"]
+        head = ["blocks replaced by", "accuracy %", "change", "R² by block", "fit, s", "MB"]
         lost = mean(_lost(run, "autoencoder") for run in runs)
         took = [run["seconds of fit"]["autoencoder"] for run in runs]
         verdict = "met" if lost <= points and mean(took) <= limit else "MISSED"
@@ -122,7 +122,7 @@ def headlines(results: dict[str, dict[str, Any]]) -> list[tuple[str, str]]:
 def _row(name: str, runs: list[dict[str, Any]], peaks: dict[str, float]) -> list[str]:
     known = [run["fvu"][name] for run in runs if name in run["fvu"]]
     layers = known[0] if known else {}
-    values = {layer: mean(each[layer] for each in known) for layer in layers}
+    values = {layer: mean(1 - each[layer] for each in known) for layer in layers}
     # The two affine maps come from one pass over the same moments.
     method = MAPS if name == "PCA + linear" else name
     took = [run["seconds of fit"][method] for run in runs if method in run["seconds of fit"]]

@@ -86,7 +86,7 @@ def isometry(task: str, weight: float, quick: bool) -> dict[str, Any]:
             normalise=True,
         )
         found[space] = card(result)
-    found["fvu"] = tk.evaluate(surrogate, known.model, known.data.test.loader(1000)).fvu
+    found["fvu"] = 1 - tk.evaluate(surrogate, known.model, known.data.test.loader(1000)).r2
     found["accuracy"] = accuracy(tk.swap(known.model, surrogate), known.data.test)
     return found
 
@@ -174,12 +174,12 @@ def _task(task: str, runs: list[dict[str, Any]]) -> str:
 
 
 def _isometry(task: str, studies: list[dict[str, Any]]) -> str:
-    head = ["λ_iso", "accuracy %", "FVU", "β0 rel. L1, latent: worst layer", "states: worst layer"]
+    head = ["λ_iso", "accuracy %", "R²", "β0 rel. L1, latent: worst layer", "states: worst layer"]
     rows = [
         [
             f"{study['weight']:g}",
             f"{100 * study['accuracy']:.2f}",
-            f"{study['fvu']:.4f}",
+            f"{1 - study['fvu']:.4f}",
             *(
                 f"{max(layer['relative 0'] for layer in study[space]['layers']):.3f}"
                 for space in ("latent", "states")

@@ -159,7 +159,7 @@ def of_fits(monitors: dict[str, tk.TrainingMonitor]) -> dict[str, float]:
     for fit, monitor in monitors.items():
         surrogate = monitor.fitter.surrogate
         found[f"{fit}, {TRUSTED}"] = float(surrogate.spectrum().trusted().sum())
-        found[f"{fit}, {UNEXPLAINED}"] = surrogate.record.fvu[LAYERS[-1]]
+        found[f"{fit}, {UNEXPLAINED}"] = 1 - surrogate.record.r2[LAYERS[-1]]
     return found
 
 

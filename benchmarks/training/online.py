@@ -49,12 +49,12 @@ class Checkpoint:
 
     epoch: int
     accuracy: float
-    fvu: dict[str, dict[str, float]] = field(default_factory=dict)
-    """Kind of fit → ``"fresh"``, ``"halflife"``, ``"no halflife"`` → FVU of the last block."""
+    left: dict[str, dict[str, float]] = field(default_factory=dict)
+    """Kind of fit → ``"fresh"``, ``"halflife"``, ``"no halflife"`` → ``1 - R²``, last block."""
 
     def ratio(self, kind: str, stream: str = "halflife") -> float:
-        """FVU of a streamed fit to that of the fresh one."""
-        return self.fvu[kind][stream] / self.fvu[kind]["fresh"]
+        """``1 - R²`` of a streamed fit to that of the fresh one."""
+        return self.left[kind][stream] / self.left[kind]["fresh"]
 
 
 def fitters(kinds: Iterable[str], halflife: float | None, seed: int, passes: int) -> dict[str, Any]:
@@ -145,19 +145,19 @@ def checkpoint(
     for stream, group in fits.items():
         for kind, fitter in group.items():
             told = tk.evaluate(fitter.surrogate, copied, test.loader(1000))
-            found.fvu.setdefault(kind, {})[stream] = list(told.layers.values())[-1]
+            found.left.setdefault(kind, {})[stream] = 1 - told.r2
     return found
 
 
 def table(found: list[Checkpoint], kinds: Iterable[str]) -> str:
-    """Markdown: at each checkpoint the fresh fit's FVU, and the streamed ones' beside it."""
+    """Markdown: at each checkpoint the fresh fit's ``1 - R²``, and the streamed ones' beside it."""
     kinds = list(kinds)
     titles = [f"{kind}: fresh, with halflife (ratio), without" for kind in kinds]
     lines = ["| epoch | accuracy % | " + " | ".join(titles) + " |", "|---" * (2 + len(kinds)) + "|"]
     for each in found:
         cells = [
-            f"{each.fvu[kind]['fresh']:.4f}, {each.fvu[kind]['halflife']:.4f} "
-            f"({each.ratio(kind):.2f}), {each.fvu[kind]['no halflife']:.4f}"
+            f"{each.left[kind]['fresh']:.4f}, {each.left[kind]['halflife']:.4f} "
+            f"({each.ratio(kind):.2f}), {each.left[kind]['no halflife']:.4f}"
             for kind in kinds
         ]
         lines.append(f"| {each.epoch} | {100 * each.accuracy:.1f} | {' | '.join(cells)} |")
@@ -169,13 +169,13 @@ def table(found: list[Checkpoint], kinds: Iterable[str]) -> str:
 
 
 def picture(found: list[Checkpoint], path: Path) -> None:
-    """FVU of the present network through training, one panel for each kind of fit."""
+    """``1 - R²`` of the present network through training, one panel for each kind of fit."""
     import matplotlib as mpl
 
     mpl.use("Agg")
     from matplotlib import pyplot as plt
 
-    kinds = list(found[0].fvu)
+    kinds = list(found[0].left)
     figure, axes = plt.subplots(
         1, len(kinds), figsize=(3.9 * len(kinds), 3.6), layout="constrained", squeeze=False
     )
@@ -186,18 +186,18 @@ def picture(found: list[Checkpoint], path: Path) -> None:
         "fresh": ("#1b5e8c", "D", 1.4, "fitted anew"),
     }
     for place, kind in zip(axes[0], kinds, strict=True):
-        fresh = [each.fvu[kind]["fresh"] for each in found]
+        fresh = [each.left[kind]["fresh"] for each in found]
         place.fill_between(
             epochs, fresh, [1.5 * value for value in fresh], color="#1b5e8c", alpha=0.15, lw=0
         )
         for stream, (colour, marker, width, label) in styles.items():
-            values = [each.fvu[kind][stream] for each in found]
+            values = [each.left[kind][stream] for each in found]
             place.plot(
                 epochs, values, color=colour, marker=marker, ms=4, linewidth=width, label=label
             )
         place.set(yscale="log", xlabel="epoch", title=kind)
         place.grid(alpha=0.25, which="major")
-    axes[0, 0].set_ylabel("unexplained variance, last block")
+    axes[0, 0].set_ylabel("1 − R², last block")
     handles, labels = axes[0, 0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=9)
     figure.suptitle(

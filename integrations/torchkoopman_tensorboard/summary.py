@@ -48,9 +48,9 @@ def log(
     ``modes_outside``, and the ``largest_error`` of their λ. Without data these are left out; where
     no mode is trusted, the radii and the error are. Of all modes: ``spectral_radius_all``,
     ``modes_outside_all``, and ``largest_residual`` (of modes with at least a thousandth of the
-    energy). Then ``fvu/<layer>`` and ``loss/<term>``. Tensors, of the plugin ``koopman``, under
+    energy). Then ``r2/<layer>`` and ``loss/<term>``. Tensors, of the plugin ``koopman``, under
     ``<span>/``: ``spectrum`` ``(latent, 7)`` with the columns ``SPECTRUM_COLUMNS``,
-    ``singular_values`` ``(latent,)`` of the operator, and ``fvu`` ``(layers - 1,)`` in the order of
+    ``singular_values`` ``(latent,)`` of the operator, and ``r2`` ``(layers - 1,)`` in the order of
     depth, NaN where unknown. The notes of the fit are the text ``koopman/<span>/notes``.
 
     With ``tracks``, of the modes that live at this step: ``tracks_living`` and ``drift``, the mean
@@ -82,11 +82,11 @@ def log(
     for name, value in scalars.items():
         writer.add_scalar(f"koopman/{tag}/{name}", value, step)
     operator = surrogate.operator.matrix(1.0).detach().cpu().double().numpy()
-    fvu = [surrogate.record.fvu.get(layer, math.nan) for layer in layers[1:]]
+    r2 = [surrogate.record.r2.get(layer, math.nan) for layer in layers[1:]]
     tensors = {
         "spectrum": _columns(spectrum),
         "singular_values": np.linalg.svd(operator, compute_uv=False),
-        "fvu": np.array(fvu),
+        "r2": np.array(r2),
     }
     if tracks is not None:
         tensors["tracks"] = _columns_of_modes(tracks, len(spectrum.eigenvalues))
@@ -111,7 +111,7 @@ def _scalars(surrogate: Surrogate, spectrum: Spectrum) -> Mapping[str, float]:
         finite = carried[np.isfinite(carried)]
         if finite.size:
             scalars["largest_residual"] = float(finite.max())
-    scalars |= {f"fvu/{layer}": value for layer, value in surrogate.record.fvu.items()}
+    scalars |= {f"r2/{layer}": value for layer, value in surrogate.record.r2.items()}
     scalars |= {f"loss/{term}": value for term, value in surrogate.record.losses.items()}
     return scalars
 

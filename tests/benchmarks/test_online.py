@@ -19,8 +19,8 @@ def test_closed_forms_that_forget_stay_within_1_5_of_a_fresh_fit_at_every_checkp
     assert len(found) == 10
     assert found[-1].accuracy > 0.9, "an ordinary training"
     for each in found:
-        for kind in each.fvu:
-            assert each.ratio(kind) <= 1.5, (each.epoch, kind, each.fvu[kind])
+        for kind in each.left:
+            assert each.ratio(kind) <= 1.5, (each.epoch, kind, each.left[kind])
     assert found[-1].ratio("EDMD", "no halflife") > 5, "without a halflife the past stays"
 
 
@@ -33,7 +33,7 @@ def test_the_autoencoder_stays_within_1_5_of_a_fresh_one_while_the_states_grow_t
     found = watched(11, 9, ("autoencoder",), lambda _: None)
     assert [each.epoch for each in found] == [3, 6, 9]
     for each in found:
-        assert each.ratio("autoencoder") <= 1.5, (each.epoch, each.fvu)
+        assert each.ratio("autoencoder") <= 1.5, (each.epoch, each.left)
         assert each.ratio("autoencoder", "no halflife") > 2, "without a halflife the past stays"
 
 

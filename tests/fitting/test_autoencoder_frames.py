@@ -103,7 +103,7 @@ def test_the_record_says_which_dynamics_was_fitted(dynamics: Any, steps: int) ->
     surrogate = fitted([x, x.tanh(), x.tanh().tanh()], train=5, dynamics=dynamics).surrogate
     assert surrogate.operator.steps == steps
     assert surrogate.record.dynamics == ("span" if steps == 1 else "step")
-    assert set(surrogate.record.fvu) == ({"2"} if steps == 1 else {"1", "2"})
+    assert set(surrogate.record.r2) == ({"2"} if steps == 1 else {"1", "2"})
 
 
 def test_in_a_shared_frame_a_small_layer_counts_as_much_as_a_large_one() -> None:
@@ -114,8 +114,8 @@ def test_in_a_shared_frame_a_small_layer_counts_as_much_as_a_large_one() -> None
     surrogate = fitted(states, 600, hidden=(64,)).surrogate
     assert surrogate.record.frames == "shared"
     assert surrogate.record.method == "autoencoder"
-    assert surrogate.record.fvu["1"] < 0.15
-    assert surrogate.record.fvu["2"] < 0.15
+    assert surrogate.record.r2["1"] > 0.85
+    assert surrogate.record.r2["2"] > 0.85
 
 
 def test_scaled_losses_are_those_of_errors_divided_layer_by_layer() -> None:

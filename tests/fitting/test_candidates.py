@@ -39,7 +39,7 @@ def linear(factor: float, steps: int = 2) -> Candidate:
     return Candidate(dictionary, operator.requires_grad_(False))
 
 
-def test_scores_are_fvu_layer_by_layer_and_the_divergence_of_what_the_tail_says() -> None:
+def test_scores_are_errors_layer_by_layer_and_the_divergence_of_what_the_tail_says() -> None:
     paths, tail = halving(), nn.Linear(2, 3).requires_grad_(False)
     tail.weight.copy_(normal(3, 2, seed=8))
     score = judged(linear(0.4), paths, tail)

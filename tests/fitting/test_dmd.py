@@ -66,8 +66,8 @@ def affine_map(surrogate: tk.Surrogate, features: int = 4) -> tuple[Tensor, Tens
 def test_a_linear_system_with_offset_is_recovered_to_its_eigenvalues_to_1e_6() -> None:
     surrogate = stream(tk.DMDFitter(), linear_path(500, 4), 70).surrogate
     assert_spectrum(surrogate, [value**3 for value in EIGENVALUES], 1e-6)
-    assert set(surrogate.record.fvu) == {"1", "2", "3"}
-    assert max(surrogate.record.fvu.values()) < 1e-9
+    assert set(surrogate.record.r2) == {"1", "2", "3"}
+    assert min(surrogate.record.r2.values()) > 1 - 1e-9
 
 
 def test_every_layer_of_a_linear_system_is_predicted_from_every_earlier_one() -> None:
@@ -98,7 +98,7 @@ def test_span_dynamics_without_ridge_is_least_squares_of_the_last_layer_on_the_f
         affine_map(surrogate), least_squares(states[0], states[-1]), strict=True
     ):
         torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
-    assert set(surrogate.record.fvu) == {"3"}, "a span fit says nothing of the layers between"
+    assert set(surrogate.record.r2) == {"3"}, "a span fit says nothing of the layers between"
 
 
 def test_span_dynamics_predicts_the_last_layer_at_least_as_well_as_steps() -> None:
@@ -106,7 +106,7 @@ def test_span_dynamics_predicts_the_last_layer_at_least_as_well_as_steps() -> No
     states[-1] = states[-1].tanh()
     span = tk.DMDFitter(dynamics="span").update(Trajectory.of(*states)).surrogate
     step = tk.DMDFitter(dynamics="step").update(Trajectory.of(*states)).surrogate
-    assert span.record.fvu["3"] < step.record.fvu["3"]
+    assert span.record.r2["3"] > step.record.r2["3"]
 
 
 def test_the_order_of_batches_changes_nothing_so_rows_of_different_samples_are_never_paired() -> (
@@ -129,11 +129,11 @@ def test_a_scalar_recurrence_of_second_order_needs_exactly_one_delay() -> None:
         states.append(a * states[-1] - b * states[-2])
     surrogate = stream(tk.DMDFitter(delays=1), states, 64).surrogate
     assert surrogate.layers == ("1", "2", "3", "4", "5")
-    assert max(surrogate.record.fvu.values()) < 1e-9
+    assert min(surrogate.record.r2.values()) > 1 - 1e-9
     roots = [cmath.rect(0.95, 0.5) ** 4, cmath.rect(0.95, -0.5) ** 4]
     assert_spectrum(surrogate, roots, 1e-5)
     blind = stream(tk.DMDFitter(delays=0), states, 64).surrogate
-    assert blind.record.fvu["5"] > 0.1
+    assert blind.record.r2["5"] < 0.9
 
 
 def test_more_delays_than_layers_allow_are_refused_with_numbers() -> None:
@@ -150,7 +150,7 @@ def test_layers_of_different_widths_are_predicted_from_the_first() -> None:
     states = [h @ view.T + 2 for h, view in zip(hidden, views, strict=True)]
     surrogate = stream(tk.DMDFitter(dynamics="span"), states, 90).surrogate
     assert [frame.features for frame in surrogate.frames()] == [3, 7, 5]
-    assert surrogate.record.fvu["2"] < 1e-9
+    assert surrogate.record.r2["2"] > 1 - 1e-9
     assert surrogate(states[0][:5, None].float()).shape == (5, 1, 5)
 
 
@@ -225,7 +225,7 @@ def test_masked_rows_do_not_count() -> None:
     probe = draw(9, 1, 4, seed=3).float()
     torch.testing.assert_close(here(probe), there(probe))
     assert here.record.rows == int(mask.sum())
-    assert here.record.fvu == pytest.approx(there.record.fvu, rel=1e-6)
+    assert here.record.r2 == pytest.approx(there.record.r2, rel=1e-6)
 
 
 def test_class_statistics_sum_to_the_total() -> None:
@@ -319,7 +319,7 @@ def test_input_precision_decides_how_exact_the_fit_is(dtype: torch.dtype) -> Non
 def test_bfloat16_states_are_fitted() -> None:
     states = [state.bfloat16() for state in linear_path(500, 3)]
     surrogate = stream(tk.DMDFitter(), states, 100).surrogate
-    assert max(surrogate.record.fvu.values()) < 1e-3
+    assert min(surrogate.record.r2.values()) > 1 - 1e-3
 
 
 def test_small_and_large_amplitudes_are_both_fitted() -> None:

@@ -43,7 +43,7 @@ def test_where_every_layer_obeys_one_law_one_step_matrix_tells_all_layers(noise:
     fitter = tk.DMDFitter().update(Trajectory.of(*spiral(800, 5, noise)))
     record = fitter.surrogate.record
     assert (record.dynamics, record.frames, record.notes) == ("step", "shared", ())
-    assert set(record.fvu) == {"1", "2", "3", "4", "5"}
+    assert set(record.r2) == {"1", "2", "3", "4", "5"}
 
 
 def test_where_layers_differ_the_span_is_taken_and_the_record_and_the_repr_say_so() -> None:
@@ -53,7 +53,7 @@ def test_where_layers_differ_the_span_is_taken_and_the_record_and_the_repr_say_s
     surrogate = tk.EDMDFitter(tk.RandomFeatures(40)).update(Trajectory.of(*states)).surrogate
     assert surrogate.record.dynamics == "span"
     (note,) = surrogate.record.notes
-    assert "one matrix for every step leaves" in note
+    assert "one matrix for every step has R²" in note
     assert "says nothing of the layers between" in note
     assert note in repr(surrogate)
     assert "dynamics by span" in repr(surrogate)

@@ -64,12 +64,13 @@ def states(model: Pairs, x: Tensor) -> dict[str, Any]:
     return outputs
 
 
-def unexplained(surrogate: tk.Surrogate, model: Pairs, paths: dict[str, Any], x: Tensor) -> Any:
-    """FVU layer by layer from the definition."""
+def quality(surrogate: tk.Surrogate, model: Pairs, paths: dict[str, Any], x: Tensor) -> Any:
+    """R² layer by layer from the definition."""
     found, first = states(model, x), surrogate.layers[0]
     at = {layer: found[layer][key] for layer, key in paths.items()}
     return {
-        layer: (
+        layer: 1
+        - (
             (surrogate.predict(at[first][:, None], first, layer)[:, 0] - at[layer]).square().sum()
             / (at[layer] - at[layer].mean(0)).square().sum()
         ).item()
@@ -85,8 +86,8 @@ def test_a_fit_on_a_path_is_evaluated_on_that_path_without_saying_it_again() -> 
     assert surrogate.views["cells.1"].structure == ("dict",)
     result = tk.evaluate(surrogate, model, fresh)
     keys = {"cells.0": 1, "cells.1": "h", "cells.2": 1}
-    expected = unexplained(surrogate, model, keys, torch.cat(fresh))
-    assert result.layers == pytest.approx(expected, rel=1e-3)
+    expected = quality(surrogate, model, keys, torch.cat(fresh))
+    assert result.layers == pytest.approx(expected, rel=1e-5)
     assert result == tk.evaluate(surrogate, model, fresh, output=MIXED)
 
 
@@ -106,7 +107,7 @@ def test_one_path_serves_all_layers_that_have_it_and_every_method(method: str) -
     for surrogate in (plain, other):
         held = [torch.cat(batches())[9::10]]
         result = tk.evaluate(surrogate, model, held)
-        assert surrogate.record.held_out == pytest.approx(result.layers, rel=1e-4)
+        assert surrogate.record.held_out == pytest.approx(result.layers, rel=1e-5)
     assert plain.record.held_out != other.record.held_out
 
 

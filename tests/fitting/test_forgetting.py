@@ -12,7 +12,7 @@ from torchkoopman.fitting.autoencoder import AutoencoderFitter
 from torchkoopman.fitting.dmd import DMDFitter
 from torchkoopman.fitting.drift import Renewal, Window
 from torchkoopman.fitting.edmd import EDMDFitter
-from torchkoopman.fitting.quality import unexplained
+from torchkoopman.fitting.quality import explained
 from torchkoopman.koopman.feature_maps import ContextMean, RandomFeatures
 from torchkoopman.observe.moments import Moments
 from torchkoopman.observe.trajectory import Trajectory
@@ -42,8 +42,8 @@ def drifting(batches: int = 40) -> Iterator[Trajectory]:
 
 
 def quality(fitter: Any, phase: float = 1.0) -> float:
-    """FVU of the last layer on unseen rows of a phase."""
-    return list(unexplained(fitter.surrogate, trajectory(phase, 10_000, 3000)).values())[-1]
+    """``1 - R²`` of the last layer on unseen rows of a phase."""
+    return 1 - list(explained(fitter.surrogate, trajectory(phase, 10_000, 3000)).values())[-1]
 
 
 MAKE: dict[str, Callable[..., Any]] = {

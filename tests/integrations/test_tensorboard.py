@@ -76,13 +76,13 @@ OF_TRUSTED = [
     "largest_error",
 ]
 OF_ALL = ["spectral_radius_all", "modes_outside_all"]
-FVU = ["fvu/b.10", "fvu/b.2"]
+QUALITY = ["r2/b.10", "r2/b.2"]
 
 
 def test_scalars_have_their_names_and_the_surrogates_values(tmp_path: Path) -> None:
     fit = surrogate(dynamics="step")
     events = accumulator(written(tmp_path, fit))
-    names = [*OF_TRUSTED, *OF_ALL, "largest_residual", *FVU]
+    names = [*OF_TRUSTED, *OF_ALL, "largest_residual", *QUALITY]
     assert set(events.Tags()["scalars"]) == {f"koopman/b.9-b.2/{name}" for name in names}
 
     def value(name: str) -> float:
@@ -99,8 +99,8 @@ def test_scalars_have_their_names_and_the_surrogates_values(tmp_path: Path) -> N
     assert value("spectral_radius_per_step") == pytest.approx(radius**0.5, rel=1e-6)
     assert spectrum.errors is not None
     assert value("largest_error") == pytest.approx(spectrum.errors[trusted].max().item(), rel=1e-5)
-    for layer, expected in fit.record.fvu.items():
-        assert value(f"fvu/{layer}") == pytest.approx(expected, rel=1e-5)
+    for layer, expected in fit.record.r2.items():
+        assert value(f"r2/{layer}") == pytest.approx(expected, rel=1e-5)
     assert spectrum.residuals is not None
     assert spectrum.energies is not None
     carried = spectrum.residuals[spectrum.energies >= 1e-3]
@@ -145,7 +145,7 @@ def test_losses_of_the_autoencoder_are_scalars(tmp_path: Path) -> None:
 
 def test_the_dashboard_finds_tensors_of_its_plugin_with_a_data_class(tmp_path: Path) -> None:
     folder = written(tmp_path, surrogate())
-    tags = {f"koopman/b.9-b.2/{name}" for name in ("spectrum", "singular_values", "fvu")}
+    tags = {f"koopman/b.9-b.2/{name}" for name in ("spectrum", "singular_values", "r2")}
     assert set(listed(folder)) == tags
     events = accumulator(folder)
     for tag in tags:
@@ -201,17 +201,17 @@ def test_the_singular_values_are_those_of_the_operator_over_the_span(tmp_path: P
     np.testing.assert_allclose(found, expected.numpy(), rtol=1e-5, atol=1e-6)
 
 
-def test_fvu_is_in_order_of_depth_and_nan_where_unknown(tmp_path: Path) -> None:
-    (found,) = read(written(tmp_path / "step", surrogate(dynamics="step")), "fvu")
+def test_r2_is_in_order_of_depth_and_nan_where_unknown(tmp_path: Path) -> None:
+    (found,) = read(written(tmp_path / "step", surrogate(dynamics="step")), "r2")
     fit = surrogate(dynamics="step")
-    np.testing.assert_allclose(found, [fit.record.fvu["b.10"], fit.record.fvu["b.2"]], rtol=1e-5)
+    np.testing.assert_allclose(found, [fit.record.r2["b.10"], fit.record.r2["b.2"]], rtol=1e-5)
     span = surrogate(dynamics="span")
-    (found,) = read(written(tmp_path / "span", span), "fvu")
+    (found,) = read(written(tmp_path / "span", span), "r2")
     assert found.shape == (2,)
     assert math.isnan(found[0])
-    assert found[1] == pytest.approx(span.record.fvu["b.2"], rel=1e-5)
+    assert found[1] == pytest.approx(span.record.r2["b.2"], rel=1e-5)
     names = accumulator(tmp_path / "span").Tags()["scalars"]
-    assert not any(name.endswith("fvu/b.10") for name in names), "no scalar of what is unknown"
+    assert not any(name.endswith("r2/b.10") for name in names), "no scalar of what is unknown"
 
 
 def test_several_steps_are_one_curve(tmp_path: Path) -> None:
@@ -229,8 +229,8 @@ def test_several_steps_are_one_curve(tmp_path: Path) -> None:
 def test_a_tag_names_the_span(tmp_path: Path) -> None:
     folder = written(tmp_path, surrogate(), tag="encoder")
     assert all(tag.startswith("koopman/encoder/") for tag in listed(folder))
-    (fvu,) = read(folder, "fvu", "encoder")
-    assert fvu.shape == (2,)
+    (r2,) = read(folder, "r2", "encoder")
+    assert r2.shape == (2,)
 
 
 def test_a_surrogate_without_statistics_is_logged_with_unknown_residuals(tmp_path: Path) -> None:

@@ -38,11 +38,24 @@ def test_files_of_the_first_format_are_read_as_they_were(name: str) -> None:
     assert [edit.classes for edit in surrogate.edits] == ([(1,)] if name == "edmd" else [])
 
 
+@pytest.mark.parametrize("name", ["dmd", "edmd", "float64", "autoencoder"])
+def test_files_that_kept_what_is_unexplained_are_read_as_r2(name: str) -> None:
+    path = FORMAT_1 / f"{name}.safetensors"
+    with safe_open(path, "pt") as file:
+        written = json.loads(file.metadata()["torchkoopman.surrogate"])["record"]
+    record = tk.Surrogate.load(path).record
+    assert written["fvu"], "the file was written before R² was"
+    assert record.r2 == {layer: 1 - left for layer, left in written["fvu"].items()}
+    for kind in ("held_out", "baselines"):
+        assert getattr(record, kind) == {n: 1 - left for n, left in written[kind].items()}
+
+
 def test_a_surrogate_read_from_its_file_predicts_the_same_bits(tmp_path: Path) -> None:
     surrogate, states = fitted()
     read = tk.Surrogate.load(surrogate.save(tmp_path / "deep" / "s.safetensors"))
     assert torch.equal(read(states), surrogate(states))
     assert read.record == surrogate.record
+    assert read.record.r2["1"] > 0.5
     assert str(read.spectrum()) == str(surrogate.spectrum())
 
 

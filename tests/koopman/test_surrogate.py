@@ -68,7 +68,7 @@ def make(
     with torch.no_grad():
         for index, parameter in enumerate(K.parameters()):
             parameter += 0.2 * draw(*parameter.shape, seed=index).float()
-    record = FitRecord("by hand", 60, fvu={"d": 0.25})
+    record = FitRecord("by hand", 60, r2={"d": 0.75})
     return Surrogate(Span.even(list(layers)), frames, observables, K, record).double()
 
 
@@ -244,7 +244,7 @@ def test_a_card_and_a_representation_say_what_the_surrogate_is() -> None:
     assert (card["operator"], card["observables"]) == ("Dense", "dictionary")
     assert (card["method"], card["rows"], card["edits"]) == ("by hand", 60, [])
     text = f"a → d, 4 layers; by hand, Dense {surrogate.latent}×{surrogate.latent}, 60 rows"
-    assert repr(surrogate) == f"Surrogate({text}, FVU of the latest 0.2500)"
+    assert repr(surrogate) == f"Surrogate({text}, R² of the latest 0.7500)"
 
 
 def test_a_surrogate_is_differentiable_through_every_part_that_is_learnt() -> None:

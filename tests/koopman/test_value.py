@@ -87,9 +87,9 @@ def test_a_copy_with_another_part_shares_no_tensor_with_the_first(method: str) -
     with torch.no_grad():
         for tensor in values(other):
             tensor.add_(1)
-    other.record.fvu["a"] = 7.0
+    other.record.r2["a"] = 7.0
     assert all(torch.equal(a, b) for a, b in zip(before, values(surrogate), strict=True))
-    assert "a" not in surrogate.record.fvu
+    assert "a" not in surrogate.record.r2
 
 
 def test_what_is_given_to_a_copy_is_copied_too() -> None:

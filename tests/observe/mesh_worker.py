@@ -61,8 +61,8 @@ def gap(found: tk.Surrogate, layers: Any) -> str:
     if found.record.rows != expected.record.rows:
         return f"{found.record.rows} rows for {expected.record.rows}"
     # Columns of a wide layer have fewer directions than features: their operator is not unique.
-    fvu, other = (tk.evaluate(each, reference, ROWS).fvu for each in (found, expected))
-    return "" if abs(fvu - other) < 1e-4 else f"FVU {fvu} for {other}"
+    r2, other = (tk.evaluate(each, reference, ROWS).r2 for each in (found, expected))
+    return "" if abs(r2 - other) < 1e-4 else f"R² {r2} for {other}"
 
 
 def watched(
@@ -96,10 +96,10 @@ def fitted(mesh: DeviceMesh, layers: Any, gather: bool) -> str:
         group=mesh["data"],
         gather=gather,
     )
-    whole = tk.evaluate(surrogate, network(), ROWS[:1]).fvu
-    parts = tk.evaluate(surrogate, shared(mesh, TENSOR), ROWS[:1], gather=gather).fvu
+    whole = tk.evaluate(surrogate, network(), ROWS[:1]).r2
+    parts = tk.evaluate(surrogate, shared(mesh, TENSOR), ROWS[:1], gather=gather).r2
     if abs(whole - parts) > 1e-4:
-        return f"FVU {parts} for {whole}"
+        return f"R² {parts} for {whole}"
     return gap(surrogate, layers)
 
 

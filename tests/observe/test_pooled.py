@@ -156,7 +156,7 @@ def test_one_pooled_layer_of_two_is_refused_too(model: nn.Module) -> None:
     layers = ["stages.2", "head"]
     options: dict[str, Any] = {"method": "dmd", "layout": {"stages.2": POOLED}, "progress": False}
     surrogate = tk.fit(model, images(), layers, **options)
-    assert surrogate.record.held_out["head"] < 0.05  # three of eight directions
+    assert surrogate.record.held_out["head"] > 0.95  # three of eight directions
     with pytest.raises(ValueError, match=r"'stages.2' was read as"):
         tk.swap(model, surrogate, example_inputs=images(1)[0])
 

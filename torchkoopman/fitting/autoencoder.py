@@ -16,7 +16,7 @@ from torchkoopman.fitting.dynamics import Dynamics, check_dynamics
 from torchkoopman.fitting.intake import Intake
 from torchkoopman.fitting.latents import evidence_of, span_moments
 from torchkoopman.fitting.losses import LossWeights
-from torchkoopman.fitting.quality import unexplained
+from torchkoopman.fitting.quality import explained
 from torchkoopman.fitting.tails import frozen, judging
 from torchkoopman.koopman.learnt import LearntObservables
 from torchkoopman.koopman.span import FitRecord, Span
@@ -193,7 +193,7 @@ class AutoencoderFitter(AutoencoderParts):
             )
             surrogate = Surrogate(*parts, record, *data)
             surrogate.to(intake.frames[0].weight.dtype)  # of the states, whatever it was learnt in
-            record = replace(record, fvu=unexplained(surrogate, intake.latest))
+            record = replace(record, r2=explained(surrogate, intake.latest))
             return Surrogate(*parts, record, *data)
 
     def _ready(self) -> Trainer:

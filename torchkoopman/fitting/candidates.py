@@ -16,6 +16,7 @@ from torchkoopman.koopman.feature_maps import RandomFeatures
 from torchkoopman.koopman.learnt import LearntObservables
 from torchkoopman.koopman.observables import Dictionary
 from torchkoopman.koopman.operators import Dense, operator_from_config
+from torchkoopman.tables import qualities
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -28,9 +29,10 @@ if TYPE_CHECKING:
 _RIDGE = 1e-7
 """As EDMDFitter has it."""
 _FACTOR, _FLOOR, _FLOOR_BEHAVIOUR = 3.0, 0.02, 0.004
-"""The autoencoder is much worse from so many times the closed form's error and so much more, FVU of
-the last layer or nats. On Yin-Yang networks the closed form leaves .006 to .02 and .004 to .01
-nats, good trainings up to twice that, and the one that went astray .12 and .06 nats."""
+"""The autoencoder is much worse if its error is over _FACTOR times the closed form's and a floor
+more; errors are ``1 - R²`` of the last layer, or nats. On Yin-Yang networks the closed form leaves
+.006 to .02 and .004 to .01 nats, good trainings up to twice that, and one that went astray .12 and
+.06 nats."""
 SAMPLE = 8192
 """Rows of the reservoir that closed forms and comparisons take."""
 _FEW, _UNFINISHED = 100, 500
@@ -95,14 +97,14 @@ class Score:
     """How well a candidate predicts paths it was not trained on."""
 
     unexplained: tuple[float, ...]
-    """FVU of each later layer that the operator reaches in whole steps, the last layer last."""
+    """``1 - R²`` of each later layer that the operator reaches in whole steps, first to last."""
     divergence: float | None
     """Kullback–Leibler divergence, nats, of the classes that the tail makes of the prediction from
     those it makes of the last layer; None without a tail."""
 
     @property
     def error(self) -> float:
-        """What decides: the divergence, or without a tail the last layer's FVU."""
+        """What decides: the divergence, or without a tail the last layer's ``1 - R²``."""
         return self.unexplained[-1] if self.divergence is None else self.divergence
 
 
@@ -123,7 +125,7 @@ def judged(candidate: Candidate, paths: Tensor, tail: nn.Module | None) -> Score
 def best(scores: Sequence[Score]) -> int:
     """The number of the best: by what the tail says among those that explain the states alike.
 
-    Without a tail by the FVU of all layers together. A score that is not finite is the worst.
+    Without a tail by ``1 - R²`` of all layers together. A score that is not finite is the worst.
     """
     layers = [mean(score.unexplained) for score in scores]
     if scores[0].divergence is None:
@@ -150,13 +152,13 @@ def much_worse(score: Score, aim: Score) -> bool:
 
 def lost_to(score: Score, aim: Score, taken: bool) -> str:
     """What a record says where the closed form was much better."""
-    left = f"{aim.unexplained[-1]:.3g} of the last layer's variance against"
+    closed, ours = qualities(1 - aim.unexplained[-1], 1 - score.unexplained[-1])
     tail = ""
     if score.divergence is not None and aim.divergence is not None:
         tail = f", a divergence of {aim.divergence:.3g} against {score.divergence:.3g} nats"
     return (
-        f"on paths held out the closed form of 500 random features leaves {left} "
-        f"{score.unexplained[-1]:.3g} of the autoencoder{tail}: "
+        f"on paths held out the closed form of 500 random features has R² {closed} at the last "
+        f"layer against {ours} of the autoencoder{tail}: "
         + ("it stands in its place" if taken else "take dynamics='auto' or 'span' to have it")
     )
 

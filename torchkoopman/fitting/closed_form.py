@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 
 from torchkoopman.fitting.calibration import require_rows
 from torchkoopman.fitting.dynamics import check_dynamics, closed_form
-from torchkoopman.fitting.quality import unexplained
+from torchkoopman.fitting.quality import explained
 from torchkoopman.fitting.streams import Sampled, Streams
 from torchkoopman.koopman.coordinates import check_frames, resolve_frames
 from torchkoopman.koopman.operators import Dense
@@ -177,7 +177,7 @@ class ClosedForm(Streams):
         surrogate = Surrogate(*parts, record, *data).requires_grad_(False)
         if self._latest is None:
             return surrogate
-        return Surrogate(*parts, replace(record, fvu=unexplained(surrogate, self._latest)), *data)
+        return Surrogate(*parts, replace(record, r2=explained(surrogate, self._latest)), *data)
 
     def _default_ridge(self, pair: Moments, precision: torch.dtype) -> float:
         """The relative ridge of a fit from ``"start"`` to ``"end"`` where none was given."""

@@ -11,6 +11,7 @@ import torch
 from torchkoopman.fitting.quality import Unexplained
 from torchkoopman.koopman.regression import koopman_matrix, pool
 from torchkoopman.observe.moments import Moments
+from torchkoopman.tables import qualities
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -108,9 +109,10 @@ def closed_form(
         whole = Fit(whole.matrix, "span", (note,))
     still = judge.skip()[layers[-1]] if skippable else float("inf")
     if span > still + _NEGLIGIBLE:
+        ours, skipped = qualities(1 - span, 1 - still)
         note = (
-            f"on held-out rows a matrix across the span leaves {span:.3g} of the variance of "
-            f"{layers[-1]!r} unexplained and skipping the span {still:.3g}: K is the identity"
+            f"on held-out rows a matrix across the span has R² {ours} at {layers[-1]!r}, and "
+            f"skipping the span {skipped}: K is the identity"
         )
         return Fit(torch.eye(observables.latent).to(whole.matrix), "skip", (*whole.notes, note))
     return whole
@@ -124,14 +126,16 @@ def _objection(
     ending = "so K leads across the span and says nothing of the layers between"
     if worse:
         layer = worse[-1]
+        ours, skipped = qualities(1 - step[layer], 1 - skip[layer])
         return (
-            f"one matrix for every step leaves {step[layer]:.3g} of the variance of {layer!r} "
-            f"unexplained on held-out rows, skipping to it {skip[layer]:.3g}, {ending}"
+            f"one matrix for every step has R² {ours} at {layer!r} on held-out rows, skipping to "
+            f"it {skipped}, {ending}"
         )
     if not step[last] <= _WORSE * span + _NEGLIGIBLE:
+        ours, whole = qualities(1 - step[last], 1 - span)
         return (
-            f"one matrix for every step leaves {step[last]:.3g} of the variance of {last!r} "
-            f"unexplained on held-out rows, one across the span {span:.3g}, {ending}"
+            f"one matrix for every step has R² {ours} at {last!r} on held-out rows, one across "
+            f"the span {whole}, {ending}"
         )
     return None
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
 from torchkoopman.fitting.quality import Unexplained, predictions, stacked
-from torchkoopman.tables import Table, Tabular
+from torchkoopman.tables import Table, Tabular, qualities
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,16 +19,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Evaluation(Tabular):
-    """FVU of a surrogate's predictions on rows the fit has not seen; print it.
+    """R² of a surrogate's predictions on rows the fit has not seen; print it.
 
-    FVU is the fraction of variance unexplained: mean squared error over variance. 0 is perfect, 1
-    no better than the mean.
+    R² is the share of variance that is explained, one less mean squared error over variance: 1 is
+    perfect, 0 no better than the mean, negative worse.
 
     Example:
         >>> print(tk.evaluate(surrogate, model, test.loader(500)))
-        layer '9' on 5000 held-out rows; FVU is the variance unexplained
-        predicted by     FVU      R²
-        edmd          0.0...  0.9...
+        layer '9' on 5000 held-out rows
+        predicted by      R²
+        edmd          0.9...
     """
 
     method: str
@@ -36,34 +36,34 @@ class Evaluation(Tabular):
     rows: int
     """Held-out rows."""
     layers: dict[str, float]
-    """Layer → FVU of its prediction from the first layer."""
+    """Layer → R² of its prediction from the first layer."""
     baselines: dict[str, float]
-    """Baseline → FVU of the last layer."""
+    """Baseline → R² of the last layer."""
     notes: tuple[str, ...] = ()
     """What could not be measured, and why."""
 
     @property
-    def fvu(self) -> float:
-        """FVU of the last layer."""
+    def r2(self) -> float:
+        """R² of the last layer."""
         return list(self.layers.values())[-1]
 
     def beaten_by(self) -> list[str]:
         """Baselines that do at least as well on the last layer."""
-        return [name for name, fvu in self.baselines.items() if fvu <= self.fvu]
+        return [name for name, r2 in self.baselines.items() if r2 >= self.r2]
 
     def table(self) -> Table:
         """A row for each baseline and for the method, on the last layer."""
         last = list(self.layers)[-1]
-        entries = {**self.baselines, self.method: self.fvu}
-        rows = [[name, f"{fvu:.4f}", f"{1 - fvu:.4f}"] for name, fvu in entries.items()]
+        entries = {**self.baselines, self.method: self.r2}
+        rows = list(zip(entries, qualities(*entries.values()), strict=True))
         below = []
         if len(self.layers) > 1:
-            inner = "  ".join(f"{layer} {fvu:.4f}" for layer, fvu in self.layers.items())
-            below.append(f"FVU by layer: {inner}")
+            shown = zip(self.layers, qualities(*self.layers.values()), strict=True)
+            below.append(f"R² by layer: {'  '.join(f'{layer} {r2}' for layer, r2 in shown)}")
         if self.beaten_by():
             below.append(f"the {self.method} does not beat: {', '.join(self.beaten_by())}")
-        above = [f"layer {last!r} on {self.rows} held-out rows; FVU is the variance unexplained"]
-        return Table(["predicted by", "FVU", "R²"], rows, above, [*below, *self.notes])
+        above = [f"layer {last!r} on {self.rows} held-out rows"]
+        return Table(["predicted by", "R²"], rows, above, [*below, *self.notes])
 
 
 class Evaluator:
@@ -119,7 +119,7 @@ class Evaluator:
         return Evaluation(
             self.surrogate.record.method,
             next(iter(known.values())).rows,
-            {layer: each.value for layer, each in known.items()},
-            {name: each.value for name, each in self._baselines.items()},
+            {layer: each.r2 for layer, each in known.items()},
+            {name: each.r2 for name, each in self._baselines.items()},
             self._notes,
         )

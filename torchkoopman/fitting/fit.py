@@ -71,7 +71,7 @@ def fit(
         >>> fitted = tk.fit(model, train.loader(500), ["1", "9"], method="edmd", progress=False)
         >>> fitted.layers, fitted.latent  # 1, 32 coordinates, 500 random features
         (('1', '9'), 533)
-        >>> fitted.record.held_out["9"] < fitted.record.baselines["ridge map"]
+        >>> fitted.record.held_out["9"] > fitted.record.baselines["ridge map"]
         True
 
     Args:
@@ -194,13 +194,13 @@ def evaluate(
     forward: Forward | None = None,
     gather: bool = False,
 ) -> Evaluation:
-    """FVU of a surrogate at each layer, on data it has not seen.
+    """R² of a surrogate at each layer, on data it has not seen.
 
-    FVU is the fraction of variance unexplained: 0 is perfect, 1 no better than the mean.
+    R² is the share of variance that is explained: 1 is perfect, 0 no better than the mean.
 
     Example:
         >>> evaluation = tk.evaluate(surrogate, model, test.loader(500))
-        >>> evaluation.rows, evaluation.fvu < 0.1
+        >>> evaluation.rows, evaluation.r2 > 0.9
         (5000, True)
 
     Args:

@@ -1,4 +1,4 @@
-"""How good a prediction is: the fraction of variance unexplained, streamed."""
+"""How good a prediction is: the share of variance it explains, streamed."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ if TYPE_CHECKING:
 
 
 class Unexplained:
-    """FVU = E|prediction - x|² / E|x - mean|² over a stream of rows, in float64.
+    """1 - R² = E|prediction - x|² / E|x - mean|² over a stream of rows, in float64.
 
-    0 is a perfect prediction, 1 that of the mean.
+    Fits are compared by it, since near 0 it keeps digits that R² loses near 1; people read R².
     """
 
     def __init__(self) -> None:
@@ -54,10 +54,15 @@ class Unexplained:
 
     @property
     def value(self) -> float:
-        """The fraction; infinite where the truth does not vary but the prediction is off."""
+        """``1 - R²``; infinite where the truth does not vary but the prediction is off."""
         if self._spread == 0:
             return 0.0 if self._error == 0 else float("inf")
         return self._error / self._spread
+
+    @property
+    def r2(self) -> float:
+        """R²: 1 is a perfect prediction, 0 that of the mean."""
+        return 1 - self.value
 
 
 def stacked(surrogate: Surrogate, trajectory: Trajectory) -> Trajectory:
@@ -85,10 +90,10 @@ def predictions(surrogate: Surrogate, trajectory: Trajectory) -> dict[str, Tenso
     return rows
 
 
-def unexplained(surrogate: Surrogate, trajectory: Trajectory) -> dict[str, float]:
-    """Layer → FVU of its prediction from the first layer on one trajectory."""
+def explained(surrogate: Surrogate, trajectory: Trajectory) -> dict[str, float]:
+    """Layer → R² of its prediction from the first layer on one trajectory."""
     truth = stacked(surrogate, trajectory).rows()
     return {
-        layer: Unexplained().update(rows, truth[layer]).value
+        layer: Unexplained().update(rows, truth[layer]).r2
         for layer, rows in predictions(surrogate, trajectory).items()
     }

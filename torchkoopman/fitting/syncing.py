@@ -62,7 +62,7 @@ class Syncing:
 
         Call it in every process, any number of times, outside forward passes: each row counts once.
         Shards may be uneven or empty. Fitters that have not chosen their coordinates yet choose
-        them together. Afterwards all processes have the same surrogate, without the FVU of a latest
+        them together. Afterwards all processes have the same surrogate, without the R² of a latest
         batch. Without a process group nothing happens.
 
         Args:

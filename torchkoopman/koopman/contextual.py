@@ -19,7 +19,7 @@ class ContextMean(Part):
     Example:
         >>> x = torch.randn(100, 8, 3, generator=torch.Generator().manual_seed(0))  # 8 positions
         >>> pair = tk.Trajectory.of(x, x + x.mean(1, keepdim=True))
-        >>> [tk.EDMDFitter(parts).update(pair).surrogate.record.fvu["1"] < 1e-6
+        >>> [tk.EDMDFitter(parts).update(pair).surrogate.record.r2["1"] > 1 - 1e-6
         ...  for parts in ((), tk.ContextMean())]
         [False, True]
 
@@ -59,7 +59,7 @@ class Neighbours(Part):
     Example:
         >>> x = torch.randn(100, 8, 3, generator=torch.Generator().manual_seed(0))  # 8 positions
         >>> pair = tk.Trajectory.of(x, torch.cat([x[:, :1], x[:, :-1]], 1))  # moved on by one
-        >>> [tk.EDMDFitter(parts).update(pair).surrogate.record.fvu["1"] < 1e-6
+        >>> [tk.EDMDFitter(parts).update(pair).surrogate.record.r2["1"] > 1 - 1e-6
         ...  for parts in ((), tk.Neighbours([-1]))]
         [False, True]
 

@@ -121,15 +121,15 @@ class FitRecord:
     """``"dmd"``, ``"edmd"`` or ``"autoencoder"``."""
     rows: int
     """Rows the fit has seen."""
-    fvu: dict[str, float] = field(default_factory=dict)
-    """Layer → fraction of variance unexplained when predicted from the first, on the latest batch
-    of the fit; for rows it has not seen see :func:`torchkoopman.evaluate`."""
+    r2: dict[str, float] = field(default_factory=dict)
+    """Layer → R², the share of its variance that its prediction from the first explains, on the
+    latest batch of the fit; for rows it has not seen see :func:`torchkoopman.evaluate`."""
     losses: dict[str, float] = field(default_factory=dict)
     """Loss term → latest value; empty for closed forms."""
     held_out: dict[str, float] = field(default_factory=dict)
-    """Layer → FVU on rows the fit has not seen; filled by ``torchkoopman.fit``."""
+    """Layer → R² on rows the fit has not seen; filled by ``torchkoopman.fit``."""
     baselines: dict[str, float] = field(default_factory=dict)
-    """Trivial baseline → FVU of the last layer on the same rows."""
+    """Trivial baseline → R² of the last layer on the same rows."""
     frames: str = ""
     """``"shared"``: λ is that of the map between the layers; ``"aligned"``: each layer has a frame
     of its own, and λ depends on them."""
@@ -143,11 +143,19 @@ class FitRecord:
         """The record with other names for some layers."""
         errors = {
             kind: {names.get(name, name): value for name, value in known.items()}
-            for kind, known in (("fvu", self.fvu), ("held_out", self.held_out))
+            for kind, known in (("r2", self.r2), ("held_out", self.held_out))
         }
-        return replace(self, fvu=errors["fvu"], held_out=errors["held_out"])
+        return replace(self, r2=errors["r2"], held_out=errors["held_out"])
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> FitRecord:
-        """The record that ``dataclasses.asdict`` and JSON made ``config`` of."""
-        return cls(**{**config, "notes": tuple(config.get("notes", ()))})
+        """The record that ``dataclasses.asdict`` and JSON made ``config`` of.
+
+        Version 0.1 wrote ``1 - R²`` in the place of each R², with ``"fvu"`` for ``"r2"``.
+        """
+        known = {**config, "notes": tuple(config.get("notes", ()))}
+        if "fvu" in known:
+            known["r2"] = known.pop("fvu")
+            for kind in ("r2", "held_out", "baselines"):
+                known[kind] = {name: 1 - left for name, left in known.get(kind, {}).items()}
+        return cls(**known)

@@ -18,6 +18,7 @@ from torchkoopman.koopman.looks import Looks
 from torchkoopman.koopman.structure import card_of_config
 from torchkoopman.spectra.pseudospectrum import Pseudospectrum, pseudospectrum_of
 from torchkoopman.spectra.spectrum import Spectrum, spectrum_of
+from torchkoopman.tables import qualities
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -218,8 +219,9 @@ class Surrogate(Looks):
         kind = f"{record.method}, {type(self.operator).__name__} {self.latent}×{self.latent}"
         if record.frames:
             kind += f", {record.frames} frames, dynamics by {record.dynamics}"
-        fvu = record.fvu.get(self.layers[-1])
-        quality = "" if fvu is None else f", {record.rows} rows, FVU of the latest {fvu:.4f}"
+        quality, r2 = "", record.r2.get(self.layers[-1])
+        if r2 is not None:
+            quality = f", {record.rows} rows, R² of the latest {qualities(r2)[0]}"
         notes = "".join(f"; {note}" for note in record.notes)
         return f"Surrogate({where}; {kind}{quality}{', edited' if self.edits else ''}{notes})"
 
