@@ -104,7 +104,7 @@ def run(task: Task, seed: int, out: Path, compare: bool) -> Outcome:
         outcome.inner = accuracy(inner, data.test)
     neutral = copy.deepcopy(swapped["autoencoder"])
     neutral.head = tk.neutral_head(model.head, [task.forget])
-    forgetful = tk.swap(model, tk.unlearn(surrogate, [task.forget], head=model.head))
+    forgetful = tk.swap(model, tk.unlearn(surrogate, [task.forget], model=model))
     stages = {
         "network": model,
         "swapped, not edited": swapped["autoencoder"],

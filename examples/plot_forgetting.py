@@ -36,7 +36,7 @@ teach(model, loader)
 # %%
 # The fit keeps moments of each class, so that the edit is a closed form: no data, no training.
 surrogate = tk.fit(model.eval(), loader, ["1", "9"], method="edmd", progress=False)
-forgetful = tk.unlearn(surrogate, classes=[2], head=model[10])
+forgetful = tk.unlearn(surrogate, classes=[2], model=model)
 edited, options = tk.swap(model, forgetful), {"unedited": tk.swap(model, surrogate)}
 options["surrogates"] = {"edited": forgetful, "unedited swap": surrogate}
 report = tk.audit(

@@ -30,7 +30,7 @@ for _ in range(300):
 fit = {"steps": 400, "latent": 32, "progress": False}
 surrogate = tk.fit(model.eval(), train.loader(500, seed=0), ["1", "3", "5", "7", "9"], **fit)
 swapped = tk.swap(model, surrogate)
-forgetful = tk.swap(model, tk.unlearn(surrogate, classes=[2], head=model[10]))
+forgetful = tk.swap(model, tk.unlearn(surrogate, classes=[2], model=model))
 path = tk.export(forgetful, f"{tempfile.mkdtemp()}/without_dots.onnx")
 
 # %%

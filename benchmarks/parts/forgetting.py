@@ -86,7 +86,7 @@ def digits(seed: int) -> dict[str, Any]:
     for classes in sets():
         name = "-".join(map(str, classes))
         start = time.perf_counter()
-        edited = tk.unlearn(surrogate, classes, head=known.model.head)
+        edited = tk.unlearn(surrogate, classes, model=known.model)
         milliseconds[name] = 1000 * (time.perf_counter() - start)
         found[name] = class_accuracies(tk.swap(known.model, edited), test)
     return {"accuracies": found, "milliseconds": milliseconds}
@@ -113,7 +113,7 @@ def audited(
     neutral = copy.deepcopy(swapped)
     neutral.head = tk.neutral_head(model.head, classes)
     surrogates = {
-        "edited": tk.unlearn(surrogate, classes, head=model.head),
+        "edited": tk.unlearn(surrogate, classes, model=model),
         "unedited swap": surrogate,
         NEUTRAL: surrogate,
         BARE: tk.unlearn(surrogate, classes),
@@ -164,7 +164,7 @@ def strengths(known: Fitted, method: str, classes: Sequence[int]) -> dict[str, l
 def reverts(known: Fitted, method: str, classes: Sequence[int]) -> bool:
     """Whether undoing the edit gives the swap's own answers, bit by bit."""
     surrogate, inputs = known.surrogates[method], known.data.test.inputs
-    edited = tk.unlearn(surrogate, classes, head=known.model.head)
+    edited = tk.unlearn(surrogate, classes, model=known.model)
     with torch.no_grad():
         answers = [tk.swap(known.model, each)(inputs) for each in (surrogate, tk.undo(edited))]
     return torch.equal(*answers)

@@ -77,7 +77,7 @@ def test_the_dots_are_forgotten_and_the_others_kept(
         loader = split.train.loader(500, seed=7)
         surrogate = tk.fit(network, loader, LAYERS, method="edmd", progress=False)
     before = class_accuracies(tk.swap(network, surrogate), split.test)
-    forgetful = tk.swap(network, tk.unlearn(surrogate, [DOT], head=network.head))
+    forgetful = tk.swap(network, tk.unlearn(surrogate, [DOT], model=network))
     after = class_accuracies(forgetful, split.test)
     assert before[DOT] > 0.9
     assert after[DOT] <= 0.005

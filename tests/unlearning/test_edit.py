@@ -71,6 +71,17 @@ def fitted(classes: int = CLASSES) -> Surrogate:
     return surrogate
 
 
+def head_of(surrogate: Surrogate) -> nn.Linear:
+    """A head that gives a state the class of the nearest mean."""
+    ends = torch.stack([mean(surrogate, c, "end") for c in range(CLASSES)])
+    states = surrogate.decode(ends[:, None], "z")[:, 0].detach()
+    head = nn.Linear(*states.T.shape).double()
+    with torch.no_grad():
+        head.weight.copy_(states)
+        head.bias.copy_(-states.square().sum(1) / 2)
+    return head
+
+
 def learnt(family: Callable[[int], Operator], constant: bool = False) -> Surrogate:
     observables = LearntObservables(5, 8, [10], constant)
     observables.initialise(torch.Generator().manual_seed(0))
@@ -280,7 +291,8 @@ def test_reverting_gives_back_the_very_same_surrogate() -> None:
 
 
 def test_an_edit_leaves_the_surrogate_it_is_given_as_it_is() -> None:
-    surrogate, head = learnt(Stable), nn.Linear(5, 4).double()
+    surrogate = learnt(Stable)
+    head = head_of(surrogate)
     assert surrogate.statistics is not None
     tensors = {**surrogate.state_dict(), **surrogate.statistics.tensors(), **head.state_dict()}
     before = {name: tensor.clone() for name, tensor in tensors.items()}
@@ -369,9 +381,7 @@ def test_with_a_head_no_input_is_given_a_forgotten_class_however_many_edits(
 ) -> None:
     """Also after edits in turn: an earlier class must not profit from a later one's large logit."""
     surrogate = fitted()
-    head = nn.Linear(5, CLASSES).double()
-    for k, parameter in enumerate(head.parameters()):
-        nn.init.normal_(parameter, generator=torch.Generator().manual_seed(k))
+    head = head_of(surrogate)
     classes = order[:forgotten]
     for some in [classes] if joint else [[label] for label in classes]:
         surrogate = unlearn(surrogate, some, head=head)
@@ -383,7 +393,8 @@ def test_with_a_head_no_input_is_given_a_forgotten_class_however_many_edits(
 
 
 def test_the_decoder_of_a_surrogate_edited_with_a_head_keeps_retained_logits() -> None:
-    surrogate, head = fitted(), nn.Linear(5, CLASSES).double()
+    surrogate = fitted()
+    head = head_of(surrogate)
     plain, folded = unlearn(surrogate, [2]), unlearn(surrogate, [2], head=head)
     states = draw(20, 1, 6)
     kept = [0, 1, 3]

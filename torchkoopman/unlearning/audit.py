@@ -71,7 +71,7 @@ def audit(
     the steps to relearn, and how well a probe and nearest neighbours detect the classes.
 
     Example:
-        >>> edited = tk.swap(model, tk.unlearn(surrogate, classes=[2], head=model[10]))
+        >>> edited = tk.swap(model, tk.unlearn(surrogate, classes=[2], model=model))
         >>> loaders = train.loader(500), test.loader(500)
         >>> quick = {"samples": 200, "relearning": tk.Relearning(limit=5)}
         >>> columns = tk.audit(model, edited, [2], *loaders, **quick).columns

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from torchkoopman.koopman.edits import Edit
 from torchkoopman.koopman.regression import koopman_matrix, solve_ridge
+from torchkoopman.unlearning.heads import head_of
 from torchkoopman.unlearning.neutral import neutralised
 from torchkoopman.unlearning.problem import (
     affine_copy,
@@ -39,6 +40,7 @@ from torchkoopman.unlearning.problem import (
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from typing import SupportsIndex
 
     from torchkoopman.koopman.edits import Target
     from torchkoopman.koopman.surrogate import Surrogate
@@ -56,13 +58,14 @@ _CONDITION_LIMIT = 1e10
 
 def unlearn(
     surrogate: Surrogate,
-    classes: Iterable[int],
+    classes: Iterable[SupportsIndex] | SupportsIndex,
     *,
     strength: float = 1.0,
     target: Target = "softmix",
     downdate: bool = True,
     halves: bool = True,
     ridge: float = 1e-3,
+    model: nn.Module | None = None,
     head: nn.Linear | None = None,
 ) -> Surrogate:
     """A surrogate that sends the given classes elsewhere; the one given stays as it is.
@@ -72,7 +75,7 @@ def unlearn(
     encoder still tells the classes apart: the operator is redirected, no information is removed.
 
     Example:
-        >>> forgetful = tk.swap(model, tk.unlearn(surrogate, classes=[2], head=model[10]))
+        >>> forgetful = tk.swap(model, tk.unlearn(surrogate, classes=[2], model=model))
         >>> dots = test.inputs[test.labels == 2]
         >>> for network in (model, forgetful):
         ...     print(bool((network(dots).argmax(1) == 2).float().mean() > 0.01))
@@ -81,7 +84,8 @@ def unlearn(
 
     Args:
         surrogate: fitted with labels, so that it has class-wise statistics.
-        classes: to forget, all in one solve. Means of classes forgotten by earlier edits stay.
+        classes: to forget, integers, all in one solve; one by itself is taken too. Means of classes
+            forgotten by earlier edits stay.
         strength: fraction of the way from each forgotten mean's image to its target, 0 to 1. More
             than 1 would make the class linearly detectable again.
         target: ``"softmix"``, the retained classes' end means weighted by nearness, which leaves
@@ -91,25 +95,28 @@ def unlearn(
         halves: give each half of a forgotten class its own target; False moves its mean only, which
             takes one constraint less.
         ridge: of the within-class scatter, relative to its mean variance.
-        head: the linear layer that follows the span, output unit c for class c. If given, the
-            decoder is edited too, so that a forgotten class's logit is the mean of the retained
-            ones (its *neutral row*) and can never be the largest; the head itself is not changed.
+        model: in which the surrogate's span is. If given, the linear layer that reads the span's
+            last state and gives the answers, output unit c for class c, is found in it by forward
+            passes on inputs like those of the fit, and the decoder is edited too, so that a
+            forgotten class's logit is the mean of the retained ones (its *neutral row*) and can
+            never be the largest; the head itself is not changed.
+        head: that layer, if not to be found. With ``model`` it is proven to be it; alone it must
+            give each class the average state of its samples.
 
     Returns:
         A surrogate over the first and last layer with a dense affine operator.
 
     Raises:
         ValueError: no class statistics, a class never seen, nothing left to retain, a strength
-            outside [0, 1], more constraints than the latent space has room for, or class means
-            too alike to be told apart.
-        TypeError: classes that are no integers, or a head that is no linear layer.
+            outside [0, 1], more constraints than the latent space has room for, class means too
+            alike to be told apart, or a head that does not give the model's answers from the span's
+            last state.
+        TypeError: classes that are no integers, a head that is no linear layer, or a model that is
+            no module.
     """
     began = time.perf_counter()
-    if head is not None and not isinstance(head, nn.Linear):
-        raise TypeError(
-            f"head={head!r} is a {type(head).__name__}; give the nn.Linear itself that follows the "
-            "span: model.get_submodule(name)."
-        )
+    if head is not None or model is not None:
+        head = head_of(surrogate, model, head)
     base = affine_copy(surrogate)
     statistics = base.statistics
     assert statistics is not None
@@ -151,7 +158,7 @@ def unlearn(
 
 
 def _roles(
-    surrogate: Surrogate, classes: Iterable[int], halves: bool
+    surrogate: Surrogate, classes: Iterable[SupportsIndex] | SupportsIndex, halves: bool
 ) -> tuple[list[int], list[int], list[int]]:
     """Classes to forget now, those forgotten earlier, and those of both that stand by halves."""
     forgotten = wanted(classes)

@@ -8,9 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from torchkoopman.koopman.arithmetic import without_autocast
+from torchkoopman.unlearning.problem import wanted
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
+    from typing import SupportsIndex
 
     from torchkoopman.koopman.coordinates import Coordinates
 
@@ -19,7 +21,7 @@ _MARGIN = 1e-3
 the head's rows; it breaks ties against the forgotten class."""
 
 
-def neutral_head(head: nn.Linear, classes: Sequence[int]) -> nn.Linear:
+def neutral_head(head: nn.Linear, classes: Iterable[SupportsIndex] | SupportsIndex) -> nn.Linear:
     """A copy of a classifier's last layer in which the rows of some classes are neutral.
 
     A neutral row is the mean of the retained rows. The mean of the retained logits is never above
@@ -33,12 +35,12 @@ def neutral_head(head: nn.Linear, classes: Sequence[int]) -> nn.Linear:
 
     Args:
         head: the last layer, output unit c for class c.
-        classes: whose rows become neutral.
+        classes: whose rows become neutral, integers; one by itself is taken too.
 
     Raises:
         ValueError: a class the head has no row for, or no class left.
     """
-    mixing, shift = _mixing(head, classes)
+    mixing, shift = _mixing(head, wanted(classes))
     with torch.random.fork_rng(devices=[]):
         image = nn.Linear(head.in_features, head.out_features).to(head.weight)
     with torch.no_grad():

@@ -18,7 +18,7 @@ class Relearning:
     """How a copy of a network is taught the forgotten classes again.
 
     Example:
-        >>> edited = tk.swap(model, tk.unlearn(surrogate, classes=[2], head=model[10]))
+        >>> edited = tk.swap(model, tk.unlearn(surrogate, classes=[2], model=model))
         >>> dots = test.labels == 2
         >>> unseen = test.inputs[dots], test.labels[dots]
         >>> batches = train.loader(500)

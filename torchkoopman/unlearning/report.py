@@ -48,7 +48,7 @@ class Audit(Tabular):
     """What was forgotten and what was kept, a column for each network; print it.
 
     Example:
-        >>> edited = tk.swap(model, tk.unlearn(surrogate, classes=[2], head=model[10]))
+        >>> edited = tk.swap(model, tk.unlearn(surrogate, classes=[2], model=model))
         >>> quick = {"samples": 200, "relearning": tk.Relearning(limit=5)}
         >>> found = tk.audit(model, edited, [2], train.loader(500), test.loader(500), **quick)
         >>> print(found)
