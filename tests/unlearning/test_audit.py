@@ -2,6 +2,7 @@
 
 import copy
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -12,9 +13,10 @@ from torchkoopman.koopman.folding import Replacement
 from torchkoopman.observe.views import OutputOption
 from torchkoopman.unlearning.answers import Ends, Interview, Part
 from torchkoopman.unlearning.audit import audit
+from torchkoopman.unlearning.batches import Batches
 from torchkoopman.unlearning.relearning import Relearning
 from torchkoopman.unlearning.report import EDITED, ORIGINAL, RETRAINED, UNEDITED, Audit
-from torchkoopman.unlearning.retraining import Batches, Retraining
+from torchkoopman.unlearning.retraining import Retraining
 
 CLASSES = 3
 
@@ -220,10 +222,102 @@ def test_answers_that_are_no_logits_are_refused() -> None:
         audit(model, model, [1], TRAIN, TEST)
 
 
-@pytest.mark.parametrize("batch", [torch.zeros(4, CLASSES), {"x": torch.zeros(4, CLASSES)}])
-def test_batches_that_are_no_pairs_are_refused(models: dict[str, nn.Module], batch: object) -> None:
-    with pytest.raises(TypeError, match=r"test= gave a batch of type (Tensor|dict)"):
-        audit(models[ORIGINAL], models[EDITED], [1], TRAIN, [batch])  # type: ignore[list-item]
+@pytest.mark.parametrize(
+    ("batch", "found"),
+    [
+        (torch.zeros(4, CLASSES), "a tensor, with no labels"),
+        ({"input": torch.zeros(4, CLASSES)}, "{'input'}, with no labels"),
+        ((torch.zeros(4, CLASSES), torch.zeros(4)), r"torch\.float32 of shape \(4,\)"),
+    ],
+)
+def test_batches_without_labels_are_refused(
+    models: dict[str, nn.Module], batch: object, found: str
+) -> None:
+    with pytest.raises(TypeError, match=rf"test= gave a batch, .*{found}.*an audit needs labels"):
+        audit(models[ORIGINAL], models[EDITED], [1], TRAIN, [batch])
+
+
+class Sum(nn.Module):
+    """A network of two inputs and an option."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, a: Tensor, b: Tensor, c: Tensor | None = None) -> dict[str, Tensor]:
+        return {"logits": self.network(a + b + (0 if c is None else c))}
+
+
+FORMS = {
+    "nested": lambda x, y: ((0.25 * x, 0.75 * x), y),
+    "flat": lambda x, y: [0.25 * x, 0.75 * x, y[:, None]],
+    "mapping": lambda x, y: {"a": 0.25 * x, "b": 0.75 * x, "labels": y.tolist()},
+    "forward": lambda x, y: {"left": 0.25 * x, "right": 0.75 * x, "labels": y},
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_batches_of_every_form_that_a_fit_takes_give_the_same_audit(
+    models: dict[str, nn.Module], form: str
+) -> None:
+    """The retrained network is trained on them, too, without the class."""
+    torch.manual_seed(1)
+    retraining = Retraining(network, lambda model, batches: trained(model, list(batches)))
+    options: dict[str, Any] = {"layers": ("0", "2"), "relearning": QUICK, "samples": 200}
+    pair = models[ORIGINAL], models[EDITED]
+    expected = audit(*pair, [1], TRAIN, TEST, retrained=retraining, **options)
+    given = [[FORMS[form](x, y) for x, y in data] for data in (TRAIN, TEST)]
+    seen: list[Any] = []
+
+    def learn(model: nn.Module, batches: Batches) -> None:
+        seen.extend(batches)
+        if form == "nested":
+            pairs = [(a + b, y) for (a, b), y in seen]
+        elif form == "flat":
+            pairs = [(a + b, y[:, 0]) for a, b, y in seen]
+        else:
+            pairs = []
+            for each in seen:
+                a, b, y = each.values()
+                pairs.append((a + b, torch.as_tensor(y)))
+        trained(model.network, pairs)  # type: ignore[arg-type]
+
+    if form == "forward":
+        options["forward"] = lambda model, batch: model(batch["left"], batch["right"])
+    torch.manual_seed(1)
+    options["layers"] = ("network.0", "network.2")
+    found = audit(
+        *map(Sum, pair), [1], *given, retrained=Retraining(lambda: Sum(network()), learn), **options
+    )
+    assert len(seen) == len(TRAIN)
+    for name, column in found.columns.items():
+        before = expected.columns[name]
+        assert column.test == pytest.approx(before.test)
+        assert column.relearning == before.relearning
+        assert column.divergence == pytest.approx(before.divergence, rel=1e-3, abs=1e-6)
+        assert column.membership == pytest.approx(before.membership, abs=1e-6)
+
+
+def test_a_batch_with_two_readings_is_refused_and_forward_is_named(
+    models: dict[str, nn.Module],
+) -> None:
+    batches = [(x, x, y) for x, y in TEST]
+    two = Sum(models[ORIGINAL])
+    both = [(x, x, x, y) for x, y in TEST]
+    with pytest.raises(TypeError, match=r"no labels in it.*forward=lambda"):
+        audit(two, two, [1], [each[:2] for each in batches], batches, relearning=QUICK)
+
+    class Wide(Sum):
+        def forward(self, a: Tensor, b: Any = None, c: Any = None) -> dict[str, Tensor]:
+            return {"logits": self.network(a)}
+
+    wide = Wide(models[ORIGINAL])
+    with pytest.raises(TypeError, match=r"can take all of it, or all but labels.*forward=lambda"):
+        audit(wide, wide, [1], batches, batches, relearning=QUICK)
+    read = audit(
+        wide, wide, [1], both, both, relearning=QUICK, forward=lambda model, batch: model(batch[0])
+    )
+    assert read.columns[EDITED].retained > 0.9
 
 
 class Cell(nn.Module):

@@ -8,8 +8,9 @@ import pytest
 import torch
 from torch import nn
 
+from torchkoopman.unlearning.batches import Batches
 from torchkoopman.unlearning.relearning import Relearning
-from torchkoopman.unlearning.retraining import Batches, Retraining, Without, require_fresh
+from torchkoopman.unlearning.retraining import Retraining, Without, require_fresh
 
 LABELS = torch.arange(40) % 4
 BATCHES = list(zip(torch.eye(4)[LABELS].split(10), LABELS.split(10), strict=True))
@@ -96,16 +97,16 @@ def test_a_factory_that_gives_no_module_is_refused() -> None:
 def test_what_was_not_forgotten_needs_no_step() -> None:
     torch.manual_seed(0)
     model = trained(network(), BATCHES)
-    assert Relearning().steps(model, BATCHES, *BATCHES[0]) == 0
+    assert Relearning().steps(model, BATCHES, BATCHES[:1]) == 0
 
 
 def test_relearning_leaves_the_model_as_it_was_and_counts_its_steps() -> None:
     torch.manual_seed(0)
     model = trained(network(), Without(BATCHES, [1])).requires_grad_(False)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    gone = torch.eye(4)[[1, 1]], torch.tensor([1, 1])
+    gone = [(torch.eye(4)[[1, 1]], torch.tensor([1, 1]))]
     slow, fast = (
-        Relearning(learning_rate=rate).steps(model, BATCHES, *gone) for rate in (1e-3, 3e-2)
+        Relearning(learning_rate=rate).steps(model, BATCHES, gone) for rate in (1e-3, 3e-2)
     )
     assert slow is not None
     assert fast is not None
@@ -117,8 +118,8 @@ def test_relearning_leaves_the_model_as_it_was_and_counts_its_steps() -> None:
 def test_relearning_gives_up_at_its_limit() -> None:
     torch.manual_seed(0)
     model = trained(network(), Without(BATCHES, [1]))
-    gone = torch.eye(4)[[1]], torch.tensor([1])
-    assert Relearning(learning_rate=1e-9, limit=7).steps(model, BATCHES, *gone) is None
+    gone = [(torch.eye(4)[[1]], torch.tensor([1]))]
+    assert Relearning(learning_rate=1e-9, limit=7).steps(model, BATCHES, gone) is None
 
 
 @pytest.mark.parametrize(
@@ -131,4 +132,4 @@ def test_relearning_that_could_not_learn_is_refused(options: Any) -> None:
 
 def test_relearning_without_batches_is_refused() -> None:
     with pytest.raises(ValueError, match="no training batches"):
-        Relearning(threshold=2.0).steps(network(), [], *BATCHES[0])
+        Relearning(threshold=2.0).steps(network(), [], BATCHES[:1])

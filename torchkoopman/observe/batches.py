@@ -99,9 +99,10 @@ def parts(model: nn.Module | None, batch: Any) -> tuple[tuple[Any, ...], dict[st
     if max(required, 1) + 1 < len(batch) <= most:
         assert model is not None
         raise TypeError(
-            f"a batch is {_told(batch)}, and {type(model).__name__}.forward{_signature(model)} can "
-            "take all of it, or all but labels at its end. Say how to call it: forward=lambda "
-            "model, batch: model(*batch), or give a dict of arguments and 'labels'."
+            f"a batch is {structure_of(batch)}, and {type(model).__name__}.forward"
+            f"{_signature(model)} can take all of it, or all but labels at its end. Say how to "
+            "call it: forward=lambda model, batch: model(*batch), or give a dict of arguments and "
+            "'labels'."
         )
     return tuple(inputs), {}, last
 
@@ -119,9 +120,9 @@ def called(model: nn.Module, args: Iterable[Any], kwargs: Mapping[str, Any], bat
         why = _unfit(model, *args, **kwargs)
         if why is None and any(isinstance(each, Tensor) for each in (*args, *kwargs.values())):
             raise
-        said = ", ".join(f"{name}=" for name in kwargs) if kwargs else _told(args)
+        said = ", ".join(f"{name}=" for name in kwargs) if kwargs else structure_of(args)
         raise TypeError(
-            f"a batch is {_told(batch)}, and was read as {said} for the model"
+            f"a batch is {structure_of(batch)}, and was read as {said} for the model"
             f"{_and_last(batch, args)}, but {type(model).__name__}.forward{_signature(model)} "
             f"says: {why or error}. Say how to call it: {_suggestion(model, batch)}"
         ) from error
@@ -183,10 +184,10 @@ def _positional(model: nn.Module | None) -> tuple[int, int]:
     return sum(each.default is each.empty for each in taken), len(taken)
 
 
-def _told(value: Any) -> str:
+def structure_of(value: Any) -> str:
     """A batch's structure in a few words."""
     if isinstance(value, list | tuple):
-        return f"({', '.join(map(_told, value))}{',' if len(value) == 1 else ''})"
+        return f"({', '.join(map(structure_of, value))}{',' if len(value) == 1 else ''})"
     if isinstance(value, Mapping):
         return f"{{{', '.join(map(repr, value))}}}"
     return "a tensor" if isinstance(value, Tensor) else f"a {type(value).__name__}"

@@ -146,10 +146,20 @@ class Watch:
             if self.forward is not None:
                 self.forward(self.model, batch)
                 return
-            device = next((tensor.device for tensor in self.model.parameters()), None)
-            to = partial(_moved, device=device)
-            kwargs = {name: to(value) for name, value in kwargs.items()}
-            called(self.model, map(to, args), kwargs, batch)
+            called(self.model, *moved(self.model, args, kwargs), batch)
+
+
+def moved(
+    model: nn.Module, args: Iterable[Any], kwargs: Mapping[str, Any]
+) -> tuple[list[Any], dict[str, Any]]:
+    """Arguments with their tensors on the model's device.
+
+    Raises:
+        ValueError: a tensor on the meta device.
+    """
+    device = next((tensor.device for tensor in model.parameters()), None)
+    to = partial(_moved, device=device)
+    return list(map(to, args)), {name: to(value) for name, value in kwargs.items()}
 
 
 def read_again(

@@ -10,16 +10,19 @@ from torch import Tensor, nn
 
 from torchkoopman.koopman.folding import Replacement
 from torchkoopman.observe.watch import Watch, read_again
+from torchkoopman.unlearning.batches import labels_of
 from torchkoopman.unlearning.measures import among
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator
+    from typing import Any
 
     from torchkoopman.koopman.surrogate import Surrogate
+    from torchkoopman.observe.batches import Forward
     from torchkoopman.observe.outputs import OutputChoice
     from torchkoopman.observe.trajectory import Trajectory
     from torchkoopman.observe.views import OutputOption, View
-    from torchkoopman.unlearning.retraining import Batches
+    from torchkoopman.unlearning.batches import Batches
 
 _FLAT = "b ... -> b 1 (...)"
 """One row a sample, so that states and answers go together."""
@@ -93,6 +96,7 @@ class Interview:
         ends: of the span whose states are looked into; None for none.
         surrogate: what stands in the network's span, for its latent state.
         samples: half so many states of forgotten and of other samples are kept at most.
+        forward: how to call the model on a batch, if not as a fit does.
     """
 
     def __init__(
@@ -103,7 +107,9 @@ class Interview:
         ends: Ends | None,
         surrogate: Surrogate | None,
         samples: int,
+        forward: Forward | None = None,
     ) -> None:
+        self.forward = forward
         self.name, self.model, self.classes = name, model, tuple(classes)
         self.surrogate, self.samples = surrogate, samples
         self.ends = ends
@@ -115,7 +121,7 @@ class Interview:
         self._labels: list[Tensor] = []
         self._states: list[dict[str, Tensor]] = []
         self._targets: list[Tensor] = []
-        self._watch().stream(_pairs(batches, what), self)
+        self._watch().stream(self._read(batches, what), self)
         if not self._labels:
             raise ValueError(f"{what}= has no batches; an audit needs {what} data.")
         names = self._states[0]
@@ -129,8 +135,7 @@ class Interview:
     def update(self, trajectory: Trajectory) -> None:
         """Take in one batch: its logits, and rows of its states as long as they are wanted."""
         labels, rows = trajectory.labels, trajectory.rows()
-        if labels is None:
-            raise TypeError("an audit needs batches (inputs, labels), with one integer per sample.")
+        assert labels is not None, "every batch has been asked for its labels"
         logits = rows.pop(_ROOT)
         if len(logits) != len(labels) or logits.shape[1] <= int(labels.max()):
             raise TypeError(
@@ -154,7 +159,14 @@ class Interview:
                 swapped = isinstance(self.model.get_submodule(module), Replacement)
                 if layer in self.ends.outputs and not swapped:
                     outputs[module] = self.ends.outputs[layer]
-        return Watch(self.model, [*(self.layers or ()), _ROOT], layouts, output=outputs)
+        layers = [*(self.layers or ()), _ROOT]
+        return Watch(self.model, layers, layouts, forward=self.forward, output=outputs)
+
+    def _read(self, batches: Batches, what: str) -> Iterator[Any]:
+        """The batches, each once it is certain that it has labels."""
+        for batch in batches:
+            labels_of(batch, self.model, self.forward, what)
+            yield batch
 
     def _wanted(self, target: Tensor, kind: bool) -> Tensor:
         """Indices of the batch's forgotten or other samples that there is still room for."""
@@ -188,17 +200,6 @@ class Interview:
         state = start[:, None].to(next(surrogate.parameters()).dtype)
         latent: Tensor = surrogate.operator(surrogate.encode(state, first), 1.0)
         return latent[:, 0]
-
-
-def _pairs(batches: Batches, what: str) -> Iterator[tuple[Tensor, Tensor]]:
-    """The batches, each once it is certain that it is a pair."""
-    for batch in batches:
-        if not isinstance(batch, tuple | list) or len(batch) != 2:
-            raise TypeError(
-                f"{what}= gave a batch of type {type(batch).__name__}; an audit needs pairs "
-                "(inputs, labels). Wrap the loader in one that gives them."
-            )
-        yield batch[0], batch[1]
 
 
 def _places(name: str, model: nn.Module, start: str, end: str) -> tuple[str, str]:

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from torchkoopman.unlearning.answers import Answers, Ends, Interview, answers_of
+from torchkoopman.unlearning.batches import chosen, labels_of
 from torchkoopman.unlearning.measures import (
     among,
     class_accuracies,
@@ -35,13 +36,12 @@ from torchkoopman.unlearning.retraining import Retraining
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
-    from typing import SupportsIndex
-
-    from torch import Tensor
+    from typing import Any, SupportsIndex
 
     from torchkoopman.koopman.surrogate import Surrogate
+    from torchkoopman.observe.batches import Forward
     from torchkoopman.observe.views import OutputOption
-    from torchkoopman.unlearning.retraining import Batches
+    from torchkoopman.unlearning.batches import Batches
 
 _ATTACKED = 5000
 """Samples of each kind that the membership attack takes."""
@@ -62,6 +62,7 @@ def audit(
     surrogates: Mapping[str, Surrogate] | None = None,
     layers: tuple[str, str] | None = None,
     output: OutputOption | None = None,
+    forward: Forward | None = None,
     relearning: Relearning = Relearning(),  # noqa: B008, frozen
     samples: int = 2000,
 ) -> Audit:
@@ -82,7 +83,9 @@ def audit(
         model: the classifier before anything was done to it.
         edited: the one that should have forgotten.
         classes: to be forgotten, integers; one by itself is taken too.
-        train: batches ``(inputs, labels)`` of all classes that the original was trained on.
+        train: batches of all classes that the original was trained on, as for
+            :func:`torchkoopman.fit`, with labels: ``(inputs, labels)``, ``((a, b), labels)``, a
+            mapping.
         test: batches it has never seen, in the same order each time.
         retrained: how to train the network once more without those classes, or such a network;
             without it only the original is there to compare with.
@@ -96,6 +99,8 @@ def audit(
         output: which tensor of these two layers' outputs, as for :func:`torchkoopman.attach`; by
             default what the surrogates' ``views`` say. The module that a swap put in is read as it
             is.
+        forward: how to call the networks on a batch, if not as :func:`torchkoopman.fit` does; the
+            labels then stand last, or under ``"labels"``.
         relearning: how relearning is tried.
         samples: states of each data set that go into the probe and the neighbours, at most.
 
@@ -104,7 +109,7 @@ def audit(
             retrained network that was not fresh, two columns of one name, data that come in
             another order at each pass or are gone after one, a layer a network does not have, or
             one that was read through a function, without ``output``.
-        TypeError: batches that are not ``(inputs, labels)``, or answers that are not one row of
+        TypeError: batches without labels or with two readings, or answers that are not one row of
             logits per sample.
     """
     gone, given = tuple(wanted(classes)), dict(surrogates or {})
@@ -118,7 +123,7 @@ def audit(
     ends = None if layers is None else Ends.of(layers, known, output)
 
     def ask(name: str, network: nn.Module) -> Answers:
-        interview = Interview(name, network, gone, ends, given.get(name), samples)
+        interview = Interview(name, network, gone, ends, given.get(name), samples, forward)
         return answers_of(interview, train, test)
 
     answers = {name: ask(name, network) for name, network in networks.items()}
@@ -126,16 +131,16 @@ def audit(
     notes = []
     if retrained is not None:
         if isinstance(retrained, Retraining):
-            networks[RETRAINED] = retrained.without(train, gone, model)
+            networks[RETRAINED] = retrained.without(train, gone, model, forward)
         else:
             networks[RETRAINED] = retrained
             notes.append("the retrained network was given ready; that it was fresh is not checked.")
         answers[RETRAINED] = ask(RETRAINED, networks[RETRAINED])
         _comparable(answers, gone)
-    unseen = _of_classes(test, gone)
+    unseen = _of_classes(test, gone, model, forward)
     columns = {}
     for name, each in answers.items():
-        steps = relearning.steps(networks[name], train, *unseen)
+        steps = relearning.steps(networks[name], train, unseen, forward)
         columns[name] = _column(each, answers.get(RETRAINED), gone, steps)
     seconds, nbytes = _price(given.get(EDITED))
     return Audit(gone, columns, seconds, nbytes, relearning, tuple(notes))
@@ -196,11 +201,18 @@ def _comparable(answers: Mapping[str, Answers], classes: tuple[int, ...]) -> Non
         )
 
 
-def _of_classes(batches: Batches, classes: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """Some samples of these classes, inputs and labels."""
-    kept = [(x[among(y, classes)], y[among(y, classes)]) for x, y in batches]
-    inputs, labels = (torch.cat(each) for each in zip(*kept, strict=True))
-    return inputs[:_RELEARNT], labels[:_RELEARNT]
+def _of_classes(
+    batches: Batches, classes: tuple[int, ...], model: nn.Module, forward: Forward | None
+) -> list[Any]:
+    """Batches of these classes alone, some samples in all."""
+    found, room = [], _RELEARNT
+    for batch in batches:
+        wanted = among(labels_of(batch, model, forward), classes)
+        kept = wanted & (wanted.cumsum(0) <= room)
+        if kept.any():
+            found.append(chosen(batch, kept))
+            room -= int(kept.sum())
+    return found
 
 
 def _column(

@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import nn
+
+from torchkoopman.unlearning.batches import answered, labels_of
 
 if TYPE_CHECKING:
-    from torchkoopman.unlearning.retraining import Batches
+    from torchkoopman.observe.batches import Forward
+    from torchkoopman.unlearning.batches import Batches
 
 
 @dataclass(frozen=True)
@@ -20,12 +23,12 @@ class Relearning:
     Example:
         >>> edited = tk.swap(model, tk.unlearn(surrogate, classes=[2], model=model))
         >>> dots = test.labels == 2
-        >>> unseen = test.inputs[dots], test.labels[dots]
+        >>> unseen = [(test.inputs[dots], test.labels[dots])]
         >>> batches = train.loader(500)
         >>> relearning = tk.Relearning(threshold=0.5, limit=100)
-        >>> relearning.steps(model, batches, *unseen)  # the original forgot nothing
+        >>> relearning.steps(model, batches, unseen)  # the original forgot nothing
         0
-        >>> relearning.steps(edited, batches, *unseen) > 0
+        >>> relearning.steps(edited, batches, unseen) > 0
         True
     """
 
@@ -43,15 +46,15 @@ class Relearning:
             )
 
     def steps(
-        self, model: nn.Module, batches: Batches, inputs: Tensor, labels: Tensor
+        self, model: nn.Module, batches: Batches, unseen: Batches, forward: Forward | None = None
     ) -> int | None:
         """Gradient steps on batches of all classes until the forgotten ones are back.
 
         Args:
             model: a copy of it learns; it stays as it is.
             batches: training data of all classes, gone through over and over.
-            inputs: unseen samples of the forgotten classes.
-            labels: their classes.
+            unseen: batches of the forgotten classes, gone through after every step.
+            forward: how to call the model on a batch, if not as a fit does.
 
         Returns:
             0 if nothing was forgotten; None if the limit was reached before.
@@ -59,28 +62,32 @@ class Relearning:
         learner = copy.deepcopy(model).eval()
         for parameter in learner.parameters():
             parameter.requires_grad_(parameter.is_floating_point())
-        device = next(learner.parameters()).device
-        unseen = inputs.to(device), labels.to(device)
         optimiser = torch.optim.Adam(learner.parameters(), lr=self.learning_rate)
         step = 0
         while step < self.limit:
             before = step
-            for x, y in batches:
-                if self._back(learner, *unseen):
+            for batch in batches:
+                if self._back(learner, unseen, forward):
                     return step
                 if step == self.limit:
                     return None
                 with torch.enable_grad():
                     optimiser.zero_grad(set_to_none=True)
-                    loss = nn.functional.cross_entropy(learner(x.to(device)), y.to(device))
+                    logits = answered(learner, batch, forward)
+                    labels = labels_of(batch, learner, forward).to(logits.device)
+                    loss = nn.functional.cross_entropy(logits, labels.long())
                     loss.backward()  # type: ignore[no-untyped-call]
                     optimiser.step()
                 step += 1
             if step == before:
                 raise ValueError("there are no training batches, so nothing can be relearnt.")
-        return step if self._back(learner, *unseen) else None
+        return step if self._back(learner, unseen, forward) else None
 
     @torch.no_grad()
-    def _back(self, learner: nn.Module, inputs: Tensor, labels: Tensor) -> bool:
-        right = learner(inputs).argmax(1) == labels
-        return bool(right.double().mean() >= self.threshold)
+    def _back(self, learner: nn.Module, unseen: Batches, forward: Forward | None) -> bool:
+        right = [
+            answered(learner, batch, forward).argmax(1).cpu()
+            == labels_of(batch, learner, forward).cpu()
+            for batch in unseen
+        ]
+        return bool(torch.cat(right).double().mean() >= self.threshold)

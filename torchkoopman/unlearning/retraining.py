@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
+from torchkoopman.unlearning.batches import Batches, chosen, labels_of
 from torchkoopman.unlearning.measures import among
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection, Iterator
 
-Batches = Iterable[tuple[Tensor, Tensor]]
-"""``(inputs, labels)`` batches; may be gone through more than once."""
+    from torchkoopman.observe.batches import Forward
 
 
 @dataclass(frozen=True)
@@ -37,10 +36,23 @@ class Retraining:
     factory: Callable[[], nn.Module]
     """Makes a freshly initialised network."""
     train: Callable[[nn.Module, Batches], Any]
-    """Trains it in place on batches ``(inputs, labels)``, which it may go through several times."""
+    """Trains it in place on batches, which it may go through several times. They are built like
+    those of the audit's ``train``, with fewer samples."""
 
-    def without(self, batches: Batches, classes: Collection[int], original: nn.Module) -> nn.Module:
+    def without(
+        self,
+        batches: Batches,
+        classes: Collection[int],
+        original: nn.Module,
+        forward: Forward | None = None,
+    ) -> nn.Module:
         """A network trained on all but these classes, in eval mode.
+
+        Args:
+            batches: of all classes, as for :func:`torchkoopman.fit`, with labels.
+            classes: left out.
+            original: the trained network, by whose ``forward`` batches are read.
+            forward: how to call it on a batch, if not as a fit does.
 
         Raises:
             ValueError: the factory's network is not fresh.
@@ -50,26 +62,32 @@ class Retraining:
         if not isinstance(model, nn.Module):
             raise TypeError(f"factory() gave a {type(model).__name__}; it must give an nn.Module.")
         require_fresh(model, original)
-        self.train(model, Without(batches, classes))
+        self.train(model, Without(batches, classes, original, forward))
         return model.eval()
 
 
 class Without:
     """Batches without the samples of some classes; goes through its source anew each time."""
 
-    def __init__(self, batches: Batches, classes: Collection[int]) -> None:
-        self.batches = batches
-        self.classes = tuple(classes)
+    def __init__(
+        self,
+        batches: Batches,
+        classes: Collection[int],
+        model: nn.Module | None = None,
+        forward: Forward | None = None,
+    ) -> None:
+        self.batches, self.classes = batches, tuple(classes)
+        self.model, self.forward = model, forward
 
     def __len__(self) -> int:
         """Batches of the source, where it knows them; one may come out empty and be left out."""
         return len(self.batches)  # type: ignore[arg-type]
 
-    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for inputs, labels in self.batches:
-            kept = ~among(labels, self.classes)
+    def __iter__(self) -> Iterator[Any]:
+        for batch in self.batches:
+            kept = ~among(labels_of(batch, self.model, self.forward), self.classes)
             if kept.any():
-                yield inputs[kept], labels[kept]
+                yield chosen(batch, kept)
 
 
 def require_fresh(model: nn.Module, original: nn.Module) -> None:
