@@ -28,7 +28,11 @@ from torchkoopman.datasets import Labelled, Split, mnist, yin_yang
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    Way = tuple[tk.ScalingRecipe, int, Callable[[tk.Scaling, Labelled, nn.Module], nn.Module]]
+    Way = tuple[
+        tk.scaling.ScalingRecipe,
+        int,
+        Callable[[tk.results.Scaling, Labelled, nn.Module], nn.Module],
+    ]
     """How the steps are trained, how many, and what is fitted to them."""
 
 START, LAYER = "0", "1"
@@ -50,8 +54,8 @@ class Task:
     """Its epochs, batch, learning rate and weight decay."""
     squares: int
     """Square layers of our recipe."""
-    ours: tk.ScalingRecipe
-    s2: tk.ScalingRecipe
+    ours: tk.scaling.ScalingRecipe
+    s2: tk.scaling.ScalingRecipe
 
 
 def without_dots(seed: int) -> Split:
@@ -66,17 +70,17 @@ TASKS = {
         widths=(2, 8, 6, 4, 3, 2),
         training=(5000, 1000, 5e-3, 1e-2),
         squares=10,
-        ours=tk.ScalingRecipe(),
-        s2=tk.ScalingRecipe.published(),
+        ours=tk.scaling.ScalingRecipe(),
+        s2=tk.scaling.ScalingRecipe.published(),
     ),
     "mnist": Task(
         data=lambda seed: mnist(),
         widths=(784, 256, 128, 64, 32, 10),
         training=(30, 4096, 1e-2, 1e-1),
         squares=3,
-        ours=tk.ScalingRecipe(steps=300),
+        ours=tk.scaling.ScalingRecipe(steps=300),
         s2=replace(
-            tk.ScalingRecipe.published(),
+            tk.scaling.ScalingRecipe.published(),
             learning_rate=3e-2,
             batch=4096,
             steps=450,
@@ -115,7 +119,7 @@ def run(task: Task, seed: int, s2: bool) -> dict[str, Row]:
     data = task.data(seed)
     model = trained(task, data.train, seed)
     rows = Labelled(data.train.inputs[:ROWS], data.train.labels[:ROWS])
-    drawn = tk.ScalingRecipe(residual=False, steps=0)
+    drawn = tk.scaling.ScalingRecipe(residual=False, steps=0)
     ways: dict[str, Way] = {
         "affine map, no path": (drawn, 1, affine),
         "random features": (drawn, 1, random_features),
@@ -126,7 +130,7 @@ def run(task: Task, seed: int, s2: bool) -> dict[str, Row]:
         ways["S2, fitted here"] = (task.s2, S2_STEPS, delay_dmd)
         ways["S2, its own fit"] = (task.s2, S2_STEPS, as_published)
     outcome = {"network": Row(accuracy(model, data.test))}
-    scalings: dict[tuple[tk.ScalingRecipe, int], tuple[tk.Scaling, float]] = {}
+    scalings: dict[tuple[tk.scaling.ScalingRecipe, int], tuple[tk.results.Scaling, float]] = {}
     for name, (recipe, steps, fit) in ways.items():
         if (recipe, steps) not in scalings:
             scalings[recipe, steps] = scale(task, model, data.train, seed, recipe, steps)
@@ -176,19 +180,24 @@ def perceptron(widths: tuple[int, ...]) -> nn.Sequential:
 
 
 def scale(
-    task: Task, model: nn.Module, data: Labelled, seed: int, recipe: tk.ScalingRecipe, squares: int
-) -> tuple[tk.Scaling, float]:
+    task: Task,
+    model: nn.Module,
+    data: Labelled,
+    seed: int,
+    recipe: tk.scaling.ScalingRecipe,
+    squares: int,
+) -> tuple[tk.results.Scaling, float]:
     """The layer with a path inside it, and how long that took."""
     begin = time.perf_counter()
     loader = data.loader(task.training[1], seed=seed)
     generator = torch.Generator().manual_seed(seed)
-    scaling = tk.scale_layer(
+    scaling = tk.scaling.scale_layer(
         model, LAYER, loader, squares=squares, recipe=recipe, generator=generator
     )
     return scaling, time.perf_counter() - begin
 
 
-def delay_dmd(scaling: tk.Scaling, data: Labelled, model: nn.Module) -> nn.Module:
+def delay_dmd(scaling: tk.results.Scaling, data: Labelled, model: nn.Module) -> nn.Module:
     """All states but the last as one stack, led on to the layer's output in closed form."""
     fitter = tk.DMDFitter(delays=len(scaling.states) - 2)
     loader = data.loader(1000, seed=0)
@@ -196,20 +205,20 @@ def delay_dmd(scaling: tk.Scaling, data: Labelled, model: nn.Module) -> nn.Modul
     return scaling.replacement(fitter.surrogate)
 
 
-def affine(scaling: tk.Scaling, data: Labelled, model: nn.Module) -> nn.Module:
+def affine(scaling: tk.results.Scaling, data: Labelled, model: nn.Module) -> nn.Module:
     """From the layer's input alone: the ridge map."""
     loader, ends = data.loader(1000, seed=0), (scaling.states[0], scaling.states[-1])
     return scaling.replacement(tk.fit(scaling.model, loader, ends, method="dmd", progress=False))
 
 
-def random_features(scaling: tk.Scaling, data: Labelled, model: nn.Module) -> nn.Module:
+def random_features(scaling: tk.results.Scaling, data: Labelled, model: nn.Module) -> nn.Module:
     """EDMD between the outputs of the two layers, without a path."""
     loader = data.loader(1000, seed=0)
     return tk.fit(model, loader, [START, LAYER], method="edmd", progress=False).replacement()
 
 
 @torch.no_grad()
-def as_published(scaling: tk.Scaling, data: Labelled, model: nn.Module) -> nn.Module:
+def as_published(scaling: tk.results.Scaling, data: Labelled, model: nn.Module) -> nn.Module:
     """The fit of the authors' notebook: 50 paths, ten delays, rank 40.
 
     The paths are laid end to end as one series before delays are taken, so that five of six stacks

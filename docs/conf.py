@@ -74,6 +74,9 @@ nitpick_ignore_regex = [
 ]
 """torch, numpy and Python, whose pages are not at hand without network."""
 
+GATHERING = ("results", "spectra", "topology", "scaling")
+"""Modules of the package with public names of their own."""
+
 WITHOUT_PAGE = {
     "Layout",
     "PathReplacement",
@@ -175,8 +178,8 @@ def links_back(
 ) -> None:
     """Let source link to all that is described of it.
 
-    viewcode takes one module for all of a file. Where a file has public names and others, these
-    others are described under the name of the file itself.
+    viewcode takes one module for all of a file. Its names are described under the package, under
+    modules that gather public names, or under the name of the file itself.
     """
     if not page.startswith("_modules/torchkoopman/"):
         return
@@ -185,12 +188,18 @@ def links_back(
         page[len("_modules/") :].replace("/", "."),
     )
 
-    def link(found: re.Match[str]) -> str:
-        name = f"torchkoopman.{found[1]}"
-        known = name in described and not described[name].aliased
-        return f'#{name if known else f"{own}.{found[1]}"}"'
+    modules = ("torchkoopman", *(f"torchkoopman.{name}" for name in GATHERING), own)
 
-    context["body"] = re.sub(r'#torchkoopman\.(\w+(?:\.\w+)?)"', link, context["body"])
+    def link(found: re.Match[str]) -> str:
+        parts = found[1].split(".")
+        for length in (2, 1):
+            for module in modules:
+                name = ".".join([module, *parts[-length:]])
+                if name in described and not described[name].aliased:
+                    return f'#{name}"'
+        return found[0]
+
+    context["body"] = re.sub(r'#(torchkoopman(?:\.\w+)+)"', link, context["body"])
 
 
 def setup(app: Sphinx) -> None:

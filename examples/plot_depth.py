@@ -51,7 +51,7 @@ axes[1, 0].set_ylabel("surrogate, from block 1")
 
 # %%
 # Eigenvalues, filled if the data bear them out; and the pieces that points nearer than ε form.
-shape = tk.topology_of(surrogate, model, test.loader(500), points=500, dimensions=[0])
+shape = surrogate.topology(model, test.loader(500), points=500, dimensions=[0])
 figure, (left, right) = plt.subplots(1, 2, figsize=(8.5, 4.4), layout="constrained")
 surrogate.spectrum().plot(left)
 for curve, name in zip(shape.layers[-1].curves[0], ("network", "surrogate"), strict=True):

@@ -293,7 +293,7 @@ RANKED: dict[str, dict[str, Any]] = {
 }
 
 
-def ranking(batches: list[Tensor], **options: Any) -> tk.SpanRanking:
+def ranking(batches: list[Tensor], **options: Any) -> tk.results.SpanRanking:
     return tk.rank_spans(network(), batches, ["1", "3", "5"], progress=False, **options)
 
 
@@ -331,7 +331,7 @@ def ranked(detail: str) -> dict[str, Any]:
     return found
 
 
-def spans_of(ranking: tk.SpanRanking) -> dict[str, Any]:
+def spans_of(ranking: tk.results.SpanRanking) -> dict[str, Any]:
     """All that a ranking says."""
     spans = [(each.start, each.end, each.r2, each.skip, each.best) for each in ranking.spans]
     return {"spans": spans, "rows": ranking.rows, "costs": repr(ranking.spans[0].removed)}

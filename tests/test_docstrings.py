@@ -19,14 +19,31 @@ PACKAGES = [ROOT / "torchkoopman", *sorted(ROOT.glob("integrations/torchkoopman_
 
 
 def names_of(package: Path) -> list[str]:
-    """The names in a package's ``__all__``, in order, without importing it."""
-    tree = ast.parse((package / "__init__.py").read_text())
+    """The names in a package's ``__all__``, in order, without importing it.
+
+    Modules among them stand for the names that they have themselves.
+    """
+    tree = ast.parse((package if package.is_file() else package / "__init__.py").read_text())
     (listed,) = (
         node.value
         for node in tree.body
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__"
     )
-    return [f"{package.name}.{name}" for name in ast.literal_eval(listed)]
+    modules = {
+        name.name
+        for node in tree.body
+        if isinstance(node, ast.ImportFrom) and node.module == package.name
+        for name in node.names
+    }
+    found: list[str] = []
+    for name in ast.literal_eval(listed):
+        if name in modules:
+            file = package / f"{name}.py"
+            inner = names_of(file if file.is_file() else package / name)
+            found += [f"{package.name}.{name}.{each.rpartition('.')[2]}" for each in inner]
+        else:
+            found.append(f"{package.name}.{name}")
+    return found
 
 
 PUBLIC = [name for package in PACKAGES for name in names_of(package)]

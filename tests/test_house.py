@@ -13,6 +13,12 @@ from tests.quick import QUICK
 ROOT = Path(__file__).parents[1]
 PACKAGE, INTEGRATIONS = ROOT / "torchkoopman", ROOT / "integrations"
 README = (ROOT / "README.md").read_text()
+SUBMODULES = {
+    name: getattr(tk, name)
+    for name in tk.__all__
+    if isinstance(getattr(tk, name), types.ModuleType)
+}
+"""Modules with public names of their own."""
 SHORT = 8000
 """Bytes that the README has at most: what does not fit goes to a page."""
 LONGEST = 280
@@ -21,14 +27,15 @@ ARROWS: dict[str, set[str]] = {
     "storage": {"version"},
     "observe": {"tables"},
     "spectra": {"observe", "tables"},
-    "koopman": {"spectra", "observe", "storage", "tables"},
+    "topology": {"observe", "tables"},
+    "koopman": {"spectra", "topology", "observe", "storage", "tables"},
     "fitting": {"koopman", "spectra", "observe", "storage", "tables"},
     "graphs": {"observe"},
     "surgery": {"graphs", "observe", "storage", "version"},
     "scaling": {"koopman", "observe"},
     "shipping": {"surgery", "koopman", "observe", "storage", "version"},
     "unlearning": {"koopman", "observe", "tables"},
-    "topology": {"koopman", "observe", "tables"},
+    "results": {"fitting", "koopman", "scaling", "spectra", "topology", "unlearning"},
     "undo": {"koopman", "surgery"},
     "datasets": set(),
     "tables": set(),
@@ -94,11 +101,17 @@ def test_every_room_has_its_arrows() -> None:
     assert all(targets <= set(ARROWS) for targets in ARROWS.values())
 
 
-def test_the_package_itself_only_gathers_public_names() -> None:
-    tree = ast.parse((PACKAGE / "__init__.py").read_text())
-    gathered = {name for _, name, _ in imports(PACKAGE / "__init__.py")}
-    assert gathered == set(tk.__all__)
+@pytest.mark.parametrize("module", [tk, *SUBMODULES.values()], ids=lambda each: each.__name__)
+def test_what_has_public_names_only_gathers_them(module: types.ModuleType) -> None:
+    path = Path(module.__file__ or "")
+    tree = ast.parse(path.read_text())
+    gathered = {name for _, name, _ in imports(path)}
+    assert gathered == set(module.__all__)
     assert all(isinstance(node, ast.Expr | ast.ImportFrom | ast.Assign) for node in tree.body)
+
+
+def test_about_thirty_names_are_at_the_top() -> None:
+    assert len(set(tk.__all__) - set(SUBMODULES) - {"__version__"}) <= 33
 
 
 @pytest.mark.parametrize(
@@ -111,8 +124,9 @@ def test_integrations_know_public_names_only_and_one_another_by_the_tab_alone(pa
         if module.startswith("torchkoopman_") and module.split(".")[0] != own:
             assert module == "torchkoopman_tensorboard", f"{where} imports {module}"
         if module.split(".")[0] == "torchkoopman":
-            assert module == "torchkoopman", f"{where} reaches into {module}"
-            assert not name or name in tk.__all__, f"{where}: {name} is not public"
+            known = {"torchkoopman": tk, **{f"torchkoopman.{n}": m for n, m in SUBMODULES.items()}}
+            assert module in known, f"{where} reaches into {module}"
+            assert not name or name in known[module].__all__, f"{where}: {name} is not public"
 
 
 def at_run_time(tree: ast.Module) -> list[ast.AST]:
@@ -172,9 +186,11 @@ def test_every_shipped_package_says_that_it_is_typed() -> None:
         assert (folder / "py.typed").exists(), folder
 
 
-@pytest.mark.parametrize("name", tk.__all__)
-def test_every_public_name_exists_and_says_what_it_is(name: str) -> None:
-    thing = getattr(tk, name)
+@pytest.mark.parametrize(
+    ("module", "name"), [(m, name) for m in (tk, *SUBMODULES.values()) for name in m.__all__]
+)
+def test_every_public_name_exists_and_says_what_it_is(module: types.ModuleType, name: str) -> None:
+    thing = getattr(module, name)
     text = thing.__doc__
     assert text, name
     # A dataclass without a docstring gets its signature as one.
@@ -188,7 +204,8 @@ def test_every_public_name_exists_and_says_what_it_is(name: str) -> None:
 
 
 def test_public_names_are_listed_once() -> None:
-    assert len(tk.__all__) == len(set(tk.__all__))
+    names = [name for module in (tk, *SUBMODULES.values()) for name in module.__all__]
+    assert len(names) == len(set(names))
 
 
 @pytest.mark.parametrize(

@@ -89,7 +89,7 @@ def test_every_result_is_a_table_for_a_notebook() -> None:
         tk.follow(spectra, trusted=False),
         tk.evaluate(surrogate, model, batches),
         tk.rank_spans(model, batches, layers, progress=False),
-        tk.topology_of(surrogate, model, batches, points=40),
+        surrogate.topology(model, batches, points=40),
     ]
     for result in results:
         table = result.table()

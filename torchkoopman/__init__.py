@@ -5,41 +5,30 @@ how representations move through depth can be looked at, put in place of layers,
 class, and exported.
 """
 
+from torchkoopman import results, scaling, spectra, topology
 from torchkoopman.fitting.autoencoder import AutoencoderFitter
 from torchkoopman.fitting.dmd import DMDFitter
 from torchkoopman.fitting.edmd import EDMDFitter
-from torchkoopman.fitting.evaluation import Evaluation
 from torchkoopman.fitting.fit import evaluate, fit
 from torchkoopman.fitting.losses import LossWeights
 from torchkoopman.fitting.monitor import TrainingMonitor
-from torchkoopman.fitting.ranking import SpanRanking, rank_spans
+from torchkoopman.fitting.ranking import rank_spans
 from torchkoopman.fitting.span_statistics import SpanStatistics
 from torchkoopman.graphs.region import DirtyCut
 from torchkoopman.koopman.feature_maps import ContextMean, Monomials, Neighbours, RandomFeatures
-from torchkoopman.koopman.modes import Modes
 from torchkoopman.koopman.surrogate import Surrogate
 from torchkoopman.observe.probes import Probe, attach
 from torchkoopman.observe.trajectory import Trajectory
-from torchkoopman.scaling.recipe import ScalingRecipe
-from torchkoopman.scaling.scale import Scaling, scale_layer
 from torchkoopman.shipping.export import export, load, read_card
-from torchkoopman.spectra.comparison import OperatorDistance, compare
-from torchkoopman.spectra.normality import NonNormality, non_normality
-from torchkoopman.spectra.pseudospectrum import Pseudospectrum
-from torchkoopman.spectra.spectrum import Spectrum
+from torchkoopman.spectra.comparison import compare
 from torchkoopman.spectra.tracking import follow
-from torchkoopman.spectra.tracks import ModeTracks
 from torchkoopman.storage.errors import FileError
 from torchkoopman.surgery.swap import swap, swap_history
-from torchkoopman.topology.betti import BettiCurve, betti_curve
-from torchkoopman.topology.layers import topology_of
-from torchkoopman.topology.report import Topology
 from torchkoopman.undo import undo
 from torchkoopman.unlearning.audit import audit
 from torchkoopman.unlearning.edit import unlearn
 from torchkoopman.unlearning.neutral import neutral_head
 from torchkoopman.unlearning.relearning import Relearning
-from torchkoopman.unlearning.report import Audit
 from torchkoopman.unlearning.retraining import Retraining
 from torchkoopman.version import __version__
 
@@ -51,7 +40,6 @@ __all__ = [
     # fit
     "fit",
     "evaluate",
-    "Evaluation",
     "AutoencoderFitter",
     "EDMDFitter",
     "DMDFitter",
@@ -63,21 +51,9 @@ __all__ = [
     "Neighbours",
     # look
     "Surrogate",
-    "Spectrum",
-    "Modes",
-    "Pseudospectrum",
-    "non_normality",
-    "NonNormality",
     "follow",
-    "ModeTracks",
     "compare",
-    "OperatorDistance",
-    "topology_of",
-    "Topology",
-    "betti_curve",
-    "BettiCurve",
     "rank_spans",
-    "SpanRanking",
     "SpanStatistics",
     # operate
     "swap",
@@ -87,16 +63,17 @@ __all__ = [
     "unlearn",
     "neutral_head",
     "audit",
-    "Audit",
     "Retraining",
     "Relearning",
-    "scale_layer",
-    "Scaling",
-    "ScalingRecipe",
     # ship
     "export",
     "load",
     "read_card",
     "FileError",
+    # more, each with names of its own
+    "results",
+    "spectra",
+    "topology",
+    "scaling",
     "__version__",
 ]

@@ -106,7 +106,7 @@ def audited(
     classes: Sequence[int],
     references: tk.Retraining,
     baselines: dict[str, nn.Module],
-) -> tk.Audit:
+) -> tk.results.Audit:
     """The audit of the edit, with its rivals beside it."""
     model, surrogate = known.model, known.surrogates[method]
     swapped = tk.swap(model, surrogate)

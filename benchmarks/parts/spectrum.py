@@ -65,7 +65,7 @@ def look(seed: int, quick: bool) -> dict[str, Any]:
         surrogate = made.surrogates[method]
         spectrum = surrogate.spectrum()
         pseudo = surrogate.pseudospectrum(points=31)
-        shape = tk.non_normality(surrogate, points=15)
+        shape = surrogate.non_normality(points=15)
         found[method] = {
             "modes": len(spectrum.eigenvalues),
             "trusted": int(spectrum.trusted().sum()),

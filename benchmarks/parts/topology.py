@@ -53,8 +53,7 @@ def shapes(task: str, seed: int, quick: bool) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for method in SURROGATES:
         for normalise in (False, True):
-            result = tk.topology_of(
-                known.surrogates[method],
+            result = known.surrogates[method].topology(
                 known.model,
                 known.data.test.loader(1000),
                 points=200 if quick else POINTS[task],
@@ -76,8 +75,7 @@ def isometry(task: str, weight: float, quick: bool) -> dict[str, Any]:
     surrogate = fitter.train(known.task.steps).surrogate
     found: dict[str, Any] = {"weight": weight, "task": task}
     for space in ("latent", "states"):
-        result = tk.topology_of(
-            surrogate,
+        result = surrogate.topology(
             known.model,
             known.data.test.loader(1000),
             points=200 if quick else 1000,
@@ -94,8 +92,7 @@ def isometry(task: str, weight: float, quick: bool) -> dict[str, Any]:
 def all_points() -> dict[str, Any]:
     """β0 of all MNIST test points, as in S1's figure."""
     known = fitted("mnist", 0, False, folder(False))
-    result = tk.topology_of(
-        known.surrogates["autoencoder"],
+    result = known.surrogates["autoencoder"].topology(
         known.model,
         known.data.test.loader(1000),
         points=ALL,
@@ -106,7 +103,7 @@ def all_points() -> dict[str, Any]:
     return card(result)
 
 
-def card(result: tk.Topology) -> dict[str, Any]:
+def card(result: tk.results.Topology) -> dict[str, Any]:
     """What the tables and the figures need."""
     layers = []
     for each in result.layers:

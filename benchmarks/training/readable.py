@@ -31,7 +31,7 @@ UNTRAINED, BEGAN = "two networks that were not trained", "a network and what it 
 class Watched:
     """A network's training as EDMD saw it."""
 
-    spectra: tuple[tk.Spectrum, ...]
+    spectra: tuple[tk.results.Spectrum, ...]
     """After every fourth epoch."""
     last: tk.Surrogate
     again: tk.Surrogate
@@ -84,14 +84,14 @@ def _row(name: str, first: float, second: float) -> str:
     return f"{name:24} {first:9.4g} {second:9.4g}"
 
 
-def _passing(tracks: tk.ModeTracks) -> int:
+def _passing(tracks: tk.results.ModeTracks) -> int:
     """Modes that are not there at every step."""
     return int((tracks.indices < 0).any(0).sum())
 
 
 def distances(
     trained: tuple[Watched, Watched], raw: tuple[Watched, Watched]
-) -> dict[str, tk.OperatorDistance]:
+) -> dict[str, tk.results.OperatorDistance]:
     """What was compared → how far apart it is."""
     (one, other), (began, apart) = trained, raw
     pairs = {
@@ -110,7 +110,7 @@ def distances(
     return found
 
 
-def table(found: dict[str, tk.OperatorDistance]) -> str:
+def table(found: dict[str, tk.results.OperatorDistance]) -> str:
     """Each pair's relative distance, that of pairs with untrained networks, and that of sampling.
 
     ``below`` is the share of such pairs that are farther apart, ``above`` the share of fits to

@@ -15,7 +15,8 @@ from tensorboard.summary.writer.event_file_writer import EventFileWriter
 from torchkoopman_tensorboard.summary import log
 
 if TYPE_CHECKING:
-    from torchkoopman import ModeTracks, Surrogate
+    from torchkoopman import Surrogate
+    from torchkoopman.results import ModeTracks
 
 
 class EventFolder:

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     import numpy.typing as npt
     from torch.utils.tensorboard import SummaryWriter
 
-    from torchkoopman import ModeTracks, Spectrum, Surrogate
+    from torchkoopman import Surrogate
+    from torchkoopman.results import ModeTracks, Spectrum
     from torchkoopman_tensorboard.events import EventFolder
 
 PLUGIN_NAME = "koopman"

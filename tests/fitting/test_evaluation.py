@@ -21,7 +21,7 @@ def definition(prediction: Tensor, truth: Tensor) -> float:
     return 1 - ((prediction.double() - truth).square().sum() / spread).item()
 
 
-def evaluate(surrogate: tk.Surrogate, trajectory: Trajectory, size: int) -> tk.Evaluation:
+def evaluate(surrogate: tk.Surrogate, trajectory: Trajectory, size: int) -> tk.results.Evaluation:
     baselines = Baselines().update(path(300)).maps(2)
     single = Trajectory.of(*(state.float() for state in path(300).states.values()))
     rival = tk.EDMDFitter(tk.RandomFeatures(30)).update(single).surrogate
@@ -65,16 +65,18 @@ def test_layers_between_the_steps_of_the_operator_are_left_out() -> None:
 
 
 def test_baselines_that_do_at_least_as_well_are_named() -> None:
-    result = tk.Evaluation("dmd", 10, {"a": 0.1, "b": 0.8}, {"skip": 0.5, "EDMD": 0.8, "x": 0.9})
+    result = tk.results.Evaluation(
+        "dmd", 10, {"a": 0.1, "b": 0.8}, {"skip": 0.5, "EDMD": 0.8, "x": 0.9}
+    )
     assert result.beaten_by() == ["EDMD", "x"]
     assert "the dmd does not beat: EDMD, x" in str(result)
-    better = tk.Evaluation("dmd", 10, {"b": 0.95}, {"skip": 0.5, "EDMD": 0.8})
+    better = tk.results.Evaluation("dmd", 10, {"b": 0.95}, {"skip": 0.5, "EDMD": 0.8})
     assert better.beaten_by() == []
     assert "does not beat" not in str(better)
 
 
 def test_the_report_shows_every_baseline_every_layer_and_the_rows() -> None:
-    text = str(tk.Evaluation("edmd", 123, {"mid": 0.1234, "end": 0.25}, {"ridge map": 0.5}))
+    text = str(tk.results.Evaluation("edmd", 123, {"mid": 0.1234, "end": 0.25}, {"ridge map": 0.5}))
     for part in ("123", "'end'", "ridge map", "0.5000", "edmd", "0.2500", "mid 0.1234"):
         assert part in text, part
 

@@ -145,17 +145,17 @@ def test_a_layout_is_not_to_be_said_again_either(delays: int) -> None:
     result = tk.evaluate(surrogate, model, fresh)
     assert result == tk.evaluate(surrogate, model, fresh, layout=LAYOUT)
     small: dict[str, Any] = {"points": 40, "dimensions": (0,), "bootstrap": 0}
-    shape = tk.topology_of(surrogate, model, fresh, **small)
-    assert str(shape) == str(tk.topology_of(surrogate, model, fresh, layout=LAYOUT, **small))
+    shape = surrogate.topology(model, fresh, **small)
+    assert str(shape) == str(surrogate.topology(model, fresh, layout=LAYOUT, **small))
 
 
 def test_topology_looks_at_the_tensors_of_the_fit() -> None:
     model = Pairs()
     small: dict[str, Any] = {"points": 60, "dimensions": (0,), "bootstrap": 0}
     surrogate = quiet(model, output=MIXED)
-    found = tk.topology_of(surrogate, model, batches(1), **small)
-    assert str(found) == str(tk.topology_of(surrogate, model, batches(1), output=MIXED, **small))
-    others = tk.topology_of(surrogate, model, batches(1), output={"cells.0": "0"}, **small)
+    found = surrogate.topology(model, batches(1), **small)
+    assert str(found) == str(surrogate.topology(model, batches(1), output=MIXED, **small))
+    others = surrogate.topology(model, batches(1), output={"cells.0": "0"}, **small)
     assert others.epsilon != found.epsilon
 
 
@@ -163,14 +163,14 @@ def second(output: Any) -> Tensor:
     return output["g"] if isinstance(output, dict) else output[1]
 
 
-@pytest.mark.parametrize("run", [tk.evaluate, tk.topology_of])
+@pytest.mark.parametrize("run", [tk.evaluate, tk.Surrogate.topology])
 def test_what_was_read_through_a_function_is_to_be_said_again(run: Any) -> None:
     model = Pairs()
     surrogate = quiet(model, output=second)
     said = r"layer 'cells\.0' was read through the function 'second'.*output=\{'cells\.0': function"
     with pytest.raises(ValueError, match=said):
         run(surrogate, model, batches(1))
-    few = {"points": 60, "dimensions": (0,), "bootstrap": 0} if run is tk.topology_of else {}
+    few = {"points": 60, "dimensions": (0,), "bootstrap": 0} if run is tk.Surrogate.topology else {}
     by_path = {"cells.0": "1", "cells.1": "g", "cells.2": "1"}
     one, other = (
         run(surrogate, model, batches(1), output=output, **few) for output in (second, by_path)

@@ -54,7 +54,7 @@ class Kept:
 
     def __init__(self, refuses: int | None = None) -> None:
         self.given: list[Trajectory] = []
-        self.told: list[tuple[int, Tensor, tk.ModeTracks]] = []
+        self.told: list[tuple[int, Tensor, tk.results.ModeTracks]] = []
         self.opened: list[int] = []
         self.closed = 0
         self.refuses = refuses
@@ -64,7 +64,7 @@ class Kept:
             raise ValueError("enough")
         self.given.append(trajectory)
 
-    def __call__(self, surrogate: tk.Surrogate, step: int, tracks: tk.ModeTracks) -> None:
+    def __call__(self, surrogate: tk.Surrogate, step: int, tracks: tk.results.ModeTracks) -> None:
         self.told.append((step, surrogate.spectrum().eigenvalues, tracks))
 
     def reset(self) -> None:
@@ -383,7 +383,7 @@ def test_a_writer_of_yours_is_logged_to(tmp_path: Path) -> None:
 
 
 def test_a_training_goes_on_where_the_log_cannot_be_written() -> None:
-    def full(surrogate: tk.Surrogate, step: int, tracks: tk.ModeTracks) -> None:
+    def full(surrogate: tk.Surrogate, step: int, tracks: tk.results.ModeTracks) -> None:
         raise OSError("no space left")
 
     model = network()

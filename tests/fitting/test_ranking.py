@@ -435,7 +435,7 @@ def small(seed: int = 0) -> tuple[nn.Module, list[Tensor]]:
     return model, [torch.randn(40, 5, generator=generator) for _ in range(6)]
 
 
-def ranked(batches: list[Tensor], statistics: tk.SpanStatistics | None) -> tk.SpanRanking:
+def ranked(batches: list[Tensor], statistics: tk.SpanStatistics | None) -> tk.results.SpanRanking:
     model, _ = small()
     return tk.rank_spans(model, batches, ["0", "1", "2"], statistics=statistics, progress=False)
 

@@ -51,7 +51,7 @@ def with_statistics(surrogate: Surrogate, layer: str = "a") -> tuple[Surrogate, 
     return surrogate.with_(statistics=statistics), states
 
 
-def mode_of(modes: tk.Modes, value: complex) -> int:
+def mode_of(modes: tk.results.Modes, value: complex) -> int:
     return int((modes.eigenvalues - value).abs().argmin())
 
 
@@ -422,7 +422,7 @@ def test_a_summary_lists_the_largest_modes_by_the_index_that_chooses_them() -> N
 def test_the_looks_of_one_surrogate_are_methods_too() -> None:
     surrogate = make()
     assert str(surrogate.non_normality(horizon=3, points=5)) == str(
-        tk.non_normality(surrogate, horizon=3, points=5)
+        tk.spectra.non_normality(surrogate, horizon=3, points=5)
     )
 
 

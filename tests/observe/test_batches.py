@@ -59,9 +59,9 @@ def test_what_is_no_loader_is_refused_wherever_one_is_taken(kind: str, tmp_path:
     with pytest.raises(TypeError, match=match):
         tk.rank_spans(network(), given, LAYERS, progress=False)
     with pytest.raises(TypeError, match=match):
-        tk.topology_of(surrogate, network(), given)
+        surrogate.topology(network(), given)
     with pytest.raises(TypeError, match=match):
-        tk.scale_layer(network(), "0", given)
+        tk.scaling.scale_layer(network(), "0", given)
     with pytest.raises(TypeError, match=match.replace("loader", "held_out")):
         fit(pairs(Tensor.clone), held_out=given)
 

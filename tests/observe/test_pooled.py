@@ -140,7 +140,7 @@ def test_a_pooled_fit_is_kept_evaluated_ranked_and_refused_by_swap(
     found, fresh = tk.evaluate(again, model, images(2)), tk.evaluate(surrogate, model, images(2))
     assert found.rows == 80
     assert found.layers == fresh.layers
-    topology = tk.topology_of(again, model, loader, points=60, dimensions=(0,), bootstrap=2)
+    topology = again.topology(model, loader, points=60, dimensions=(0,), bootstrap=2)
     assert topology.rows == 60
     ranking = tk.rank_spans(model, loader, STAGES, layout=POOLED, progress=False)
     assert len(ranking.spans) == 3

@@ -130,8 +130,8 @@ def test_spans_are_ranked_with_the_neighbours_that_there_are() -> None:
 def test_topology_predicts_rows_from_their_own_neighbours() -> None:
     model, loader = Along(), batches()
     surrogate = fit(model, loader, tk.Neighbours())
-    found = tk.topology_of(
-        surrogate, model, loader, points=80, dimensions=(0,), bootstrap=2, positions=KEPT
+    found = surrogate.topology(
+        model, loader, points=80, dimensions=(0,), bootstrap=2, positions=KEPT
     )
     network, predicted = found.layers[-1].curves[0]
     assert found.rows == 80

@@ -1,4 +1,4 @@
-"""``tk.topology_of``: a perfect surrogate has the network's shape, a bad one has not."""
+"""``Surrogate.topology``: a perfect surrogate has the network's shape, a bad one has not."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -11,7 +11,6 @@ import torchkoopman as tk
 from torchkoopman.observe.trajectory import Trajectory
 from torchkoopman.topology.clouds import Clouds
 from torchkoopman.topology.distances import scale
-from torchkoopman.topology.layers import topology_of
 from torchkoopman.topology.persistence import deaths
 from torchkoopman.topology.report import Topology
 
@@ -41,7 +40,7 @@ def loader(seed: int = 0) -> list[Tensor]:
 
 def small(surrogate: tk.Surrogate, model: nn.Module, data: Any = None, **options: Any) -> Topology:
     options = {"points": 80, "landmarks": 50, "bootstrap": 2, **options}
-    return topology_of(surrogate, model, loader() if data is None else data, **options)
+    return surrogate.topology(model, loader() if data is None else data, **options)
 
 
 def fitted(model: nn.Module, **options: Any) -> tk.Surrogate:
@@ -252,7 +251,7 @@ def test_too_much_memory_is_refused_before_the_model_runs(perfect: tk.Surrogate)
 
     for options in ({"points": 10**6}, {"points": 10**4, "landmarks": 10**4}):
         with pytest.raises(ValueError, match="or raise max_bytes"):
-            topology_of(perfect, stretching(), batches(), **options)
+            perfect.topology(stretching(), batches(), **options)
 
 
 def test_what_cannot_be_compared_is_refused(model: nn.Sequential, perfect: tk.Surrogate) -> None:

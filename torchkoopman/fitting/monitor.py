@@ -54,7 +54,7 @@ class TrainingMonitor(SavedMonitor):
 
     Args:
         layers: see :func:`attach`.
-        log: called as ``log(surrogate, step, tracks=…)`` with :class:`ModeTracks`; its
+        log: called as ``log(surrogate, step, tracks=…)`` with ``tk.results.ModeTracks``; its
             ``open(step)`` and ``close()``, if it has both, are called with the training.
             ``torchkoopman_tensorboard.EventFolder("runs/…")`` writes event files.
         fitter: what learns; None for ``DMDFitter(32, halflife=1000)``. Without a ``halflife`` it

@@ -185,7 +185,7 @@ class Looks(Value):
     ) -> NonNormality:
         """How far powers of K over the span grow beyond its eigenvalues.
 
-        The same as :func:`torchkoopman.non_normality` of the surrogate, where arguments are
+        The same as :func:`torchkoopman.spectra.non_normality` of the surrogate, where arguments are
         described.
         """
         total: NonNormality = non_normality(self, horizon=horizon, points=points, rank=rank)

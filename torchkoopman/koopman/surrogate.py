@@ -1,9 +1,4 @@
-"""The surrogate: coordinates → observables → operator, as one ``nn.Module``.
-
-    x_j ≈ C_j⁻¹ ∘ decode ∘ K(t_j - t_i) ∘ encode ∘ C_i (x_i)
-
-for any two chosen layers i before j at depth-times t (as in arXiv 2505.12809).
-"""
+"""The surrogate: coordinates → observables → operator, as one ``nn.Module``, with what it shows."""
 
 from __future__ import annotations
 
@@ -12,23 +7,28 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from torchkoopman.koopman.arithmetic import without_autocast
 from torchkoopman.koopman.folding import Replacement, fold
-from torchkoopman.koopman.looks import Looks
+from torchkoopman.koopman.prediction import Prediction
 from torchkoopman.koopman.structure import card_of_config
 from torchkoopman.spectra.pseudospectrum import Pseudospectrum, pseudospectrum_of
 from torchkoopman.spectra.spectrum import Spectrum, spectrum_of
 from torchkoopman.tables import qualities
+from torchkoopman.topology.layers import topology_of
+from torchkoopman.topology.persistence import MAX_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Sequence
 
-    from torchkoopman.observe.trajectory import InputSpec
-    from torchkoopman.observe.views import View
+    from torch import nn
+
+    from torchkoopman.observe.batches import Forward
+    from torchkoopman.observe.views import LayoutOption, OutputOption
     from torchkoopman.spectra.pseudospectrum import Kind
+    from torchkoopman.topology.clouds import Space
+    from torchkoopman.topology.report import Topology
 
 
-class Surrogate(Looks):
+class Surrogate(Prediction):
     """A linear system that stands for the layers of a span; every fitter gives one.
 
     Calling it predicts the last layer's state from the first layer's, both of shape
@@ -42,98 +42,6 @@ class Surrogate(Looks):
         >>> surrogate.layers, surrogate.latent, surrogate.record.method
         (('1', '3', '5', '7', '9'), 533, 'edmd')
     """
-
-    @property
-    def inputs(self) -> tuple[InputSpec, ...]:
-        """Shape and dtype of the model's positional tensor arguments, where a probe saw them."""
-        return self.span.inputs
-
-    @property
-    def views(self) -> Mapping[str, View]:
-        """Layer → how its output becomes a state; empty where states were given as they are.
-
-        ``attach(model, surrogate.layers, output=surrogate.views)`` reads the layers in this way.
-        """
-        return self.span.views
-
-    @property
-    def latent(self) -> int:
-        """Size of the operator."""
-        return self.operator.latent
-
-    @without_autocast
-    def encode(self, state: Tensor, layer: str, mask: Tensor | None = None) -> Tensor:
-        """The latent state of a layer's state.
-
-        Args:
-            state: ``(batch, positions, features)``, of any floating-point dtype.
-            layer: whose state it is.
-            mask: rows that count, ``(batch, positions)``.
-
-        Returns:
-            ``(batch, positions, latent)``, in the surrogate's precision.
-
-        Raises:
-            ValueError: an unknown layer.
-        """
-        frame = self._frame(layer)
-        own = state.to(frame.weight.dtype) if state.is_floating_point() else state
-        return self.observables.encode(frame(own), mask)
-
-    @without_autocast
-    def decode(self, latent: Tensor, layer: str) -> Tensor:
-        """The state of a layer, ``(batch, positions, features)``, from a latent one."""
-        return self._frame(layer).inverse(self.observables.decode(latent))
-
-    @without_autocast
-    def predict(
-        self,
-        state: Tensor,
-        start: str | None = None,
-        end: str | None = None,
-        mask: Tensor | None = None,
-    ) -> Tensor:
-        """The state of layer ``end`` from that of layer ``start``, by default of last from first.
-
-        Raises:
-            ValueError: an unknown layer, ``start`` not before ``end``, or layers between the steps
-                of an operator that has no real power there.
-        """
-        start, end = self._ends(start, end)
-        time = self.time(end) - self.time(start)
-        return self.decode(self.operator(self.encode(state, start, mask), time), end)
-
-    def forward(self, state: Tensor, mask: Tensor | None = None) -> Tensor:
-        """The last layer's state from the first layer's, as :meth:`predict` without layers."""
-        return self.predict(state, mask=mask)
-
-    @without_autocast
-    def trajectory(
-        self, state: Tensor, times: Sequence[float] | None = None, mask: Tensor | None = None
-    ) -> Tensor:
-        """The path through depth that starts at a state of the first layer.
-
-        Args:
-            state: ``(batch, positions, features)``.
-            times: depth-times, from 0 at the first layer to 1 at the last; the layers' own by
-                default. Between two layers the state is decoded in the coordinates of both, and
-                interpolated.
-            mask: rows that count, ``(batch, positions)``.
-
-        Returns:
-            ``(times, batch, positions, features)``.
-
-        Raises:
-            ValueError: layers of different widths, or a time at which K(t) does not exist.
-        """
-        if len({frame.features for frame in self.frames()}) > 1:
-            raise ValueError(
-                f"layers have widths {[frame.features for frame in self.frames()]}, so the states "
-                "of a path do not fit in one tensor; ask predict() layer by layer."
-            )
-        latent = self.encode(state, self.layers[0], mask)
-        times = self.span.times if times is None else times
-        return torch.stack([self._decode_at(latent, float(time)) for time in times])
 
     def spectrum(self) -> Spectrum:
         """Eigenvalues of K over the whole span, with modes, rates, residuals and energies.
@@ -183,6 +91,88 @@ class Surrogate(Looks):
             K, total, kind=kind, real=real, imag=imag, points=points, rank=rank, cover=cover
         )
 
+    def topology(
+        self,
+        model: nn.Module,
+        loader: Iterable[Any],
+        *,
+        points: int = 1000,
+        dimensions: Sequence[int] = (0, 1),
+        landmarks: int = 300,
+        bootstrap: int = 20,
+        space: Space = "states",
+        normalise: bool = False,
+        generator: torch.Generator | None = None,
+        layout: LayoutOption | None = None,
+        output: OutputOption | None = None,
+        positions: int | None = None,
+        forward: Forward | None = None,
+        gather: bool = False,
+        max_bytes: int = MAX_BYTES,
+    ) -> Topology:
+        """Betti curves of the network's layers and of the surrogate at the layers' depth-times.
+
+        One ε, from one rule on the network's first layer, serves both systems and all layers, while
+        the Koopman-autoencoder paper (arXiv 2505.12809) chooses two so that the counts agree. Whole
+        curves over ε are compared too, on scales set by the network's layer alone. The surrogate's
+        cloud at a layer is what it predicts there from the first layer, and at the first layer the
+        decoded encoding. Both clouds hold the same rows.
+
+        The model runs in eval mode without gradients and is given back as it was. Layers between
+        the steps of an operator fitted across the span are left out.
+
+        Example:
+            >>> topology = surrogate.topology(
+            ...     model, test.loader(500), points=200, dimensions=[0], bootstrap=0
+            ... )
+            >>> [layer.layer for layer in topology.layers], topology.rows  # fitted across the span
+            (['1', '9'], 200)
+
+        Args:
+            model: the network that the surrogate was fitted on.
+            loader: batches as for :func:`torchkoopman.fit`; all are run, an even sample of rows
+                stays.
+            points: rows in each cloud for components, β0; n points take 4 n² bytes.
+            dimensions: 0 for components, which always take part, 1 for loops, and so on.
+            landmarks: rows for loops and higher dimensions; n points take up to n³ bytes.
+            bootstrap: subsamples for the band of each curve, the same rows for all; 0 for none.
+            space: ``"states"``, or ``"latent"``: encoded states beside propagated ones.
+            normalise: divide each cloud by its RMS distance from its mean, so that shapes are
+                compared and not sizes.
+            generator: of the sample and the subsamples; None for one seeded with 0.
+            layout: einops pattern of the layers' outputs; by default those of the surrogate's
+                ``views``.
+            output: which tensor is a layer's state; by default what the surrogate's ``views`` say.
+            positions: take so many random positions of each sample instead of all.
+            forward: how to call the model on a batch.
+            gather: as for :func:`torchkoopman.fit`.
+            max_bytes: refuse at the start what could need more memory; 2 GiB by default.
+
+        Raises:
+            ValueError: too much memory, fewer than two rows in the loader, states that are not
+                finite, an unknown space, a layer that was read through a function, without
+                ``output``, or one that returns another structure than in the fit.
+            ImportError: loops without gudhi.
+        """
+        return topology_of(
+            self,
+            model,
+            loader,
+            points=points,
+            dimensions=dimensions,
+            landmarks=landmarks,
+            bootstrap=bootstrap,
+            space=space,
+            normalise=normalise,
+            generator=generator,
+            layout=layout,
+            output=output,
+            positions=positions,
+            forward=forward,
+            gather=gather,
+            max_bytes=max_bytes,
+        )
+
     @torch.no_grad()
     def replacement(self, start: str | None = None, end: str | None = None) -> Replacement:
         """A module from the output of one layer to that of a later one, as :func:`swap` puts it in.
@@ -224,22 +214,3 @@ class Surrogate(Looks):
             quality = f", {record.rows} rows, R² of the latest {qualities(r2)[0]}"
         notes = "".join(f"; {note}" for note in record.notes)
         return f"Surrogate({where}; {kind}{quality}{', edited' if self.edits else ''}{notes})"
-
-    def _decode_at(self, latent: Tensor, time: float) -> Tensor:
-        """The state at any depth-time, between two layers mixed from both their coordinates."""
-        coordinates = self.observables.decode(self.operator(latent, time))
-        times, frames = self.span.times, self.frames()
-        later = next((k for k, t in enumerate(times) if t >= time), len(times) - 1)
-        earlier = max(later - 1, 0) if times[later] > time else later
-        gap = times[later] - times[earlier]
-        weight = 0.0 if gap == 0 else (time - times[earlier]) / gap
-        return torch.lerp(
-            frames[earlier].inverse(coordinates), frames[later].inverse(coordinates), weight
-        )
-
-    def _ends(self, start: str | None, end: str | None) -> tuple[str, str]:
-        start = self.layers[0] if start is None else start
-        end = self.layers[-1] if end is None else end
-        if self._index(start) >= self._index(end):
-            raise ValueError(f"start={start!r} must come before end={end!r} in {self.layers}.")
-        return start, end

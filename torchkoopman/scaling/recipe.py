@@ -30,8 +30,10 @@ class ScalingRecipe:
 
     Example:
         >>> blocks = torch.nn.Sequential(model[:2], model[2:4], model[4:])
-        >>> recipe = tk.ScalingRecipe(norms=0.1, steps=20)
-        >>> tk.scale_layer(blocks, "1", train.loader(500), squares=2, recipe=recipe).losses.keys()
+        >>> recipe = tk.scaling.ScalingRecipe(norms=0.1, steps=20)
+        >>> batches = train.loader(500)
+        >>> scaled = tk.scaling.scale_layer(blocks, "1", batches, squares=2, recipe=recipe)
+        >>> scaled.losses.keys()
         dict_keys(['function', 'linear', 'norms'])
 
     Raises:

@@ -38,8 +38,9 @@ class Scaling:
 
     Example:
         >>> blocks = torch.nn.Sequential(model[:2], model[2:4], model[4:])
-        >>> recipe = tk.ScalingRecipe(steps=50)
-        >>> scaling = tk.scale_layer(blocks, "1", train.loader(500), squares=2, recipe=recipe)
+        >>> recipe = tk.scaling.ScalingRecipe(steps=50)
+        >>> batches = train.loader(500)
+        >>> scaling = tk.scaling.scale_layer(blocks, "1", batches, squares=2, recipe=recipe)
         >>> scaling.states  # the layer's input, two square layers, its output
         ('1.states.0', '1.states.1', '1.states.2', '1.states.3')
     """
@@ -126,8 +127,8 @@ def scale_layer(
 
     Example:
         >>> blocks = torch.nn.Sequential(model[:2], model[2:4], model[4:])
-        >>> loader, recipe = train.loader(500), tk.ScalingRecipe(steps=50)
-        >>> scaling = tk.scale_layer(blocks, "1", loader, squares=3, recipe=recipe)
+        >>> loader, recipe = train.loader(500), tk.scaling.ScalingRecipe(steps=50)
+        >>> scaling = tk.scaling.scale_layer(blocks, "1", loader, squares=3, recipe=recipe)
         >>> inside = tk.fit(
         ...     scaling.model, loader, scaling.states, method="dmd", delays=3, progress=False
         ... )

@@ -31,7 +31,7 @@ class NonNormality:
     """How far powers of a matrix grow beyond what its eigenvalues say; print it.
 
     Example:
-        >>> found = tk.non_normality(torch.tensor([[0.5, 10.0], [0.0, 0.5]]))
+        >>> found = tk.spectra.non_normality(torch.tensor([[0.5, 10.0], [0.0, 0.5]]))
         >>> found.spectral_radius, round(found.norm, 2)  # shrinks in the end, but first grows
         (0.5, 10.02)
         >>> found.departure > 0.99
@@ -109,7 +109,7 @@ def non_normality(
 
     Example:
         >>> for K in ([[0.9, 0.0], [0.0, 0.5]], [[0.9, 10.0], [0.0, 0.5]]):
-        ...     print(round(tk.non_normality(torch.tensor(K)).departure, 3))
+        ...     print(round(tk.spectra.non_normality(torch.tensor(K)).departure, 3))
         0.0
         0.995
 

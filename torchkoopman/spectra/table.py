@@ -16,7 +16,7 @@ _HEAD = ["λ (span)", "± error", "|λ|", "decay", "turns", "residual", "closure
 
 
 class _Listed(Judged, Protocol):
-    """What is printed: a ``tk.Spectrum``, which documents each of these."""
+    """What is printed: a ``tk.results.Spectrum``, which documents each of these."""
 
     @property
     def eigenvalues(self) -> Tensor: ...

@@ -18,7 +18,7 @@ _LEEWAY = 0.1
 
 
 class Judged(Protocol):
-    """What the data say of eigenpairs: a ``tk.Spectrum``, which documents each; ``(latent,)``."""
+    """What the data say of eigenpairs, ``(latent,)``: a ``Spectrum``, which documents each."""
 
     @property
     def moduli(self) -> Tensor:

@@ -30,7 +30,7 @@ class BettiCurve:
     Example:
         >>> angles = 2 * torch.pi * torch.arange(40) / 40
         >>> circle = torch.stack([angles.cos(), angles.sin()], 1)
-        >>> loops = tk.betti_curve(circle, dimension=1)
+        >>> loops = tk.topology.betti_curve(circle, dimension=1)
         >>> [loops.at(epsilon) for epsilon in (0.1, 0.5, 1.9)]  # points, a circle, all joined
         [0, 1, 0]
     """
@@ -126,7 +126,7 @@ def betti_curve(
     Example:
         >>> angles = 2 * torch.pi * torch.arange(40) / 40
         >>> circle = torch.stack([angles.cos(), angles.sin()], 1)
-        >>> components = tk.betti_curve(circle)
+        >>> components = tk.topology.betti_curve(circle)
         >>> components.at(0.1), components.at(0.2)  # neighbours are 0.157 apart
         (40, 1)
 

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 if TYPE_CHECKING:
-    from torchkoopman.koopman.surrogate import Surrogate
     from torchkoopman.observe.trajectory import Trajectory
+    from torchkoopman.topology.system import Predicting
 
 Space = Literal["states", "latent"]
 """Where clouds are compared: in the layers' own states, or in the surrogate's latent space."""
@@ -28,7 +28,7 @@ class Clouds:
 
     def __init__(
         self,
-        surrogate: Surrogate,
+        surrogate: Predicting,
         points: int,
         space: Space,
         generator: torch.Generator,

@@ -1,4 +1,4 @@
-"""``tk.topology_of``: the shape of each layer's cloud beside the surrogate's, on one ε rule."""
+"""The shape of each layer's cloud beside the surrogate's, on one ε rule."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from torchkoopman.koopman.surrogate import Surrogate
     from torchkoopman.observe.batches import Forward
     from torchkoopman.observe.views import LayoutOption, OutputOption
     from torchkoopman.topology.betti import BettiCurve
     from torchkoopman.topology.clouds import Kind, Space
+    from torchkoopman.topology.system import Predicting
 
 _KINDS: dict[Kind, str] = {
     "network": "points of the network at layer {!r}",
@@ -34,7 +34,7 @@ _KINDS: dict[Kind, str] = {
 
 
 def topology_of(
-    surrogate: Surrogate,
+    surrogate: Predicting,
     model: nn.Module,
     loader: Iterable[Any],
     *,
@@ -52,50 +52,7 @@ def topology_of(
     gather: bool = False,
     max_bytes: int = MAX_BYTES,
 ) -> Topology:
-    """Betti curves of the network's layers and of the surrogate at the layers' depth-times.
-
-    One ε, from one rule on the network's first layer, serves both systems and all layers, while the
-    Koopman-autoencoder paper (arXiv 2505.12809) chooses two so that the counts agree. Whole curves
-    over ε are compared too, on scales set by the network's layer alone. The surrogate's cloud at a
-    layer is what it predicts there from the first layer, and at the first layer the decoded
-    encoding. Both clouds hold the same rows.
-
-    The model runs in eval mode without gradients and is given back as it was. Layers between the
-    steps of an operator fitted across the span are left out.
-
-    Example:
-        >>> topology = tk.topology_of(
-        ...     surrogate, model, test.loader(500), points=200, dimensions=[0], bootstrap=0
-        ... )
-        >>> [layer.layer for layer in topology.layers], topology.rows  # fitted across the span
-        (['1', '9'], 200)
-
-    Args:
-        surrogate: of the layers to look at.
-        model: the network it was fitted on.
-        loader: batches as for :func:`torchkoopman.fit`; all are run, an even sample of rows stays.
-        points: rows in each cloud for components, β0; n points take 4 n² bytes.
-        dimensions: 0 for components, which always take part, 1 for loops, and so on.
-        landmarks: rows for loops and higher dimensions; n points take up to n³ bytes.
-        bootstrap: subsamples for the band of each curve, the same rows for all; 0 for none.
-        space: ``"states"``, or ``"latent"``: encoded states beside propagated ones.
-        normalise: divide each cloud by its RMS distance from its mean, so that shapes are compared
-            and not sizes.
-        generator: of the sample and the subsamples; None for one seeded with 0.
-        layout: einops pattern of the layers' outputs; by default those of the surrogate's
-            ``views``.
-        output: which tensor is a layer's state; by default what the surrogate's ``views`` say.
-        positions: take so many random positions of each sample instead of all.
-        forward: how to call the model on a batch.
-        gather: as for :func:`torchkoopman.fit`.
-        max_bytes: refuse at the start what could need more memory; 2 GiB by default.
-
-    Raises:
-        ValueError: too much memory, fewer than two rows in the loader, states that are not finite,
-            an unknown space, a layer that was read through a function, without ``output``, or one
-            that returns another structure than in the fit.
-        ImportError: loops without gudhi.
-    """
+    """Curves of both systems layer by layer; arguments as for ``Surrogate.topology``."""
     check_loader(loader)
     if space not in ("states", "latent"):
         raise ValueError(f"space={space!r} is unknown; choose 'states' or 'latent'.")

@@ -1,4 +1,4 @@
-"""The result of ``tk.topology_of``: curves of both systems layer by layer, one printable value."""
+"""The result of ``Surrogate.topology``: curves of both systems by layer, one printable value."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ class Topology(Tabular):
     """Betti numbers and curves of a network's layers and of its surrogate; print it.
 
     Example:
-        >>> print(tk.topology_of(
-        ...     surrogate, model, test.loader(500), points=200, dimensions=[0], bootstrap=0
+        >>> print(surrogate.topology(
+        ...     model, test.loader(500), points=200, dimensions=[0], bootstrap=0
         ... ))
         200 points, ε = 0.0... units of the states: median distance to the nearest neighbour ...
         layer   time  β0 network  β0 surrogate   β0 rel. L1

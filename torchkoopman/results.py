@@ -1,0 +1,32 @@
+"""What the library gives back: classes that are read and printed, and that nobody needs to make.
+
+For type hints and ``isinstance``; results come from the functions and methods that find them.
+"""
+
+from torchkoopman.fitting.evaluation import Evaluation
+from torchkoopman.fitting.ranking import SpanRanking
+from torchkoopman.koopman.modes import Modes
+from torchkoopman.scaling.scale import Scaling
+from torchkoopman.spectra.comparison import OperatorDistance
+from torchkoopman.spectra.normality import NonNormality
+from torchkoopman.spectra.pseudospectrum import Pseudospectrum
+from torchkoopman.spectra.spectrum import Spectrum
+from torchkoopman.spectra.tracks import ModeTracks
+from torchkoopman.topology.betti import BettiCurve
+from torchkoopman.topology.report import Topology
+from torchkoopman.unlearning.report import Audit
+
+__all__ = [
+    "Evaluation",
+    "Spectrum",
+    "Modes",
+    "Pseudospectrum",
+    "NonNormality",
+    "ModeTracks",
+    "OperatorDistance",
+    "Topology",
+    "BettiCurve",
+    "SpanRanking",
+    "Audit",
+    "Scaling",
+]
