@@ -15,8 +15,8 @@ from torch import nn
 
 import torchkoopman as tk
 from benchmarks.tasks import FITTER_SEED, TASKS, Task, watch
-from torchkoopman.fitting.baselines import Baselines
 from torchkoopman.observe.watch import Watch
+from torchkoopman.running.baselines import Baselines
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -20,8 +20,8 @@ import torchkoopman as tk
 from benchmarks.networks import accuracy
 from benchmarks.robust_networks import FRESH, TEST_SEED, data, network
 from benchmarks.tables import markdown
-from torchkoopman.fitting.evaluation import Evaluator
 from torchkoopman.observe.watch import Watch
+from torchkoopman.running.evaluation import Evaluator
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,11 +8,12 @@ HERE = Path(__file__).parent
 QUICK = {
     ".": ("datasets", "house", "tables"),
     "benchmarks": ("evidence",),
-    "fitting": ("baselines", "dmd", "edmd", "evaluation", "losses", "quality"),
+    "fitting": ("dmd", "edmd", "losses", "quality"),
     "graphs": ("cut", "reads", "side_effects", "writing"),
     "integrations": ("events",),
     "koopman": ("coordinates", "feature_maps", "files", "folding", "operators", "surrogate"),
     "observe": ("facts", "layouts", "moments", "probes", "selection", "trajectory", "views"),
+    "running": ("baselines", "evaluation"),
     "scaling": ("scale",),
     "shipping": ("weights",),
     "spectra": ("normality", "pseudospectrum", "spectrum", "tracking"),

@@ -24,7 +24,7 @@ SHOWN = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 APART = {
-    ("torchkoopman/fitting/together.py", "ValueError(every[0][0])"): "as a process says it",
+    ("torchkoopman/running/together.py", "ValueError(every[0][0])"): "as a process says it",
     ("torchkoopman/graphs/exported.py", "RuntimeError(str(error))"): "as torch says it",
     (
         "torchkoopman/observe/pairing.py",

@@ -3,6 +3,7 @@
 import ast
 import configparser
 import types
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -30,12 +31,13 @@ ARROWS: dict[str, set[str]] = {
     "topology": {"observe", "tables"},
     "koopman": {"spectra", "topology", "observe", "storage", "tables"},
     "fitting": {"koopman", "spectra", "observe", "storage", "tables"},
+    "running": {"fitting", "koopman", "observe", "storage", "tables"},
     "graphs": {"observe"},
-    "surgery": {"graphs", "observe", "storage", "version"},
+    "surgery": {"graphs", "observe", "version"},
     "scaling": {"koopman", "observe"},
     "shipping": {"surgery", "koopman", "observe", "storage", "version"},
     "unlearning": {"koopman", "observe", "tables"},
-    "results": {"fitting", "koopman", "scaling", "spectra", "topology", "unlearning"},
+    "results": {"running", "koopman", "scaling", "spectra", "topology", "unlearning"},
     "undo": {"koopman", "surgery"},
     "datasets": set(),
     "tables": set(),
@@ -95,8 +97,16 @@ def test_folders_know_nothing_of_those_that_use_them(folder: str) -> None:
             assert module.partition(".")[0] not in OUTSIDE[folder], f"{path}:{line}: {module}"
 
 
-def test_every_room_has_its_arrows() -> None:
+def test_every_room_has_its_arrows_and_none_that_no_import_takes() -> None:
     rooms = {room_of(path) for path in INNER}
+    taken: dict[str, set[str]] = {room: {room} for room in rooms}
+    for path in INNER:
+        for module, name, _ in imports(path):
+            top, *rest = module.split(".")
+            if top == "torchkoopman":
+                taken[room_of(path)].add(rest[0] if rest else name)
+    idle = [(room, other) for room in rooms for other in ARROWS[room] - taken[room]]
+    assert idle == []
     assert rooms <= set(ARROWS)
     assert all(targets <= set(ARROWS) for targets in ARROWS.values())
 
@@ -225,6 +235,14 @@ def test_a_quick_look_has_tests_of_every_room_and_names_files_that_exist() -> No
     for folder, names in QUICK.items():
         for name in names:
             assert (ROOT / "tests" / folder / f"test_{name}.py").exists(), (folder, name)
+
+
+def test_no_room_is_a_fifth_of_the_package() -> None:
+    lines = Counter(dict.fromkeys(ARROWS, 0))
+    for path in INNER:
+        lines[room_of(path)] += len(path.read_text().splitlines())
+    room, longest = lines.most_common(1)[0]
+    assert longest < lines.total() / 5, f"{room}: {longest} of {lines.total()} lines"
 
 
 def test_the_readme_is_one_page() -> None:

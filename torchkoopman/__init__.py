@@ -9,16 +9,16 @@ from torchkoopman import results, scaling, spectra, topology
 from torchkoopman.fitting.autoencoder import AutoencoderFitter
 from torchkoopman.fitting.dmd import DMDFitter
 from torchkoopman.fitting.edmd import EDMDFitter
-from torchkoopman.fitting.fit import evaluate, fit
 from torchkoopman.fitting.losses import LossWeights
 from torchkoopman.fitting.monitor import TrainingMonitor
-from torchkoopman.fitting.ranking import rank_spans
-from torchkoopman.fitting.span_statistics import SpanStatistics
 from torchkoopman.graphs.region import DirtyCut
 from torchkoopman.koopman.feature_maps import ContextMean, Monomials, Neighbours, RandomFeatures
 from torchkoopman.koopman.surrogate import Surrogate
 from torchkoopman.observe.probes import Probe, attach
 from torchkoopman.observe.trajectory import Trajectory
+from torchkoopman.running.fit import evaluate, fit
+from torchkoopman.running.ranking import rank_spans
+from torchkoopman.running.span_statistics import SpanStatistics
 from torchkoopman.shipping.export import export, load, read_card
 from torchkoopman.spectra.comparison import compare
 from torchkoopman.spectra.tracking import follow

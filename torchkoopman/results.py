@@ -3,9 +3,9 @@
 For type hints and ``isinstance``; results come from the functions and methods that find them.
 """
 
-from torchkoopman.fitting.evaluation import Evaluation
-from torchkoopman.fitting.ranking import SpanRanking
 from torchkoopman.koopman.modes import Modes
+from torchkoopman.running.evaluation import Evaluation
+from torchkoopman.running.ranking import SpanRanking
 from torchkoopman.scaling.scale import Scaling
 from torchkoopman.spectra.comparison import OperatorDistance
 from torchkoopman.spectra.normality import NonNormality

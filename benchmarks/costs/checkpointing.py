@@ -20,8 +20,8 @@ import torch
 from torch import nn
 
 import torchkoopman as tk
-from torchkoopman.fitting.orders import Passes
-from torchkoopman.fitting.running import Run
+from torchkoopman.running.orders import Passes
+from torchkoopman.running.run import Run
 
 WIDTH, BATCH, DISTINCT = 512, 1000, 40
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, DistributedSampler, TensorDataset
 
 import torchkoopman as tk
-from torchkoopman.fitting.checkpoints import Checkpoints
+from torchkoopman.running.checkpoints import Checkpoints
 
 ROWS, BATCH, EVERY = 4000, 50, 300
 OPTIONS: dict[str, dict[str, Any]] = {

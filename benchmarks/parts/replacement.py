@@ -17,8 +17,8 @@ from benchmarks.costs.measuring import peak_bytes
 from benchmarks.models import MAPS, SURROGATES, fitted
 from benchmarks.networks import accuracy
 from benchmarks.tables import folder, markdown, seeds, spread, tasks
-from torchkoopman.fitting.evaluation import Evaluator
 from torchkoopman.observe.watch import Watch
+from torchkoopman.running.evaluation import Evaluator
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -8,9 +8,9 @@ from torch import Tensor
 import torchkoopman as tk
 from tests.systems import normal
 from torchkoopman.fitting.autoencoder import Family
-from torchkoopman.fitting.baselines import Baselines
 from torchkoopman.fitting.quality import Unexplained
 from torchkoopman.observe.trajectory import Trajectory
+from torchkoopman.running.baselines import Baselines
 
 FAMILIES: list[Family] = ["Dense", "LowRank", "Orthogonal", "Stable", "BlockDiagonal"]
 

@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 import torchkoopman as tk
 from tests.systems import normal, seeded
-from torchkoopman.fitting.baselines import Baselines
 from torchkoopman.fitting.quality import Unexplained
 from torchkoopman.koopman.feature_maps import Part
 from torchkoopman.observe.trajectory import Trajectory
+from torchkoopman.running.baselines import Baselines
 
 
 def network(x: Tensor) -> list[Tensor]:

@@ -7,24 +7,24 @@ from numbers import Real
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torchkoopman.fitting.checkpoints import Checkpoints
-from torchkoopman.fitting.loaders import described
-from torchkoopman.fitting.meetings import Meetings
-from torchkoopman.fitting.orders import Passes
 from torchkoopman.fitting.resuming import Resumable
-from torchkoopman.fitting.running import Run
-from torchkoopman.fitting.shared_checkpoints import SharedCheckpoints
 from torchkoopman.fitting.snapshots import fingerprint
 from torchkoopman.observe.selection import select
 from torchkoopman.observe.views import View
+from torchkoopman.running.checkpoints import Checkpoints
+from torchkoopman.running.loaders import described
+from torchkoopman.running.meetings import Meetings
+from torchkoopman.running.orders import Passes
+from torchkoopman.running.run import Run
+from torchkoopman.running.shared_checkpoints import SharedCheckpoints
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from torchkoopman.fitting.closed_form import Fitter
-    from torchkoopman.fitting.holdout import Holdout
-    from torchkoopman.fitting.together import Together
     from torchkoopman.observe.watch import Watch
+    from torchkoopman.running.holdout import Holdout
+    from torchkoopman.running.together import Together
 
 
 def run_of(

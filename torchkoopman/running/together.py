@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 from torchkoopman.observe.processes import Processes, alone, initialised
 
 if TYPE_CHECKING:
-    from torchkoopman.fitting.baselines import Baselines
-    from torchkoopman.fitting.evaluation import Evaluator
     from torchkoopman.observe.processes import Group
     from torchkoopman.observe.watch import Streamed
+    from torchkoopman.running.baselines import Baselines
+    from torchkoopman.running.evaluation import Evaluator
 
 
 class Together:

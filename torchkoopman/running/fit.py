@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any, Literal
 from tqdm.auto import tqdm
 
 from torchkoopman.fitting.autoencoder import AutoencoderFitter
-from torchkoopman.fitting.baselines import Baselines
 from torchkoopman.fitting.dmd import DMDFitter
 from torchkoopman.fitting.edmd import EDMDFitter
-from torchkoopman.fitting.evaluation import Evaluation, Evaluator
-from torchkoopman.fitting.holdout import Holdout, Limited
-from torchkoopman.fitting.starting import run_of
-from torchkoopman.fitting.together import Together
 from torchkoopman.observe.batches import batches_in, check_loader
 from torchkoopman.observe.watch import Watch
+from torchkoopman.running.baselines import Baselines
+from torchkoopman.running.evaluation import Evaluation, Evaluator
+from torchkoopman.running.holdout import Holdout, Limited
+from torchkoopman.running.starting import run_of
+from torchkoopman.running.together import Together
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 
 import torchkoopman as tk
 from tests.systems import draw
-from torchkoopman.fitting.ranking import RankedSpan, SpanRanking, rank_spans
 from torchkoopman.observe.costs import Cost
 from torchkoopman.observe.trajectory import Trajectory
+from torchkoopman.running.ranking import RankedSpan, SpanRanking, rank_spans
 
 
 def network() -> nn.Sequential:

@@ -10,19 +10,19 @@ from typing import TYPE_CHECKING, Any, Self
 
 import torch
 
-from torchkoopman.fitting.batch_digests import digest_of
 from torchkoopman.observe.classes import Targets
+from torchkoopman.running.batch_digests import digest_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from types import FrameType, TracebackType
 
-    from torchkoopman.fitting.checkpoints import Checkpoints
-    from torchkoopman.fitting.holdout import Holdout
-    from torchkoopman.fitting.meetings import Meetings, Wish
-    from torchkoopman.fitting.orders import Passes
-    from torchkoopman.fitting.shared_checkpoints import SharedCheckpoints
     from torchkoopman.observe.watch import Watch
+    from torchkoopman.running.checkpoints import Checkpoints
+    from torchkoopman.running.holdout import Holdout
+    from torchkoopman.running.meetings import Meetings, Wish
+    from torchkoopman.running.orders import Passes
+    from torchkoopman.running.shared_checkpoints import SharedCheckpoints
 
 
 class Run:

@@ -302,7 +302,7 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[tk.AutoencoderFitter]:
             super().__init__(*args, **options)
             fitters.append(self)
 
-    module = importlib.import_module("torchkoopman.fitting.fit")
+    module = importlib.import_module("torchkoopman.running.fit")
     monkeypatch.setattr(module, "AutoencoderFitter", Kept)
     return fitters
 
@@ -409,7 +409,7 @@ def test_positions_are_sampled_where_asked_for() -> None:
 def test_the_closed_form_beside_the_autoencoder_sees_rows_enough_but_not_all(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    module = importlib.import_module("torchkoopman.fitting.fit")
+    module = importlib.import_module("torchkoopman.running.fit")
     monkeypatch.setattr(module, "_RIVAL_ROWS", 100)
     spies: list[Spy] = []
     monkeypatch.setattr(module, "EDMDFitter", lambda **_: spies.append(Spy()) or spies[-1])

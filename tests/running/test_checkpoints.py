@@ -27,9 +27,9 @@ from torch.utils.data import (
 import torchkoopman as tk
 from benchmarks.costs import checkpointing
 from tests.fitting.resumable import assert_same_bits, finished
-from torchkoopman.fitting import orders
-from torchkoopman.fitting.batch_digests import digest_of
-from torchkoopman.fitting.checkpoints import Checkpoints
+from torchkoopman.running import orders
+from torchkoopman.running.batch_digests import digest_of
+from torchkoopman.running.checkpoints import Checkpoints
 from torchkoopman.storage.logs import read_rows
 from torchkoopman.storage.rows import with_rows
 from torchkoopman.storage.writers import only_writer
@@ -548,7 +548,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_a_log_that_is_whole(
         save(content, place)
 
     with monkeypatch.context() as patched:
-        patched.setattr("torchkoopman.fitting.checkpoints.torch.save", full)
+        patched.setattr("torchkoopman.running.checkpoints.torch.save", full)
         with pytest.raises(OSError, match="could not be written"):
             fit(network(), shuffled(), path, **options)
     assert count == [3]
@@ -803,7 +803,7 @@ def test_a_checkpoint_without_room_is_an_error_of_the_disk_and_the_one_before_it
             raise RuntimeError("[enforce fail at inline_container.cc] unexpected pos")
 
     with monkeypatch.context() as patched:
-        patched.setattr("torchkoopman.fitting.checkpoints.torch.save", full)
+        patched.setattr("torchkoopman.running.checkpoints.torch.save", full)
         with pytest.raises(OSError, match=r"could not be written .*unexpected pos\)\. The one bef"):
             fit(network(), shuffled(), path, **FITS["dmd"])
     assert sorted(each.name for each in tmp_path.iterdir()) == [path.name, f"{path.name}.previous"]

@@ -6,20 +6,20 @@ from typing import TYPE_CHECKING, Any
 
 from torch.utils._pytree import tree_leaves
 
-from torchkoopman.fitting.batch_digests import digest_of
-from torchkoopman.fitting.meetings import warn_of_same
 from torchkoopman.observe.agreement import agree
 from torchkoopman.observe.processes import digest, moved
 from torchkoopman.observe.totals import total_of
+from torchkoopman.running.batch_digests import digest_of
+from torchkoopman.running.meetings import warn_of_same
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from torchkoopman.fitting.span_statistics import SpanStatistics
     from torchkoopman.observe.costs import NetworkCosts
     from torchkoopman.observe.processes import Processes
     from torchkoopman.observe.trajectory import Trajectory
     from torchkoopman.observe.watch import Watch
+    from torchkoopman.running.span_statistics import SpanStatistics
 
 _WAYS_OUT = {
     "options": "Give the same observables= and ridge= in every process.",

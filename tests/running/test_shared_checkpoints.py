@@ -12,7 +12,7 @@ import torch
 
 from benchmarks.torchrun import ROOT, environment
 from tests.fitting.resumable import assert_same_bits
-from tests.fitting.shared_checkpoints_worker import RESUMED, WRITING
+from tests.running.shared_checkpoints_worker import RESUMED, WRITING
 
 WORKER = Path(__file__).with_name("shared_checkpoints_worker.py")
 

@@ -18,9 +18,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from torchkoopman.fitting.batch_digests import digest_of, glimpse_of
-from torchkoopman.fitting.loaders import order_of, unrepeatable
 from torchkoopman.observe.surroundings import random_states, set_random_states
+from torchkoopman.running.batch_digests import digest_of, glimpse_of
+from torchkoopman.running.loaders import order_of, unrepeatable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

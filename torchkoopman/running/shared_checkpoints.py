@@ -12,7 +12,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torchkoopman.fitting.checkpoints import Checkpoints
+from torchkoopman.running.checkpoints import Checkpoints
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

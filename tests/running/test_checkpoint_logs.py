@@ -10,8 +10,8 @@ from pathlib import Path
 
 import torch
 
-from torchkoopman.fitting.checkpoints import Checkpoints
 from torchkoopman.fitting.replay import Reservoir
+from torchkoopman.running.checkpoints import Checkpoints
 
 ROW, PLACES, BATCH, KILLS = 2 * 50 * 4, 400, 30, 25
 RUN = {"of": "a test"}
@@ -73,7 +73,7 @@ def test_whenever_its_writer_is_killed_a_checkpoint_has_the_rows_of_its_moment(
     """Logs are appended to, ended and begun in between; none of use is lost, and no other stays."""
     code = (
         "import sys, torch; from pathlib import Path\n"
-        "from tests.fitting.test_checkpoint_logs import killed\n"
+        "from tests.running.test_checkpoint_logs import killed\n"
         "torch.set_num_threads(1)\n"
         "numbers = killed(Path(sys.argv[1]))\n"
         "assert len(set(numbers)) > 5 and numbers[-1] > 40, numbers\n"

@@ -10,12 +10,12 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
-from torchkoopman.fitting.shared_spans import SharedSpans
-from torchkoopman.fitting.span_statistics import SpanStatistics
-from torchkoopman.fitting.together import Together
 from torchkoopman.observe.batches import batches_in
 from torchkoopman.observe.costs import Cost, CostMeter, cost_of, short
 from torchkoopman.observe.watch import Watch
+from torchkoopman.running.shared_spans import SharedSpans
+from torchkoopman.running.span_statistics import SpanStatistics
+from torchkoopman.running.together import Together
 from torchkoopman.tables import Table, Tabular, more
 
 if TYPE_CHECKING:

@@ -18,8 +18,8 @@ import torch
 import torch.distributed as dist
 from torch.utils.data import DataLoader, TensorDataset
 
-from tests.fitting.test_checkpoints import FITS, fit, network, stopping
 from tests.processes import forked
+from tests.running.test_checkpoints import FITS, fit, network, stopping
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 import torchkoopman as tk
 from tests.systems import normal
-from torchkoopman.fitting.ranking import rank_spans
+from torchkoopman.running.ranking import rank_spans
 
 
 class Cell(nn.Module):

@@ -6,9 +6,9 @@ from torch import Tensor
 
 import torchkoopman as tk
 from tests.systems import draw
-from torchkoopman.fitting.baselines import Baselines
-from torchkoopman.fitting.evaluation import Evaluator
 from torchkoopman.observe.trajectory import Trajectory
+from torchkoopman.running.baselines import Baselines
+from torchkoopman.running.evaluation import Evaluator
 
 
 def path(rows: int, seed: int = 0) -> Trajectory:

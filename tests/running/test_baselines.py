@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from tests.systems import draw, least_squares
-from torchkoopman.fitting.baselines import Baselines
 from torchkoopman.observe.trajectory import Trajectory
+from torchkoopman.running.baselines import Baselines
 
 
 def rows(count: int = 300, width: int = 6) -> tuple[Tensor, Tensor, Tensor]:
