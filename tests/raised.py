@@ -1,4 +1,4 @@
-"""What the package raises: every message, read out of its source, with gaps for what is put in."""
+"""What the package raises and warns of, read out of its source, with gaps for what is put in."""
 
 from __future__ import annotations
 
@@ -101,17 +101,19 @@ def parsed(module: str) -> tuple[ast.Module, dict[str, str]]:
 
 
 def messages_of(module: str) -> Iterator[Message]:
-    """The messages that a file raises; passing an error on and abstract methods raise none."""
+    """What a file raises and warns of; passing an error on and abstract methods raise none."""
     tree, _ = parsed(module)
     functions = [each for each in ast.walk(tree) if isinstance(each, ast.FunctionDef)]
     for node in ast.walk(tree):
-        if not isinstance(node, ast.Raise) or not isinstance(node.exc, ast.Call):
+        call = node.exc if isinstance(node, ast.Raise) else node
+        warns = isinstance(node, ast.Call) and ast.unparse(node.func) == "warnings.warn"
+        if not isinstance(call, ast.Call) or (call is node and not warns):
             continue
-        around = [each for each in functions if each.lineno <= node.lineno <= each.end_lineno]  # type: ignore[operator]
+        around = [each for each in functions if each.lineno <= call.lineno <= each.end_lineno]  # type: ignore[operator]
         texts = Texts(module, around[-1] if around else None)
-        for argument in node.exc.args[:1]:
+        for argument in call.args[:1]:
             for text in dict.fromkeys(texts.of(argument)):
-                yield Message(f"{module}:{node.lineno}", ast.unparse(node.exc), text)
+                yield Message(f"{module}:{call.lineno}", ast.unparse(call), text)
 
 
 def modules() -> list[str]:

@@ -1,4 +1,4 @@
-"""The pages of errors: every message that the package raises belongs to one entry of them.
+"""The pages of errors: all that the package raises and warns of belongs to one entry of them.
 
 In an HTML comment each entry has some words of the messages that it covers. Where several entries
 have words of a message, the longest of them decide.
@@ -162,6 +162,7 @@ def test_every_page_of_errors_is_in_the_list() -> None:
         ("why = 'one'\n    raise ValueError(why)", ["one"]),
         ("raise ValueError('x' if name else 'y')", ["x", "y"]),
         ("raise ValueError(unknown)", ["…"]),
+        ("warnings.warn(f'of {name!r}: ' 'more', RuntimeWarning, stacklevel=2)", ["of …: more"]),
     ],
 )
 def test_a_message_is_read_out_of_the_source(

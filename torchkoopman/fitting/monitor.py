@@ -269,7 +269,7 @@ class TrainingMonitor(SavedMonitor):
     def _hinder(self, why: str) -> None:
         """Warn of the first thing that goes wrong."""
         if not self._hindrance:
-            warnings.warn(why, RuntimeWarning, stacklevel=3)
+            warnings.warn(f"not all is monitored: {why}", RuntimeWarning, stacklevel=3)
         self._hindrance = self._hindrance or why
 
 
