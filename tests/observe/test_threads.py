@@ -60,7 +60,7 @@ LAYERS = ["part.a", "part.b"]
 def in_threads(count: int, work: Callable[[int], object]) -> None:
     """Run ``work(0)``, …, ``work(count - 1)`` at once; what one of them raises is raised here."""
     raised: list[BaseException] = []
-    start = threading.Barrier(count)
+    start = threading.Barrier(count, timeout=60)
 
     def run(number: int) -> None:
         try:
@@ -464,3 +464,30 @@ def test_replicas_of_data_parallel_are_refused_when_they_run() -> None:
             replicas[0][0](torch.zeros(2, 2))
         model(torch.zeros(2, 2))
     assert len(got) == 1
+
+
+@pytest.mark.parametrize("collecting", [True, False])
+def test_nothing_is_collected_while_the_stacks_of_threads_are_read(
+    collecting: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else threads that begin or end meanwhile hang in Python 3.11 (python/cpython#106883)."""
+    read, seen, model = sys._current_frames, list[bool](), Net(0.001)
+
+    def watched() -> Any:
+        seen.append(gc.isenabled())
+        return read()
+
+    monkeypatch.setattr(sys, "_current_frames", watched)
+    was = gc.isenabled()
+    (gc.enable if collecting else gc.disable)()
+    try:
+        with attach(model, LAYERS) as probe:
+            in_threads(3, lambda number: [model(torch.zeros(1, 2)) for _ in range(5)])
+            while_running = len(seen)
+            probe.report()
+        after = gc.isenabled()
+    finally:
+        (gc.enable if was else gc.disable)()
+    assert 0 < while_running < len(seen), "read when a pass begins, and for a report"
+    assert not any(seen)
+    assert after == collecting

@@ -7,6 +7,8 @@ own stack, where each call of a module is a frame.
 
 from __future__ import annotations
 
+import gc
+import operator
 import sys
 from collections import Counter
 from dataclasses import dataclass, field
@@ -19,7 +21,7 @@ from torchkoopman.observe.masks import ModelMask
 from torchkoopman.observe.shards import Flow
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from types import FrameType
 
     from torchkoopman.observe.capture import PositionSample, Reading
@@ -115,13 +117,12 @@ class Passes:
         ident = get_ident()
         ended = self._settle(ident, sys._getframe(1), entering)
         if entering is not None and self._under_way.keys() - {ident}:
-            frames = sys._current_frames()
-            ended += sum(self._settle(i, None) for i in self._under_way.keys() - frames.keys())
+            ended += sum(self._settle(i, None) for i in self._under_way.keys() - _frames().keys())
         return ended
 
     def settle_all(self) -> int:
         """The same for all threads."""
-        frames = sys._current_frames()
+        frames = _frames()
         return sum(self._settle(ident, frames.get(ident)) for ident in list(self._under_way))
 
     def _settle(
@@ -153,6 +154,23 @@ class Passes:
         forwards.pop()
         if not forwards:
             del self._under_way[ident]
+
+
+def _frames() -> dict[int, FrameType]:
+    """The innermost frame of each thread, by its identity.
+
+    Python 3.11 holds a lock while it makes these frames. Should the garbage collector run amid
+    that, and a thread begin or end, each waits for the other for ever (python/cpython#106883). The
+    three calls below are one step for all other threads, as no Python code runs between them.
+    """
+    if not gc.isenabled():
+        return sys._current_frames()
+    steps: tuple[Callable[[], Any], ...] = (gc.disable, sys._current_frames, gc.enable)
+    try:
+        frames: dict[int, FrameType] = tuple(map(operator.call, steps))[1]
+    finally:
+        gc.enable()
+    return frames
 
 
 def _running(modules: Sequence[nn.Module], frame: FrameType | None) -> int:
