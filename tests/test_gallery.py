@@ -2,11 +2,13 @@
 
 import ast
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from benchmarks.torchrun import environment
+from tests.processes import completed
 
 ROOT = Path(__file__).parents[1]
 STORIES = sorted((ROOT / "examples").glob("plot_*.py"))
@@ -71,13 +73,10 @@ def test_a_story_is_short_and_begins_with_its_title_and_what_it_shows(story: Pat
 def test_a_story_runs_by_itself_and_what_it_says_holds(story: Path, tmp_path: Path) -> None:
     """In a process and an empty folder of its own; a warning is an error."""
     path = os.pathsep.join(map(str, (ROOT, ROOT / "integrations")))
-    done = subprocess.run(
+    done = completed(
         [sys.executable, "-W", "error", "-c", RUN, story, CLAIMS[name_of(story)]],
         cwd=tmp_path,
-        env={**os.environ, "MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1", "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-        timeout=300,
+        env={**environment(), "MPLBACKEND": "Agg", "PYTHONPATH": path},
     )
     assert not done.returncode, done.stderr[-3000:]
     assert not list(tmp_path.iterdir()), "it leaves files in the folder it is run in"

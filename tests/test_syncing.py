@@ -2,7 +2,6 @@
 
 import importlib
 import importlib.util
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import torch
 
 import torchkoopman as tk
 from benchmarks.torchrun import environment
+from tests.processes import completed
 
 WORKER = Path(__file__).with_name("forked_worker.py")
 ROOT = WORKER.parents[1]
@@ -42,14 +42,7 @@ class Groups:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.run = subprocess.run(
-            [sys.executable, "-W", "error", str(WORKER), str(folder), *GROUPS],
-            env=environment(),
-            capture_output=True,
-            text=True,
-            timeout=300,
-            check=False,
-        )
+        self.run = completed([sys.executable, "-W", "error", WORKER, folder, *GROUPS])
 
     def __call__(self, group: str) -> list[dict[Any, Any]]:
         """The results of a group's processes, in the order of their ranks; of the killed none."""
@@ -270,13 +263,6 @@ def test_fit_refuses_processes_that_know_of_no_group(tmp_path: Path) -> None:
         "tk.fit(net, [torch.randn(99, 4)], ['0', '1'], method='dmd')\n"
     )
     launched = {"WORLD_SIZE": "2", "RANK": "0", "TORCHELASTIC_RUN_ID": "one"}
-    run = subprocess.run(
-        [sys.executable, str(script)],
-        env={**environment(), **launched},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    run = completed([sys.executable, script], env={**environment(), **launched})
     assert run.returncode != 0
     assert "torch.distributed.init_process_group() first" in run.stderr

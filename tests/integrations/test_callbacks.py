@@ -4,7 +4,6 @@ import importlib.util
 import json
 import os
 import re
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -25,6 +24,7 @@ from tests.integrations.trainings import (
     steps_of,
     transformers_fit,
 )
+from tests.processes import completed
 
 ROOT = Path(__file__).parents[2]
 pytestmark = [
@@ -53,16 +53,7 @@ def callback_for(fit: Fit, layers: Any = None, **options: Any) -> Any:
 def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[dict[str, Any]]]:
     """What trainings on one process and on two, and killed ones, have left."""
     folder = tmp_path_factory.mktemp("trainings")
-    paths = os.pathsep.join([str(ROOT), str(ROOT / "integrations"), *sys.path])
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.integrations.trainings", str(folder)],
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=280,
-        check=False,
-    )
+    done = completed([sys.executable, "-m", "tests.integrations.trainings", folder])
     assert done.returncode == 0, done.stderr
     told: dict[str, list[dict[str, Any]]] = json.loads((folder / "found.json").read_text())
     for case, results in told.items():

@@ -1,7 +1,7 @@
 """A folder of event files shows one training, as TensorBoard reads it, however often it resumed."""
 
-import os
 import signal
+import sys
 from pathlib import Path
 
 import pytest
@@ -15,6 +15,7 @@ from tensorboard.util.tensor_util import make_ndarray
 from torchkoopman_tensorboard import PLUGIN_NAME, EventFolder
 
 import torchkoopman as tk
+from tests.processes import completed
 from torchkoopman.spectra.tracking import ModeTracker
 
 LAYERS = ("a", "b", "c")
@@ -138,9 +139,12 @@ def test_a_folder_that_cannot_be_written_to_is_refused_when_it_is_opened(tmp_pat
 
 
 def test_what_was_logged_is_on_the_disk_when_the_process_is_killed(tmp_path: Path) -> None:
-    child = os.fork()
-    if not child:
-        EventFolder(tmp_path).open(0)(surrogate(), 10)
-        os.kill(os.getpid(), signal.SIGKILL)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    code = (
+        "import os, signal, sys; from pathlib import Path\n"
+        "from tests.integrations.test_events import EventFolder, surrogate\n"
+        "EventFolder(Path(sys.argv[1])).open(0)(surrogate(), 10)\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+    run = completed([sys.executable, "-c", code, tmp_path])
+    assert run.returncode == -signal.SIGKILL, run.stderr
     assert set(map(tuple, steps(tmp_path).values())) == {(10,)}

@@ -2,7 +2,6 @@
 
 import json
 import math
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from torchkoopman_tensorboard import PLUGIN_NAME, log
 from torchkoopman_tensorboard.summary import SPECTRUM_COLUMNS
 
 import torchkoopman as tk
+from tests.processes import completed
 from tests.systems import normal
 from torchkoopman.observe.trajectory import Trajectory
 
@@ -248,12 +248,5 @@ def test_the_package_imports_where_torch_and_torchkoopman_cannot() -> None:
         "import torchkoopman_tensorboard\n"
         "assert torchkoopman_tensorboard.PLUGIN_NAME == 'koopman'\n"
     )
-    run = subprocess.run(
-        [sys.executable, "-c", script],
-        env={"PYTHONPATH": str(ROOT / "integrations")},
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    run = completed([sys.executable, "-c", script], env={"PYTHONPATH": str(ROOT / "integrations")})
     assert run.returncode == 0, run.stderr

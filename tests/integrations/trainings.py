@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import faulthandler
 import json
 import logging
 import os
@@ -303,6 +304,7 @@ def in_group(size: int, root: Path, work: Callable[[], dict[str, Any]]) -> list[
     root.mkdir(parents=True)
 
     def run(rank: int) -> None:
+        faulthandler.dump_traceback_later(120, exit=True)  # say where it hangs, and end
         mine = {**told, "RANK": rank, "LOCAL_RANK": rank} if size > 1 else {}
         os.environ.update({name: str(value) for name, value in mine.items()})
         (root / f"{rank}.json").write_text(json.dumps(work()))
@@ -311,11 +313,18 @@ def in_group(size: int, root: Path, work: Callable[[], dict[str, Any]]) -> list[
     for rank in range(size):
         child = os.fork()
         if not child:
+            os.setpgid(0, 0)
             os._exit(forked(lambda rank=rank: run(rank)))  # type: ignore[misc]
         children.append(child)
-    codes = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
-    if any(codes):
-        return [{"exit codes": codes}]
+    codes: dict[int, int] = {}
+    while len(codes) < size:
+        child, status = os.wait()
+        codes[child] = os.waitstatus_to_exitcode(status)
+        if codes[child] and len(codes) == 1:  # the others would wait for it
+            for other in set(children) - {child}:
+                os.killpg(other, signal.SIGKILL)
+    if any(codes.values()):
+        return [{"exit codes": [codes[child] for child in children]}]
     return [json.loads((root / f"{rank}.json").read_text()) for rank in range(size)]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,7 +12,7 @@ from torch import nn
 
 import torchkoopman as tk
 from benchmarks.torchrun import ROOT
-from tests.processes import results
+from tests.processes import completed, results
 from torchkoopman.observe.placements import is_dtensor, parallel_modules
 
 pytest.importorskip("transformers", reason="needs the extra 'transformers'")
@@ -123,7 +122,8 @@ def test_one_process_pays_for_none_of_this() -> None:
         "assert probe.report().trajectories == 1\n"
         "assert 'torch.distributed.tensor' not in sys.modules\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+    done = completed([sys.executable, "-c", code], cwd=ROOT)
+    assert done.returncode == 0, done.stderr
     model = nn.Linear(2, 2)
     assert parallel_modules(model) == {}
     assert not is_dtensor(model.weight)

@@ -3,13 +3,13 @@
 import os
 import random
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import torch
 
+from tests.processes import completed
 from torchkoopman.fitting.replay import Reservoir
 from torchkoopman.running.checkpoints import Checkpoints
 
@@ -78,12 +78,7 @@ def test_whenever_its_writer_is_killed_a_checkpoint_has_the_rows_of_its_moment(
         "numbers = killed(Path(sys.argv[1]))\n"
         "assert len(set(numbers)) > 5 and numbers[-1] > 40, numbers\n"
     )
-    run = subprocess.run(
-        [sys.executable, "-c", code, str(tmp_path / "checkpoint")],
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
+    run = completed(
+        [sys.executable, "-c", code, tmp_path / "checkpoint"], cwd=Path(__file__).parents[2]
     )
     assert run.returncode == 0, run.stderr

@@ -27,6 +27,7 @@ from torch.utils.data import (
 import torchkoopman as tk
 from benchmarks.costs import checkpointing
 from tests.fitting.resumable import assert_same_bits, finished
+from tests.processes import completed
 from torchkoopman.running import orders
 from torchkoopman.running.batch_digests import digest_of
 from torchkoopman.running.checkpoints import Checkpoints
@@ -823,8 +824,6 @@ def test_fits_killed_at_random_moments_end_as_if_they_had_not_been(tmp_path: Pat
     root = Path(__file__).parents[2]
     command = [sys.executable, "-m", "benchmarks.durability.killed", "--kills", "2"]
     command += ["--folder", str(tmp_path), "--kinds", "dmd", "edmd", "autoencoder"]
-    run = subprocess.run(
-        command, cwd=root, capture_output=True, text=True, timeout=300, check=False
-    )
+    run = completed(command, cwd=root)
     assert run.returncode == 0, run.stdout + run.stderr
     assert run.stdout.count("2 of 2 equal") == 3

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -10,8 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.torchrun import ROOT, environment
+from benchmarks.torchrun import ROOT
 from tests.fitting.resumable import assert_same_bits
+from tests.processes import completed
 from tests.running.shared_checkpoints_worker import RESUMED, WRITING
 
 WORKER = Path(__file__).with_name("shared_checkpoints_worker.py")
@@ -24,10 +24,7 @@ class Found:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        command = [sys.executable, str(WORKER), str(folder)]
-        self.run = subprocess.run(
-            command, env=environment(), capture_output=True, text=True, timeout=600, check=False
-        )
+        self.run = completed([sys.executable, WORKER, folder], timeout=600)
 
     def __call__(self, name: str) -> list[dict[str, Any]]:
         """The results of a call, in the order of the ranks; of the killed none."""
@@ -146,10 +143,16 @@ def test_a_fit_that_had_ended_gives_the_same_again_without_a_forward_pass(found:
 
 def test_fits_under_torchrun_killed_at_random_moments_go_on(tmp_path: Path) -> None:
     """A share of ``make resume`` in two processes."""
-    command = [sys.executable, "-m", "benchmarks.durability.killed", "--kills", "1"]
-    command += ["--processes", "2", "--folder", str(tmp_path), "--kinds", "edmd", "--seed", "1"]
-    run = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False
-    )
+    command = [
+        sys.executable,
+        "-m",
+        "benchmarks.durability.killed",
+        "--kills",
+        "1",
+        "--processes",
+        "2",
+    ]
+    command += ["--folder", str(tmp_path), "--kinds", "edmd", "--seed", "1"]
+    run = completed(command, cwd=ROOT)
     assert run.returncode == 0, run.stdout + run.stderr
     assert "1 of 1 equal" in run.stdout

@@ -1,7 +1,6 @@
 """Exports: a file agrees with the model, also in a process that does not know this package."""
 
 import json
-import subprocess
 import sys
 import zipfile
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import BertConfig, BertModel, GPT2Config, GPT2Model
 
+from tests.processes import completed
 from torchkoopman.observe.probes import attach
 from torchkoopman.shipping.export import export, load, read_card
 from torchkoopman.surgery.history import SurrogateLike
@@ -114,8 +114,7 @@ def gpt2(**config: Any) -> GPT2Model:
 def run_elsewhere(code: str, folder: Path, *blocked: str) -> str:
     """What a fresh process prints that cannot import some packages."""
     head = "import sys\n" + "".join(f"sys.modules[{name!r}] = None\n" for name in blocked)
-    command = [sys.executable, "-c", head + code]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    done = completed([sys.executable, "-c", head + code], cwd=folder)
     assert done.returncode == 0, done.stderr
     return done.stdout
 

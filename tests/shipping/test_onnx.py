@@ -1,7 +1,6 @@
 """ONNX files: onnxruntime computes with them what the model computes, and knows its names."""
 
 import json
-import subprocess
 import sys
 from collections import Counter
 from pathlib import Path
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from transformers import BertConfig, BertModel, ViTConfig, ViTModel
 
+from tests.processes import completed
 from torchkoopman.fitting.autoencoder import AutoencoderFitter
 from torchkoopman.fitting.edmd import EDMDFitter
 from torchkoopman.koopman.feature_maps import RandomFeatures
@@ -166,9 +166,7 @@ def test_an_onnx_file_runs_without_torch(
         "assert abs(found - numpy.load('expected.npy')).max() < 1e-5\n"
         "print(session.get_modelmeta().custom_metadata_map['torchkoopman'])\n"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True
-    )
+    done = completed([sys.executable, "-c", code], cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == read_card(path.with_suffix(".onnx"))
 

@@ -1,6 +1,5 @@
 """The picture of a spectrum shows every eigenvalue where it is, and as trusted as it is."""
 
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -10,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.processes import completed
 from torchkoopman.observe.moments import Moments, layer_pairs
 from torchkoopman.spectra.spectrum import Spectrum, spectrum_of
 
@@ -117,7 +117,8 @@ def test_it_draws_on_the_axes_given() -> None:
 
 def test_matplotlib_is_loaded_by_nothing_but_a_plot() -> None:
     code = "import sys, torchkoopman; print('matplotlib' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    done = completed([sys.executable, "-c", code])
+    assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == "False"
 
 

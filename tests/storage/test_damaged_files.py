@@ -4,7 +4,6 @@ A share of what ``python -m benchmarks.durability.damaged_files`` reads.
 """
 
 import json
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ import torch
 import torchkoopman as tk
 from benchmarks.durability import damaged_files, forged_files
 from benchmarks.durability.damaged_files import Outcome, Reader
+from tests.processes import completed
 from torchkoopman.observe.class_moments import LabelledMoments
 
 ROOT = Path(__file__).parents[2]
@@ -125,7 +125,7 @@ def test_a_killed_save_leaves_the_file_whole_and_the_next_clears_away(
 ) -> None:
     arguments = [str(tmp_path / "s.safetensors"), str(made["dmd"]), str(made["edmd"])]
     command = [sys.executable, "-c", KILLED, *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
+    done = completed(command, cwd=ROOT)
     assert (done.returncode, done.stdout, done.stderr) == (0, "[]\n", "")
 
 

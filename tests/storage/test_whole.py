@@ -47,7 +47,7 @@ def writing(path: Path) -> "subprocess.Popen[str]":
 
 def kill(process: "subprocess.Popen[str]") -> None:
     process.send_signal(signal.SIGKILL)
-    process.communicate()
+    process.communicate(timeout=60)
 
 
 def write(path: Path, content: bytes) -> None:
