@@ -196,7 +196,7 @@ def test_listeners_of_several_probes_wait_for_their_own_turn_only() -> None:
     def work(number: int) -> None:
         model = Net()
         with attach(model, LAYERS) as probe:
-            probe.stream_to(shared, lambda trajectory: both.wait(10))
+            probe.stream_to(shared, lambda trajectory: both.wait(60))
             for _ in range(10):
                 model(torch.zeros(1, 2))
 
