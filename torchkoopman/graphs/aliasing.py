@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor, fx, nn
 from torch._ops import HigherOrderOperator, OpOverload
 
+from torchkoopman.graphs.alike import likeness
 from torchkoopman.graphs.content import content_nodes, reads_shape
 from torchkoopman.graphs.schemas import (
     ALL,
@@ -32,7 +33,7 @@ from torchkoopman.graphs.writing import may_write
 from torchkoopman.observe.facts import alike, attributes
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Hashable, Iterable
 
     from torchkoopman.observe.facts import Facts
 
@@ -68,6 +69,8 @@ class Flow:
         self.opaque: list[str] = []
         """Modules and functions whose effects could not be found out."""
         self._class: dict[fx.Node, fx.Node] = {}
+        self._effects: dict[Hashable, Effect] = {}
+        """Of layers that were looked into, by what they have in common with those alike."""
         self.writes: list[tuple[fx.Node, fx.Node]] = []
         """(writer, written value), in order."""
         for node in self.nodes:
@@ -110,7 +113,7 @@ class Flow:
         if node.op == "get_attr":
             same = (n for n in self._class if n.op == "get_attr" and n.target == node.target)
             self._class[node] = self._find(next(same))
-        effect = effect_of(node, root)
+        effect = effect_of(node, root, self._effects)
         if not effect.known:
             self.opaque.append(str(node.target) if node.op == "call_module" else node.name)
         for value in _at(node, effect.writes):
@@ -134,12 +137,20 @@ class Flow:
                         yield MemoryEdge(writer, written, reader, read)
 
 
-def effect_of(node: fx.Node, root: nn.Module) -> Effect:
-    """What a node does to the memory of its arguments."""
+def effect_of(
+    node: fx.Node, root: nn.Module, known: dict[Hashable, Effect] | None = None
+) -> Effect:
+    """What a node does to the memory of its arguments.
+
+    Args:
+        node: of a graph.
+        root: what its targets are attributes of.
+        known: the effects of layers by their :func:`likeness`; what is found out is added.
+    """
     if node.target == "_guards_fn":  # torch.export's checks of the input sizes
         return Effect()
     if node.op == "call_module":
-        return _module_effect(root.get_submodule(str(node.target)))
+        return _module_effect(root.get_submodule(str(node.target)), {} if known is None else known)
     if node.op == "call_method":
         return torch_effect(str(node.target)) or SHARES_FIRST
     if node.op != "call_function" or reads_shape(node):
@@ -173,13 +184,23 @@ _WRITING_OPERATORS = frozenset(
 )
 
 
-def _module_effect(module: nn.Module) -> Effect:
+def _module_effect(module: nn.Module, known: dict[Hashable, Effect]) -> Effect:
     """The effect of calling a module: known for torch.nn, else found by tracing its inside."""
     tracer = SpanTracer()
     if tracer.is_leaf_module(module, ""):
         if getattr(module, "inplace", False):
             return WRITES_FIRST
         return SHARES_FIRST if isinstance(module, VIEWING_MODULES) else Effect()
+    kind = likeness(module)
+    if kind is None:
+        return _traced_effect(module, tracer)
+    if kind not in known:
+        known[kind] = _traced_effect(module, tracer)
+    return known[kind]
+
+
+def _traced_effect(module: nn.Module, tracer: SpanTracer) -> Effect:
+    """The effect of calling a module that can be looked into."""
     with undisturbed(module) as changed, plain_tracing():
         before = attributes(module)
         try:

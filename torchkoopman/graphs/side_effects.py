@@ -13,6 +13,7 @@ import functools
 import gc
 import operator
 import threading
+from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -238,15 +239,29 @@ def undisturbed(root: nn.Module) -> Iterator[list[str]]:
         saved.append((prefix, vars(module), dict(vars(module))))
         for name, value in vars(module).items():
             if isinstance(value, dict | list | set):
-                saved.append((f"{prefix}{name}", value, copy.copy(value)))
+                plain = type(value) in (dict, OrderedDict, list, set)
+                before = value.copy() if plain else copy.copy(value)  # the former takes a tenth
+                saved.append((f"{prefix}{name}", value, before))
     changed: list[str] = []
     try:
         yield changed
     finally:
         for name, container, before in saved:
+            if _is_untouched(container, before):
+                continue
             changed += _changes(name, container, before)
             container.clear()
             container.extend(before) if isinstance(container, list) else container.update(before)
+
+
+def _is_untouched(container: Any, before: Any) -> bool:
+    """Whether a container has the entries it had, in their order."""
+    if len(container) != len(before) or isinstance(container, set):
+        return not container and not before
+    if isinstance(container, list):
+        return all(map(operator.is_, container, before))
+    pairs = zip(container.items(), before.items(), strict=True)
+    return all(key is old and value is was for (key, value), (old, was) in pairs)
 
 
 def _changes(name: str, container: Any, before: Any) -> list[str]:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 FOREIGN = ("torch", "numpy", "transformers", "einops", "builtins", "collections", "functools")
 """Packages whose functions and classes are not looked into: their state is no model's."""
 CONTAINERS = (dict, OrderedDict, defaultdict, Counter, list, set, deque)
+CALLABLE = (types.FunctionType, types.MethodType, functools.partial)
 MOST = 5000
 """So many objects are looked at, at most."""
 OUTSIDE = "outside of the model, "
@@ -40,6 +41,8 @@ class Surroundings:
 
     def __init__(self, *models: nn.Module) -> None:
         self._undo: list[Callable[[], None]] = []
+        self._containers: list[tuple[Any, Any]] = []
+        """A container, and a copy of it as it was."""
         self._seen: dict[int, Any] = {}
         """Identity → object; holding it keeps the identity its own."""
         self._watched: list[tuple[str, Callable[[], dict[Any, Any]], dict[Any, Any]]] = []
@@ -73,6 +76,10 @@ class Surroundings:
 
     def restore(self) -> None:
         """Give everything back the value it had."""
+        for held, before in self._containers:
+            if (held or before) and not _same_entries(held, before):
+                held.clear()
+                held.update(before) if isinstance(held, dict | set) else held.extend(before)
         for undo in self._undo:
             with contextlib.suppress(RuntimeError):  # of a tensor whose size was changed
                 undo()
@@ -168,14 +175,7 @@ class Surroundings:
         if watched and id(held) not in self._torch and isinstance(held, dict | list | deque):
             name = self._names.get(id(held), f"a {type(held).__name__}")
             self._watch(name, lambda: held if isinstance(held, dict) else dict(enumerate(held)))
-
-        def undo() -> None:
-            if len(held) == len(before) and _same_entries(held, before):
-                return
-            held.clear()
-            held.update(before) if isinstance(held, dict | set) else held.extend(before)
-
-        self._undo.append(undo)
+        self._containers.append((held, before))
 
     def _keep_tensor(self, tensor: Tensor) -> None:
         odd = tensor.is_meta or tensor.layout != torch.strided
@@ -192,12 +192,11 @@ class Surroundings:
 
 def called_by(module: nn.Module) -> Iterator[Any]:
     """What a module runs: its forward and its hooks, own and by class."""
-    for value in vars(module).values():  # the forward of an instance, and what it may call
-        if isinstance(value, types.FunctionType | types.MethodType | functools.partial):
+    for name, value in vars(module).items():
+        if isinstance(value, dict):
+            yield from list(value.values()) if value and name.endswith("_hooks") else ()
+        elif isinstance(value, CALLABLE):  # the forward of an instance, and what it may call
             yield value
-    for name, hooks in vars(module).items():
-        if name.endswith("_hooks") and isinstance(hooks, dict):
-            yield from list(hooks.values())
     for parameter in module._parameters.values():
         yield from list((getattr(parameter, "_backward_hooks", None) or {}).values())
 
@@ -223,6 +222,8 @@ def _rebind(variables: dict[str, Any], known: dict[str, Any], unknown: set[str])
 
 
 def _same_entries(held: Any, before: Any) -> bool:
+    if len(held) != len(before):
+        return False
     if isinstance(held, dict):
         return all(key in before and before[key] is value for key, value in held.items())
     if isinstance(held, set):
