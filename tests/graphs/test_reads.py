@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import functools
 import importlib
+import io
 import itertools
+import json
 import operator
+import os
 import pickle
 import sys
 import time
@@ -269,7 +272,11 @@ def test_the_attributes_in_a_pattern_are_read(
     "importlib.import_module('benchmarks.hostile.case').WIDTH",
     "import_module('benchmarks.hostile.case').WIDTH",
     "sys.modules['benchmarks.hostile.case'].WIDTH", "open('a.txt').read()", "PATH.read_text()",
-    "GET(SETTINGS)", "PART()",
+    "GET(SETTINGS)", "PART()", "LOAD('benchmarks.hostile.case').WIDTH", "READ('a.txt').read()",
+    "READ_PART().read()", "HELD['read']('a.txt').read()", "PATH.open().read()",
+    "io.open('a').read()", "list(map(Path.open, [PATH]))[0].read()", "json.load(HANDLE)",
+    "np.load('a.npy')", "from_disk('a.npy')", "MAP('a.bin')[0]", "torch.load('a.pt')",
+    "restore('a.pt')", "os.listdir('.')[0]",
 ])  # fmt: skip
 def test_what_reads_by_names_of_which_nothing_is_known_can_be_no_part_of_a_graph(code: str) -> None:
     space = {
@@ -281,10 +288,29 @@ def test_what_reads_by_names_of_which_nothing_is_known_can_be_no_part_of_a_graph
         "PATH": Path("a.txt"),
         "GET": operator.attrgetter("scale"),
         "PART": functools.partial(getattr, SETTINGS, "scale"),
+        "LOAD": importlib.import_module,
+        "READ": open,
+        "READ_PART": functools.partial(open, "a.txt"),
+        "HELD": {"read": open},
+        "HANDLE": io.StringIO("1"),
+        **{"np": np, "from_disk": np.load, "MAP": np.memmap, "torch": torch, "restore": torch.load},
+        **{"os": os, "json": json, "io": io, "Path": Path},
     }
     exec(f"def forward(self, x): return x * {code}", space)
     model = type("Asks", (nn.Module,), {"forward": space["forward"]})()
     assert Reads([model], {}).unstable
+
+
+def test_names_of_readers_that_are_the_models_own_read_no_file() -> None:
+    class Gate(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.open, self.load = 1.0, 2.0
+
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.tanh(x) * self.open * self.load * float(np.float32(1))
+
+    assert not Reads([Gate()], {}).unstable
 
 
 def test_another_default_kind_of_number_and_other_kinds_of_entries_are_told(

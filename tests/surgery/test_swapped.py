@@ -4,8 +4,10 @@ import copy
 import functools
 import logging
 import pickle
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812 (as everybody calls it)
@@ -360,3 +362,33 @@ def test_a_container_switches_what_was_put_in_for_its_layers(copied: Any) -> Non
     edited.get_submodule("0").eval()
     assert [module.training for module in put_in] == [False, False]
     assert list(edited.state_dict()) == ["0.0.weight", "0.0.bias", "0.3.weight", "0.3.bias"]
+
+
+class Reading(Inner):
+    """Scales by a number in a file."""
+
+    def __init__(self, path: str, read: Any) -> None:
+        super().__init__()
+        self.path, self.read = path, read
+
+    def forward(self, x: Tensor) -> Tensor:
+        read = self.read
+        return self.b(self.a(x)) * float(read(self.path))
+
+
+def numbers_in(path: str) -> Any:
+    return np.load(path)
+
+
+@pytest.mark.parametrize("read", [np.load, numbers_in, functools.partial(np.load)])
+@torch.no_grad()
+def test_a_file_that_a_forward_reads_is_read_at_each_call(tmp_path: Path, read: Any) -> None:
+    path = str(tmp_path / "scale.npy")
+    np.save(path, 2.0)
+    model, layer, x = Reading(path, read).eval(), nn.Linear(4, 4), torch.rand(3, 4)
+    for how in ("fx", "export"):
+        with pytest.raises(RuntimeError, match=r"numpy\.load\(\)"):
+            swap(model, layer, "a", "b", how, example_inputs=x)
+    edited = swap(model, layer, "a", "b", example_inputs=x)
+    np.save(path, 3.0)
+    assert torch.allclose(edited(x), layer(model.a(x)) * 3)

@@ -33,15 +33,21 @@ UNSTABLE: dict[str, frozenset[str]] = {
     "time": frozenset(("time", "time_ns", "perf_counter", "perf_counter_ns", "monotonic")),
     "datetime": frozenset(("now", "today", "utcnow")),
     "threading": frozenset(("get_ident", "current_thread")),
-    "os": frozenset(("getpid",)),
+    "os": frozenset(("getpid", "open", "read", "listdir", "scandir", "stat")),
     "sys": frozenset(("modules",)),
-    "builtins": frozenset(("getattr", "vars", "globals", "eval", "exec", "__import__")),
+    "builtins": frozenset(("getattr", "vars", "globals", "eval", "exec", "__import__", "open")),
+    "importlib": frozenset(("import_module", "reload", "__import__")),
+    **dict.fromkeys(("io", "_io", "codecs", "gzip", "bz2", "lzma"), frozenset(("open",))),
+    "numpy": frozenset(("load", "loadtxt", "genfromtxt", "fromfile", "memmap")),
+    **dict.fromkeys(("torch", "torch.serialization"), frozenset(("load", "from_file"))),
 }
-"""Functions of Python, by package, that tell another value at each call or in each thread."""
+"""Functions, by package, that tell another value at each call or in each thread: clocks, and what
+reads files or imports by a name that the code does not hold."""
 LAYOUT = frozenset(("is_contiguous", "stride", "storage_offset", "data_ptr", "is_pinned"))
 """Methods that tell how a tensor lies in memory, which is fixed in a graph."""
 HIDDEN = {
     "variables": frozenset(("globals", "eval", "exec", "__import__", "import_module", "open")),
     "attributes": frozenset(("import_module", "read_text", "read_bytes")),
+    "of_others": frozenset(("open",)),
 }
 """Functions that read what no name in the code tells of, by the kind of names they have in it."""

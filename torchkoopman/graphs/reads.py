@@ -194,9 +194,9 @@ class Reads:
         elif isinstance(value, types.BuiltinFunctionType):
             self._clocks(str(value.__module__), {value.__name__})
         elif isinstance(value, types.ModuleType) and not is_own(value.__name__):
-            self._clocks(value.__name__, names.attributes)
+            self._clocks(value.__name__, names.of_others)
         elif isinstance(value, type) and not is_own(value.__module__):
-            self._clocks(value.__module__, names.attributes)
+            self._clocks(value.__module__, names.attributes | {value.__name__})
         elif isinstance(value, functools.partial):
             for each in (value.func, *value.args, *value.keywords.values()):
                 self._inside(told, each, names)
@@ -207,6 +207,8 @@ class Reads:
             for function in functions_in(value):
                 if is_own(function.__module__):
                     self._function(function)
+                else:
+                    self._clocks(str(function.__module__), {function.__name__})
             self._attributes(told, value, names)
 
     def _container(self, key: Key, told: str, value: Any, names: Names) -> None:
