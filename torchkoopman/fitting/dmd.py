@@ -134,8 +134,8 @@ class DMDFitter(ClosedForm):
         return device, agreed["widths"]
 
     def _widths(self) -> dict[str, int]:
-        total = self._moments.total()
-        return {layer: total.features(layer) for layer in self._following().layers}
+        moments = self._moments
+        return {layer: moments.features(layer) for layer in self._following().layers}
 
 
 def _augmented(frame: Coordinates) -> tuple[Tensor, Tensor]:

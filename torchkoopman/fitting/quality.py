@@ -35,7 +35,9 @@ class Unexplained:
         truth, part = truth.double(), Unexplained()
         part.rows, part._mean = rows, truth.mean(0)
         # In place, for new memory costs more than the arithmetic.
-        part._error = (prediction.double() - truth).square_().sum().item()
+        error = prediction.to(torch.float64, copy=True).sub_(truth)
+        part._error = error.square_().sum().item()
+        del error
         part._spread = (truth - part._mean).square_().sum().item()
         return self.merge(part)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from functools import reduce
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -221,8 +222,8 @@ def procrustes(cross: Tensor) -> Tensor:
 
 def _pooled(moments: Moments, layers: Sequence[str]) -> tuple[Tensor, Tensor]:
     means = torch.stack([moments.mean(layer) for layer in layers])
-    within = torch.stack([moments.cov(layer, layer) for layer in layers]).mean(0)
-    return means.mean(0), within + means.T.cov(correction=0).reshape(within.shape)
+    within = reduce(Tensor.add_, (moments.cov(layer, layer) for layer in layers))  # in place
+    return means.mean(0), within.div_(len(layers)).add_(means.T.cov(correction=0))
 
 
 def _require_motion(cov: Tensor, layer: str) -> None:
@@ -257,12 +258,12 @@ class _Axes:
 
 
 def _axes(cov: Tensor, layer: str, massive: float) -> _Axes:
-    """Principal axes of a covariance, features scaled down to ``massive`` medians."""
+    """Principal axes of a covariance, which is overwritten; features scaled down to ``massive``."""
     _require_motion(cov, layer)
     deviations = cov.diagonal().clamp(min=0).sqrt()
     varying = deviations[deviations > _NULL * deviations.max()]
     scales = (deviations / (massive * varying.median())).clamp(min=1)
-    values, vectors = torch.linalg.eigh(cov / torch.outer(scales, scales))
+    values, vectors = torch.linalg.eigh(cov.div_(scales[:, None]).div_(scales))
     return _Axes(values.flip(0), vectors.flip(1), scales)
 
 

@@ -59,6 +59,11 @@ class LabelledMoments:
         """Memory taken, in bytes: one set of moments per class, and one for unlabelled rows."""
         return self.unlabelled.nbytes + sum(moments.nbytes for moments in self.by_class.values())
 
+    def features(self, name: str) -> int:
+        """Width of a variable."""
+        seen = [part for part in (self.unlabelled, *self.by_class.values()) if part.count]
+        return (seen or [self.unlabelled])[0].features(name)
+
     def update(self, values: Mapping[str, Tensor], labels: Tensor | None = None) -> Self:
         """Take in one batch.
 
