@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -209,7 +209,15 @@ class Looks(Value):
         return self.layers.index(layer)
 
     def _parts(self) -> Decomposition:
-        return decompose(self.operator, spectrum_of(self.operator.matrix(1.0)))
+        """Kept as the spectrum is."""
+        operator = self.operator
+
+        def sources() -> list[Any]:
+            return [operator.config(), *operator.state_dict().values()]
+
+        return self._modes.of(
+            sources, lambda: decompose(operator, spectrum_of(operator.matrix(1.0)))
+        )
 
     def _keeps_constant(self) -> bool:
         """Whether the first latent coordinate is 1 and the operator leaves it at that."""

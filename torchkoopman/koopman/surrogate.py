@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from torchkoopman.koopman.arithmetic import own_precision
 from torchkoopman.koopman.folding import Replacement, fold
 from torchkoopman.koopman.prediction import Prediction
 from torchkoopman.koopman.structure import card_of_config
@@ -43,19 +44,15 @@ class Surrogate(Prediction):
         (('1', '3', '5', '7', '9'), 533, 'edmd')
     """
 
+    @own_precision
     def spectrum(self) -> Spectrum:
         """Eigenvalues of K over the whole span, with modes, rates, residuals and energies.
 
-        Computed anew at each call, in seconds for a thousand latent coordinates: keep the result.
+        The first call takes seconds for a thousand latent coordinates. The result is kept, and
+        computed anew once a bit of the operator, the statistics or the evidence has changed,
+        whoever changed it and how; each call returns a copy of its own.
         """
-        total = None if self.statistics is None else self.statistics.total()
-        return spectrum_of(
-            self.operator.matrix(1.0),
-            total,
-            self.evidence,
-            steps=len(self.layers) - 1,
-            frames=self.record.frames,
-        )
+        return self._spectrum.of(self._spectral_sources, self._computed_spectrum)
 
     def pseudospectrum(
         self,
@@ -214,3 +211,26 @@ class Surrogate(Prediction):
             quality = f", {record.rows} rows, R² of the latest {qualities(r2)[0]}"
         notes = "".join(f"; {note}" for note in record.notes)
         return f"Surrogate({where}; {kind}{quality}{', edited' if self.edits else ''}{notes})"
+
+    def _spectral_sources(self) -> list[Any]:
+        """All that the spectrum depends on."""
+        known, evidence = self.statistics, self.evidence
+        found: list[Any] = [self.operator.matrix(1.0), len(self.layers), self.record.frames]
+        if known is not None:
+            found += (each for named in known.total().tensors().items() for each in named)
+        if evidence is not None:
+            found += (
+                evidence.config(),
+                *(e for named in evidence.tensors().items() for e in named),
+            )
+        return found
+
+    def _computed_spectrum(self) -> Spectrum:
+        total = None if self.statistics is None else self.statistics.total()
+        return spectrum_of(
+            self.operator.matrix(1.0),
+            total,
+            self.evidence,
+            steps=len(self.layers) - 1,
+            frames=self.record.frames,
+        )

@@ -13,6 +13,7 @@ from torchkoopman.koopman.coordinates import Coordinates
 from torchkoopman.koopman.edits import Edit
 from torchkoopman.koopman.files import read_surrogate, surrogates_path, write_surrogate
 from torchkoopman.koopman.operators import Operator
+from torchkoopman.koopman.remembered import Remembered
 from torchkoopman.koopman.span import FitRecord, Span
 from torchkoopman.koopman.structure import parts_of
 from torchkoopman.observe.class_moments import LabelledMoments
@@ -22,8 +23,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from torchkoopman.koopman.decomposition import Decomposition
     from torchkoopman.koopman.learnt import LearntObservables
     from torchkoopman.koopman.observables import Dictionary
+    from torchkoopman.spectra.spectrum import Spectrum
 
 _PARTS = (
     "span",
@@ -120,6 +123,8 @@ class Value(nn.Module):
         self.edits = tuple(edits)
         """The edits of the operator since the fit, each an :class:`Edit`, last edit last."""
         self._previous = (previous,)  # in a tuple, or it would be a submodule of this one
+        self._spectrum: Remembered[Spectrum] = Remembered()
+        self._modes: Remembered[Decomposition] = Remembered()
 
     @property
     def previous(self) -> Value | None:

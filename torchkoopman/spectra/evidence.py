@@ -221,14 +221,13 @@ def _outside(errors: Tensor, witnesses: Tensor) -> Tensor:
     return raised.clamp(min=0)
 
 
-def shares(modes: Tensor, moments: Moments) -> Tensor:
+def shares(amplitudes: Tensor, moments: Moments) -> Tensor:
     """Share of E|z|² that each mode's component carries, normalised over the modes.
 
     Nearly parallel modes cancel each other, and each alone is then larger than the whole: it counts
     as the whole, lest the others vanish beside it.
     """
-    G = moments.second("start", "start").cpu().to(modes.dtype)
-    amplitudes = torch.linalg.pinv(modes)
+    G = moments.second("start", "start").cpu().to(amplitudes)
     power = torch.einsum("ki,ij,kj->k", amplitudes, G, amplitudes.conj()).real
     power = torch.minimum(power, G.diagonal().real.sum())
     return power / power.sum()

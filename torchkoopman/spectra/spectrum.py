@@ -234,8 +234,8 @@ def spectrum_of(
     order = torch.argsort(values.abs(), descending=True, stable=True)
     values, modes = values[order], modes[:, order]
     # Left eigenvectors as rows of the inverse; a defective K has none, so the pseudo-inverse.
-    functionals = torch.linalg.pinv(modes).mH
-    functionals = functionals / functionals.norm(dim=0)
+    amplitudes = torch.linalg.pinv(modes)
+    functionals = amplitudes.mH / amplitudes.mH.norm(dim=0)
     if moments is None or moments.count == 0:
         return Spectrum(values, modes, functionals, None, None, steps=steps, frames=frames)
     closures = None
@@ -244,7 +244,7 @@ def spectrum_of(
     else:
         told = judge(values, modes, functionals, moments, evidence)
         residuals, errors, closures = told.residuals, told.errors, told.closures
-    energies = shares(modes, moments)
+    energies = shares(amplitudes, moments)
     return Spectrum(
         values, modes, functionals, residuals, energies, errors, closures, steps, frames
     )
