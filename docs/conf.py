@@ -29,7 +29,9 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
     "sphinx_gallery.gen_gallery",
+    "formulas",
 ]
+html_math_renderer = "mathml"
 exclude_patterns = ["_build", "start.py", "gallery/*.rst.txt"]
 nitpicky = True
 myst_enable_extensions = ["dollarmath", "colon_fence", "deflist"]

@@ -34,3 +34,15 @@ def test_links_to_missing_files_and_places_are_found_and_no_others(tmp_path: Pat
         "one.html: three.html",
         "one.html: lost.js",
     ]
+
+
+def test_what_a_page_loads_from_afar_is_found(tmp_path: Path) -> None:
+    (tmp_path / "one.html").write_text(
+        '<script src="https://cdn.example.org/mathjax.js"></script>'
+        '<link rel="stylesheet" href="//example.org/a.css"><link rel="next" href="https://a.org/b">'
+        '<img src="data:image/png;base64,AA=="><a href="https://example.org/">elsewhere</a>'
+    )
+    assert checker().dead_links(tmp_path) == [
+        "one.html: https://cdn.example.org/mathjax.js",
+        "one.html: //example.org/a.css",
+    ]
