@@ -14,9 +14,11 @@ from torchkoopman.fitting.monitor import TrainingMonitor
 from torchkoopman.graphs.region import DirtyCut
 from torchkoopman.koopman.feature_maps import ContextMean, Monomials, Neighbours, RandomFeatures
 from torchkoopman.koopman.surrogate import Surrogate
-from torchkoopman.observe.probes import Probe, attach
+from torchkoopman.observe.probe import Probe
+from torchkoopman.observe.probes import attach
 from torchkoopman.observe.trajectory import Trajectory
-from torchkoopman.running.fit import evaluate, fit
+from torchkoopman.running.evaluate import evaluate
+from torchkoopman.running.fit import fit
 from torchkoopman.running.ranking import rank_spans
 from torchkoopman.running.span_statistics import SpanStatistics
 from torchkoopman.shipping.export import export, load, read_card

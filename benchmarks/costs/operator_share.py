@@ -18,7 +18,8 @@ from benchmarks.costs.measuring import in_turn, one_thread, verdict
 from torchkoopman.fitting.losses import LossWeights
 from torchkoopman.fitting.trainer import Trainer
 from torchkoopman.koopman.learnt import LearntObservables
-from torchkoopman.koopman.operators import FAMILIES, Operator, operator_from_config
+from torchkoopman.koopman.operator import Operator
+from torchkoopman.koopman.operators import FAMILIES, operator_from_config
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,7 +10,8 @@ import torchkoopman as tk
 from tests.systems import seeded
 from torchkoopman.fitting.losses import koopman_losses, total_loss
 from torchkoopman.koopman.learnt import LearntObservables
-from torchkoopman.koopman.operators import FAMILIES, Dense, Operator, operator_from_config
+from torchkoopman.koopman.operator import Operator
+from torchkoopman.koopman.operators import FAMILIES, Dense, operator_from_config
 
 ROWS, DEPTH, COORDINATES, LATENT = 7, 4, 3, 5
 

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from torchkoopman.observe.probes import Probe, attach
+from torchkoopman.observe.probe import Probe
+from torchkoopman.observe.probes import attach
 
 LAYERS = ["0", "2"]
 

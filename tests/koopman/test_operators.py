@@ -14,12 +14,12 @@ from scipy import linalg
 from torch import Tensor, nn
 
 from tests.systems import draw
+from torchkoopman.koopman.operator import Operator
 from torchkoopman.koopman.operators import (
     FAMILIES,
     BlockDiagonal,
     Dense,
     LowRank,
-    Operator,
     Orthogonal,
     Stable,
     operator_from_config,

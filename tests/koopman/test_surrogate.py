@@ -13,14 +13,8 @@ from torchkoopman.koopman.coordinates import CoordinateOptions, layer_coordinate
 from torchkoopman.koopman.feature_maps import ContextMean, Neighbours, RandomFeatures
 from torchkoopman.koopman.learnt import LearntObservables
 from torchkoopman.koopman.observables import Dictionary
-from torchkoopman.koopman.operators import (
-    BlockDiagonal,
-    Dense,
-    LowRank,
-    Operator,
-    Orthogonal,
-    Stable,
-)
+from torchkoopman.koopman.operator import Operator
+from torchkoopman.koopman.operators import BlockDiagonal, Dense, LowRank, Orthogonal, Stable
 from torchkoopman.koopman.span import FitRecord, Span
 from torchkoopman.koopman.surrogate import Surrogate
 from torchkoopman.observe.class_moments import LabelledMoments

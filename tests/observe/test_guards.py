@@ -10,7 +10,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils.checkpoint import checkpoint
 
-from torchkoopman.observe.probes import Probe, attach
+from torchkoopman.observe.probe import Probe
+from torchkoopman.observe.probes import attach
 from torchkoopman.observe.trajectory import Trajectory
 
 X = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))

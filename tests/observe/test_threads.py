@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from tests.observe.test_probes import hooks_on
 from torchkoopman.fitting.dmd import DMDFitter
-from torchkoopman.observe.probes import Probe, attach
+from torchkoopman.observe.probe import Probe
+from torchkoopman.observe.probes import attach
 from torchkoopman.observe.trajectory import Trajectory
 
 CALLS = 60

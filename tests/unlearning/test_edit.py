@@ -19,7 +19,8 @@ from torchkoopman.koopman.edits import Target
 from torchkoopman.koopman.feature_maps import RandomFeatures
 from torchkoopman.koopman.learnt import LearntObservables
 from torchkoopman.koopman.observables import Dictionary
-from torchkoopman.koopman.operators import BlockDiagonal, Dense, Operator, Orthogonal, Stable
+from torchkoopman.koopman.operator import Operator
+from torchkoopman.koopman.operators import BlockDiagonal, Dense, Orthogonal, Stable
 from torchkoopman.koopman.regression import koopman_matrix
 from torchkoopman.koopman.span import FitRecord, Span
 from torchkoopman.koopman.surrogate import Surrogate

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING, Literal, Self
 
 import torch
 
-from torchkoopman.fitting.autoencoder_state import AutoencoderParts
-from torchkoopman.fitting.candidates import SAMPLE, Candidate, Rival, best, much_worse
+from torchkoopman.fitting.autoencoder_outcome import AutoencoderOutcome
+from torchkoopman.fitting.candidates import SAMPLE, Candidate
 from torchkoopman.fitting.design import Design, family_of
 from torchkoopman.fitting.dynamics import Dynamics, check_dynamics
 from torchkoopman.fitting.intake import Intake
 from torchkoopman.fitting.latents import evidence_of, span_moments
 from torchkoopman.fitting.losses import LossWeights
 from torchkoopman.fitting.quality import explained
-from torchkoopman.fitting.tails import frozen, judging
+from torchkoopman.fitting.tails import frozen
 from torchkoopman.koopman.learnt import LearntObservables
 from torchkoopman.koopman.span import FitRecord, Span
 from torchkoopman.koopman.surrogate import Surrogate
@@ -37,11 +37,9 @@ Family = Literal["Dense", "LowRank", "Orthogonal", "Stable", "BlockDiagonal"]
 
 _ANEW = 100
 """Steps taken beside those that are due where the data have drifted out of their coordinates."""
-_SETTLING = 100
-"""Steps of a falling learning rate before a surrogate is made while the data may still change."""
 
 
-class AutoencoderFitter(AutoencoderParts):
+class AutoencoderFitter(AutoencoderOutcome):
     """Learns encoder, decoder and operator by gradient steps on a bounded sample of the stream.
 
     After the Koopman-autoencoder paper (arXiv 2505.12809). The first rows calibrate the layers'
@@ -205,11 +203,6 @@ class AutoencoderFitter(AutoencoderParts):
             self._pay()
         return self._trainer
 
-    def _started(self, dynamics: Literal["step", "span"], tail: nn.Module | None) -> Trainer:
-        """A training on the reservoir that has not begun."""
-        paths, scales = self._intake.reservoir.trained(SAMPLE), self._intake.spreads()
-        return self._design.trainer(paths, dynamics, self._generator, tail, scales)
-
     def _renew(self, before: list[Coordinates], trainer: Trainer) -> None:
         """Go on in new coordinates with what was learnt, or anew if that is not worth it."""
         tail = None if trainer.tail is None else self._judge()
@@ -217,57 +210,6 @@ class AutoencoderFitter(AutoencoderParts):
         paths = self._intake.reservoir.trained(SAMPLE)
         self._trainer = self._design.resumed(trainer, fresh, before, self._intake.frames, paths)
         self._owed += _ANEW if self.steps_per_update else 0
-
-    def _learnt(self, trainer: Trainer) -> Candidate:
-        """What a training has come to: averaged weights, and the better of two operators."""
-        reservoir, found = self._intake.reservoir, Candidate(*trainer.averaged())
-        return found.or_polished(reservoir, self._design.ridge, trainer.tail)
-
-    def _present(self, trainer: Trainer) -> Candidate:
-        """What is known now: of data that may still change, what a falling rate would come to."""
-        if self._intake.reservoir.halflife is None or trainer.fallen or not trainer.done:
-            return self._learnt(trainer)
-        draws = self._generator.clone_state()  # what is looked at must not change what comes
-        draw = partial(self._intake.reservoir.sample, self.batch, draws)
-        found = self._learnt(trainer.settled(_SETTLING, draw))
-        if (rival := self._rival(trainer)) is not None:
-            found, self._notes = rival.unless(found, self.dynamics != "step")
-        self._outcome = found
-        return copy.deepcopy(found)
-
-    def _rival(self, trainer: Trainer) -> Rival | None:
-        """The closed form to compare with; None where nothing is to be decided."""
-        dense = self._design.family["family"] == "Dense"
-        return Rival.of(self._intake.reservoir, self._judge(), trainer.done) if dense else None
-
-    def _compare(self, trainer: Trainer, progress: bool) -> None:
-        """See whether the training went well, and look for something better if it did not."""
-        if (rival := self._rival(trainer)) is None:
-            return
-        found = self._learnt(trainer)
-        score = rival.score(found)
-        if much_worse(score, rival.aim):
-            other = self._again(trainer.done, progress)
-            candidate = self._learnt(other)
-            if best([score, rival.score(candidate)]) == 1:
-                self._trainer, found = other, candidate
-                without = "" if self.tail is None else ", without the tail"
-                self._notes = (f"a second training was better than the first{without}",)
-        self._outcome, note = rival.unless(found, self.dynamics != "step")
-        self._notes += note
-
-    def _again(self, steps: int, progress: bool) -> Trainer:
-        """Another training of so many steps: without the tail, or else across the span."""
-        span = self.tail is None and self.dynamics == "auto"
-        other = self._started("span" if span else self._way, None)
-        other.fall(steps)
-        draw = partial(self._intake.reservoir.sample, self.batch)
-        other.take(steps, draw, "train again" if progress else None, self._processes)
-        return other
-
-    def _judge(self) -> nn.Module | None:
-        """The tail as a map of the last layer's coordinates."""
-        return judging(self._intake.frames[-1], self.tail, self._intake.latest.positions)
 
     def _pay(self, progress: bool = False) -> None:
         """Take the steps that are due."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from torchkoopman.fitting.replay import Reservoir
-    from torchkoopman.koopman.operators import Operator
+    from torchkoopman.koopman.operator import Operator
 
 _RIDGE = 1e-7
 """As EDMDFitter has it."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 from torchkoopman.fitting.calibration import require_rows
 from torchkoopman.fitting.dynamics import check_dynamics, closed_form
 from torchkoopman.fitting.quality import explained
-from torchkoopman.fitting.streams import Sampled, Streams
+from torchkoopman.fitting.streams import Streams
 from torchkoopman.koopman.coordinates import check_frames, resolve_frames
 from torchkoopman.koopman.operators import Dense
 from torchkoopman.koopman.regression import pool
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     import torch
 
     from torchkoopman.fitting.dynamics import Dynamics
+    from torchkoopman.fitting.sampled import Sampled
     from torchkoopman.koopman.coordinates import Coordinates, Frames
     from torchkoopman.koopman.observables import Dictionary
     from torchkoopman.observe.moments import Moments, PairKind

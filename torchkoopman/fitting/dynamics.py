@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from torchkoopman.fitting.streams import Sampled
+    from torchkoopman.fitting.sampled import Sampled
     from torchkoopman.koopman.observables import Dictionary
     from torchkoopman.observe.moments import Pair
 

@@ -3,41 +3,19 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any, Self
+from typing import Any, Self
 
 import torch
 
-from torchkoopman.fitting.closed_form import ClosedForm
 from torchkoopman.fitting.drift import Renewal
+from torchkoopman.fitting.edmd_sync import SyncedEDMD
 from torchkoopman.fitting.resuming import same_calibration
 from torchkoopman.fitting.snapshots import fingerprint, frames_of, frames_state
 from torchkoopman.koopman.observables import Dictionary
 
-if TYPE_CHECKING:
-    from collections.abc import Sequence
 
-    from torchkoopman.fitting.calibration import Calibration
-    from torchkoopman.koopman.coordinates import Coordinates
-    from torchkoopman.koopman.feature_maps import Part
-
-
-class EDMDParts(ClosedForm):
+class EDMDParts(SyncedEDMD):
     """An EDMD fitter without its logic."""
-
-    _calibration: Calibration
-    _parts: list[Part]
-    """Of the dictionary, as given."""
-    _frames: list[Coordinates]
-    """Empty before the calibration."""
-    _dictionary: Dictionary
-    _renewal: Renewal | None
-    """With a halflife only."""
-    _generator: torch.Generator
-
-    def _built(self, frames: Sequence[Coordinates], generator: torch.Generator) -> Dictionary:
-        """The dictionary for these frames, its random features drawn."""
-        dictionary = Dictionary(copy.deepcopy(self._parts)).build(frames[0].size, generator)
-        return dictionary.to(frames[0].weight.device, frames[0].weight.dtype)
 
     def _options(self) -> dict[str, Any]:
         return {

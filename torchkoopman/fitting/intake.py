@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import copy
 import warnings
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Literal
 
 import torch
 from torch import Tensor
@@ -12,28 +11,18 @@ from torch import Tensor
 from torchkoopman.fitting.calibration import MASSIVE, Calibration, same_layers
 from torchkoopman.fitting.drift import Renewal
 from torchkoopman.fitting.identity import row_ids
-from torchkoopman.fitting.intake_sync import SharedIntake
+from torchkoopman.fitting.intake_state import IntakeParts
 from torchkoopman.fitting.outliers import BOUND, plausible, without
 from torchkoopman.fitting.replay import Reservoir
-from torchkoopman.fitting.resuming import same_calibration
-from torchkoopman.fitting.snapshots import (
-    fingerprint,
-    frames_of,
-    frames_state,
-    trajectory_of,
-    trajectory_state,
-)
 from torchkoopman.fitting.streams import NO_DATA
 from torchkoopman.koopman.coordinates import CoordinateOptions, resolve_frames
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from torchkoopman.koopman.coordinates import Coordinates, Frames
     from torchkoopman.observe.trajectory import Trajectory
 
 
-class Intake(SharedIntake):
+class Intake(IntakeParts):
     """Holds rows back until the layers' coordinates are chosen, then stores all in a reservoir.
 
     Rows that no fit should follow (see ``outliers.py``) are left out, counted, and spoken of once.
@@ -59,7 +48,6 @@ class Intake(SharedIntake):
         self._drawn = Reservoir(replay_bytes, generator, halflife)
         self._renewal = None if halflife is None else Renewal(halflife, replay_bytes)
         self._gone = 0
-        """Rows seen by reservoirs before this one."""
         self.frames: list[Coordinates] = []
         """Coordinates of the layers, in the precision of the first states; empty until chosen."""
         self._frames: Frames = frames
@@ -144,66 +132,6 @@ class Intake(SharedIntake):
             self._store(trajectory)
         renewal.renewed()
         return before
-
-    def options(self) -> dict[str, Any]:
-        """What it was made with, as plain types."""
-        return {
-            "rank": self._calibration.options.rank,
-            "frames": self._frames,
-            "calibration": self._calibration.rows,
-            "replay_bytes": self._drawn.max_bytes,
-            "halflife": self._drawn.halflife,
-        }
-
-    @property
-    def layers(self) -> tuple[str, ...]:
-        """The layers followed; none before the first trajectory."""
-        return () if self._latest is None else self._latest.layers
-
-    def state_dict(self) -> dict[str, Any]:
-        """Rows kept and held back, and the coordinates, as tensors and plain types."""
-        return {
-            "frames": frames_state(self.frames),
-            "calibration": self._calibration.state_dict(),
-            "latest": trajectory_state(self._latest),
-            "gone": self._gone,
-            "left out": self.left_out,
-            "renewal": None if self._renewal is None else self._renewal.state_dict(),
-            "reservoir": self._drawn.state_dict(),
-            **self.shared_state(),
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> Self:
-        """Go on from what :meth:`state_dict` said; the generator is set to where it stood."""
-        self.frames = frames_of(state["frames"])
-        self._calibration.load_state_dict(state["calibration"])
-        self._latest = trajectory_of(state["latest"])
-        self._gone, self.left_out = state["gone"], state["left out"]
-        if self._renewal is not None:
-            self._renewal.load_state_dict(state["renewal"])
-        self._drawn.load_state_dict(state["reservoir"])
-        self.load_shared(state)
-        return self
-
-    def merge(self, other: Intake) -> Self:
-        """Take in the rows that another one has kept, of the same coordinates.
-
-        Raises:
-            ValueError: other coordinates; nothing is changed then.
-        """
-        if self._latest is None and not self.frames:
-            self.frames = copy.deepcopy(other.frames)
-        mine, theirs = ([fingerprint(each) for each in part.frames] for part in (self, other))
-        same_calibration(mine, theirs)
-        self.shares_nothing_with(other)
-        self._drawn.merge(other.reservoir)
-        self._gone += other._gone
-        self.left_out += other.left_out
-        if self._renewal is not None and other._renewal is not None:
-            self._renewal.merge(other._renewal)
-        if self._latest is None:
-            self._latest = other._latest
-        return self
 
     @property
     def held(self) -> tuple[Trajectory, ...]:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from torchkoopman.fitting.replay import Reservoir
     from torchkoopman.koopman.learnt import LearntObservables
     from torchkoopman.koopman.observables import Dictionary
-    from torchkoopman.koopman.operators import Operator
+    from torchkoopman.koopman.operator import Operator
 
 _CHUNK = 4096
 """Rows encoded at a time."""

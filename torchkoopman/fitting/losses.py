@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 if TYPE_CHECKING:
     from torchkoopman.koopman.learnt import LearntObservables
-    from torchkoopman.koopman.operators import Operator
+    from torchkoopman.koopman.operator import Operator
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from torchkoopman.koopman.surrogate import Surrogate
-    from torchkoopman.observe.probes import Probe
+    from torchkoopman.observe.probe import Probe
     from torchkoopman.observe.selection import Layers
     from torchkoopman.observe.trajectory import Trajectory
     from torchkoopman.spectra.spectrum import Spectrum

@@ -14,7 +14,7 @@ from torchkoopman.spectra.tracking import ModeTracker
 from torchkoopman.storage.states import read_state, write_state
 
 if TYPE_CHECKING:
-    from torchkoopman.observe.probes import Probe
+    from torchkoopman.observe.probe import Probe
     from torchkoopman.spectra.tracks import ModeTracks
 
 _VERSION = 1

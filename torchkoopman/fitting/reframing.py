@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from torchkoopman.koopman.coordinates import Coordinates
     from torchkoopman.koopman.feature_maps import Affine
-    from torchkoopman.koopman.operators import Operator
+    from torchkoopman.koopman.operator import Operator
 
 
 @torch.no_grad()

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from torchkoopman.observe.moments import PairKind
     from torchkoopman.observe.processes import Processes
     from torchkoopman.observe.trajectory import Trajectory
+from torchkoopman.fitting.sampled import Sampled
 
 _SAMPLE_BYTES = 8 * 2**20
 """Memory of the sample of rows that judges what was fitted, until it is asked for: states, from
@@ -51,20 +52,6 @@ class Shared:
 
     moments: LabelledMoments
     sample: WholeSamples
-
-
-@dataclass(frozen=True)
-class Sampled:
-    """Some of the rows that were streamed, whole samples of them."""
-
-    layers: Mapping[str, Tensor]
-    """Layer → its rows, ``(rows, features)``; empty if there are none."""
-    samples: Tensor
-    """A number for each row's sample, ascending, ``(rows,)``."""
-    shares: Tensor
-    """Rows of the sample that each stands for."""
-    weights: Tensor | None = None
-    """Of each row in the moments; None: all alike."""
 
 
 class Streams(Syncing, Resumable):

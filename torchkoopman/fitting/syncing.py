@@ -18,7 +18,8 @@ import torch
 
 from torchkoopman.fitting.replay import Reservoir
 from torchkoopman.observe.agreement import agree
-from torchkoopman.observe.processes import Processes, digest, initialised
+from torchkoopman.observe.launched import initialised
+from torchkoopman.observe.processes import Processes, digest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

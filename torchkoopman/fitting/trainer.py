@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from torchkoopman.fitting.losses import LossWeights
-    from torchkoopman.koopman.operators import Operator
+    from torchkoopman.koopman.operator import Operator
     from torchkoopman.observe.processes import Processes
 
 _Tensors = tuple["Tensor", ...] | list["Tensor"]

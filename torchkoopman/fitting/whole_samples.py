@@ -8,8 +8,6 @@ rows of a sample, those of earlier epochs included.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import reduce
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
@@ -23,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from torchkoopman.observe.processes import Processes
+from torchkoopman.fitting.readings import Reading, beside
 
 RECORD = 3 * 8
 """Bytes of what belongs to a row: its sample's number, its share, and when it came."""
@@ -33,21 +32,6 @@ _PARTS = 32
 """Batches held apart, lest small ones pile up."""
 Rows = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
 """Rows, their samples' numbers, how many rows each stands for, and when they came."""
-
-
-@dataclass(frozen=True)
-class Reading:
-    """Rows that a sample held, by their samples' numbers, and what belongs to them."""
-
-    columns: tuple[Tensor, ...]
-    """The rows, side by side, each ``(rows, features)`` and of memory of its own; none without a
-    row."""
-    samples: Tensor
-    """The number of each row's sample, ascending, ``(rows,)``."""
-    shares: Tensor
-    """How many rows of its sample each stands for."""
-    weights: Tensor | None = None
-    """Of each row in moments of the same halflife; None: all alike."""
 
 
 class WholeSamples:
@@ -85,7 +69,7 @@ class WholeSamples:
         kept, shares = kept[small], shares[small]
         if len(kept):
             born = torch.full((len(kept),), self.seen, device=ids.device)
-            self._parts.append((_beside(columns, kept), ids[kept], shares, born))
+            self._parts.append((beside(columns, kept), ids[kept], shares, born))
             if self._held() > _SLACK * self._capacity():
                 self._lower()
             elif len(self._parts) > _PARTS:
@@ -260,13 +244,3 @@ class WholeSamples:
 
     def _width(self) -> int:
         return self._parts[0][0].shape[1] if self._parts else 0
-
-
-def _beside(columns: Sequence[Tensor], kept: Tensor) -> Tensor:
-    """Some rows of columns side by side, copied once."""
-    widths = [each.shape[1] for each in columns]
-    dtype = reduce(torch.promote_types, (each.dtype for each in columns))
-    rows = columns[0].new_empty(len(kept), sum(widths), dtype=dtype)
-    for side, each in zip(torch.split(rows, widths, 1), columns, strict=True):
-        side.copy_(each[kept])
-    return rows

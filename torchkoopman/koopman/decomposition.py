@@ -21,7 +21,7 @@ from torchkoopman.spectra.matrices import matrix_of
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from torchkoopman.koopman.operators import Operator
+    from torchkoopman.koopman.operator import Operator
     from torchkoopman.spectra.spectrum import Spectrum
 
 _ZERO = 1e-12

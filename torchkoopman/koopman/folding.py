@@ -18,7 +18,7 @@ from torchkoopman.koopman.observables import Dictionary
 if TYPE_CHECKING:
     from torchkoopman.koopman.coordinates import Coordinates
     from torchkoopman.koopman.learnt import LearntObservables
-    from torchkoopman.koopman.operators import Operator
+    from torchkoopman.koopman.operator import Operator
     from torchkoopman.observe.layouts import Layout
 
 

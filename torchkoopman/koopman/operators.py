@@ -1,93 +1,19 @@
-"""Operators K(t) on latent states, each with its guarantee.
-
-An operator acts on the last axis, ``K(t) z``, over a span of unit time: ``K(1)`` leads from the
-first chosen layer to the last. *Discrete* families hold the matrix M of one step, ``K(k / steps) =
-M^k``; other times are powers through the logarithm, where one exists. *Generator* families hold A
-with ``K(t) = exp(t A)`` and take any time.
-"""
+"""The families of operators, each with its guarantee; see ``operator.py``."""
 
 from __future__ import annotations
 
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from torchkoopman.koopman.arithmetic import without_autocast
-from torchkoopman.koopman.powers import fractional_power, logarithm
+from torchkoopman.koopman.operator import Discrete, Operator
+from torchkoopman.koopman.powers import logarithm
 
 
-class Operator(nn.Module):
-    """A linear operator family ``K(t)`` of size ``(latent, latent)`` with ``K(0) = I``."""
-
-    guarantee: ClassVar[str]
-    """What holds for any parameter values, in one line."""
-
-    def __init__(self, latent: int, steps: int = 1) -> None:
-        super().__init__()
-        if latent < 1 or steps < 1:
-            raise ValueError(f"an operator needs latent ≥ 1 and steps ≥ 1; got {latent}, {steps}.")
-        self.latent = latent
-        self.steps = steps
-
-    def matrix(self, time: float = 1.0) -> Tensor:
-        """``K(time)``, shape ``(latent, latent)``."""
-        raise NotImplementedError
-
-    def exact_at(self, time: float) -> bool:
-        """Whether ``K(time)`` needs no fractional power of a matrix."""
-        return True
-
-    def start_from(self, step: Tensor) -> Self:
-        """Take the family's nearest member to the one-step matrix ``step`` (see each family)."""
-        raise NotImplementedError
-
-    def forward(self, latent: Tensor, time: float = 1.0) -> Tensor:
-        """``K(time)`` applied to ``(…, latent)``."""
-        return torch.matmul(latent, self.matrix(time).T)
-
-    def config(self) -> dict[str, Any]:
-        """What :func:`operator_from_config` needs to build the same structure."""
-        return {"family": type(self).__name__, "latent": self.latent, "steps": self.steps}
-
-
-class _Discrete(Operator):
-    """Families given by the matrix of one step."""
-
-    def step(self) -> Tensor:
-        """M, shape ``(latent, latent)``."""
-        raise NotImplementedError
-
-    def exact_at(self, time: float) -> bool:
-        """Whether ``time`` is a whole number of steps."""
-        return abs(time * self.steps - round(time * self.steps)) < 1e-6
-
-    @without_autocast
-    def matrix(self, time: float = 1.0) -> Tensor:
-        """``M^(time × steps)``.
-
-        Raises:
-            ValueError: ``time × steps`` is no integer and M has no real logarithm.
-        """
-        count = time * self.steps
-        if not self.exact_at(time):
-            return fractional_power(self.step(), count)
-        power: Tensor = torch.linalg.matrix_power(self.step(), round(count))
-        return power
-
-    def forward(self, latent: Tensor, time: float = 1.0) -> Tensor:
-        """``K(time)`` applied to ``(…, latent)``; for whole steps without forming the power."""
-        count = time * self.steps
-        if not self.exact_at(time) or count < 0:
-            return super().forward(latent, time)
-        step = self.step().T
-        for _ in range(round(count)):
-            latent = latent @ step
-        return latent
-
-
-class Dense(_Discrete):
+class Dense(Discrete):
     """A free matrix; with ``constant`` its first row is ``[1, 0, …]`` and stays so.
 
     The constant keeps the first latent coordinate at 1, which makes the operator affine in the
@@ -118,7 +44,7 @@ class Dense(_Discrete):
         return super().config() | {"constant": self.constant}
 
 
-class LowRank(_Discrete):
+class LowRank(Discrete):
     """``M = U Vᵀ`` of rank at most ``rank``; K(0) is the identity by convention."""
 
     guarantee = "rank K(t) ≤ rank for t > 0, with 2·latent·rank parameters"
@@ -157,7 +83,7 @@ class LowRank(_Discrete):
         return super().config() | {"rank": self.rank}
 
 
-class Orthogonal(_Discrete):
+class Orthogonal(Discrete):
     """``M`` orthogonal: lengths are kept, every eigenvalue has modulus one."""
 
     guarantee = "MᵀM = I, |λ| = 1"

@@ -12,7 +12,7 @@ from torch import nn
 from torchkoopman.koopman.coordinates import Coordinates
 from torchkoopman.koopman.edits import Edit
 from torchkoopman.koopman.files import read_surrogate, surrogates_path, write_surrogate
-from torchkoopman.koopman.operators import Operator
+from torchkoopman.koopman.operator import Operator
 from torchkoopman.koopman.remembered import Remembered
 from torchkoopman.koopman.span import FitRecord, Span
 from torchkoopman.koopman.structure import parts_of

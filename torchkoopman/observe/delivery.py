@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from torchkoopman.observe.capture import Reading, When
+    from torchkoopman.observe.ledger import Ledger
     from torchkoopman.observe.passes import Forward
-    from torchkoopman.observe.report import Ledger
     from torchkoopman.observe.views import View
 
 

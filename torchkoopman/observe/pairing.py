@@ -11,9 +11,9 @@ from torchkoopman.observe.capture import Reader, Reading, is_recomputing, is_tra
 from torchkoopman.observe.causes import warn_of_compiling, warn_of_replaced
 from torchkoopman.observe.delivery import Delivery, looks_along
 from torchkoopman.observe.hooks import read_last
+from torchkoopman.observe.ledger import Ledger
 from torchkoopman.observe.parallel import Parallel
 from torchkoopman.observe.passes import Forward, Passes, input_specs
-from torchkoopman.observe.report import Ledger
 from torchkoopman.observe.selection import common_ancestors, device_of
 from torchkoopman.observe.shards import Flow
 from torchkoopman.observe.unseen import refuse_replica, replaced

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -186,32 +185,6 @@ class Processes:
         group = self.group or dist.group.WORLD
         assert group is not None
         return group
-
-
-def initialised() -> bool:
-    """Whether this process belongs to a process group."""
-    return dist.is_available() and dist.is_initialized()
-
-
-def alone(caller: str, why: str = "") -> None:
-    """Refuse to be one of several processes.
-
-    Args:
-        caller: as the user calls it.
-        why: what to do instead.
-
-    Raises:
-        RuntimeError: a process group of several was made, or a launcher started several.
-    """
-    several = int(os.environ.get("WORLD_SIZE", "1")) if launched() else 1
-    several = dist.get_world_size() if initialised() else several
-    if several > 1:
-        raise RuntimeError(f"{caller} is one of {several} processes here. {why}")
-
-
-def launched() -> bool:
-    """Whether torchrun started this process."""
-    return dist.is_available() and dist.is_torchelastic_launched()
 
 
 def moved(state: Any, device: torch.device) -> Any:

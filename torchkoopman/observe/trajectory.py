@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, overload
 import torch
 from torch import Tensor
 
+from torchkoopman.observe.shapes import check_shapes
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -53,42 +55,7 @@ class Trajectory:
     others are there for observables that look along the positions."""
 
     def __post_init__(self) -> None:
-        shapes = {layer: tuple(state.shape) for layer, state in self.states.items()}
-        if not shapes:
-            raise ValueError("a trajectory needs the state of at least one layer; it got none.")
-        if any(len(shape) != 3 for shape in shapes.values()):
-            raise ValueError(f"states must be (batch, positions, features); they are {shapes}.")
-        imaginary = [layer for layer, state in self.states.items() if state.is_complex()]
-        if imaginary:
-            raise TypeError(
-                f"the states of {imaginary} are complex; a real operator acts on real states. "
-                "Stack real and imaginary parts as features, torch.view_as_real(state).flatten(-2):"
-                " the eigenvalues are those of the complex system and their conjugates."
-            )
-        if len({shape[:2] for shape in shapes.values()}) > 1:
-            raise ValueError(
-                f"layers disagree on (batch, positions), so their rows are not the same points: "
-                f"{shapes}. Choose layers of one resolution, or flatten the positions into the "
-                "features with layout='b ... -> b 1 (...)'; to look at them only, average over the "
-                "positions: layout='b c h w -> b c, mean over h w'."
-            )
-        if self.labels is not None and tuple(self.labels.shape) != (self.batch,):
-            raise ValueError(
-                f"labels have shape {tuple(self.labels.shape)}, but the forward pass had a batch "
-                f"of {self.batch}: give one integer per sample."
-            )
-        if self.labels is not None and self.labels.is_floating_point():
-            raise TypeError(f"labels are {self.labels.dtype}; give integer classes, not scores.")
-        if self.mask is not None and tuple(self.mask.shape) != (self.batch, self.positions):
-            raise ValueError(
-                f"the mask has shape {tuple(self.mask.shape)}, but states have (batch, positions) "
-                f"= {(self.batch, self.positions)}."
-            )
-        if self.chosen is not None and (self.chosen.ndim, len(self.chosen)) != (2, self.batch):
-            raise ValueError(
-                f"chosen has shape {tuple(self.chosen.shape)}; it holds positions of each sample, "
-                f"shape (batch, k) with a batch of {self.batch}."
-            )
+        check_shapes(self.states, self.labels, self.mask, self.chosen)
 
     @classmethod
     def of(cls, *states: Tensor, labels: Tensor | None = None) -> Trajectory:

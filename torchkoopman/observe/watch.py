@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from torchkoopman.observe.outputs import OutputChoice
-    from torchkoopman.observe.probes import Listener, Probe
+    from torchkoopman.observe.probe import Listener, Probe
     from torchkoopman.observe.report import ProbeReport
     from torchkoopman.observe.selection import Layers
     from torchkoopman.observe.views import LayoutOption, OutputOption, View

@@ -12,6 +12,7 @@ import torch
 
 from torchkoopman.observe.classes import Targets
 from torchkoopman.running.batch_digests import digest_of
+from torchkoopman.running.interrupted import way_on
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -111,7 +112,16 @@ class Run:
             if isinstance(error, KeyboardInterrupt):
                 if not (self._ahead or self._meetings.several) and self._passes.told_between:
                     self._save()
-                error.args = (self._way_on(),)
+                files, written = self._files, self._written
+                said = way_on(
+                    self._holdout.rows,
+                    self._meetings.several,
+                    None if files is None else files.path,
+                    None if written is None else written[1],
+                    self._own,
+                    self._inside,
+                )
+                error.args = (said,)
 
     def watching(self, watch: Watch) -> Watch:
         """The watch with what the run knows of its stream."""
@@ -225,33 +235,3 @@ class Run:
         if self._stopping or not (self._inside or together):
             raise KeyboardInterrupt
         self._stopping = True
-
-    def _way_on(self) -> str:
-        """What was kept of an interrupted run, and how to go on."""
-        here = " of this process" if self._meetings.several else ""
-        rows = f"the fit was stopped after {self._holdout.rows} rows{here}"
-        if self._files is not None and self._written is not None:
-            return (
-                f"{rows}. The checkpoint {str(self._files.path)!r} holds what was learnt of "
-                f"{self._written[1]} rows{here}; the same call of fit() goes on from there."
-            )
-        if self._files is not None:
-            return (
-                f"{rows}, before the first checkpoint, so what was learnt is lost. Take a smaller "
-                "every=, the rows from one checkpoint to the next."
-            )
-        if self._own and not self._inside:
-            return (
-                f"{rows}. Your fitter keeps what it has learnt of them: look at its surrogate, or "
-                "stream the batches that are left to it. The same call of fit() would count these "
-                "rows again; with checkpoint=path it goes on instead."
-            )
-        if self._own:
-            return (
-                f"{rows}, in the middle of a batch, of which your fitter may have learnt a part: "
-                "reset() it. With checkpoint=path the same call of fit() goes on instead."
-            )
-        return (
-            f"{rows}, and what was learnt is lost. With checkpoint=path the same call of fit() "
-            "goes on from the latest checkpoint."
-        )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from torchkoopman.observe.processes import Processes, alone, initialised
+from torchkoopman.observe.launched import alone, initialised
+from torchkoopman.observe.processes import Processes
 
 if TYPE_CHECKING:
     from torchkoopman.observe.processes import Group

@@ -7,8 +7,6 @@ import copy
 import functools
 import inspect
 import io
-import subprocess
-import sys
 import warnings
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -38,6 +36,7 @@ if TYPE_CHECKING:
     from torchkoopman.observe.example import ExampleInputs
     from torchkoopman.observe.trajectory import InputSpec
     from torchkoopman.shipping.axes import Axes, FreeAxis
+from torchkoopman.shipping.alone import check_alone
 
 VIOLATED = "Constraints violated"
 """What torch.export says where a size is not as free as it was said to be."""
@@ -112,36 +111,6 @@ def save_program(program: Program, path: Path, card: dict[str, Any]) -> None:
             return values(example.run(read))
 
     program.trials.check(run)
-
-
-ALONE = """
-import sys
-sys.modules["torchkoopman"] = None  # importing it fails
-import torch
-program = torch.export.load(sys.argv[1])
-args, kwargs = program.example_inputs
-with torch.no_grad():
-    program.module()(*args, **kwargs)
-"""
-"""Loads a program and runs it on its own example, where this package cannot be imported."""
-
-
-def check_alone(path: Path) -> None:
-    """See that a program runs in a process of its own that cannot import torchkoopman.
-
-    Operations of other packages that the model uses are not known there either: what fails for
-    want of these is no matter of the swap, and is left.
-
-    Raises:
-        RuntimeError: it needs torchkoopman.
-    """
-    command = [sys.executable, "-I", "-c", ALONE, str(path)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    ours = [line for line in done.stderr.splitlines() if "torchkoopman" in line]
-    if done.returncode and ours:
-        raise RuntimeError(
-            f"the program does not run where torchkoopman is not installed: {ours[-1].strip()}"
-        )
 
 
 def check_output(output: Any, kinds: tuple[type, ...], what: str) -> None:

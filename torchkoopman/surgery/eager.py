@@ -7,7 +7,6 @@ first layer held fast that nothing else enters.
 
 from __future__ import annotations
 
-import threading
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -23,16 +22,15 @@ from torchkoopman.observe.facts import alike, facts_in
 from torchkoopman.observe.names import named_module, split_call
 from torchkoopman.observe.places import filled, read
 from torchkoopman.surgery.chain import NoChain, find_chain
-from torchkoopman.surgery.edited import Edited, free_name
+from torchkoopman.surgery.edited import Edited
 from torchkoopman.surgery.passage import guard
-from torchkoopman.surgery.sealed import ADVICE, OffThePath
 from torchkoopman.surgery.standins import StandIn
 
 if TYPE_CHECKING:
-    from torchkoopman.observe.places import Place
     from torchkoopman.surgery.copies import Workbench
     from torchkoopman.surgery.evidence import Evidence
     from torchkoopman.surgery.request import SwapRequest
+from torchkoopman.surgery.override import override
 
 _NONE = (
     " What a replaced layer returned besides its state is None now: where the model uses that, "
@@ -53,7 +51,7 @@ def by_replacing(bench: Workbench, request: SwapRequest, evidence: Evidence | No
         raise RuntimeError("eager surgery watches one run of the model: give example_inputs.")
     if labelled(bench.model) is not None:
         raise RuntimeError("the model is a program of torch.export, without layers to exchange.")
-    edited = (_override if request.keep_escapes else _exchange)(bench, request, evidence)
+    edited = (override if request.keep_escapes else _exchange)(bench, request, evidence)
     if not request.keep_escapes:
         _refuse_hidden_writes(bench, edited, evidence)
     share = _unseen_share(bench, request, evidence)
@@ -148,63 +146,6 @@ def _notes(request: SwapRequest, evidence: Evidence) -> list[str]:
     if sides and not getattr(request.module, "takes_mask", False):
         notes.append(f"the module does not see {', '.join(sides)}")
     return notes
-
-
-def _override(bench: Workbench, request: SwapRequest, evidence: Evidence) -> Edited:
-    """A copy in which everything runs, and the last output is then exchanged."""
-    model = bench.to_edit()
-    for layer in (request.start, request.end):
-        if split_call(layer)[1] is not None:
-            raise RuntimeError(f"layer {layer!r}: one of several calls cannot be overridden")
-    end = named_module(model, request.end)
-    containers = nn.Sequential | nn.ModuleList | nn.ModuleDict
-    homes = (each for each in (end, model, *end.modules()) if not isinstance(each, containers))
-    home = next(homes)
-    name = free_name(home, request.start, request.end)
-    home.add_module(name, request.module)
-    tap = Tap(evidence.places[request.start])
-    named_module(model, request.start).register_forward_hook(tap)
-    override = Override(tap, evidence.places[request.end], home, name)
-    end.register_forward_hook(override)
-    where = next(path for path, module in model.named_modules() if module is request.module)
-    return Edited(model, where, (), ["all layers go on running: nothing is saved"])
-
-
-class Tap:
-    """A forward hook that keeps a layer's latest state, in each thread."""
-
-    def __init__(self, place: Place) -> None:
-        self.place = place
-        self._local = threading.local()
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Tap, (self.place,)
-
-    def __call__(self, module: nn.Module, inputs: Any, output: Any) -> None:
-        """Keep the state, as it is now: what runs next may write into it."""
-        self._local.state = read(output, self.place).clone()
-
-    def take(self) -> Tensor | None:
-        """The state, once."""
-        state: Tensor | None = getattr(self._local, "state", None)
-        self._local.state = None
-        return state
-
-
-class Override:
-    """A forward hook that puts the module's output, of the state kept, into a layer's output."""
-
-    def __init__(self, tap: Tap, place: Place, home: nn.Module, name: str) -> None:
-        self.tap, self.place, self.home, self.name = tap, place, home, name
-
-    def __call__(self, module: nn.Module, inputs: Any, output: Any) -> Any:
-        """The layer's output with another state."""
-        state = self.tap.take()
-        if state is None:
-            raise OffThePath(
-                f"the last layer of a replaced span ran, and its first did not before it. {ADVICE}"
-            )
-        return filled(output, self.place, self.home.get_submodule(self.name)(state))
 
 
 def _kept(output: Any) -> Any:

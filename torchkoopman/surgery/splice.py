@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -12,17 +11,18 @@ from torchkoopman.graphs.aliasing import effect_of
 from torchkoopman.graphs.cut import cut_graph
 from torchkoopman.graphs.exported import export_span
 from torchkoopman.graphs.nodes import LABEL
-from torchkoopman.graphs.side_effects import NO_GRAD, SideEffect, hooks_of, hooks_of_all
+from torchkoopman.graphs.side_effects import NO_GRAD, SideEffect
 from torchkoopman.graphs.trace import MODES, trace_span
 from torchkoopman.observe.example import MASK
 from torchkoopman.observe.views import View
 from torchkoopman.surgery.edited import Edited, apart, free_name, without_history
 from torchkoopman.surgery.swapped import bind, swapped_module
+from torchkoopman.surgery.unproven import refuse_unproven
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from torch import fx, nn
+    from torch import fx
 
     from torchkoopman.graphs.cut import Cut
     from torchkoopman.graphs.nodes import Traced
@@ -39,8 +39,6 @@ _ARGUMENTS = (
 _EVALUATES = (
     " A program of torch.export computes as in eval mode: call eval() on the model before the swap."
 )
-RANDOM = ("drop", "rand", "bernoulli", "normal_", "uniform_", "multinomial")
-"""Parts of the names of what draws random numbers."""
 CHECK = torch.ops.aten._assert_tensor_metadata.default
 """What torch.export puts in beside a conversion; it goes with the value it looks at."""
 
@@ -67,9 +65,7 @@ def by_tracing(bench: Workbench, request: SwapRequest, evidence: Evidence | None
             "its graph would not: swap with how='eager'."
         )
     if evidence is None:
-        _refuse_unproven(cut, root)
-        _refuse_containers(traced, request)
-        _refuse_draws(traced, cut, request)
+        refuse_unproven(traced, cut, request, root)
     nodes = [_spelled(node) for node in traced.graph.nodes]
     edited = _splice(request, traced, cut, evidence)
     if evidence is None and nodes != _nodes_in_the_other_mode(bench, request):
@@ -104,51 +100,6 @@ def by_exporting(bench: Workbench, request: SwapRequest, evidence: Evidence | No
 def _places(request: SwapRequest) -> dict[str, Place]:
     """Where the states are, as far as views say: no layer was run to see."""
     return {layer: view.place for layer, view in request.known.items() if isinstance(view, View)}
-
-
-def _refuse_unproven(cut: Cut, root: nn.Module) -> None:
-    """Without example inputs there is no replay: refuse what the graph alone does not show."""
-    hooked = [name for name, module in root.named_modules() if hooks_of(module)]
-    of_all = [getattr(hook, "__qualname__", type(hook).__name__) for hook in hooks_of_all()]
-    found = (
-        (cut.opaque, "cannot be looked into"),
-        (cut.lost, "is lost in a graph"),
-        (hooked, "has hooks"),
-        (of_all, "is a hook on all modules"),
-    )
-    for names, what in found:
-        if names:
-            raise RuntimeError(
-                f"without example_inputs nothing is run, and the graph does not show whether the "
-                f"swap is exact: {', '.join(map(repr, names[:5]))} {what}. Give example_inputs."
-            )
-
-
-def _refuse_containers(traced: Traced, request: SwapRequest) -> None:
-    """Refuse a layer of which items are taken: nothing was run to see whether it is a tensor."""
-    for layer, node in ((request.start, traced.first), (request.end, traced.last)):
-        items = [user for user in node.users if user.target is operator.getitem]
-        if items and not isinstance(request.known.get(layer), View):
-            raise RuntimeError(
-                f"without example_inputs nothing is run, and the model takes items of what "
-                f"{layer!r} returns, which may be a tensor or hold several. Give example_inputs."
-            )
-
-
-def _refuse_draws(traced: Traced, cut: Cut, request: SwapRequest) -> None:
-    """Refuse a span that draws random numbers in training: what is drawn after it would shift."""
-    if not request.model.training:
-        return
-    nodes = [node for node in traced.graph.nodes if node.name in cut.region]
-    layers = [traced.root.get_submodule(str(n.target)) for n in nodes if n.op == "call_module"]
-    kinds = [type(each).__name__ for layer in layers for each in layer.modules()]
-    names = [*kinds, *(str(node.target) for node in nodes if node.op != "call_module")]
-    drawing = [name for name in names if any(word in name.lower() for word in RANDOM)]
-    if drawing:
-        raise RuntimeError(
-            f"{drawing[0]} in the span draws random numbers, so what is drawn after it would "
-            "shift: swap in eval() mode, and call train() on the result."
-        )
 
 
 def _nodes_in_the_other_mode(bench: Workbench, request: SwapRequest) -> list[str]:

@@ -7,7 +7,7 @@ on the mode are resolved. Where a user changes one of these afterwards, an error
 from __future__ import annotations
 
 import warnings
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, fx, nn
@@ -25,48 +25,23 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable
 
     from torchkoopman.surgery.history import SwapRecord
-
-BOUND, CONSTANTS, READ = "torchkoopman.bound", "torchkoopman.constants", "torchkoopman.read"
-"""Keys of a graph's ``meta``: it is right in one mode only; names of attributes that it holds; what
-it has read of classes."""
-BESIDE = "torchkoopman.beside"
-"""Attribute of a place in a graph: the modules that were put in for layers which were within."""
-
-
-class Opened(nn.Module):
-    """What is left of a module that a graph has opened: a place for the modules within.
-
-    The graph does not call it, and its attributes are part of the graph.
-    """
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        _refuse_constant(self.__dict__.get(CONSTANTS, frozenset()), name)
-        super().__setattr__(name, value)
-
-    def train(self, mode: bool = True) -> Opened:
-        """Switch the modules within, and those put in for some; see :meth:`SwappedModule.train`."""
-        _refuse_mode(self, self.__dict__.get(BOUND, False), mode)
-        super().train(mode)
-        for module in self.__dict__.get(BESIDE, ()):
-            module.train(mode)
-        return self
-
-    def _never_called(self, *given: Any, **options: Any) -> NoReturn:
-        raise RuntimeError(
-            "this module is a place for others in a graph, and the graph does not call it, so a "
-            "hook on it would never run: hook the whole model, a layer that the graph calls, or "
-            "swap with how='eager', which keeps the model's own code."
-        )
-
-    register_forward_hook = register_forward_pre_hook = _never_called
-    register_full_backward_hook = register_full_backward_pre_hook = _never_called
+from torchkoopman.surgery.opened import (
+    BESIDE,
+    BOUND,
+    CONSTANTS,
+    READ,
+    Opened,
+    refuse_constant,
+    refuse_hidden,
+    refuse_mode,
+)
 
 
 class SwappedModule(fx.GraphModule):
     """A graph module whose records survive pickling; torch.fx itself drops ``meta`` there."""
 
     def __setattr__(self, name: str, value: Any) -> None:
-        _refuse_constant(self.__dict__.get("meta", {}).get(CONSTANTS, frozenset()), name)
+        refuse_constant(self.__dict__.get("meta", {}).get(CONSTANTS, frozenset()), name)
         super().__setattr__(name, value)
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
@@ -78,7 +53,7 @@ class SwappedModule(fx.GraphModule):
         """
         if torch.compiler.is_compiling():
             return super().__call__(*args, **kwargs)
-        _refuse_hidden(self, self.meta.get(CONSTANTS, frozenset()))
+        refuse_hidden(self, self.meta.get(CONSTANTS, frozenset()))
         given = pytree.tree_leaves((args, kwargs))
         self.meta.get(READ, Unchanged())(self, given)
         refuse_other_arguments(self.graph, args, kwargs)
@@ -90,7 +65,7 @@ class SwappedModule(fx.GraphModule):
         Raises:
             RuntimeError: the graph holds what the model does in one mode only.
         """
-        _refuse_mode(self, self.meta.get(BOUND, False), mode)
+        refuse_mode(self, self.meta.get(BOUND, False), mode)
         super().train(mode)
         return self
 
@@ -234,31 +209,3 @@ def _constants(before: nn.Module, after: nn.Module, names: set[str]) -> frozense
     kept = {*after._parameters, *after._buffers, *after._modules}
     asked = {name for name in names - kept if not hasattr(fx.GraphModule, name)}
     return read | {name for name in (values | asked) - {BOUND} if name not in vars(after)}
-
-
-def _refuse_mode(module: nn.Module, bound: bool, mode: bool) -> None:
-    if bound and mode != module.training:
-        now, other = ("train", "eval") if module.training else ("eval", "train")
-        raise RuntimeError(
-            f"this graph holds what the model does in {now}() mode and does not do what it does in "
-            f"{other}() mode: call {other}() on the original and swap again, or swap with "
-            "how='eager', which keeps both."
-        )
-
-
-def _refuse_hidden(module: nn.Module, constants: frozenset[str]) -> None:
-    """Refuse what was set past ``__setattr__``, here and in the places within."""
-    for name in constants & vars(module).keys():
-        _refuse_constant(constants, name)
-    for each in module._modules.values():
-        if isinstance(each, Opened):
-            _refuse_hidden(each, vars(each).get(CONSTANTS, frozenset()))
-
-
-def _refuse_constant(constants: frozenset[str], name: str) -> None:
-    if name in constants:
-        raise AttributeError(
-            f"{name!r} was read when this graph was made and is part of it, so setting it would "
-            "change nothing: set it on the original and swap again, or swap with how='eager', "
-            "which keeps the model's own code."
-        )
