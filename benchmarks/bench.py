@@ -109,11 +109,15 @@ def work(name: str, quick: bool, folder: Path) -> None:
 
 def origin(part: str, quick: bool) -> dict[str, Any]:
     """Where a number comes from: the code, the day, and the seeds of parts that have any."""
+    drawn = hasattr(module(part), "seeds")
+    return {**code(), "seeds": seeds(quick) if drawn else []}
+
+
+def code() -> dict[str, str]:
+    """The commit that runs, and the day."""
     command = ["git", "-C", str(ROOT), "describe", "--always", "--dirty=, changed"]
     commit = subprocess.run(command, capture_output=True, text=True).stdout.strip() or "unknown"
-    drawn = hasattr(module(part), "seeds")
-    day = time.strftime("%Y-%m-%d", time.gmtime())
-    return {"commit": commit, "date": day, "seeds": seeds(quick) if drawn else []}
+    return {"commit": commit, "date": time.strftime("%Y-%m-%d", time.gmtime())}
 
 
 def report(folder: Path, quick: bool) -> None:

@@ -8,19 +8,25 @@ and seeds; ``write`` writes the tables of both pages from these files. A page sa
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import re
 import sys
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from benchmarks.bench import PARTS, module
+from benchmarks import bench
 from benchmarks.tables import markdown
+
+if TYPE_CHECKING:
+    from types import ModuleType
 
 ROOT = Path(__file__).parents[1]
 KEPT = ROOT / "docs" / "results"
 PAGES = (ROOT / "README.md", ROOT / "docs" / "evidence.md")
 MARKED = re.compile(r"(<!-- results: (\w+) -->\n).*?(<!-- end of results -->)", re.DOTALL)
+PARTS = {part: name for part, (name, _) in bench.PARTS.items()} | {"robust": "benchmarks.robust"}
+"""What evidence is kept of → its module: the bench's parts, and what has a command of its own."""
 SUMMARY = "summary"
 LONGEST = 10
 """Rows of the summary at most."""
@@ -52,9 +58,16 @@ def keep(folder: Path, parts: list[str]) -> None:
     KEPT.mkdir(parents=True, exist_ok=True)
     for part in parts:
         if results := known.get(part):
+            if hasattr(module(part), "kept"):  # what the tables need of it
+                results = {job: module(part).kept(result) for job, result in results.items()}
             path = KEPT / f"{part}.json"
             path.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
             print(f"kept: {path.relative_to(ROOT)}")
+
+
+def module(part: str) -> ModuleType:
+    """A part's module."""
+    return importlib.import_module(PARTS[part])
 
 
 def kept() -> dict[str, dict[str, Any]]:
@@ -103,6 +116,8 @@ def seeds_of(results: dict[str, Any]) -> list[int]:
 
 def command(part: str, results: dict[str, Any]) -> str:
     """What measures them again; the bench's own seeds need not be named."""
+    if part not in bench.PARTS:
+        return f"`make {part}`"
     seeds = seeds_of(results)
     own = seeds in ([], list(range(5)))
     chosen = "" if own else f' BENCH_SEEDS="{" ".join(map(str, seeds))}"'

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from itertools import combinations
 from math import log10
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,8 @@ EPSILON = 0.1
 """Of the pseudospectral radius."""
 RANK = 20
 """Directions in which operators are compared."""
-PAIRS = ((0, 1), (0, 2), (1, 2))
+COMPARED = 3
+"""Of the seeds, whose networks are compared with each other."""
 
 
 def jobs(quick: bool) -> dict[str, Callable[[], dict[str, Any]]]:
@@ -34,7 +36,8 @@ def jobs(quick: bool) -> dict[str, Callable[[], dict[str, Any]]]:
     found: dict[str, Callable[[], dict[str, Any]]] = {"known": known_systems}
     found |= {f"yinyang-{seed}": partial(look, seed, quick) for seed in seeds(quick)}
     if not quick:
-        found |= {f"compare-{a}-{b}": partial(compared, a, b) for a, b in PAIRS}
+        pairs = combinations(seeds(quick)[:COMPARED], 2)
+        found |= {f"compare-{a}-{b}": partial(compared, a, b) for a, b in pairs}
     return found
 
 

@@ -6,6 +6,7 @@ isometry loss: what it does to the shape of latent clouds, scale-normalised, and
 
 from __future__ import annotations
 
+import re
 from functools import partial
 from statistics import mean
 from typing import TYPE_CHECKING, Any
@@ -67,13 +68,14 @@ def shapes(task: str, seed: int, quick: bool) -> dict[str, Any]:
 
 def isometry(task: str, weight: float, quick: bool) -> dict[str, Any]:
     """The autoencoder with another weight of the isometry, on the first seed's network."""
-    known = fitted(task, 0, quick, folder(quick))
+    seed = seeds(quick)[0]
+    known = fitted(task, seed, quick, folder(quick))
     default = tk.LossWeights()
     weights = tk.LossWeights(**{**vars(default), "isometry": weight})
-    fitter = known.task.fitter(known.model, 0, weights=weights)
-    watch(known.model, known.task.stream(known.data.train, 0), fitter)
+    fitter = known.task.fitter(known.model, seed, weights=weights)
+    watch(known.model, known.task.stream(known.data.train, seed), fitter)
     surrogate = fitter.train(known.task.steps).surrogate
-    found: dict[str, Any] = {"weight": weight, "task": task}
+    found: dict[str, Any] = {"weight": weight, "task": task, "seed": seed}
     for space in ("latent", "states"):
         result = surrogate.topology(
             known.model,
@@ -90,8 +92,8 @@ def isometry(task: str, weight: float, quick: bool) -> dict[str, Any]:
 
 
 def all_points() -> dict[str, Any]:
-    """β0 of all MNIST test points, as in S1's figure."""
-    known = fitted("mnist", 0, False, folder(False))
+    """β0 of all MNIST test points, as in S1's figure; the first seed's network."""
+    known = fitted("mnist", seeds(quick=False)[0], False, folder(False))
     result = known.surrogates["autoencoder"].topology(
         known.model,
         known.data.test.loader(1000),
@@ -128,12 +130,25 @@ def card(result: tk.results.Topology) -> dict[str, Any]:
     }
 
 
+def kept(result: dict[str, Any]) -> dict[str, Any]:
+    """A job's result without the curves, which the figures are drawn from and no table is."""
+
+    def without(value: Any) -> Any:
+        if isinstance(value, list):
+            return [without(each) for each in value]
+        if isinstance(value, dict):
+            return {k: without(v) for k, v in value.items() if not k.startswith("curves ")}
+        return value
+
+    slim: dict[str, Any] = without(result)
+    return slim
+
+
 def table(results: dict[str, dict[str, Any]]) -> str:
     """Distances by layer, β0 by layer, and the isometry's weights."""
     texts = []
     for task in TASKS:
-        names = (f"{task}-{seed}" for seed in seeds(quick=False))
-        runs = [results[name] for name in names if name in results]
+        runs = [result for job, result in results.items() if re.fullmatch(rf"{task}-\d+", job)]
         if runs:
             texts.append(_task(task, runs))
         studies = [result for result in results.values() if result.get("task") == task]
@@ -184,9 +199,8 @@ def _isometry(task: str, studies: list[dict[str, Any]]) -> str:
         ]
         for study in studies
     ]
-    return (
-        f"Weight of the isometry loss, {task}, seed 0, normalised clouds:\n\n{markdown(head, rows)}"
-    )
+    title = f"Weight of the isometry loss, {task}, seed {studies[0]['seed']}, normalised clouds"
+    return f"{title}:\n\n{markdown(head, rows)}"
 
 
 def _all(result: dict[str, Any]) -> str:
@@ -195,4 +209,5 @@ def _all(result: dict[str, Any]) -> str:
         [layer["layer"], *map(str, layer["components"]), f"{layer['relative 0']:.3f}"]
         for layer in result["layers"]
     ]
-    return f"All {result['rows']} MNIST test points, normalised, seed 0:\n\n{markdown(head, rows)}"
+    title = f"All {result['rows']} MNIST test points, normalised, the first seed"
+    return f"{title}:\n\n{markdown(head, rows)}"

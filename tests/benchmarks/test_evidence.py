@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from benchmarks import bench, evidence
+from benchmarks import bench, evidence, robust
+from benchmarks.parts import topology
 
 PART = """
 def table(results):
@@ -28,7 +29,8 @@ def made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "made_for_evidence.py").write_text(PART)
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setattr(bench, "PARTS", {"made": ("made_for_evidence", 2)})
-    monkeypatch.setattr(evidence, "PARTS", bench.PARTS)
+    parts = {"made": "made_for_evidence", "apart": "made_for_evidence"}
+    monkeypatch.setattr(evidence, "PARTS", parts)
     monkeypatch.setattr(evidence, "ROOT", tmp_path)
     monkeypatch.setattr(evidence, "KEPT", tmp_path / "kept")
     monkeypatch.setattr(evidence, "PAGES", (tmp_path / "page.md",))
@@ -93,3 +95,36 @@ def test_a_quick_bench_and_no_bench_are_no_evidence(
 def test_a_page_that_asks_for_what_is_not_kept_is_an_error(made: Path) -> None:
     with pytest.raises(ValueError, match="asks for results of 'made'; kept are"):
         evidence.main(["write"])
+
+
+def test_what_is_no_part_of_the_bench_is_measured_again_by_its_own_command(made: Path) -> None:
+    (made / "page.md").write_text(PAGE.replace("made", "apart"))
+    (made / "bench.json").write_text(json.dumps({"apart": RESULTS}))
+    evidence.main(["keep", str(made)])
+    assert "2026-01-02 to 2026-01-03: `make apart`.*" in (made / "page.md").read_text()
+
+
+def test_fits_are_told_span_by_span_with_the_worst_of_each() -> None:
+    fits = {
+        f"{span}-{draw}": {
+            "span": span,
+            "network": draw,
+            "EDMD": {"lost": 0.1, "fvu": {"a": 0.5, "b": 0.01}, "seconds": 1.0, "notes": []},
+            "autoencoder": {"lost": lost, "fvu": {"b": 0.02}, "seconds": 9.0, "notes": ["x"]},
+        }
+        for span, losses in {"authors": (0.1, 0.3), "ours": (0.1, 0.5)}.items()
+        for draw, lost in enumerate(losses)
+    }
+    authors, ours = robust.table(fits).split("From the first block")
+    assert "it loses 0.200, 0.30 and 0.20: met." in authors
+    assert "it loses 0.300, 0.50 and 0.40: MISSED." in ours
+    assert robust.headlines(fits)[0][1] == "0.30 of 2; 0.50 of 2"
+
+
+def test_of_shapes_all_is_kept_that_the_tables_need_and_no_curves() -> None:
+    layer = {"layer": "a", "components": [3, 2], "relative 0": 0.1, "curves 0": [{"values": [1]}]}
+    result = {"rows": 10, "latent": {"layers": [layer]}, "origin": {"seeds": [1]}}
+    slim = topology.kept({"layers": [layer], **result})
+    assert topology._all(slim) == topology._all({"layers": [layer], **result})
+    assert "curves" not in json.dumps(slim)
+    assert slim["origin"] == result["origin"]
