@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -48,9 +50,18 @@ def pytest_terminal_summary(
 
 
 @pytest.fixture(scope="module")
-def start() -> dict[str, Any]:
-    """What ``docs/start.py`` defines, made once for a file of tests; take a copy to write into."""
+def begun() -> dict[str, Any]:
+    """What ``docs/start.py`` defines, made once for a file of tests."""
     return start_of_pages()
+
+
+@pytest.fixture
+def start(begun: dict[str, Any]) -> dict[str, Any]:
+    """A copy of it for one test: what a page does to the model, its mode too, is gone then."""
+    imported = {name: each for name, each in begun.items() if isinstance(each, ModuleType)}
+    builtins = {"__builtins__": begun["__builtins__"]}
+    own = {name: each for name, each in begun.items() if name not in {*imported, *builtins}}
+    return copy.deepcopy(own) | imported | builtins
 
 
 @pytest.fixture

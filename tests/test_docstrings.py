@@ -79,7 +79,6 @@ def test_a_public_name_has_an_example_that_gives_what_it_shows(
     with nullcontext() if name.startswith("torchkoopman.") else quietly():  # trainers warn
         for where, text in sessions(named(name), name):
             run_session(text, dict(start), where, 1)
-    start["model"].eval()  # an example may train it
 
 
 def test_an_example_shows_what_it_gives() -> None:

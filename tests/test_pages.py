@@ -38,7 +38,7 @@ def test_the_blocks_of_a_page_run_and_give_what_it_shows(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, (ROOT, ROOT / "integrations"))))
-    namespace = dict(start) if "(start.md)" in page.read_text() else {"__name__": "page"}
+    namespace = start if "(start.md)" in page.read_text() else {"__name__": "page"}
     for line, kind, text in blocks(page):
         where = f"{name_of(page)}:{line}"
         if kind == "python":
