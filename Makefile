@@ -54,7 +54,7 @@ hostile: $(INSTALLED)
 speed: $(INSTALLED)
 	$(RUN)/python -m benchmarks.costs.speed
 
-# A trajectory inside one layer, and its replacement (S2). DATA and SEEDS as for the demo.
+# A trajectory inside one layer, and its replacement (layer scaling). DATA and SEEDS as for the demo.
 scaling: $(INSTALLED)
 	$(RUN)/python -m benchmarks.scaling --data $(DATA) --seeds $(SEEDS)
 

@@ -45,7 +45,7 @@ class Fitted:
 
 
 def task_named(name: str, quick: bool) -> Task:
-    """A task of S1; the quick bench trains less."""
+    """A task of the Koopman-autoencoder paper; the quick bench trains less."""
     task = TASKS[name]
     return replace(task, training={**task.training, "epochs": 200}) if quick else task
 

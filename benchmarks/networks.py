@@ -1,4 +1,4 @@
-"""The residual perceptron of S1 (arXiv 2505.12809), and its training: what the demo looks into."""
+"""The residual perceptron of arXiv 2505.12809, and its training: what the demo looks into."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def train(
     decay: float = 5e-4,
     seed: int = 0,
 ) -> nn.Module:
-    """SGD as in S1, with a one-cycle learning rate."""
+    """SGD as in the paper, with a one-cycle learning rate."""
     loader = data.loader(batch, seed=seed)
     optimiser = torch.optim.SGD(
         model.parameters(), lr=rate, momentum=momentum, weight_decay=decay, foreach=True

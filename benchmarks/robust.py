@@ -1,8 +1,8 @@
 """How sure a fit is: many networks, many draws of the fitter, 20 000 fresh points, all paired.
 
-For each network of S1's Yin-Yang recipe and each generator the autoencoder and the closed form
-replace the blocks, from the input layer on (the authors' span) and from the first block on (ours).
-Resumable: every network and every pair of fits is a file of its own. ``make evidence
+For each Yin-Yang network by the paper's recipe and each generator the autoencoder and the closed
+form replace the blocks, from the input layer on (the authors' span) and from the first block on
+(ours). Resumable: every network and every pair of fits is a file of its own. ``make evidence
 RESULTS=runs/robust`` keeps the results.
 """
 

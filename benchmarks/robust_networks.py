@@ -1,4 +1,4 @@
-"""S1's Yin-Yang networks by the authors' own recipe: two inputs, width 10, five blocks.
+"""Yin-Yang networks by the recipe of arXiv 2505.12809: two inputs, width 10, five blocks.
 
 2 000 epochs of SGD at batch 512 (arXiv 2505.12809), about two minutes on one thread. Trained once
 for each seed, then read from a file.

@@ -25,7 +25,7 @@ def seeds(quick: bool) -> list[int]:
 
 
 def tasks(quick: bool) -> list[str]:
-    """S1's tasks of a bench: MNIST only in full, and where ``TORCHKOOPMAN_DATA`` says it lies."""
+    """The tasks of a bench: MNIST only in full, and where ``TORCHKOOPMAN_DATA`` says it lies."""
     known = os.environ.get("TORCHKOOPMAN_DATA")
     return ["yinyang"] if quick or not known else ["yinyang", "mnist"]
 

@@ -1,4 +1,4 @@
-"""S1's tasks (arXiv 2505.12809): data, network, training, and how its blocks are fitted.
+"""Tasks of arXiv 2505.12809: data, network, training, and how its blocks are fitted.
 
 What the demo and the bench share. Data, network and fitter have seeds of their own, so that no
 draw of one goes with a draw of another.
@@ -29,7 +29,7 @@ NETWORK_SEED, FITTER_SEED = 1000, 2000
 
 @dataclass(frozen=True)
 class Task:
-    """A data set, S1's network for it, and how its blocks are fitted."""
+    """A data set, the paper's network for it, and how its blocks are fitted."""
 
     data: Callable[[int], Split]
     """Seed → train and test part."""

@@ -1,6 +1,6 @@
 """The main job, from a running network to a forgetful drop-in model: ``make demo``.
 
-Trains S1's residual perceptron, streams its blocks into three fitters, puts each surrogate in the
+Trains a residual perceptron, streams its blocks into three fitters, puts each surrogate in the
 place of the blocks, makes the network forget a class, and exports it. Everything printed is
 measured on test data that no fit has seen.
 """

@@ -3,7 +3,7 @@
 The operator's part is timed by itself: forward on the rows and as often as the losses ask for,
 backward to its parameters and to the latent states, and AdamW's step on its parameters. The rest of
 a step is that of the trainer with the cheapest family, less that family's part. Beside them stands
-the authors' parametrisation (S1, arXiv 2505.12809), ``K = exp(X / k)^k`` formed in every step.
+the authors' parametrisation (arXiv 2505.12809), ``K = exp(X / k)^k`` formed in every step.
 """
 
 from __future__ import annotations

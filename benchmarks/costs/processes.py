@@ -3,7 +3,7 @@
 Both run in one group of two processes with one thread each: for the time of one process the second
 waits. Times are wall times without the start of the processes, the least of several rounds in turn;
 on cores that others use too, the processor seconds of the slower process say more. The autoencoder
-replaces the blocks of S1's Yin-Yang networks; what it loses is counted on 20 000 fresh points.
+replaces the blocks of the Yin-Yang networks; what it loses is counted on 20 000 fresh points.
 
     python -m benchmarks.costs.processes --rounds 10 --networks 5
 """

@@ -1,4 +1,4 @@
-"""S1, forgetting: what the closed-form edit leaves, keeps and costs, against retrained networks.
+"""Forgetting: what the closed-form edit leaves, keeps and costs, against retrained networks.
 
 Yin-Yang's dots on every seed, for both surrogates, with the full audit. Every MNIST digit in turn
 and some together: accuracies on every seed, the full audit with a retrained network for each digit
@@ -35,7 +35,12 @@ TOGETHER = ((3, 8), (0, 5, 9))
 """Digits forgotten together."""
 STRENGTHS = (0.0, 0.25, 0.5, 0.75, 1.0)
 AGAIN = "another retrained"
-NEUTRAL, LEACE, AUTHORS, BARE = "neutral row only", "LEACE", "S1's edit", "operator edit only"
+NEUTRAL, LEACE, AUTHORS, BARE = (
+    "neutral row only",
+    "LEACE",
+    "the paper's edit",
+    "operator edit only",
+)
 RETRAINED_SEED = 5000
 GOALS = "at most 0.5 % left, retained within 0.2 points of the unedited swap"
 

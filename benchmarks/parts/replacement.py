@@ -1,4 +1,4 @@
-"""S1, replacement: the blocks between two layers' outputs, replaced by a surrogate of them.
+"""Replacement: the blocks between two layers' outputs, replaced by a surrogate of them.
 
 Accuracy on unseen test data, R² by layer, time and memory of the fit, for the
 autoencoder, the closed form, and the trivial ways to replace the blocks.

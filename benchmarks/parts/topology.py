@@ -1,4 +1,4 @@
-"""S1, topology: Betti curves of the network's layers and of the surrogate at their depth-times.
+"""Topology: Betti curves of the network's layers and of the surrogate at their depth-times.
 
 Both on the same unseen rows, the same scales and one ε from one rule. Then the weight of the
 isometry loss: what it does to the shape of latent clouds, scale-normalised, and to the accuracy.
@@ -30,7 +30,7 @@ GOAL = 0.1
 POINTS = {"yinyang": 1000, "mnist": 2000}
 CURVE = ("scales", "values", "low", "high")
 ALL = 10_000
-"""S1's own number of MNIST test points."""
+"""The Koopman-autoencoder paper's number of MNIST test points."""
 
 
 def jobs(quick: bool) -> dict[str, Callable[[], dict[str, Any]]]:
@@ -92,7 +92,7 @@ def isometry(task: str, weight: float, quick: bool) -> dict[str, Any]:
 
 
 def all_points() -> dict[str, Any]:
-    """β0 of all MNIST test points, as in S1's figure; the first seed's network."""
+    """β0 of all MNIST test points, as in the paper's figure; the first seed's network."""
     known = fitted("mnist", seeds(quick=False)[0], False, folder(False))
     result = known.surrogates["autoencoder"].topology(
         known.model,

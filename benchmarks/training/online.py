@@ -1,6 +1,6 @@
 """A surrogate that keeps up with a network in training: ``make online``.
 
-S1's residual perceptron learns Yin-Yang. After every epoch it is validated, as networks are, and
+A residual perceptron learns Yin-Yang. After every epoch it is validated, as networks are, and
 fitters that are attached for the whole training learn from these passes alone (``when="eval"``). At
 ten checkpoints each is held against a fitter made anew for the network as it is then, by the
 variance of the last block that it leaves unexplained on test data no fit has seen.
@@ -106,7 +106,7 @@ def watched(
 
 
 def training(model: nn.Module, data: Labelled, epochs: int, seed: int) -> Iterable[None]:
-    """SGD as in S1, with a one-cycle learning rate; yields after every epoch."""
+    """SGD as in arXiv 2505.12809, with a one-cycle learning rate; yields after every epoch."""
     loader, rate = data.loader(500, seed=seed), 0.03
     optimiser = torch.optim.SGD(model.parameters(), lr=rate, momentum=0.9, weight_decay=5e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(

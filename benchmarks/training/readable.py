@@ -1,6 +1,6 @@
 """What is read first, on a network in training: ``make readable``.
 
-S1's residual perceptron learns Yin-Yang, with EDMD attached to its validation passes. How many
+A residual perceptron learns Yin-Yang, with EDMD attached to its validation passes. How many
 modes are followed, where the pseudospectrum looks, what TensorBoard calls the spectral radius: of
 trusted modes, beside the same of all. And how far operators are apart: of one network by two draws
 of the dictionary, of two networks in training, of two that were not trained; beside pairs of which

@@ -1,4 +1,4 @@
-"""The whole path on S1's Yin-Yang network, held to what it must show."""
+"""The whole path on the Koopman-autoencoder paper's Yin-Yang network, held to what it must show."""
 
 import pytest
 import torch

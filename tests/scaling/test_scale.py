@@ -1,4 +1,4 @@
-"""Layer scaling against paths made by hand, least squares, and S2's loss written out slowly."""
+"""Layer scaling against paths made by hand, least squares, and the paper's loss written out."""
 
 import copy
 import sys
@@ -533,14 +533,14 @@ def test_the_example_prints_its_table(
         example.TASKS["yinyang"],
         squares=2,
         ours=ScalingRecipe(steps=2),
-        s2=replace(ScalingRecipe.published(), steps=2),
+        published=replace(ScalingRecipe.published(), steps=2),
     )
     monkeypatch.setitem(example.TASKS, "yinyang", task)
     monkeypatch.setattr(example, "trained", lambda *_: network(*task.widths).float().eval())
-    monkeypatch.setattr(sys, "argv", ["scaling.py", "--seeds", "2", "--s2"])
+    monkeypatch.setattr(sys, "argv", ["scaling.py", "--seeds", "2", "--published"])
     example.main()
     printed = capsys.readouterr().out
-    for row in ("network", "affine map", "untrained", "steps trained", "S2, its own fit", "±"):
+    for row in ("network", "affine map", "untrained", "steps trained", "as published", "±"):
         assert row in printed
 
 
