@@ -49,7 +49,7 @@ class SyncedAutoencoder(Syncing):
     _owed: float
     """Steps that are due but for their fraction."""
     _outcome: Candidate | None
-    """Of the latest comparison, until more rows come."""
+    """Result of the latest comparison, until more rows come."""
     _notes: tuple[str, ...]
     _way: Literal["step", "span"]
     _processes: Processes | None = None

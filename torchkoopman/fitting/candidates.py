@@ -27,12 +27,12 @@ if TYPE_CHECKING:
     from torchkoopman.koopman.operator import Operator
 
 _RIDGE = 1e-7
-"""As EDMDFitter has it."""
+"""The same as EDMDFitter's."""
 _FACTOR, _FLOOR, _FLOOR_BEHAVIOUR = 3.0, 0.02, 0.004
 """The autoencoder is much worse if its error is over _FACTOR times the closed form's and a floor
 more; errors are ``1 - R²`` of the last layer, or nats. On Yin-Yang networks the closed form leaves
-.006 to .02 and .004 to .01 nats, good trainings up to twice that, and one that went astray .12 and
-.06 nats."""
+.006 to .02 and .004 to .01 nats, good trainings up to twice that, and a failed one .12 and .06
+nats."""
 SAMPLE = 8192
 """Rows of the reservoir that closed forms and comparisons take."""
 _FEW, _UNFINISHED = 100, 500
@@ -141,7 +141,7 @@ def best(scores: Sequence[Score]) -> int:
 
 
 def much_worse(score: Score, aim: Score) -> bool:
-    """Whether a training has gone astray: far worse than the closed form, or no better than a mean.
+    """Whether a training has failed: far worse than the closed form, or no better than a mean.
 
     Somewhat worse at the last layer is the price of one step for all layers, and no failure.
     """

@@ -44,7 +44,7 @@ class Design:
     hidden: tuple[int, ...]
     """Widths of the encoder's hidden layers, of the decoder's in reverse."""
     family: dict[str, Any]
-    """Of the operator, as ``operator_from_config`` takes it but for its steps."""
+    """The operator's configuration, as ``operator_from_config`` takes it, without its steps."""
     weights: LossWeights
     learning_rate: float
     decay: float

@@ -46,7 +46,7 @@ def dying(halflife: float) -> float:
 
 
 def latest(slots: Tensor, capacity: int) -> Tensor:
-    """Of rows of one batch that drew the same place the last one stays; the others go nowhere."""
+    """Where rows of one batch drew the same place, the last is kept and the others dropped."""
     order = torch.arange(len(slots))
     chosen, which = torch.unique(slots, return_inverse=True)
     winner = torch.full_like(chosen, -1).scatter_reduce(0, which, order, "amax")

@@ -51,7 +51,7 @@ class Standing:
     @classmethod
     @torch.no_grad()
     def of(cls, frames: Sequence[Coordinates], trajectories: Sequence[Trajectory]) -> Standing:
-        """Of the counted rows of some trajectories, which may have different positions."""
+        """Made of the counted rows of some trajectories, whose positions may differ."""
         means, spreads, lost = [], [], []
         for frame, layer in zip(frames, trajectories[0].layers, strict=True):
             parts = [each.flatten(each.states[layer]) for each in trajectories]

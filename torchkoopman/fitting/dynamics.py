@@ -30,9 +30,10 @@ where it is at no layer worse than skipping and at the last not much worse than 
 kept out of both; otherwise the span's."""
 
 _SHARE = 5
-"""At most one row in so many is kept out of the fits that are compared."""
+"""At most one row in this many is kept out of the fits that are compared."""
 _WORSE = 1.2
-"""A step matrix may leave so many times the span's unexplained variance: it says more."""
+"""A step matrix may leave this many times the variance that the span's matrix leaves unexplained,
+since it predicts every layer."""
 _CHUNK = 512
 """Rows in float64 at a time."""
 _NEGLIGIBLE = 1e-6
@@ -54,7 +55,7 @@ class Fit:
     """A matrix and what it is of."""
 
     matrix: Tensor
-    """Of one step, or of the span; float64, ``(latent, latent)``."""
+    """The matrix of one step, or of the span; float64, ``(latent, latent)``."""
     kind: Literal["step", "span", "skip"]
     """What it stands for; ``"skip"`` is the identity."""
     notes: tuple[str, ...] = ()
@@ -167,16 +168,16 @@ class _Judge:
         self._observables = observables
 
     def each(self, step: Tensor) -> dict[str, float]:
-        """Of every later layer by powers of a step's matrix."""
+        """What powers of a step's matrix leave of every later layer."""
         return self._values(lambda latent: latent @ step.T, list(self._later))
 
     def last(self, matrix: Tensor) -> float:
-        """Of the last layer by the span's matrix."""
+        """What the span's matrix leaves of the last layer."""
         last = list(self._later)[-1]
         return self._values(lambda latent: latent @ matrix.T, [last])[last]
 
     def skip(self) -> dict[str, float]:
-        """Of every later layer by the first one's state."""
+        """What the first layer's state leaves of every later one."""
         return self._values(lambda latent: latent, list(self._later))
 
     def _values(self, step: Callable[[Tensor], Tensor], layers: Sequence[str]) -> dict[str, float]:

@@ -28,7 +28,7 @@ class SyncedEDMD(ClosedForm):
 
     _calibration: Calibration
     _parts: list[Part]
-    """Of the dictionary, as given."""
+    """Parts of the dictionary, as given."""
     _frames: list[Coordinates]
     """Empty before the calibration."""
     _dictionary: Dictionary

@@ -29,7 +29,7 @@ _CHUNK = 2**18
 _CLUMPED = 0.5
 """Share of a batch's samples that must be told apart, lest bits decide."""
 _MOST = 16
-"""Rows of one sample that are kept to judge a fit by; of longer ones these stand for all."""
+"""Rows of one sample that are kept to test a fit; in longer samples they stand for all rows."""
 _ODD = (-7046029254386353131, -4658895280553007687, -7723592293110705685)
 """Odd constants of splitmix64 (Steele, Lea & Flood 2014), as signed numbers."""
 

@@ -106,7 +106,7 @@ class Intake(IntakeParts):
         return self._gone + self.known_rows
 
     def emptied(self) -> Intake:
-        """One as it was before anything came, drawing from the same generator."""
+        """An intake without any rows yet, drawing from the same generator."""
         options, kept = self._calibration.options, self._drawn
         settings = options.rank, self._frames, self._calibration.rows
         return Intake(*settings, kept.max_bytes, kept.generator, kept.halflife)

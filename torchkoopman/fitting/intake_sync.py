@@ -34,11 +34,11 @@ class SharedIntake:
     _calibration: Calibration
     _latest: Trajectory | None = None
     _drawn: Reservoir
-    """Of this process's rows since the latest sync."""
+    """Sample of this process's rows since the latest sync."""
     _shared: Reservoir | None = None
-    """Of the rows of all processes until then."""
+    """Sample of the rows of all processes until then."""
     _joined: tuple[int, Reservoir] | None = None
-    """Of both, and how many there were of this process's."""
+    """Both joined, and how many rows of this process they had."""
     _counted = 0
     """Rows left out that all processes know of."""
 
@@ -73,7 +73,7 @@ class SharedIntake:
 
     @property
     def halflife(self) -> float | None:
-        """Of the reservoir, in rows."""
+        """Halflife of the reservoir, in rows."""
         return self._drawn.halflife
 
     @property

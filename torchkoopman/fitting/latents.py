@@ -49,7 +49,7 @@ def span_moments(
 def evidence_of(
     observables: LearntObservables | Dictionary, reservoir: Reservoir
 ) -> Evidence | None:
-    """Latent states at both ends of paths the fit never trained on, to judge eigenpairs by.
+    """Latent states at both ends of paths the fit never trained on, to test eigenpairs with.
 
     None if so few rows came that none was held out.
     """

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from torchkoopman.spectra.spectrum import Spectrum
 
 _POSITIONS = 16
-"""Of each sample at most: rows of one sample are alike, so a few of many samples say more."""
+"""The most rows of one sample: they are alike, so a few rows of many samples say more."""
 
 
 class TrainingMonitor(SavedMonitor):

@@ -35,7 +35,7 @@ class Record(Protocol):
         """The training begins, or goes on, behind so many steps."""
 
     def close(self) -> object:
-        """It is over, or broke off."""
+        """The training is over, or was interrupted."""
 
 
 def require_settings(reading: Collection[str], **counts: Any) -> None:

@@ -31,7 +31,7 @@ class SavedMonitor:
         """Have seen nothing."""
         self._tracker = ModeTracker()
         self._generator = torch.Generator().manual_seed(0)
-        """Of the samples and positions."""
+        """Draws the samples and positions."""
         self._done = self._passes = 0
         """Optimiser steps, and forward passes that the fitter has seen."""
         self._told = 0

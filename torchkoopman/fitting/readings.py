@@ -26,7 +26,7 @@ class Reading:
     shares: Tensor
     """How many rows of its sample each stands for."""
     weights: Tensor | None = None
-    """Of each row in moments of the same halflife; None: all alike."""
+    """Weight of each row in moments of the same halflife; None where all weigh alike."""
 
 
 def beside(columns: Sequence[Tensor], kept: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 _FOLD = 5
-"""One in so many samples is never trained on: choices are made on those."""
+"""One sample in this many is never trained on; choices between models are made on those."""
 
 
 class Reservoir(Slots):
@@ -189,7 +189,7 @@ class Reservoir(Slots):
         return self[:limit][0][self._apart()[:limit]]
 
     def judging(self, limit: int) -> tuple[Tensor, Tensor | None]:
-        """At most so many of the paths held out, whole samples, and their samples' numbers.
+        """At most ``limit`` of the paths held out, in whole samples, and their samples' numbers.
 
         The numbers are None where they are not known.
         """

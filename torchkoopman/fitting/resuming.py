@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 VERSION = 3
-"""Of the states that are written; one of another version is refused."""
+"""Version of the states that are written; a state of another version is refused."""
 
 
 class Resumable:

@@ -22,4 +22,4 @@ class Sampled:
     shares: Tensor
     """Rows of the sample that each stands for."""
     weights: Tensor | None = None
-    """Of each row in the moments; None: all alike."""
+    """Weight of each row in the moments; None where all weigh alike."""

@@ -104,7 +104,7 @@ class Streams(Syncing, Resumable):
 
     @property
     def _moments(self) -> LabelledMoments:
-        """Of all rows known here: those of all processes at the latest sync, and its own since."""
+        """Moments of all rows known here: of all processes until the latest sync, its own since."""
         if self._shared is None:
             return self._own
         if not self._own.count:
@@ -113,7 +113,7 @@ class Streams(Syncing, Resumable):
 
     @property
     def _sample(self) -> WholeSamples:
-        """Of the same rows."""
+        """The sample of the same rows."""
         if self._shared is None:
             return self._drawn
         if not self._own.count:

@@ -27,7 +27,7 @@ RECORD = 3 * 8
 """Bytes of what belongs to a row: its sample's number, its share, and when it came."""
 _ALL = 2**63 - 1
 _SLACK = 1.125
-"""So many times the rows that fit are held before the largest numbers go."""
+"""How many times the rows that fit are held before those of the largest numbers are dropped."""
 _PARTS = 32
 """Batches held apart, lest small ones pile up."""
 Rows = tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]
@@ -128,7 +128,7 @@ class WholeSamples:
         return self
 
     def of_all(self, processes: Processes, device: torch.device) -> WholeSamples:
-        """One of the rows of all processes; this one stays as it is.
+        """A sample of the rows of all processes; this one stays as it is.
 
         The numbers are exchanged first, so that only rows travel that stay in the end.
         """
@@ -155,7 +155,7 @@ class WholeSamples:
         return total
 
     def _common_bound(self, said: Sequence[tuple[int, Tensor | None, Any]]) -> int:
-        """From which number on none of several samples' rows is kept where they become one.
+        """The number from which on no row is kept where several samples are joined.
 
         Args:
             said: of each its own bound, numbers, and shape and type of a row.

@@ -70,7 +70,7 @@ class Flow:
         """Modules and functions whose effects could not be found out."""
         self._class: dict[fx.Node, fx.Node] = {}
         self._effects: dict[Hashable, Effect] = {}
-        """Of layers that were looked into, by what they have in common with those alike."""
+        """Results for layers already examined, by what they share with layers like them."""
         self.writes: list[tuple[fx.Node, fx.Node]] = []
         """(writer, written value), in order."""
         for node in self.nodes:

@@ -134,7 +134,7 @@ def hooks_of_all() -> list[Any]:
 
 
 def _package_of(hook: Any) -> str | None:
-    """Whose a hook is; of a partial function, whose the function is."""
+    """The owner of a hook; for a partial function, the owner of the function within."""
     while isinstance(hook, functools.partial):
         hook = hook.func
     return getattr(hook, "__module__", None)

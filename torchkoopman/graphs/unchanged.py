@@ -29,7 +29,7 @@ class Read:
     """Something that a graph has read."""
 
     key: Key
-    """Of two with the same key one is enough."""
+    """Where two reads have the same key, one of them is enough."""
     name: str
     get: Callable[[nn.Module], Any]
     """What it is now; it is given the graph."""

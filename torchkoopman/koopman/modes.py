@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from torchkoopman.observe.moments import Moments
 
 _ILL = 1e6
-"""From this condition on a printed result says that its modes cancel each other."""
+"""At this condition number or above, a printed result says that its modes cancel each other."""
 
 
 @dataclass(frozen=True)

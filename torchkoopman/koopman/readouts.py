@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torchkoopman.koopman.observables import Dictionary
 
 _RIDGE = 1e-9
-"""Of the least squares, relative to the mean variance: below what float32 states resolve."""
+"""Ridge of the least squares, relative to the mean variance: below float32's resolution."""
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ def agree(
 
 
 def _differing(one: Any, other: Any) -> tuple[Any, Any]:
-    """Of two mappings the entries in which they differ; of anything else all of it."""
+    """For mappings, the entries in which they differ; anything else as a whole."""
     if not (isinstance(one, dict) and isinstance(other, dict)):
         return one, other
     names = [name for name in {**one, **other} if one.get(name) != other.get(name)]

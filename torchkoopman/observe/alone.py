@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class _Running(threading.local):
-    """Of each thread the run that its passes belong to; None if they are the user's own."""
+    """For each thread, the run that its passes belong to; None if they are the user's own."""
 
     run: object | None = None
 

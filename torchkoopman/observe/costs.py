@@ -48,7 +48,7 @@ class NetworkCosts:
     outputs: Mapping[str, tuple[int, float]]
     """Layer → the moment its output appeared, and the operations per sample until then."""
     uses: tuple[tuple[int, int, int], ...]
-    """Of each parameter and buffer: its elements, the moment before its first use, and the moment
+    """For each parameter and buffer: its elements, the moment before its first use, and the moment
     after its last."""
 
     def between(self, start: str, end: str) -> Cost:

@@ -48,7 +48,7 @@ class Pairing:
         self.listeners = self._delivery.listeners
         self.with_pass = self._delivery.with_pass
         self._run = current_run()
-        """It reads the passes of the run that it was made in, and no others."""
+        """The pairing reads the passes of the run that it was made in, and no others."""
         self._reader = reader
         self._depths = {name: k for k, name in enumerate(common_ancestors(self.selected))}
         self._passes = Passes()
@@ -130,7 +130,7 @@ class Pairing:
                 warn_of_replaced(name, module, self.selected[name].module)
 
     def leave(self, name: str, module: nn.Module, args: tuple[Any, ...], output: object) -> None:
-        """It returned; if it was the outermost, the forward pass is over."""
+        """A module returned; if it was the outermost, the forward pass is over."""
         if is_recomputing():
             return
         with self._lock:
@@ -145,7 +145,7 @@ class Pairing:
                     raise
 
     def abort(self, name: str, module: nn.Module, args: tuple[Any, ...], output: object) -> None:
-        """It returned or raised; if it is still known to run, it raised."""
+        """A module returned or raised; if it is still known to run, it raised."""
         if is_recomputing():
             return
         with self._lock:

@@ -51,13 +51,13 @@ class Parallel:
         self.modules |= found
 
     def enter(self, name: str, module: nn.Module, args: tuple[Any, ...]) -> None:
-        """One is about to run."""
+        """Called before a parallel module runs."""
         forward = None if is_recomputing() else self._passes.current()
         if forward is not None:
             forward.flow.entered(name, module)
 
     def leave(self, name: str, module: nn.Module, args: tuple[Any, ...], output: object) -> None:
-        """It returned."""
+        """Called after a parallel module returned."""
         forward = None if is_recomputing() else self._passes.current()
         if forward is not None:
             forward.flow.passed(name, module, output)

@@ -42,7 +42,7 @@ class Forward:
     skip: str | None
     """Why none of its layers shall be read, if so."""
     mask: ModelMask = field(default_factory=ModelMask)
-    """That of the model's own arguments."""
+    """The mask among the model's own arguments."""
     flow: Flow = field(default_factory=Flow)
     """What is whole, where processes share the model."""
     calls: Counter[str] = field(default_factory=Counter)
@@ -65,7 +65,7 @@ def input_specs(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[InputSpe
 
 
 class Passes:
-    """Of each thread the forward passes under way, outermost first; a model may call itself.
+    """For each thread, the forward passes under way, outermost first; a model may call itself.
 
     Not safe by itself: whoever calls holds a lock.
     """

@@ -29,7 +29,7 @@ class Placed:
 
     mesh: Any = None
     placements: tuple[Any, ...] = ()
-    """One for each dimension of the mesh; empty where nobody says."""
+    """One placement for each dimension of the mesh; empty where they are unknown."""
 
     @property
     def whole(self) -> bool:

@@ -25,7 +25,7 @@ FOREIGN = ("torch", "numpy", "transformers", "einops", "builtins", "collections"
 CONTAINERS = (dict, OrderedDict, defaultdict, Counter, list, set, deque)
 CALLABLE = (types.FunctionType, types.MethodType, functools.partial)
 MOST = 5000
-"""So many objects are looked at, at most."""
+"""The most objects that are looked at."""
 OUTSIDE = "outside of the model, "
 """Comes before the names of what changes there."""
 PLAIN = (str, int, float, complex, bool, type(None))

@@ -87,7 +87,7 @@ class Watch:
     gather: bool = False
     """As for :func:`attach`."""
     generator: torch.Generator | None = None
-    """Of the positions; None for one seeded with 0 for each stream."""
+    """Draws the positions; None for one seeded with 0 for each stream."""
     targets: Targets | None = None
     """What is known of the batches' targets; None for new ones for each stream."""
 

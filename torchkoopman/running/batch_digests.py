@@ -56,5 +56,5 @@ def _digest(batch: Any, most: int | None) -> str:
 
 
 def _some(numbers: Any, most: int | None) -> Any:
-    """At most so many of them, evenly spaced."""
+    """At most ``most`` of them, evenly spaced; None for all."""
     return numbers if most is None else numbers[:: -(-len(numbers) // most) or 1]

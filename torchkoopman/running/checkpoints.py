@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
 FORMAT, WITHOUT_LOGS = 3, 2
-"""Of the files that are written, and of those that are read too; others are refused."""
+"""Version of the files that are written, and the versions that can be read."""
 
 
 class Checkpoints:

@@ -38,7 +38,7 @@ _ONLINE = 0.4
 _RIVAL_ROWS = 20_000
 """Rows after which the closed form of 500 features, there for comparison, has converged."""
 _HELD_OUT = 2000
-"""At most so many samples are held out of a single pass."""
+"""The most samples that are held out of a single pass."""
 
 
 def fit(

@@ -32,7 +32,7 @@ class Limited:
             self.rows -= int(trajectory.counted().sum())
 
     def state_dict(self) -> dict[str, Any]:
-        """Of the listener, and how many rows it still wants."""
+        """The listener's state, and how many rows it still needs."""
         return {"rows": self.rows, "listener": live_state(self.listener)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:

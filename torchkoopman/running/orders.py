@@ -84,7 +84,7 @@ class Passes:
             self.epoch, self.batch, self._begun, self._behind = self.epoch + 1, 0, begun, behind
 
     def position(self) -> dict[str, Any]:
-        """Behind the latest batch, as tensors and plain types.
+        """The state after the latest batch, as tensors and plain types.
 
         Raises:
             ValueError: the loader's own state holds anything else.

@@ -56,7 +56,7 @@ class Run:
         meetings: Meetings,
     ) -> None:
         self.generator = torch.Generator().manual_seed(0)
-        """Of the positions of each sample that are taken."""
+        """Draws the positions of each sample that are taken."""
         self.targets = Targets(wanted=True, called=called)
         """What is known of the batches' targets."""
         self.resumed = ""
@@ -77,7 +77,7 @@ class Run:
         self._begun = self._ended = False
         """Whether the processes have met before the first batch, and after the last."""
         self._position: dict[str, Any] | None = None
-        """Behind the latest batch that was learnt, where it may be asked for."""
+        """The state after the latest batch that was learnt, where it may be asked for."""
         self._closing = ExitStack()
 
     def __enter__(self) -> Self:

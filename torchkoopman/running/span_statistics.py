@@ -181,7 +181,7 @@ class SpanStatistics(Resumable):
         return fresh
 
     def _digests(self) -> list[str]:
-        """Of the scales and dictionary of each layer."""
+        """Digests of the scales and dictionary of each layer."""
         drawn = self._dictionaries.items()
         return [digest(*self._scales[n], *d.state_dict().values()) for n, d in drawn]
 

@@ -117,7 +117,7 @@ class ScaledLayer(nn.Module):
         self.steps = nn.ModuleList(steps)
         self.layer = layer
         self.features = features
-        """Of the layer's input and of its output; 0 where they are not known yet."""
+        """Widths of the layer's input and of its output; 0 where they are not known yet."""
         self.states = nn.ModuleList(State(self.width) for _ in range(len(self.steps) + 2))
 
     @property

@@ -78,7 +78,7 @@ class Compared:
     """Root of the covariance, in the same axes, of what each leaves unexplained of a row; None for
     matrices as they are."""
     rows: tuple[float, float] = (0, 0)
-    """That each was fitted to."""
+    """Number of rows that each was fitted to."""
 
 
 def comparable(

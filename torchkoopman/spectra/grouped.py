@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 _WHOLE = 1 - 1e-3
-"""From this leverage on one sample alone has shown a direction: nothing else predicts it."""
+"""A sample of at least this leverage alone shows some direction: no other sample predicts it."""
 _CHUNK = 2**22
 """Numbers worked on at a time."""
 
@@ -27,7 +27,7 @@ class Grouped:
 
     @classmethod
     def of(cls, rows: int, samples: Tensor | None, shares: Tensor | None) -> Self:
-        """Of so many rows; without ``samples`` each is one of its own."""
+        """The groups of ``rows`` rows; without ``samples`` each row is a group of its own."""
         numbers = torch.arange(rows) if samples is None else samples.cpu()
         numbers, order = numbers.sort(stable=True)
         sizes = torch.unique_consecutive(numbers, return_counts=True)[1]

@@ -31,7 +31,7 @@ def match(before: Spectrum, after: Spectrum, weight: float, gate: float) -> list
     cost = distance.clone()
     if len(before.modes) == len(after.modes):
         cost += weight * (1 - (before.modes.mH @ after.modes).abs().clamp(max=1))
-    # No match costs what the worst allowed one does, so that a leap is never worth a detour.
+    # Having no match costs as much as the worst match allowed, so no pair beyond it is chosen.
     cost[distance > gate] = gate + weight
     # Conjugates tie. In binary fractions sums are exact, so that rounding does not break the tie.
     cost = (cost * _TICKS).round() / _TICKS

@@ -1,6 +1,6 @@
 """What a distance of two operators is held against: chance on the far side, sampling on the near.
 
-Three hypotheses that a pair's distance can speak against:
+Three hypotheses that a pair's distance can contradict:
 
 * **unrelated**: the two share their singular values and nothing else. Operators of one kind seldom
   are so, whatever they have learnt: networks of one architecture on the same data are nearer.

@@ -14,7 +14,7 @@ OFF = 0.05
 ENERGY = 1e-9
 """Share of the latent states below which a mode is their rounding."""
 _LEEWAY = 0.1
-"""By so much at most a large standard error may loosen what is asked of the closure."""
+"""The most by which a large standard error may raise the limit of the closure."""
 
 
 class Judged(Protocol):

@@ -135,6 +135,6 @@ def tensors(model: nn.Module) -> dict[int, Tensor]:
 
 
 def as_json(value: dict[str, Any]) -> dict[str, Any]:
-    """As it will be read from a file, so that a record is the same before and after."""
+    """The value as a file will give it back, so that a record is the same before and after."""
     read: dict[str, Any] = json.loads(json.dumps(value))
     return read

@@ -30,7 +30,8 @@ class Passage:
         self.start, self.names, self.place = start, names, place
         self._local = threading.local()
         self.turn = 0
-        """In compiled code, which knows no threads and no identities: whose turn it is, from 1."""
+        """The number of the stand-in to be called next, from 1, in compiled code, which has neither
+        threads nor identities."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Passage, (self.start, self.names, self.place)
@@ -52,7 +53,7 @@ class Passage:
         now.around.append(name)
 
     def leave(self, name: str, output: Any) -> None:
-        """It returned; with the outermost the call is over.
+        """A module returned; when the outermost one did, the call is over.
 
         Raises:
             OffThePath: some of the stand-ins were called, and not all, or what it returned holds a
@@ -73,7 +74,7 @@ class Passage:
             )
 
     def exit(self, name: str) -> None:
-        """It returned or raised."""
+        """A module returned or raised."""
         now = self._now
         if name in now.around:
             del now.around[now.around.index(name) :]

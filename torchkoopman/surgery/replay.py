@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 SHOWN = 3
-"""So many differences are named."""
+"""The most differences that an error names."""
 
 
 class Unproven(RuntimeError):  # noqa: N818 (what the swap would be)

@@ -98,7 +98,7 @@ def by_exporting(bench: Workbench, request: SwapRequest, evidence: Evidence | No
 
 
 def _places(request: SwapRequest) -> dict[str, Place]:
-    """Where the states are, as far as views say: no layer was run to see."""
+    """Where the states are according to the views; no layer is run to find out."""
     return {layer: view.place for layer, view in request.known.items() if isinstance(view, View)}
 
 

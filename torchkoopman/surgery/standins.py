@@ -127,7 +127,7 @@ def _count(cache: Any, layers: list[int], state: Tensor) -> None:
 
 
 def _remember(cache: Any, layers: list[int], state: Tensor) -> Tensor:
-    """All states until now; they ride in the cache as the keys of the replaced layer."""
+    """All states until now; the cache holds them as the keys of the replaced layer."""
     first, *others = layers
     states, _ = cache.update(state[:, None], state[:, None, :, :1], first)
     _count(cache, others, state)

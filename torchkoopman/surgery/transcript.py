@@ -39,9 +39,9 @@ class Transcript:
     """What some calls of a model in a row did."""
 
     calls: Facts = field(default_factory=dict)
-    """Of each call: what it returned, what it left in its arguments, what entered the module."""
+    """For each call: what it returned, what it left in its arguments, what entered the module."""
     gradients: Facts = field(default_factory=dict)
-    """Of the last call, by parameter and input; absent where there is none, or only zeros."""
+    """Gradients of the last call, by parameter and input; absent where none or all zeros."""
     left: Facts = field(default_factory=dict)
     """Buffers and attributes that the calls have changed, as they are in the end."""
     asked: bool = True

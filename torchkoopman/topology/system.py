@@ -43,7 +43,7 @@ class Predicting(Protocol):
         ...
 
     def parameters(self) -> Iterator[nn.Parameter]:
-        """Of the system, for its precision."""
+        """The system's parameters, which tell its precision."""
         ...
 
     def encode(self, state: Tensor, layer: str, mask: Tensor | None = None) -> Tensor:

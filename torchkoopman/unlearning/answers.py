@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from torchkoopman.unlearning.batches import Batches
 
 _FLAT = "b ... -> b 1 (...)"
-"""One row a sample, so that states and answers go together."""
+"""The layout with one row per sample, so that states and answers go together."""
 _ROOT = ""
 """The model itself among its layers."""
 

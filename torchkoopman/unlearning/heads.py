@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from torchkoopman.koopman.surrogate import Surrogate
 
 _DRAWS = 8
-"""So often are other numbers put in the place of a layer's output."""
+"""How many times other numbers are put in the place of a layer's output."""
 _SHOWN = 4
 """Layers that an error names at most."""
 

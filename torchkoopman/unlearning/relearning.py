@@ -35,7 +35,7 @@ class Relearning:
     threshold: float = 0.9
     """Accuracy on the forgotten classes at which they count as relearnt."""
     learning_rate: float = 1e-3
-    """Of Adam, on all parameters; normalisation layers stay as in eval mode."""
+    """Learning rate of Adam, on all parameters; normalisation layers stay in eval mode."""
     limit: int = 300
     """Gradient steps after which it gives up."""
 
