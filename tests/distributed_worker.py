@@ -13,7 +13,8 @@ from torch import Tensor
 import torchkoopman as tk
 from torchkoopman.observe.class_moments import LabelledMoments
 from torchkoopman.observe.launched import initialised
-from torchkoopman.observe.moments import Moments, layer_pairs
+from torchkoopman.observe.moments import Moments
+from torchkoopman.observe.pairs import layer_pairs
 from torchkoopman.observe.processes import Processes
 from torchkoopman.observe.totals import labelled_total_of, total_of
 from torchkoopman.observe.trajectory import Trajectory

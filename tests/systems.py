@@ -7,7 +7,8 @@ import math
 import torch
 from torch import Generator, Tensor
 
-from torchkoopman.observe.moments import Moments, layer_pairs
+from torchkoopman.observe.moments import Moments
+from torchkoopman.observe.pairs import layer_pairs
 
 
 def seeded(seed: int = 0) -> Generator:

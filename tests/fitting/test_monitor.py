@@ -15,7 +15,7 @@ from torch.utils.tensorboard import SummaryWriter
 from torchkoopman_tensorboard import log
 
 import torchkoopman as tk
-from torchkoopman.fitting.monitor import in_features
+from torchkoopman.fitting.monitor_sampling import in_features
 from torchkoopman.observe.hooks import Hook
 from torchkoopman.observe.trajectory import Trajectory
 

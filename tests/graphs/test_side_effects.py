@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from tests.systems import rows
 from torchkoopman.graphs.side_effects import SideEffect
 from torchkoopman.observe.probes import attach
-from torchkoopman.observe.surroundings import random_draws
+from torchkoopman.observe.randomness import random_draws
 from torchkoopman.surgery.swap import swap, swap_history
 
 CACHE: dict[str, Any] = {"kept": "before"}

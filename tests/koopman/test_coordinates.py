@@ -9,14 +9,10 @@ from hypothesis import strategies as st
 from scipy import integrate, optimize
 from torch import Tensor
 
-from torchkoopman.koopman.coordinates import (
-    CoordinateOptions,
-    Coordinates,
-    layer_coordinates,
-    procrustes,
-    truncation_rank,
-)
-from torchkoopman.observe.moments import Moments, layer_pairs
+from torchkoopman.koopman.coordinates import CoordinateOptions, Coordinates
+from torchkoopman.koopman.principal import layer_coordinates, procrustes, truncation_rank
+from torchkoopman.observe.moments import Moments
+from torchkoopman.observe.pairs import layer_pairs
 
 
 def rows_of(rank: int, features: int, rows: int = 400, seed: int = 0) -> Tensor:

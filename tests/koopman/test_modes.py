@@ -13,7 +13,7 @@ from tests.koopman.test_surrogate import KINDS, OPERATORS, draw, make
 from torchkoopman.koopman.operators import Dense
 from torchkoopman.koopman.surrogate import Surrogate
 from torchkoopman.observe.class_moments import LabelledMoments
-from torchkoopman.observe.moments import layer_pairs
+from torchkoopman.observe.pairs import layer_pairs
 
 VALUES = (0.95, 0.8, 0.5, -0.6)
 """Eigenvalues of a step of the linear system."""

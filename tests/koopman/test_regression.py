@@ -16,7 +16,8 @@ from torchkoopman.koopman.regression import (
     ridge_map,
     solve_ridge,
 )
-from torchkoopman.observe.moments import Moments, layer_pairs
+from torchkoopman.observe.moments import Moments
+from torchkoopman.observe.pairs import layer_pairs
 
 
 def lifted(rows: Tensor) -> Tensor:

@@ -9,17 +9,19 @@ import torch
 from torch import Tensor, nn
 
 from tests.systems import draw
-from torchkoopman.koopman.coordinates import CoordinateOptions, layer_coordinates
+from torchkoopman.koopman.coordinates import CoordinateOptions
 from torchkoopman.koopman.feature_maps import ContextMean, Neighbours, RandomFeatures
 from torchkoopman.koopman.learnt import LearntObservables
 from torchkoopman.koopman.observables import Dictionary
 from torchkoopman.koopman.operator import Operator
 from torchkoopman.koopman.operators import BlockDiagonal, Dense, LowRank, Orthogonal, Stable
+from torchkoopman.koopman.principal import layer_coordinates
 from torchkoopman.koopman.span import FitRecord, Span
 from torchkoopman.koopman.surrogate import Surrogate
 from torchkoopman.observe.class_moments import LabelledMoments
 from torchkoopman.observe.layouts import Layout
-from torchkoopman.observe.moments import Moments, layer_pairs
+from torchkoopman.observe.moments import Moments
+from torchkoopman.observe.pairs import layer_pairs
 from torchkoopman.observe.places import Step
 from torchkoopman.observe.views import View
 

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from torchkoopman.observe.class_moments import LabelledMoments
-from torchkoopman.observe.moments import Moments, layer_pairs
+from torchkoopman.observe.moments import Moments
+from torchkoopman.observe.pairs import layer_pairs
 
 PAIRS = layer_pairs(("x", "y"), "all")
 

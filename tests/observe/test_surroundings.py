@@ -10,7 +10,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from torchkoopman.observe.surroundings import Surroundings, random_draws
+from torchkoopman.observe.randomness import random_draws
+from torchkoopman.observe.surroundings import Surroundings
 
 LOG: list[Any] = ["first"]
 CALLS = 0

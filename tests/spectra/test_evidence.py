@@ -11,7 +11,8 @@ from benchmarks.known.systems import SYSTEMS
 from benchmarks.parts import systems as bench_systems
 from tests.systems import draw
 from torchkoopman.koopman.regression import koopman_matrix
-from torchkoopman.observe.moments import Moments, layer_pairs
+from torchkoopman.observe.moments import Moments
+from torchkoopman.observe.pairs import layer_pairs
 from torchkoopman.spectra.evidence import Evidence
 from torchkoopman.spectra.grouped import Grouped
 from torchkoopman.spectra.spectrum import Spectrum, spectrum_of

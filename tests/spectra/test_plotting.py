@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from tests.processes import completed
-from torchkoopman.observe.moments import Moments, layer_pairs
+from torchkoopman.observe.moments import Moments
+from torchkoopman.observe.pairs import layer_pairs
 from torchkoopman.spectra.spectrum import Spectrum, spectrum_of
 
 mpl.use("Agg")

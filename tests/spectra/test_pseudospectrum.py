@@ -16,7 +16,7 @@ from torchkoopman.koopman.operators import Dense
 from torchkoopman.koopman.span import FitRecord, Span
 from torchkoopman.koopman.surrogate import Surrogate
 from torchkoopman.observe.class_moments import LabelledMoments
-from torchkoopman.observe.moments import layer_pairs
+from torchkoopman.observe.pairs import layer_pairs
 from torchkoopman.spectra.pseudospectrum import Pseudospectrum, pseudospectrum_of
 from torchkoopman.spectra.spectrum import spectrum_of
 

@@ -22,7 +22,7 @@ from torchkoopman.koopman.operators import Dense
 from torchkoopman.koopman.span import FitRecord, Span
 from torchkoopman.koopman.surrogate import Surrogate
 from torchkoopman.observe.class_moments import LabelledMoments
-from torchkoopman.observe.moments import layer_pairs
+from torchkoopman.observe.pairs import layer_pairs
 from torchkoopman.observe.trajectory import Trajectory
 from torchkoopman.spectra.alignment import alignment_starts, ascend, random_orthogonal
 from torchkoopman.spectra.comparison import compare

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tests.systems import draw, pair, turn
-from torchkoopman.observe.moments import Moments, layer_pairs
+from torchkoopman.observe.moments import Moments
+from torchkoopman.observe.pairs import layer_pairs
 from torchkoopman.spectra.matrices import matrix_of
 from torchkoopman.spectra.spectrum import Spectrum, spectrum_of
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from torchkoopman.observe.surroundings import random_draws
+from torchkoopman.observe.randomness import random_draws
 from torchkoopman.surgery.reference import Misfit
 from torchkoopman.surgery.replay import Unproven
 from torchkoopman.surgery.swap import swap, swap_history

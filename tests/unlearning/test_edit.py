@@ -14,18 +14,20 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from tests.systems import draw
-from torchkoopman.koopman.coordinates import CoordinateOptions, layer_coordinates
+from torchkoopman.koopman.coordinates import CoordinateOptions
 from torchkoopman.koopman.edits import Target
 from torchkoopman.koopman.feature_maps import RandomFeatures
 from torchkoopman.koopman.learnt import LearntObservables
 from torchkoopman.koopman.observables import Dictionary
 from torchkoopman.koopman.operator import Operator
 from torchkoopman.koopman.operators import BlockDiagonal, Dense, Orthogonal, Stable
+from torchkoopman.koopman.principal import layer_coordinates
 from torchkoopman.koopman.regression import koopman_matrix
 from torchkoopman.koopman.span import FitRecord, Span
 from torchkoopman.koopman.surrogate import Surrogate
 from torchkoopman.observe.class_moments import LabelledMoments
-from torchkoopman.observe.moments import Moments, layer_pairs
+from torchkoopman.observe.moments import Moments
+from torchkoopman.observe.pairs import layer_pairs
 from torchkoopman.undo import undo
 from torchkoopman.unlearning.edit import _REFIT_RIDGE
 from torchkoopman.unlearning.edit import unlearn as forget

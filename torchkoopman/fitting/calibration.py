@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Self
 
 from torchkoopman.fitting.snapshots import trajectories_of, trajectory_state
-from torchkoopman.koopman.coordinates import CoordinateOptions, Coordinates, layer_coordinates
+from torchkoopman.koopman.principal import layer_coordinates
 from torchkoopman.observe.moments import Moments
 from torchkoopman.observe.totals import total_of
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     import torch
 
+    from torchkoopman.koopman.coordinates import CoordinateOptions, Coordinates
     from torchkoopman.observe.processes import Processes
     from torchkoopman.observe.trajectory import Trajectory
 

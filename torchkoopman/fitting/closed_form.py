@@ -16,7 +16,7 @@ from torchkoopman.koopman.span import FitRecord, Span
 from torchkoopman.koopman.surrogate import Surrogate
 from torchkoopman.observe.capture import plain_modes
 from torchkoopman.observe.class_moments import LabelledMoments, check_halflife
-from torchkoopman.observe.moments import layer_pairs
+from torchkoopman.observe.pairs import layer_pairs
 from torchkoopman.observe.turns import turn_of
 from torchkoopman.spectra.evidence import Evidence
 
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from torchkoopman.fitting.sampled import Sampled
     from torchkoopman.koopman.coordinates import Coordinates, Frames
     from torchkoopman.koopman.observables import Dictionary
-    from torchkoopman.observe.moments import Moments, PairKind
+    from torchkoopman.observe.moments import Moments
+    from torchkoopman.observe.pairs import PairKind
     from torchkoopman.observe.trajectory import Trajectory
 
 

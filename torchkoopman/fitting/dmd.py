@@ -9,13 +9,9 @@ import torch
 from torchkoopman.fitting.calibration import same_layers
 from torchkoopman.fitting.closed_form import ClosedForm
 from torchkoopman.fitting.streams import NO_DATA
-from torchkoopman.koopman.coordinates import (
-    CoordinateOptions,
-    Coordinates,
-    layer_coordinates,
-    resolve_frames,
-)
+from torchkoopman.koopman.coordinates import CoordinateOptions, Coordinates, resolve_frames
 from torchkoopman.koopman.observables import Dictionary
+from torchkoopman.koopman.principal import layer_coordinates
 from torchkoopman.koopman.regression import least_ridge
 from torchkoopman.koopman.span import Span
 
@@ -27,7 +23,8 @@ if TYPE_CHECKING:
     from torchkoopman.fitting.dynamics import Dynamics
     from torchkoopman.koopman.coordinates import Frames
     from torchkoopman.koopman.surrogate import Surrogate
-    from torchkoopman.observe.moments import Moments, PairKind
+    from torchkoopman.observe.moments import Moments
+    from torchkoopman.observe.pairs import PairKind
     from torchkoopman.observe.processes import Processes
     from torchkoopman.observe.trajectory import Trajectory
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from torchkoopman.fitting.sampled import Sampled
     from torchkoopman.koopman.observables import Dictionary
-    from torchkoopman.observe.moments import Pair
+    from torchkoopman.observe.pairs import Pair
 
 Dynamics = Literal["auto", "step", "span"]
 """``"step"``: one matrix for the step from each layer to the next, pooled over all of them, so that

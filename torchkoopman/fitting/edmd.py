@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from torchkoopman.fitting.sampled import Sampled
     from torchkoopman.koopman.coordinates import Frames
     from torchkoopman.koopman.surrogate import Surrogate
-    from torchkoopman.observe.moments import Moments, PairKind
+    from torchkoopman.observe.moments import Moments
+    from torchkoopman.observe.pairs import PairKind
     from torchkoopman.observe.trajectory import Trajectory
 
 

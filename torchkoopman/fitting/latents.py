@@ -10,7 +10,8 @@ import torch
 from torchkoopman.koopman.operators import Dense
 from torchkoopman.koopman.regression import koopman_matrix
 from torchkoopman.observe.class_moments import LabelledMoments
-from torchkoopman.observe.moments import Moments, layer_pairs
+from torchkoopman.observe.moments import Moments
+from torchkoopman.observe.pairs import layer_pairs
 from torchkoopman.spectra.evidence import Evidence
 
 if TYPE_CHECKING:

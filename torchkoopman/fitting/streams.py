@@ -10,12 +10,13 @@ import torch
 from torchkoopman.fitting.identity import row_ids
 from torchkoopman.fitting.outliers import Sizes
 from torchkoopman.fitting.resuming import Resumable
+from torchkoopman.fitting.sampled import Sampled
 from torchkoopman.fitting.snapshots import trajectory_of, trajectory_state
 from torchkoopman.fitting.syncing import Syncing
 from torchkoopman.fitting.whole_samples import RECORD, WholeSamples
 from torchkoopman.koopman.span import Span
 from torchkoopman.observe.class_moments import LabelledMoments
-from torchkoopman.observe.moments import layer_pairs
+from torchkoopman.observe.pairs import layer_pairs
 from torchkoopman.observe.totals import labelled_total_of
 
 if TYPE_CHECKING:
@@ -23,10 +24,9 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from torchkoopman.observe.moments import PairKind
+    from torchkoopman.observe.pairs import PairKind
     from torchkoopman.observe.processes import Processes
     from torchkoopman.observe.trajectory import Trajectory
-from torchkoopman.fitting.sampled import Sampled
 
 _SAMPLE_BYTES = 8 * 2**20
 """Memory of the sample of rows that judges what was fitted, until it is asked for: states, from

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 
 from torchkoopman.fitting.identity import mixed, thinned
+from torchkoopman.fitting.readings import Reading, beside
 from torchkoopman.observe.class_moments import check_halflife
 
 if TYPE_CHECKING:
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from torchkoopman.observe.processes import Processes
-from torchkoopman.fitting.readings import Reading, beside
 
 RECORD = 3 * 8
 """Bytes of what belongs to a row: its sample's number, its share, and when it came."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import builtins
 import operator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, fx, nn
@@ -16,8 +15,8 @@ from torch._ops import HigherOrderOperator, OpOverload
 
 from torchkoopman.graphs.alike import likeness
 from torchkoopman.graphs.content import content_nodes, reads_shape
+from torchkoopman.graphs.memory import MemoryEdge, at, closure
 from torchkoopman.graphs.schemas import (
-    ALL,
     OPAQUE,
     SHARES_FIRST,
     WRITES_ALL,
@@ -27,8 +26,9 @@ from torchkoopman.graphs.schemas import (
     schema_effect,
     torch_effect,
 )
-from torchkoopman.graphs.side_effects import plain_tracing, undisturbed
+from torchkoopman.graphs.side_effects import plain_tracing
 from torchkoopman.graphs.trace import SpanTracer
+from torchkoopman.graphs.undisturbed import undisturbed
 from torchkoopman.graphs.writing import may_write
 from torchkoopman.observe.facts import alike, attributes
 
@@ -39,16 +39,6 @@ if TYPE_CHECKING:
 
 VIEWING_MODULES = (nn.Identity, nn.Flatten, nn.Unflatten, nn.modules.dropout._DropoutNd)
 """Modules of torch.nn that may return their input itself, or a view of it."""
-
-
-@dataclass(frozen=True)
-class MemoryEdge:
-    """A write and a later read of the same memory through a value made before the write."""
-
-    writer: fx.Node
-    written: fx.Node
-    reader: fx.Node
-    read: fx.Node
 
 
 class Flow:
@@ -88,11 +78,11 @@ class Flow:
 
     def descendants(self, node: fx.Node) -> set[fx.Node]:
         """All nodes that depend on ``node``."""
-        return _closure([node], self.after) - {node}
+        return closure([node], self.after) - {node}
 
     def ancestors(self, nodes: Iterable[fx.Node]) -> set[fx.Node]:
         """All nodes that ``nodes`` depend on, and they themselves."""
-        return _closure(nodes, self.before)
+        return closure(nodes, self.before)
 
     def shared(self, node: fx.Node, other: fx.Node) -> bool:
         """Whether two values may share memory."""
@@ -116,10 +106,10 @@ class Flow:
         effect = effect_of(node, root, self._effects)
         if not effect.known:
             self.opaque.append(str(node.target) if node.op == "call_module" else node.name)
-        for value in _at(node, effect.writes):
+        for value in at(node, effect.writes):
             self.writes.append((node, value))
         shares = effect.shares | effect.writes
-        for value in _at(node, shares) if effect.known else node.all_input_nodes:
+        for value in at(node, shares) if effect.known else node.all_input_nodes:
             self._class[self._find(value)] = self._find(node)
 
     def _find(self, node: fx.Node) -> fx.Node:
@@ -242,25 +232,3 @@ def _places(flow: Flow, inputs: list[fx.Node], values: list[fx.Node]) -> Places:
         if any(flow.shared(argument, value) for value in values)
         for place in (position, str(argument.target))
     )
-
-
-def _at(node: fx.Node, places: Places) -> list[fx.Node]:
-    """The nodes in some arguments of a call, also inside lists and tuples."""
-    found: list[fx.Node] = []
-    arguments = [(place, value) for place, value in (*enumerate(node.args), *node.kwargs.items())]
-    for place, value in arguments:
-        if place in places or ALL in places:
-            fx.map_arg(value, found.append)
-    return found
-
-
-def _closure(nodes: Iterable[fx.Node], step: dict[fx.Node, set[fx.Node]]) -> set[fx.Node]:
-    """All nodes reached from ``nodes``, they included."""
-    reached: set[fx.Node] = set()
-    waiting = list(nodes)
-    while waiting:
-        node = waiting.pop()
-        if node not in reached:
-            reached.add(node)
-            waiting.extend(step[node])
-    return reached

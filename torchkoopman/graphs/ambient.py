@@ -51,3 +51,8 @@ HIDDEN = {
     "of_others": frozenset(("open",)),
 }
 """Functions that read what no name in the code tells of, by the kind of names they have in it."""
+MANNERS = (
+    "__setattr__", "_apply", "to", "float", "double", "half", "bfloat16", "cpu", "cuda",
+    "requires_grad_", "zero_grad",
+)  # fmt: skip
+"""Methods of nn.Module that change a model, and which a graph has of nn.Module."""

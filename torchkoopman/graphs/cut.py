@@ -15,8 +15,9 @@ from torch._ops import OpOverload
 from torchkoopman.graphs.aliasing import Flow
 from torchkoopman.graphs.nodes import call_names
 from torchkoopman.graphs.region import Crossing, DirtyCut, Region, layer_of
-from torchkoopman.graphs.side_effects import NO_GRAD, undisturbed
+from torchkoopman.graphs.side_effects import NO_GRAD
 from torchkoopman.graphs.trace import MODES, trace_span
+from torchkoopman.graphs.undisturbed import undisturbed
 from torchkoopman.observe.surroundings import Surroundings
 
 if TYPE_CHECKING:

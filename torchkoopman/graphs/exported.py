@@ -24,7 +24,8 @@ from torchkoopman.observe.costs import unfused
 from torchkoopman.observe.facts import PLAIN
 from torchkoopman.observe.names import split_call
 from torchkoopman.observe.places import filled, read
-from torchkoopman.observe.surroundings import Surroundings, random_draws
+from torchkoopman.observe.randomness import random_draws
+from torchkoopman.observe.surroundings import Surroundings
 from torchkoopman.observe.views import find_state
 
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, fx, nn
 
-from torchkoopman.graphs.ambient import AMBIENT, HIDDEN, LAYOUT, UNSTABLE
+from torchkoopman.graphs.ambient import AMBIENT, HIDDEN, LAYOUT, MANNERS, UNSTABLE
 from torchkoopman.graphs.code import (
     EVERY,
     functions_in,
@@ -25,6 +25,15 @@ from torchkoopman.graphs.code import (
     names_of,
     stored_by,
     with_methods,
+)
+from torchkoopman.graphs.getters import (
+    attribute_of,
+    content_of,
+    default_of,
+    held_in,
+    slot_of,
+    told_by,
+    values_of,
 )
 from torchkoopman.graphs.side_effects import hooks_of_all
 from torchkoopman.graphs.unchanged import ARRAYS, MISSING, Itself, Read, entries_of
@@ -40,11 +49,6 @@ if TYPE_CHECKING:
 BUILT_IN = (dict, list, tuple, set, frozenset)
 CONTAINERS = (Mapping, Sequence, Set)
 """Kinds of containers; those of the user's are read by the code of their classes."""
-MANNERS = (
-    "__setattr__", "_apply", "to", "float", "double", "half", "bfloat16", "cpu", "cuda",
-    "requires_grad_", "zero_grad",
-)  # fmt: skip
-"""Methods of nn.Module that change a model, and which a graph has of nn.Module."""
 
 
 class Reads:
@@ -98,7 +102,7 @@ class Reads:
                 continue
             seen.add(name)
             if name == EVERY:
-                every = [key for each in (module, *kinds) for key in _values_of(each)]
+                every = [key for each in (module, *kinds) for key in values_of(each)]
                 waiting += [(key, asking) for key in every if key not in INTERNALS]
                 continue
             owner = next((each for each in kinds if name in vars(each)), None)
@@ -131,7 +135,7 @@ class Reads:
         names = known.keys() if EVERY in self._of_others else self._of_others
         asked = {name for name in names - INTERNALS if isinstance(known.get(name), PLAIN)}
         for name in asked & known.keys():
-            get = functools.partial(_attribute, path, name)
+            get = functools.partial(attribute_of, path, name)
             self.found[path, name] = Read((path, name), f"{path}.{name}", get, known[name])
         if asked and is_own(type(module).__module__):
             changing = asked & stored_by(module)
@@ -154,21 +158,21 @@ class Reads:
             self._inside(f"the module {module.__name__!r}", module, names)
         for name in (names.attributes | names.variables) & AMBIENT.keys():
             probe = AMBIENT[name]
-            self._note((probe,), f"torch.{name}()", functools.partial(_told, probe))
+            self._note((probe,), f"torch.{name}()", functools.partial(told_by, probe))
         if (names.attributes | names.variables) & {"environ", "getenv"}:
             self._note(("environ",), "the environment", lambda _: dict(os.environ))
         for cell in function.__closure__ or ():
-            get = functools.partial(_content, cell)
+            get = functools.partial(content_of, cell)
             self._value((id(cell),), "a variable of a closure", get, names)
         for name in ("__defaults__", "__kwdefaults__"):
-            get = functools.partial(_default, function, name)
+            get = functools.partial(default_of, function, name)
             told = f"a default of {function.__name__}()"
             self._value((id(function), name), told, get, names)
         return names
 
     def _entry(self, told: str, home: Any, name: str, names: Names) -> None:
         """A global variable, an attribute of a class, a module or an object."""
-        self._value((id(home), name), told, functools.partial(_held, home, name), names)
+        self._value((id(home), name), told, functools.partial(held_in, home, name), names)
 
     def _value(self, key: Key, told: str, get: Callable[[nn.Module], Any], names: Names) -> None:
         self._note(key, told, get)
@@ -232,49 +236,15 @@ class Reads:
         owners = kinds if isinstance(value, type) else [value, *kinds]
         names = with_methods(kinds, names)
         for owner in owners:
-            every = _values_of(owner) if EVERY in names.attributes else ()
+            every = values_of(owner) if EVERY in names.attributes else ()
             for name in names.attributes & {*getattr(owner, "__dict__", ())} | {*every}:
                 entry = vars(owner)[name]
                 if isinstance(entry, types.MemberDescriptorType):  # of __slots__
-                    get = functools.partial(_slot, value, name)
+                    get = functools.partial(slot_of, value, name)
                     self._value((id(value), name), f"{told}, {name!r} of it", get, names)
                 else:
                     self._entry(f"{told}, {name!r} of it", owner, name, names)
 
 
-def _values_of(owner: Any) -> Iterator[str]:
-    """The names of an object's, a class's or a module's own values, without what it can do."""
-    for name, value in getattr(owner, "__dict__", {}).items():
-        if name[:2] != "__" and not callable(value) and not isinstance(value, types.ModuleType):
-            yield name
-
-
 _NOTHING = nn.Module()
 _NO_NAMES = names_of(compile("", "", "exec"))
-
-
-def _attribute(path: str, name: str, graph: nn.Module) -> Any:
-    return getattr(graph.get_submodule(path), name, MISSING)
-
-
-def _held(home: Any, name: str, _: nn.Module) -> Any:
-    return (home if isinstance(home, dict) else vars(home)).get(name, MISSING)
-
-
-def _slot(value: Any, name: str, _: nn.Module) -> Any:
-    return getattr(value, name, MISSING)
-
-
-def _told(probe: Callable[[], Any], _: nn.Module) -> Any:
-    return probe()
-
-
-def _default(function: types.FunctionType, name: str, _: nn.Module) -> Any:
-    return getattr(function, name)
-
-
-def _content(cell: types.CellType, _: nn.Module) -> Any:
-    try:
-        return cell.cell_contents
-    except ValueError:
-        return MISSING

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torchkoopman.koopman.structure import filled
 from torchkoopman.observe.class_moments import LabelledMoments
-from torchkoopman.observe.moments import layer_pairs
+from torchkoopman.observe.pairs import layer_pairs
 from torchkoopman.spectra.evidence import Evidence
 from torchkoopman.storage.errors import FileError, understood
 from torchkoopman.storage.formats import parsed

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch import Tensor
-
 from torchkoopman.koopman.arithmetic import own_precision
 from torchkoopman.koopman.decomposition import Decomposition, decompose
+from torchkoopman.koopman.encoded import Encoded
 from torchkoopman.koopman.modes import (
     Modes,
     mean_amplitudes,
@@ -23,18 +21,16 @@ from torchkoopman.koopman.readouts import (
     jacobian_readout,
     regressed_readout,
 )
-from torchkoopman.koopman.states import require_states
-from torchkoopman.koopman.value import Value
 from torchkoopman.spectra.normality import NonNormality, non_normality
 from torchkoopman.spectra.spectrum import spectrum_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from torchkoopman.koopman.coordinates import Coordinates
+    from torch import Tensor
 
 
-class Looks(Value):
+class Looks(Encoded):
     """The part of a surrogate that is looked at; modes have the order of ``spectrum()`` throughout.
 
     So ``spectrum.trusted()`` chooses modes here.
@@ -191,23 +187,6 @@ class Looks(Value):
         total: NonNormality = non_normality(self, horizon=horizon, points=points, rank=rank)
         return total
 
-    @property
-    def layers(self) -> tuple[str, ...]:
-        """Names of the layers, first in depth first."""
-        return self.span.layers
-
-    def time(self, layer: str) -> float:
-        """Depth-time of a layer."""
-        return self.span.times[self._index(layer)]
-
-    def _frame(self, layer: str) -> Coordinates:
-        return self.frames()[self._index(layer)]
-
-    def _index(self, layer: str) -> int:
-        if layer not in self.layers:
-            raise ValueError(f"the surrogate knows the layers {self.layers}, not {layer!r}.")
-        return self.layers.index(layer)
-
     def _parts(self) -> Decomposition:
         """Kept as the spectrum is."""
         operator = self.operator
@@ -219,12 +198,6 @@ class Looks(Value):
             sources, lambda: decompose(operator, spectrum_of(operator.matrix(1.0)))
         )
 
-    def _keeps_constant(self) -> bool:
-        """Whether the first latent coordinate is 1 and the operator leaves it at that."""
-        first = self.operator.matrix(1 / self.operator.steps)[0].detach()
-        unit = torch.eye(1, len(first))[0].to(first)
-        return self.observables.constant and torch.equal(first, unit)
-
     def _eigenfunctions(
         self, state: Tensor, layer: str | None, mask: Tensor | None, parts: Decomposition
     ) -> Tensor:
@@ -233,12 +206,6 @@ class Looks(Value):
         latent = self._latents(state, layer, mask)
         values: Tensor = latent.to(parts.covectors.dtype) @ parts.covectors.conj().to(state.device)
         return values
-
-    def _latents(self, state: Tensor, layer: str, mask: Tensor | None) -> Tensor:
-        """The encoded states of a layer, in the surrogate's precision."""
-        frame = self._frame(layer)
-        require_states(state, layer, frame.features, mask)
-        return self.observables.encode(frame(state.to(frame.weight.dtype)), mask)
 
     def _readout(self, layer: str, states: Tensor | None) -> Readout:
         """The layer's state as a linear function of the latent one."""
@@ -254,12 +221,3 @@ class Looks(Value):
             return jacobian_readout(observables, frame, self._mean_latent(layer), constant)
         latents = self._latents(states, layer, None)
         return regressed_readout(latents.flatten(0, 1), states.flatten(0, 1), constant)
-
-    def _mean_latent(self, layer: str) -> Tensor:
-        """The mean latent state of the fit carried to a layer, or that of the layer's mean."""
-        frame = self._frame(layer)
-        if self.statistics is None:
-            return self.observables.encode(torch.zeros(1, 1, frame.size).to(frame.weight))[0, 0]
-        mean = self.statistics.total().mean("start").to(frame.weight)
-        carried: Tensor = self.operator(mean, self.time(layer))
-        return carried

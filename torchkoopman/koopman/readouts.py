@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from torchkoopman.koopman.regression import ridge_map
-from torchkoopman.observe.moments import Moments, layer_pairs
+from torchkoopman.observe.moments import Moments
+from torchkoopman.observe.pairs import layer_pairs
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Self
 
 import torch
 
-from torchkoopman.observe.moments import Moments, Pair
+from torchkoopman.observe.moments import Moments
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
     from torch import Tensor
+
+    from torchkoopman.observe.pairs import Pair
 
 
 _GONE = 2.0**-10

@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from torchkoopman.observe.report import ProbeReport, StreamReport
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from torchkoopman.observe.capture import Reading
     from torchkoopman.observe.trajectory import Trajectory
-from torchkoopman.observe.report import ProbeReport, StreamReport
 
 
 class Count:

@@ -13,12 +13,12 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from functools import partial
-from itertools import pairwise
-from typing import TYPE_CHECKING, Literal, Self
+from typing import TYPE_CHECKING, Self
 
 import torch
 from torch import Tensor
 
+from torchkoopman.observe.pairs import Pair, layer_pairs
 from torchkoopman.observe.products import (
     add_product,
     add_square,
@@ -28,36 +28,10 @@ from torchkoopman.observe.products import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
-Pair = tuple[str, str]
-PairKind = Literal["ends", "chain", "adjacent", "all"]
+    from collections.abc import Iterable, Mapping
 
 _NOTHING = 1e-30
 """Rows: what weighs less counts as nothing; its sums would soon be denormal numbers, and slow."""
-
-
-def layer_pairs(layers: Sequence[str], kind: PairKind) -> list[Pair]:
-    """The pairs of variables whose covariances a fit over ``layers`` needs.
-
-    Every layer with itself, and across layers: the first with the last (``"ends"``); besides that
-    each with the next (``"chain"``), also with the first and with the last (``"adjacent"``); or all
-    (``"all"``).
-    """
-    own = [(layer, layer) for layer in layers]
-    from_first = [(layers[0], later) for later in layers[1:]]
-    to_last = [(earlier, layers[-1]) for earlier in layers[:-1]]
-    match kind:
-        case "ends":
-            return [*own, *to_last[:1]]
-        case "chain":
-            return [*own, *dict.fromkeys([*pairwise(layers), *to_last[:1]])]
-        case "adjacent":
-            return [*own, *dict.fromkeys([*pairwise(layers), *from_first, *to_last])]
-        case "all":
-            later = ((a, b) for depth, a in enumerate(layers) for b in layers[depth + 1 :])
-            return [*own, *later]
-    raise ValueError(f"pairs={kind!r} is unknown; choose 'ends', 'chain', 'adjacent' or 'all'.")
 
 
 class Moments:

@@ -9,12 +9,12 @@ from torch import nn
 
 from torchkoopman.observe.capture import Reader, When
 from torchkoopman.observe.options import check_options
+from torchkoopman.observe.probe import Probe
 from torchkoopman.observe.selection import Layers, per_layer, select
 from torchkoopman.observe.unseen import warn_of_compiled
 
 if TYPE_CHECKING:
     from torchkoopman.observe.views import LayoutOption, OutputOption
-from torchkoopman.observe.probe import Probe
 
 
 def attach(

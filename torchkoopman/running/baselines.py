@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 from torch import Tensor
 
-from torchkoopman.koopman.coordinates import truncation_rank
+from torchkoopman.koopman.principal import truncation_rank
 from torchkoopman.koopman.regression import ridge_map
-from torchkoopman.observe.moments import Moments, layer_pairs
+from torchkoopman.observe.moments import Moments
+from torchkoopman.observe.pairs import layer_pairs
 from torchkoopman.observe.totals import total_of
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader
 
-from torchkoopman.observe.surroundings import random_states, set_random_states
+from torchkoopman.observe.randomness import random_states, set_random_states
 from torchkoopman.running.batch_digests import digest_of, glimpse_of
 from torchkoopman.running.loaders import order_of, unrepeatable
 

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from torchkoopman.koopman.feature_maps import Affine, Part
-    from torchkoopman.observe.moments import Pair
+    from torchkoopman.observe.pairs import Pair
     from torchkoopman.observe.trajectory import Trajectory
 
 _NULL = 1e-24

@@ -17,6 +17,7 @@ from torch.utils import _pytree as pytree
 
 from torchkoopman.observe.example import Example
 from torchkoopman.observe.places import leaves, spelled
+from torchkoopman.shipping.alone import check_alone
 from torchkoopman.shipping.axes import (
     argument_names,
     by_argument,
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
     from torchkoopman.observe.example import ExampleInputs
     from torchkoopman.observe.trajectory import InputSpec
     from torchkoopman.shipping.axes import Axes, FreeAxis
-from torchkoopman.shipping.alone import check_alone
 
 VIOLATED = "Constraints violated"
 """What torch.export says where a size is not as free as it was said to be."""

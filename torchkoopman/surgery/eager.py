@@ -23,6 +23,7 @@ from torchkoopman.observe.names import named_module, split_call
 from torchkoopman.observe.places import filled, read
 from torchkoopman.surgery.chain import NoChain, find_chain
 from torchkoopman.surgery.edited import Edited
+from torchkoopman.surgery.override import override
 from torchkoopman.surgery.passage import guard
 from torchkoopman.surgery.standins import StandIn
 
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from torchkoopman.surgery.copies import Workbench
     from torchkoopman.surgery.evidence import Evidence
     from torchkoopman.surgery.request import SwapRequest
-from torchkoopman.surgery.override import override
 
 _NONE = (
     " What a replaced layer returned besides its state is None now: where the model uses that, "

@@ -19,7 +19,7 @@ from torchkoopman.observe.capture import is_recomputing
 from torchkoopman.observe.example import MASK, argument_names
 from torchkoopman.observe.names import named_module, split_call, which_call
 from torchkoopman.observe.places import filled, read
-from torchkoopman.observe.surroundings import random_draws, random_states, set_random_states
+from torchkoopman.observe.randomness import random_draws, random_states, set_random_states
 from torchkoopman.observe.views import View, find_state
 from torchkoopman.surgery.edited import copied
 

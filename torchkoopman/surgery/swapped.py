@@ -20,11 +20,6 @@ from torchkoopman.graphs.side_effects import SideEffect
 from torchkoopman.graphs.unchanged import Unchanged
 from torchkoopman.observe.facts import PLAIN
 from torchkoopman.surgery.history import ORIGINAL, RECORDS, Original
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable
-
-    from torchkoopman.surgery.history import SwapRecord
 from torchkoopman.surgery.opened import (
     BESIDE,
     BOUND,
@@ -35,6 +30,11 @@ from torchkoopman.surgery.opened import (
     refuse_hidden,
     refuse_mode,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable
+
+    from torchkoopman.surgery.history import SwapRecord
 
 
 class SwappedModule(fx.GraphModule):
