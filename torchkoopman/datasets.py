@@ -22,6 +22,8 @@ from torch.utils.data import (
     TensorDataset,
 )
 
+__all__ = ["yin_yang", "digits", "mnist", "Split", "Labelled"]
+
 YIN_YANG_CLASSES = ("yin", "yang", "dot")
 _BIG, _SMALL = 0.5, 0.1
 
@@ -32,7 +34,12 @@ _MNIST_FILES = {
 
 
 class Labelled(NamedTuple):
-    """Inputs, float32, ``(samples, features)``, and integer classes, ``(samples,)``."""
+    """Inputs, float32, ``(samples, features)``, and integer classes, ``(samples,)``.
+
+    Example:
+        >>> tk.datasets.Labelled(torch.zeros(5, 2), torch.arange(5)).loader(2)  # a DataLoader
+        <torch.utils.data.dataloader.DataLoader object at ...>
+    """
 
     inputs: Tensor
     labels: Tensor
@@ -50,7 +57,13 @@ class Labelled(NamedTuple):
 
 
 class Split(NamedTuple):
-    """Two parts of a data set that share no sample."""
+    """Two parts of a data set that share no sample.
+
+    Example:
+        >>> known, unseen = tk.datasets.yin_yang(100, 50)  # a Split
+        >>> known.inputs.shape, unseen.labels.shape
+        (torch.Size([100, 4]), torch.Size([50]))
+    """
 
     train: Labelled
     test: Labelled
@@ -61,6 +74,10 @@ def yin_yang(train: int = 5000, test: int = 5000, *, seed: int = 0, dots: bool =
 
     A point in the unit square is drawn until it falls into a goal class drawn uniformly; inputs are
     ``(x, y, 1 - x, 1 - y)``. Both parts come from one stream of random numbers, in turn.
+
+    Example:
+        >>> tk.datasets.yin_yang(seed=0).train.labels.bincount()  # yin, yang, dots
+        tensor([...])
 
     Args:
         train: samples of the train part.
@@ -75,6 +92,10 @@ def yin_yang(train: int = 5000, test: int = 5000, *, seed: int = 0, dots: bool =
 
 def digits(*, test: float = 0.3, seed: int = 0) -> Split:
     """The 1 797 8×8 digits of scikit-learn, pixels from 0 to 1, split at random.
+
+    Example:
+        >>> tk.datasets.digits(test=0.3).train.inputs.shape
+        torch.Size([1258, 64])
 
     Raises:
         ModuleNotFoundError: scikit-learn is not installed.
@@ -93,6 +114,12 @@ def digits(*, test: float = 0.3, seed: int = 0) -> Split:
 
 def mnist(folder: str | Path | None = None) -> Split:
     """MNIST from its idx files, plain or gzipped; pixels from 0 to 1, ``(samples, 784)``.
+
+    Example:
+        >>> tk.datasets.mnist("here")
+        Traceback (most recent call last):
+            ...
+        FileNotFoundError: here has neither train-images-idx3-ubyte nor ...
 
     Args:
         folder: holds the four files itself or under ``MNIST/raw``; by default the folder that the
