@@ -90,6 +90,9 @@ def test_every_result_is_a_table_for_a_notebook() -> None:
         tk.evaluate(surrogate, model, batches),
         tk.rank_spans(model, batches, layers, progress=False),
         surrogate.topology(model, batches, points=40),
+        surrogate.pseudospectrum(points=11),
+        surrogate.non_normality(),
+        tk.compare(surrogate, surrogate),
     ]
     for result in results:
         table = result.table()

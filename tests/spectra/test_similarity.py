@@ -286,7 +286,7 @@ def test_with_all_latent_functions_the_draw_counts_and_a_note_says_so() -> None:
         for functions in ("state", "latent")  # type: ignore[arg-type]
     )
     assert latent.relative > 3 * state.relative
-    assert latent.notes[0] in latent.summary()
+    assert latent.notes[0] in str(latent)
     assert "drawn or learnt" in latent.notes[0]
 
 
@@ -362,7 +362,7 @@ def test_fits_to_different_rows_of_one_system_are_at_the_floor_and_other_systems
     apart = compare(noisy(step, 0), noisy(other, 100), draws=4, starts=1)
     assert apart.above_floor == 1
     assert apart.similarity > 2 * apart.floor.max()
-    assert "100% of such pairs are nearer" in apart.summary()
+    assert "100% of such pairs are nearer" in str(apart)
     # Fewer rows know less, and each fit's own count.
     few = compare(noisy(step, 0), noisy(step, 100, rows=200), draws=4, starts=1)
     assert few.floor.mean() == pytest.approx(2.3 * same.floor.mean().item(), rel=0.4)
@@ -410,7 +410,7 @@ def test_a_summary_has_both_distances_beside_their_nulls() -> None:
     assert len({len(line) for line in lines[1:4]}) == 1
     assert lines[4].startswith("similarity is at least")
     alone = compare(draw(3, 3), draw(4, 4, seed=1), draws=0)
-    assert "none drawn" in alone.summary()
+    assert "none drawn" in str(alone)
     assert math.isnan(alone.below_null)
 
 

@@ -20,6 +20,7 @@ from torchkoopman.spectra.similarity import (
     similarity_distance,
     spectral_distance,
 )
+from torchkoopman.tables import Table, Tabular
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class OperatorDistance:
+class OperatorDistance(Tabular):
     """How far two operators are from each other, beside the distances of unrelated ones; print it.
 
     A and B are the two operators as they are compared, the smaller one padded with zeros.
@@ -97,12 +98,12 @@ class OperatorDistance:
         """
         return (self.floor < self.similarity).double().mean().item()
 
-    def summary(self) -> str:
-        """A table of both distances beside their nulls, the bound, and the search's agreement."""
-        lines = [
-            f"{self.subject} of size {self.sizes[0]} and {self.sizes[1]}, scale {self.scale:.4g}",
-            f"{'':20} {'distance':>9} {'relative':>9} {'null, relative':>18}",
-        ]
+    def table(self) -> Table:
+        """Both distances beside their nulls; below them the bound, and what the starts agree in."""
+        above = (
+            f"{self.subject} of size {self.sizes[0]} and {self.sizes[1]}, scale {self.scale:.4g}"
+        )
+        rows = []
         for name, value, null in (
             ("similarity", self.similarity, self.null_similarity),
             ("eigenvalues", self.spectral, self.null_spectral),
@@ -112,21 +113,20 @@ class OperatorDistance:
             spread = "none drawn"
             if len(shares):
                 spread = f"{shares.mean():.4f} ± {shares.std(correction=0):.4f}"
-            lines.append(f"{name:20} {value:9.4f} {relative:9.4f} {spread:>18}")
+            rows.append([name, f"{value:.4f}", f"{relative:.4f}", spread])
+        below = []
         if len(self.floor):
             floor = self.floor.mean() / self.scale if self.scale else 0.0
-            lines.append(
+            below.append(
                 f"two fits of one system to as many rows: {floor:.4f}; {self.above_floor:.0%} of "
                 "such pairs are nearer"
             )
-        lines.append(
+        below.append(
             f"similarity is at least {self.lower_bound:.4f}; angle {self.angle:.4f}; "
             f"{self.agreement:.0%} of the starts agree"
         )
-        return "\n".join([*lines, *self.notes])
-
-    def __str__(self) -> str:
-        return self.summary()
+        head = ["", "distance", "relative", "null, relative"]
+        return Table(head, rows, [above], [*below, *self.notes])
 
 
 @torch.no_grad()

@@ -16,6 +16,7 @@ import torch
 
 from torchkoopman.spectra.matrices import matrix_of
 from torchkoopman.spectra.pseudospectrum import pseudospectrum_of
+from torchkoopman.tables import Table, Tabular
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,7 +28,7 @@ _ANGLES = 48
 
 
 @dataclass(frozen=True)
-class NonNormality:
+class NonNormality(Tabular):
     """How far powers of a matrix grow beyond what its eigenvalues say; print it.
 
     Example:
@@ -78,7 +79,7 @@ class NonNormality:
         # Once the powers of a nilpotent matrix vanish, the ratio is 0 / 0 and says nothing.
         return float(ratios[~ratios.isnan()].max())
 
-    def summary(self) -> str:
+    def table(self) -> Table:
         """Each quantity with what it would be if the operator were normal."""
         time, peak = self.peak
         rows = [
@@ -90,13 +91,9 @@ class NonNormality:
             ("excess growth", self.excess, "1"),
             ("Kreiss lower bound", self.kreiss, "at most 1"),
         ]
-        lines = [f"{'':22} {'value':>10}  if normal"]
-        lines += [f"{name:22} {value:10.4g}  {normal}" for name, value, normal in rows]
-        lines.append(f"largest ‖K^t‖ = {peak:.4g} at t = {time} of {len(self.growth) - 1} spans")
-        return "\n".join(lines)
-
-    def __str__(self) -> str:
-        return self.summary()
+        cells = [[name, f"{value:.4g}", normal] for name, value, normal in rows]
+        below = f"largest ‖K^t‖ = {peak:.4g} at t = {time} of {len(self.growth) - 1} spans"
+        return Table(["", "value", "if normal"], cells, below=[below], text=(0, 2))
 
 
 @torch.no_grad()

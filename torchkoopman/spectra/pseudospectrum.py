@@ -24,6 +24,7 @@ from torch import Tensor
 
 from torchkoopman.spectra.matrices import matrix_of
 from torchkoopman.spectra.resolvents import EXCITED, of_data, of_matrix
+from torchkoopman.tables import Table, Tabular
 
 if TYPE_CHECKING:
     from torchkoopman.observe.moments import Moments
@@ -35,7 +36,7 @@ _CHUNK = 2**22
 
 
 @dataclass(frozen=True)
-class Pseudospectrum:
+class Pseudospectrum(Tabular):
     """How nearly each point of a grid in the complex plane is an eigenvalue; print it.
 
     Made by :meth:`Surrogate.pseudospectrum`. For the kind ``"matrix"`` the value at z is the
@@ -114,26 +115,23 @@ class Pseudospectrum:
         moduli = moduli[self.region(epsilon)]
         return moduli.max().item() if len(moduli) else math.nan
 
-    def summary(self) -> str:
-        """What was computed, and area and radius of the ε-pseudospectrum for a few ε."""
+    def table(self) -> Table:
+        """Area and radius of the ε-pseudospectrum for a few ε; above them what was computed."""
         rows, columns = self.residuals.shape
-        lines = [
+        beyond = f"; {self.beyond} eigenvalues outside of the grid" if self.beyond else ""
+        above = (
             f"{self.kind} pseudospectrum on {columns} × {rows} points, resolution "
-            f"{self.resolution:.3g}; {self.kept} of {self.latent} directions"
-            + (f"; {self.beyond} eigenvalues outside of the grid" if self.beyond else ""),
-            f"{'ε':>7} {'area':>8} {'radius':>8}",
-        ]
+            f"{self.resolution:.3g}; {self.kept} of {self.latent} directions{beyond}"
+        )
         cell = self.real.diff().mean().item() * self.imag.diff().mean().item()
+        cells = []
         for epsilon in (0.3, 0.1, 0.03, 0.01):
             region = self.region(epsilon)
             edge = torch.cat([region[0], region[-1], region[:, 0], region[:, -1]]).any()
-            area = int(region.sum()) * cell
-            note = " reaches the grid's edge" if edge else ""
-            lines.append(f"{epsilon:7.2f} {area:8.4f} {self.radius(epsilon):8.4f}{note}")
-        return "\n".join(lines)
-
-    def __str__(self) -> str:
-        return self.summary()
+            numbers = f"{int(region.sum()) * cell:.4f}", f"{self.radius(epsilon):.4f}"
+            note = "reaches the grid's edge" if edge else ""
+            cells.append([f"{epsilon:.2f}", *numbers, note])
+        return Table(["ε", "area", "radius", ""], cells, [above], text=(3,))
 
 
 @torch.no_grad()
