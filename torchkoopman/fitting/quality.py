@@ -67,11 +67,6 @@ class Unexplained:
         return 1 - self.value
 
 
-def stacked(surrogate: Surrogate, trajectory: Trajectory) -> Trajectory:
-    """The trajectory in the states the surrogate knows: stacked, if it was fitted with delays."""
-    return trajectory.delayed(len(surrogate.span.before))
-
-
 def predictions(surrogate: Surrogate, trajectory: Trajectory) -> dict[str, Tensor]:
     """Layer → counted rows predicted from the first layer, ``(rows, features)``.
 
@@ -79,7 +74,7 @@ def predictions(surrogate: Surrogate, trajectory: Trajectory) -> dict[str, Tenso
     says nothing of them.
     """
     first, *later = surrogate.layers
-    trajectory = stacked(surrogate, trajectory)
+    trajectory = surrogate.span.stacked(trajectory)
     if not surrogate.observables.contextual:
         trajectory = trajectory.sampled()
     rows = {}
@@ -94,7 +89,7 @@ def predictions(surrogate: Surrogate, trajectory: Trajectory) -> dict[str, Tenso
 
 def explained(surrogate: Surrogate, trajectory: Trajectory) -> dict[str, float]:
     """Layer → R² of its prediction from the first layer on one trajectory."""
-    truth = stacked(surrogate, trajectory).rows()
+    truth = surrogate.span.stacked(trajectory).rows()
     return {
         layer: Unexplained().update(rows, truth[layer]).r2
         for layer, rows in predictions(surrogate, trajectory).items()

@@ -152,7 +152,7 @@ class Streams(Syncing, Resumable):
             "fitter": type(self).__name__,
             "syncs": self._syncs,
             "options": self._options(),
-            "layers": None if span is None else (*span.before, *span.layers),
+            "layers": None if span is None else span.watched,
             "readings": None if span is None else span.readings(),
             **self._measured(),
         }
@@ -162,7 +162,7 @@ class Streams(Syncing, Resumable):
         return {name: getattr(self, name) for name in names}
 
     def _layers(self) -> tuple[str, ...]:
-        return () if self._span is None else (*self._span.before, *self._span.layers)
+        return () if self._span is None else self._span.watched
 
     def _features(self) -> dict[str, int] | None:
         widths: dict[str, int] | None = self._measured()["widths"]

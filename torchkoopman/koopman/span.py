@@ -32,7 +32,7 @@ class Span:
     """Layers ahead of the first, whose states are only part of stacks (delay coordinates)."""
 
     def __post_init__(self) -> None:
-        names = (*self.before, *self.layers)
+        names = self.watched
         if not all(isinstance(name, str) for name in names) or len(set(names)) != len(names):
             raise ValueError(f"a span's layers have names, each one of its own; it got {names}.")
         rising = all(earlier < later for earlier, later in pairwise(self.times))
@@ -51,6 +51,15 @@ class Span:
             inputs=trajectory.inputs,
             before=trajectory.layers[:delays],
         )
+
+    @property
+    def watched(self) -> tuple[str, ...]:
+        """All layers that are read, those ahead of the first included, in order of execution."""
+        return (*self.before, *self.layers)
+
+    def stacked(self, trajectory: Trajectory) -> Trajectory:
+        """A trajectory of ``watched`` in the states of ``layers``: stacked where there are any."""
+        return trajectory.delayed(len(self.before))
 
     def between(self, start: str, end: str) -> Span:
         """The span from one of the layers to a later one, without those between."""

@@ -176,7 +176,7 @@ class Value(nn.Module):
         Raises:
             ValueError: a layer that the surrogate does not have, or two with one name then.
         """
-        layers = (*self.span.before, *self.span.layers)
+        layers = self.span.watched
         unknown = [name for name in names if name not in layers]
         if unknown:
             raise ValueError(

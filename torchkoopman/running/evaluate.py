@@ -53,10 +53,9 @@ def evaluate(
             ``output``; or one that returns another structure than it did in the fit.
     """
     evaluator = Evaluator(surrogate)
-    layers = (*surrogate.span.before, *surrogate.layers)
     watch = Watch.of(
         model,
-        layers,
+        surrogate.span.watched,
         surrogate.views,
         layout=layout,
         output=output,

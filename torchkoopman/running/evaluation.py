@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Self
 
-from torchkoopman.fitting.quality import Unexplained, predictions, stacked
+from torchkoopman.fitting.quality import Unexplained, predictions
 from torchkoopman.tables import Table, Tabular, qualities
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class Evaluator:
 
     def update(self, trajectory: Trajectory) -> None:
         """Take in one held-out trajectory."""
-        rows = stacked(self.surrogate, trajectory).rows()
+        rows = self.surrogate.span.stacked(trajectory).rows()
         for layer, prediction in predictions(self.surrogate, trajectory).items():
             self._layers[layer].update(prediction, rows[layer])
         start, end = rows[self.surrogate.layers[0]], rows[self.surrogate.layers[-1]]

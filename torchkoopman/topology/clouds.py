@@ -50,7 +50,7 @@ class Clouds:
     @torch.no_grad()
     def update(self, trajectory: Trajectory) -> None:
         """Offer the rows of one trajectory."""
-        trajectory = trajectory.delayed(len(self.surrogate.span.before))
+        trajectory = self.surrogate.span.stacked(trajectory)
         counted = trajectory.counted().cpu()
         keys = torch.full(counted.shape, torch.inf, dtype=torch.float64)
         drawn = torch.rand(int(counted.sum()), generator=self._generator, dtype=torch.float64)

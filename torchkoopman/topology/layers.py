@@ -65,10 +65,9 @@ def topology_of(
     for dimension, rows in most.items():
         require_memory(rows, features, dimension, max_bytes)
     clouds = Clouds(surrogate, points, space, generator)
-    watched = (*surrogate.span.before, *surrogate.layers)
     watch = Watch.of(
         model,
-        watched,
+        surrogate.span.watched,
         surrogate.views,
         layout=layout,
         output=output,
