@@ -1,6 +1,7 @@
 """The head of a model is found by what it does, and a wrong layer is refused by name."""
 
 from collections.abc import Callable
+from threading import Thread
 from typing import Any
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 import torchkoopman as tk
+from torchkoopman.observe.example import Example
 
 CLASSES, WIDTH = 3, 6
 
@@ -179,6 +181,24 @@ def test_the_model_is_given_back_as_it_was(surrogate: tk.Surrogate, model: Net) 
     for module in model.modules():
         assert not module._forward_hooks
         assert not module._forward_pre_hooks
+
+
+def test_another_threads_passes_get_the_models_own_answers_and_are_not_looked_at(
+    surrogate: tk.Surrogate, model: Net, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inputs, run, told = torch.randn(7, 4), Example.run, list[Tensor]()
+
+    def beside(example: Example, called: nn.Module) -> Any:
+        thread = Thread(target=lambda: told.append(model(inputs).detach()))
+        thread.start()
+        thread.join()
+        return run(example, called)
+
+    expected = tk.unlearn(surrogate, [2], model=model)
+    monkeypatch.setattr(Example, "run", beside)
+    assert same(tk.unlearn(surrogate, [2], model=model), expected)
+    assert len(told) > 8
+    assert all(torch.equal(each, model(inputs)) for each in told)
 
 
 def test_what_is_no_model_or_another_one_is_refused(model: Net, surrogate: tk.Surrogate) -> None:

@@ -8,6 +8,7 @@ classes: the state that a class has on average must be given that class.
 from __future__ import annotations
 
 from contextlib import ExitStack
+from threading import get_ident
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -98,14 +99,19 @@ def _passed(
 ) -> tuple[int, Tensor, dict[str, Tensor]]:
     """Numbers a row of the answers, the span's last state, and what layers that ran once read."""
     last, calls = surrogate.layers[-1], dict[str, list[Tensor]]()
-    states: list[Tensor] = []
+    states, own = list[Tensor](), get_ident()
 
     def keep(name: str) -> Callable[..., None]:
-        return lambda _, args, kwargs: calls.setdefault(name, []).append(
-            (args[0] if args else kwargs["input"]).detach().clone()
-        )
+        def kept(_: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+            if get_ident() == own:
+                read = args[0] if args else kwargs["input"]
+                calls.setdefault(name, []).append(read.detach().clone())
+
+        return kept
 
     def look(_: nn.Module, __: Any, output: Any) -> None:
+        if get_ident() != own:
+            return
         view, tensor = View.of(output, surrogate.views.get(last), None, last)
         states.append(view.layout.to_state(tensor.detach().clone()))
 
@@ -125,9 +131,11 @@ def _passed(
 
 def _gives_the_answers(model: nn.Module, layer: nn.Linear, example: Example) -> bool:
     """Whether the model's answers have the order of whatever stands for the layer's output."""
-    generator, put = torch.Generator().manual_seed(0), list[Tensor]()
+    generator, put, own = torch.Generator().manual_seed(0), list[Tensor](), get_ident()
 
-    def other(_: nn.Module, __: Any, output: Tensor) -> Tensor:
+    def other(_: nn.Module, __: Any, output: Tensor) -> Tensor | None:
+        if get_ident() != own:  # somebody else's pass, which gets what the layer gave
+            return None
         put.append(torch.randn(output.shape, generator=generator).to(output))
         return put[-1]
 
