@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 import torch.distributed as dist
 
-from benchmarks.durability.killed import fitted, same
+from benchmarks.durability.fits import fitted, same
 from benchmarks.torchrun import started
 
 if TYPE_CHECKING:
