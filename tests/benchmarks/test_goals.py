@@ -62,7 +62,7 @@ def test_one_surrogate_predicts_every_layer_and_replaces_an_inner_span(
 ) -> None:
     layers = tk.evaluate(autoencoder, network, split.test.loader(1000)).layers
     assert list(layers) == [f"blocks.{depth}" for depth in range(1, 5)]
-    assert max(layers.values()) < 0.05
+    assert min(layers.values()) > 0.95
     inner = tk.swap(network, autoencoder, "blocks.1", "blocks.3")
     assert accuracy(inner, split.test) >= accuracy(network, split.test) - 0.02
 
