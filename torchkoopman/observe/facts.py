@@ -35,6 +35,9 @@ def attributes(model: nn.Module) -> Facts:
         own = {key: value for key, value in vars(module).items() if key not in INTERNALS}
         for key, value in {**own, **module._buffers}.items():
             name = f"{path}.{key}" if path else key
+            if type(value) in PLAIN:  # as most are
+                found[name] = value
+                continue
             found |= dict(facts_in(name, value, " at "))
             if _is_record(value):
                 found |= dict(facts_in(name, vars(value), " at "))

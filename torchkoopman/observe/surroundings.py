@@ -41,8 +41,7 @@ class Surroundings:
 
     def __init__(self, *models: nn.Module) -> None:
         self._undo: list[Callable[[], None]] = []
-        self._containers: list[tuple[Any, Any]] = []
-        """A container, and a copy of it as it was."""
+        self._containers: list[tuple[Any, Any]] = []  # each with a copy of it as it was
         self._seen: dict[int, Any] = {}
         """Identity → object; holding it keeps the identity its own."""
         self._watched: list[tuple[str, Callable[[], dict[Any, Any]], dict[Any, Any]]] = []
@@ -123,13 +122,16 @@ class Surroundings:
             yield type(value)
             attributes = getattr(value, "__dict__", None)
             if isinstance(attributes, dict):
-                self._keep_container(attributes, not isinstance(value, nn.Module))
-                if isinstance(value, nn.Module):
-                    self._torch |= {
-                        id(each) for key, each in attributes.items() if key in INTERNALS
-                    }
-                    yield from called_by(value)
-                yield from list(attributes.values())
+                module = isinstance(value, nn.Module)
+                self._keep_container(attributes, not module)
+                yield from called_by(value) if module else ()
+                for key, each in list(attributes.items()):
+                    own = module and key in INTERNALS
+                    self._torch.update([id(each)] if own else [])
+                    if own and type(each) in CONTAINERS and not each:  # it leads nowhere
+                        self._containers.append((each, ()))
+                    else:
+                        yield each
 
     def _function(self, function: types.FunctionType) -> Iterator[Any]:
         """The variables that a function can read and bind, in its closure and its file."""

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 SMALL, SAMPLED = 2**14, 2**9
 """Of tensors with more numbers than the first so many, evenly spaced, are compared in between: a
 write into the whole tensor changes them. What a sample misses the thorough comparison finds."""
+DICTS = (dict, OrderedDict)
 Model = TypeVar("Model", bound=nn.Module)
 
 
@@ -173,30 +174,29 @@ def _deepcopy(model: Model, memo: dict[int, Any]) -> Model:
     """A deep copy; tensors with a history, which torch refuses to copy, come without it."""
     kept = list(itertools.chain.from_iterable(_historic(module) for module in model.modules()))
     closures = Closures(model)
-    proxies = (each for module in model.modules() for each in vars(module).values())
-    weak = {id(each): each for each in proxies if isinstance(each, weakref.ProxyTypes)}
+    held = [each for module in model.modules() for each in vars(module).values()]
+    weak = {id(each): each for each in held if isinstance(each, weakref.ProxyTypes)}
     history = {id(each): each.detach().clone() for each in kept}
-    memo = {**_empty(model), **weak, **history, **memo, **closures.memo}
+    memo = {**_empty(held), **weak, **history, **memo, **closures.memo}
     with warnings.catch_warnings():  # torch's own, about copying the structure of its inputs
         warnings.simplefilter("ignore", FutureWarning)
         copied = copy.deepcopy(model, memo)
     closures.finish(memo)
     _repoint(model, memo)
-    theirs = dict(copied.named_parameters())
-    for name, each in model.named_parameters():
+    hooked = {name: each for name, each in model.named_parameters() if each._backward_hooks}
+    theirs = dict(copied.named_parameters()) if hooked else {}
+    for name, each in hooked.items():
         for hook in (each._backward_hooks or {}).values() if name in theirs else ():
             theirs[name].register_hook(hook)  # type: ignore[no-untyped-call]
     return copied
 
 
-def _empty(model: nn.Module) -> dict[int, Any]:
+def _empty(held: list[Any]) -> dict[int, Any]:
     """Copies of the empty dictionaries of modules, for which ``copy.deepcopy`` takes half its time.
 
     A module has a dozen, for hooks that nobody has put on it.
     """
-    held = (each for module in model.modules() for each in vars(module).values())
-    kinds = (dict, OrderedDict)
-    empty = (x for x in held if type(x) in kinds and not (x or getattr(x, "__dict__", None)))
+    empty = (x for x in held if type(x) in DICTS and not (x or getattr(x, "__dict__", None)))
     return {id(each): type(each)() for each in empty}
 
 
@@ -205,6 +205,8 @@ def _repoint(model: nn.Module, memo: dict[int, Any]) -> None:
     for module in model.modules():
         copied = vars(memo.get(id(module), module))
         for name, value in vars(module).items():
+            if type(value) in DICTS or isinstance(value, PLAIN):
+                continue
             if type(value) is weakref.ref and id(value()) in memo:
                 copied[name] = weakref.ref(memo[id(value())])
             elif isinstance(value, weakref.ProxyTypes):
