@@ -27,8 +27,8 @@ LONGEST = 250
 ARROWS: dict[str, set[str]] = {
     "storage": {"version"},
     "observe": {"tables"},
-    "spectra": {"observe", "tables"},
-    "topology": {"observe", "tables"},
+    "spectra": {"observe", "pictures", "tables"},
+    "topology": {"observe", "pictures", "tables"},
     "koopman": {"spectra", "topology", "observe", "storage", "tables"},
     "fitting": {"koopman", "spectra", "observe", "storage", "tables"},
     "running": {"fitting", "koopman", "observe", "storage", "tables"},
@@ -40,6 +40,7 @@ ARROWS: dict[str, set[str]] = {
     "results": {"running", "koopman", "scaling", "spectra", "topology", "unlearning"},
     "undo": {"koopman", "surgery"},
     "datasets": set(),
+    "pictures": set(),
     "tables": set(),
     "version": set(),
 }

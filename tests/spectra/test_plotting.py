@@ -9,15 +9,19 @@ import pytest
 import torch
 from torch import Tensor
 
+import torchkoopman as tk
 from tests.processes import completed
 from torchkoopman.observe.moments import Moments
 from torchkoopman.observe.pairs import layer_pairs
+from torchkoopman.spectra.pseudospectrum import Kind, Pseudospectrum
 from torchkoopman.spectra.spectrum import Spectrum, spectrum_of
+from torchkoopman.spectra.tracks import ModeTracks
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
 from matplotlib.collections import PathCollection
+from matplotlib.contour import ContourSet
 from matplotlib.patches import Circle
 
 from tests.systems import draw
@@ -129,3 +133,90 @@ def test_without_matplotlib_a_plot_names_the_extra(monkeypatch: pytest.MonkeyPat
         monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(ImportError, match=r"needs matplotlib.*torchkoopman\[plot\]"):
         own.plot()
+
+
+def tracks(*, trusted: bool = True) -> ModeTracks:
+    """Three modes over four spectra: one that stays, one that is born late, one that dies."""
+    values = torch.full((4, 3), complex("nan+nanj"), dtype=torch.complex128)
+    values[:, 0] = torch.tensor([0.9, 0.8, 0.7, 0.6])
+    values[2:, 1] = torch.tensor([0.5j, 0.4j])
+    values[:2, 2] = torch.tensor([-0.3, -0.2])
+    there = ~values.isnan()
+    indices = torch.where(there, 0, -1)
+    known = there.clone()
+    known[1, 0] = known[0, 2] = False
+    return ModeTracks((0, 10, 20, 40), values, indices, known if trusted else None)
+
+
+def dots(ax: Axes) -> dict[str, set[tuple[float, float]]]:
+    """First word of each legend entry → the places of its dots."""
+    return {
+        name: {(round(x, 6), round(y, 6)) for x, y in found.get_offsets().data.tolist()}
+        for name, found in markers(ax).items()
+    }
+
+
+def test_tracks_show_each_mode_at_its_steps_and_where_it_is_trusted() -> None:
+    ax = tracks().plot()
+    found = dots(ax)
+    assert found["trusted"] == {(0, 0.9), (20, 0.7), (40, 0.6), (20, 0.5), (40, 0.4), (10, 0.2)}
+    assert found["not"] == {(10, 0.8), (0, 0.3)}
+    assert len(markers(ax)["not"].get_facecolor()) == 0
+    lines = [line for line in ax.lines if len(line.get_xdata()) == 4]  # type: ignore[arg-type]
+    drawn = torch.tensor([list(map(float, line.get_ydata())) for line in lines])  # type: ignore[arg-type]
+    torch.testing.assert_close(drawn.T, tracks().eigenvalues.abs().float(), equal_nan=True)
+    assert ax.get_ylabel() == "|λ|"
+
+
+def test_the_angle_is_in_turns_and_without_trust_all_have_dots() -> None:
+    found = dots(tracks(trusted=False).plot(part="angle"))
+    turns = {(x, 0) for x in (0, 10, 20, 40)} | {(20, 0.25), (40, 0.25), (0, 0.5), (10, 0.5)}
+    assert found == {"modes": turns}
+
+
+def test_tracks_have_two_parts_and_may_be_none() -> None:
+    with pytest.raises(ValueError, match="part='phase'; it draws 'modulus' or 'angle'"):
+        tracks().plot(part="phase")  # type: ignore[arg-type]
+    none = torch.zeros(4, 0)
+    ax = ModeTracks((0, 1, 2, 3), none.to(torch.complex128), none.long()).plot()
+    assert ax.get_legend() is None
+
+
+def near(values: Tensor, kind: Kind = "residual") -> Pseudospectrum:
+    axis = torch.linspace(-1, 1, 21, dtype=torch.float64)
+    return Pseudospectrum(axis, 2 * axis, values, kind, kept=1, latent=1)
+
+
+def test_contours_pass_through_the_values_that_they_name() -> None:
+    axis = torch.linspace(-1, 1, 21, dtype=torch.float64)
+    values = 10 ** (2 * axis)[None, :].expand(21, 21)  # of the real part alone: 0.01 to 100
+    ax = near(values).plot()
+    (contours,) = (each for each in ax.collections if isinstance(each, ContourSet))
+    assert contours.levels.tolist() == pytest.approx([0.1, 1, 10])
+    for level, path in zip(contours.levels, contours.get_paths(), strict=True):
+        assert abs(10 ** (2 * path.vertices[:, 0]) / level - 1).max() < 0.2
+    assert (ax.get_xlim(), ax.get_ylim()) == ((-1, 1), (-2, 2))
+    assert ax.get_title() == "least residual"
+
+
+@pytest.mark.parametrize("low", [0.0, 1.0, 2.0])
+def test_few_powers_of_ten_and_none_are_no_error(low: float) -> None:
+    values = torch.full((21, 21), 2.0, dtype=torch.float64)
+    values[10, 10] = low
+    ax = near(values, "matrix").plot()
+    assert any(isinstance(each, ContourSet) for each in ax.collections) == (low < 2)
+    assert "singular value" in ax.get_title()
+
+
+def test_a_pseudospectrum_of_data_is_drawn() -> None:
+    x = draw(500, 2)
+    turn = torch.tensor([[0.0, -0.9], [0.9, 0.0]], dtype=x.dtype)
+    own = tk.DMDFitter().update(tk.Trajectory.of(x, x @ turn.T)).surrogate.pseudospectrum()
+    ax = own.plot()
+    (contours,) = (each for each in ax.collections if isinstance(each, ContourSet))
+    level = contours.levels.tolist().index(pytest.approx(0.1))
+    line = torch.as_tensor(contours.get_paths()[level].vertices)
+    ends = torch.tensor([[1.0, 0.0], [0.0, 0.9], [0.0, -0.9]], dtype=line.dtype)
+    distances = torch.cdist(line, ends)
+    assert distances.min(1).values.max() < 0.2, "around the constant's 1, and 0.9i and -0.9i"
+    assert distances.min(0).values.max() < 0.2, "around each of them"

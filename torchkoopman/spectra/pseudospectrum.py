@@ -23,10 +23,13 @@ import torch
 from torch import Tensor
 
 from torchkoopman.spectra.matrices import matrix_of
+from torchkoopman.spectra.plotting import draw_levels
 from torchkoopman.spectra.resolvents import EXCITED, of_data, of_matrix
 from torchkoopman.tables import Table, Tabular
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
     from torchkoopman.observe.moments import Moments
 
 Kind = Literal["residual", "matrix"]
@@ -101,6 +104,18 @@ class Pseudospectrum(Tabular):
     def contains(self, z: complex, epsilon: float) -> bool:
         """Whether the grid point nearest to ``z`` is in the ε-pseudospectrum."""
         return self.at(z) <= _positive(epsilon)
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """Contours at powers of ten, or of equal ratios where few lie between, and the unit circle.
+
+        Args:
+            ax: matplotlib axes to draw on; None for a new figure.
+
+        Raises:
+            ImportError: matplotlib is not installed (the extra ``torchkoopman[plot]``).
+        """
+        name = "least residual" if self.kind == "residual" else "least singular value of K - z I"
+        return draw_levels(self.real, self.imag, self.residuals, name, ax)
 
     def region(self, epsilon: float) -> Tensor:
         """The ε-pseudospectrum on the grid: bool, shape ``(imag, real)``."""

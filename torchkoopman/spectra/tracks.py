@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
+from torchkoopman.spectra.plotting import draw_tracks
 from torchkoopman.tables import Table, Tabular, complex_number, more
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from torch import Tensor
 
 
@@ -94,6 +96,19 @@ class ModeTracks(Tabular):
     def summary(self, tracks: int = 10) -> str:
         """The same as text."""
         return str(self.table(tracks))
+
+    def plot(self, ax: Axes | None = None, part: Literal["modulus", "angle"] = "modulus") -> Axes:
+        """Each track over the steps, with dots where its mode is trusted and rings where not.
+
+        Args:
+            ax: matplotlib axes to draw on; None for a new figure.
+            part: ``"modulus"`` draws |λ|, ``"angle"`` the turns that λ makes over the span.
+
+        Raises:
+            ImportError: matplotlib is not installed (the extra ``torchkoopman[plot]``).
+            ValueError: there is no such part.
+        """
+        return draw_tracks(self.steps, self.eigenvalues, self.trusted, part, ax)
 
     def _moves(self) -> Tensor:
         """|λ(k + 1) - λ(k)|, shape ``(steps - 1, tracks)``, NaN where it did not live on."""

@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from torchkoopman.pictures import MAIN, axes_for
 from torchkoopman.topology.persistence import MAX_BYTES, diagram
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from matplotlib.axes import Axes
 
 _SHARE = 0.8
 """Share of the points in a subsample. Half would need no rescaling of the spread, but half the
@@ -50,6 +53,26 @@ class BettiCurve:
     """Lower end of the 90 % band at the scales, ``(scales,)``; the value without subsamples."""
     high: Tensor
     """Upper end of the band, ``(scales,)``."""
+
+    def plot(self, ax: Axes | None = None, label: str = "", color: str = MAIN) -> Axes:
+        """The Betti number against the scale, with its band.
+
+        Args:
+            ax: matplotlib axes to draw on; None for a new figure.
+            label: what the legend calls it.
+            color: of the line and of the band.
+
+        Raises:
+            ImportError: matplotlib is not installed (the extra ``torchkoopman[plot]``).
+        """
+        ax = axes_for(ax)
+        scales, low, high = (x.cpu().numpy() for x in (self.scales, self.low, self.high))
+        ax.step(scales, self.values.cpu().numpy(), where="post", color=color, label=label or None)
+        ax.fill_between(scales, low, high, step="post", color=color, alpha=0.2, linewidth=0)
+        ax.set(xlabel="ε", ylabel=f"β{self.dimension}", ylim=(0, None))
+        if label:
+            ax.legend(fontsize=8, frameon=False)
+        return ax
 
     def at(self, scale: float) -> int:
         """The Betti number at any scale."""

@@ -6,10 +6,13 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+from torchkoopman.pictures import MAIN, OTHER, axes_for
 from torchkoopman.tables import Table, Tabular
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+
+    from matplotlib.axes import Axes
 
     from torchkoopman.topology.betti import BettiCurve
     from torchkoopman.topology.clouds import Space
@@ -30,6 +33,22 @@ class LayerTopology:
         """L1 distance between the curves over the area of the network's."""
         network, surrogate = self.curves[dimension]
         return network.relative(surrogate)
+
+    def plot(self, ax: Axes | None = None, dimension: int = 0) -> Axes:
+        """The network's curve and the surrogate's, with their bands.
+
+        Raises:
+            ImportError: matplotlib is not installed (the extra ``torchkoopman[plot]``).
+            ValueError: there is no curve of this dimension.
+        """
+        if dimension not in self.curves:
+            known = ", ".join(map(str, self.curves))
+            raise ValueError(f"plot() got dimension={dimension!r}; there are curves of {known}.")
+        network, surrogate = self.curves[dimension]
+        ax = network.plot(ax, "network")
+        surrogate.plot(ax, "surrogate", OTHER)
+        ax.set_title(f"layer {self.layer}", fontsize=10)
+        return ax
 
     def components(self, epsilon: float) -> tuple[int, int]:
         """β0 at ε, of the network and of the surrogate."""
@@ -75,6 +94,22 @@ class Topology(Tabular):
     def simplifies(self) -> tuple[bool, bool]:
         """Whether β0 at ε never rises with depth, and ends lower: of the network, the surrogate."""
         return _falls(self.network), _falls(self.surrogate)
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """β0 at ε with depth, of the network and of its surrogate.
+
+        Raises:
+            ImportError: matplotlib is not installed (the extra ``torchkoopman[plot]``).
+        """
+        ax = axes_for(ax)
+        times = [each.time for each in self.layers]
+        ax.plot(times, self.network, "o-", color=MAIN, label="network")
+        ax.plot(times, self.surrogate, "s--", color=OTHER, label="surrogate")
+        ax.set_xticks(times, [each.layer for each in self.layers])
+        ax.set(xlabel="layer", ylabel="β0", ylim=(0, None))
+        ax.set_title(f"components at ε = {self.epsilon:.4g}, {self.rows} points", fontsize=10)
+        ax.legend(fontsize=8, frameon=False)
+        return ax
 
     def table(self) -> Table:
         """A row for each layer."""
