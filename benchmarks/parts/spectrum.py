@@ -27,6 +27,17 @@ EPSILON = 0.1
 """Of the pseudospectral radius."""
 RANK = 20
 """Directions in which operators are compared."""
+LOOKED = (
+    "modes",
+    "trusted",
+    "radius",
+    "trusted radius",
+    "pseudospectral radius",
+    "departure",
+    "norm",
+    "growth of 20 spans, decades",
+)
+"""What is said of each surrogate."""
 COMPARED = 3
 """Of the seeds, whose networks are compared with each other."""
 
@@ -169,7 +180,7 @@ def _known(result: dict[str, Any]) -> str:
 
 
 def _looks(looks: list[dict[str, Any]]) -> str:
-    names = list(looks[0]["surrogates"]["EDMD"])
+    names = LOOKED
     rows = [
         [method, *(spread([look["surrogates"][method][name] for look in looks]) for name in names)]
         for method in looks[0]["surrogates"]
