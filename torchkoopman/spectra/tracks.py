@@ -102,7 +102,7 @@ class ModeTracks(Tabular):
 
         Args:
             ax: matplotlib axes to draw on; None for a new figure.
-            part: ``"modulus"`` draws |λ|, ``"angle"`` the turns that λ makes over the span.
+            part: ``"modulus"`` draws ``|λ|``, ``"angle"`` the turns that λ makes over the span.
 
         Raises:
             ImportError: matplotlib is not installed (the extra ``torchkoopman[plot]``).
