@@ -16,11 +16,20 @@ def axes_for(ax: Axes | None, width: float = 6.0, height: float = 4.0) -> Axes:
 
     Raises:
         ImportError: matplotlib is not installed.
+        TypeError: what was given is no axes, such as an array of them.
     """
     try:
         from matplotlib import pyplot as plt
+        from matplotlib.axes import Axes
     except ImportError as error:
         raise ImportError(
             "a plot needs matplotlib, which is not installed: pip install 'torchkoopman[plot]'."
         ) from error
-    return plt.subplots(figsize=(width, height), layout="constrained")[1] if ax is None else ax
+    if ax is None:
+        return plt.subplots(figsize=(width, height), layout="constrained")[1]
+    if not isinstance(ax, Axes):
+        raise TypeError(
+            f"plot() got ax= of type {type(ax).__name__}; give one matplotlib Axes, such as "
+            "plt.subplots()[1] or an entry of the array that plt.subplots(1, 2)[1] is."
+        )
+    return ax

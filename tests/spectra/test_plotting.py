@@ -120,6 +120,13 @@ def test_it_draws_on_the_axes_given() -> None:
     plt.close(figure)
 
 
+def test_what_is_no_axes_is_refused_by_its_type() -> None:
+    _, both = plt.subplots(1, 2)
+    for wrong, kind in ((both, "ndarray"), ("here", "str")):
+        with pytest.raises(TypeError, match=f"ax= of type {kind}; give one matplotlib Axes"):
+            spectrum().plot(wrong)  # type: ignore[arg-type]
+
+
 def test_matplotlib_is_loaded_by_nothing_but_a_plot() -> None:
     code = "import sys, torchkoopman; print('matplotlib' in sys.modules)"
     done = completed([sys.executable, "-c", code])
