@@ -1,0 +1,9 @@
+"""Panels of what torchkoopman finds, for a browser: one set, for TensorBoard's tab and for reports.
+
+This package needs numpy alone. It knows series of arrays by name, not the results they come from.
+"""
+
+from torchkoopman_panels.document import Document
+from torchkoopman_panels.schema import SCHEMA, Series
+
+__all__ = ["SCHEMA", "Document", "Series"]

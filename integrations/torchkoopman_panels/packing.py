@@ -1,0 +1,75 @@
+"""A series as bytes that are small and that a browser reads: gzip over planes of float32 bytes.
+
+Layout, after ``gzip``: four bytes with the length of the header (little-endian), the header as JSON
+(``steps``, ``shape`` of one step's array, ``of``: steps before thinning, ``error``: the largest
+relative error of rounding), and the values. These lie with the step as their last axis, as float32,
+and of all of them first the highest bytes, then the next ones, to the lowest: neighbours in time
+have like exponents, so that their bytes compress well, and rounded digits take no space.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy.typing as npt
+
+_MANTISSA = 23
+"""Bits after the leading one of a float32."""
+
+
+def pack(
+    name: str,
+    steps: Mapping[float, npt.NDArray[np.float64]],
+    bits: int | None = None,
+    of: int | None = None,
+) -> bytes:
+    """One series.
+
+    Args:
+        name: of the series.
+        steps: step → its array; smaller ones are filled up with NaN.
+        bits: binary digits of each value that are kept after the leading one; None for all 23.
+        of: number of steps before some were left out.
+    """
+    order = sorted(steps)
+    stacked = stack([steps[step] for step in order])
+    bits = _MANTISSA if bits is None else bits
+    values = rounded(stacked.astype(np.float32), bits)
+    header = {
+        "steps": order,
+        "shape": list(stacked.shape[1:]),
+        "of": len(order) if of is None else of,
+        "error": 2.0 ** -(bits + 1),
+    }
+    text = json.dumps(header).encode()
+    planes = np.moveaxis(values, 0, -1).astype(">f4").reshape(-1, 1).view(np.uint8).T
+    content = len(text).to_bytes(4, "little") + text + planes.tobytes()
+    return gzip.compress(content, mtime=0)
+
+
+def stack(arrays: list[npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:
+    """Arrays of as many axes in one, filled up with NaN where some are smaller."""
+    shape = np.max([array.shape for array in arrays], 0)
+    full = np.full((len(arrays), *shape), np.nan)
+    for row, array in zip(full, arrays, strict=True):
+        row[tuple(slice(size) for size in array.shape)] = array
+    return full
+
+
+def rounded(values: npt.NDArray[np.float32], bits: int) -> npt.NDArray[np.float32]:
+    """To the nearest value with so many binary digits after the leading one."""
+    dropped = _MANTISSA - bits
+    if dropped == 0:
+        return values
+    raw = values.view(np.uint32)
+    half = np.uint32(1 << (dropped - 1))
+    mask = np.uint32(0xFFFFFFFF << dropped & 0xFFFFFFFF)
+    kept = ((raw + half) & mask).view(np.float32)
+    return np.where(np.isfinite(values), kept, values)

@@ -1,0 +1,66 @@
+"""What panels draw: named series of arrays, and what the axes of each are.
+
+=========================  ====================================  =================================
+name                       shape of one step's array             ``about``
+=========================  ====================================  =================================
+``spectrum``               ``(modes, 7)``, the columns of        ``layers``, ``times``, ``steps``
+                           ``SPECTRUM_COLUMNS``                  (layers the span leads over),
+                                                                 ``frames``
+``tracks``                 ``(modes,)``: the track that each
+                           mode of ``spectrum`` is on, or NaN
+``singular_values``        ``(latent,)``, descending
+``r2``                     ``(layers,)``, NaN where unknown      ``layers`` (after the first)
+``losses``                 ``(terms,)``                          ``terms``
+``pseudospectrum``         ``(1 + imag, 1 + real)``: the first   ``kind``: ``"residual"`` or
+                           row and column hold the axes          ``"matrix"``
+``betti<d>``               ``(layers, 2, 4, scales)``: network   ``layers``, ``times``,
+                           and surrogate; scale, value, low      ``dimension``, ``rows``, ``unit``
+                           and high end of the band
+``components``             ``(1 + layers, 2)``: ε twice, then    ``layers``, ``times``
+                           β0 of network and surrogate at ε
+``accuracy``               ``(networks, classes, 2)``: on        ``networks``, ``classes``,
+                           unseen data, on training data         ``forgotten``
+``audit``                  ``(measures, networks)``              ``networks``, ``measures``
+``trajectories``           ``(samples, layers, systems, 2)``     ``layers``, ``times``,
+                                                                 ``systems``, ``labels``,
+                                                                 ``forgotten``, ``shares``
+``table:<key>``            ``(0,)``                              ``title``, ``head``, ``rows``
+                                                                 (lists of text), ``text`` (columns
+                                                                 aligned left), ``above``, ``below``
+``notes``                  ``(0,)``                              ``notes``, a list of sentences
+=========================  ====================================  =================================
+
+A step's array may be smaller than another's: it is filled up with NaN. What a series says about
+itself holds for all its steps.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+    import numpy.typing as npt
+
+SCHEMA = 1
+"""Version of the table above. It is part of every name in an event file; a page that reads a later
+version says so, and draws what it knows."""
+
+SPECTRUM_COLUMNS = ("real", "imaginary", "residual", "energy", "error", "closure", "trusted")
+"""λ over the span, ResDMD residual, share of energy, standard error of λ, closure, and 1 where the
+mode is trusted; NaN where unknown."""
+
+
+@dataclass(frozen=True)
+class Series:
+    """One array that a result gives at one step, under the name that panels know it by."""
+
+    name: str
+    """As in the table of this file."""
+    values: npt.NDArray[np.float64]
+    """Of the shape that the name says."""
+    about: Mapping[str, Any] = field(default_factory=dict)
+    """What does not change from step to step, JSON-able: layers, columns, classes."""
