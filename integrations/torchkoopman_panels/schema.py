@@ -56,7 +56,14 @@ mode is trusted; NaN where unknown."""
 
 @dataclass(frozen=True)
 class Series:
-    """One array that a result gives at one step, under the name that panels know it by."""
+    """One array that a result gives at one step, under the name that panels know it by.
+
+    Example:
+        >>> import numpy as np
+        >>> from torchkoopman_panels import Series
+        >>> Series("r2", np.array([0.99, 0.97]), {"layers": ["3", "5"]}).name
+        'r2'
+    """
 
     name: str
     """As in the table of this file."""
