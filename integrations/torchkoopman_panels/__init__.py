@@ -4,6 +4,7 @@ This package needs numpy alone. It knows series of arrays by name, not the resul
 """
 
 from torchkoopman_panels.document import Document
+from torchkoopman_panels.page import page
 from torchkoopman_panels.schema import SCHEMA, Series
 
-__all__ = ["SCHEMA", "Document", "Series"]
+__all__ = ["SCHEMA", "Document", "Series", "page"]

@@ -10,11 +10,12 @@ from torchkoopman_panels.packing import pack
 from torchkoopman_panels.schema import SCHEMA
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     import numpy as np
     import numpy.typing as npt
 
+    from torchkoopman_panels.packing import Bits
     from torchkoopman_panels.schema import Series
 
 Key = tuple[str, str, str, str]
@@ -41,6 +42,8 @@ class Document:
     labels: dict[float, str] = field(default_factory=dict)
     """Names of steps, where they have any, such as those of layers."""
     arrays: dict[Key, dict[float, npt.NDArray[np.float64]]] = field(default_factory=dict)
+    newer: list[dict[str, Any]] = field(default_factory=list)
+    """What a later version wrote and this one cannot draw: ``run``, ``span``, ``schema``."""
 
     def add(self, run: str, span: str, step: float, series: Iterable[Series]) -> None:
         """Take the series of one step; one that was given at this step before is replaced."""
@@ -54,14 +57,33 @@ class Document:
             "schema": SCHEMA,
             "title": self.title,
             "axis": self.axis,
-            "labels": {f"{step:g}": label for step, label in self.labels.items()},
+            "labels": {f"{step:.15g}": label for step, label in self.labels.items()},
             "series": [
                 {"key": str(k), "run": run, "span": span, "name": name, "about": json.loads(about)}
                 for k, (run, span, name, about) in enumerate(self.arrays)
             ],
+            "newer": self.newer,
         }
 
-    def blocks(self, bits: int | None = None) -> Iterator[tuple[str, bytes]]:
-        """Key of the index → bytes, see :func:`pack`."""
-        for k, ((_, _, name, _), steps) in enumerate(self.arrays.items()):
-            yield str(k), pack(name, steps, bits)
+    def blocks(
+        self, bits: Mapping[str, Bits] | None = None, every: int = 1
+    ) -> Iterator[tuple[str, bytes]]:
+        """Key of the index → bytes, see ``packing.py``.
+
+        Args:
+            bits: name of a series → binary digits that its values keep.
+            every: of a run's steps, counted over all its series, this one in so many is taken, and
+                the last.
+        """
+        bits = {} if bits is None else bits
+        kept = {run: self._every(run, every) for run, *_ in self.arrays}
+        for k, ((run, _, name, _), steps) in enumerate(self.arrays.items()):
+            some = {step: array for step, array in steps.items() if step in kept[run]}
+            some = some or {max(steps): steps[max(steps)]}
+            yield str(k), pack(name, some, bits.get(name), len(steps))
+
+    def _every(self, run: str, every: int) -> set[float]:
+        steps = sorted(
+            {step for key, each in self.arrays.items() if key[0] == run for step in each}
+        )
+        return {*steps[::every], *steps[-1:]}

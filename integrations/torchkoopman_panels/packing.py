@@ -2,9 +2,10 @@
 
 Layout, after ``gzip``: four bytes with the length of the header (little-endian), the header as JSON
 (``steps``, ``shape`` of one step's array, ``of``: steps before thinning, ``error``: the largest
-relative error of rounding), and the values. These lie with the step as their last axis, as float32,
-and of all of them first the highest bytes, then the next ones, to the lowest: neighbours in time
-have like exponents, so that their bytes compress well, and rounded digits take no space.
+relative error of a value, a list if each column was rounded by itself), and the values. These lie
+with the step as their last axis, as float32, and of all of them first the highest bytes, then the
+next ones, to the lowest: neighbours in time have like exponents, so that their bytes compress well,
+and rounded digits take no space.
 """
 
 from __future__ import annotations
@@ -20,6 +21,10 @@ if TYPE_CHECKING:
 
     import numpy.typing as npt
 
+Bits = int | tuple[int, ...] | None
+"""Binary digits that a value keeps after the leading one: a number for all, or one for each column
+of the last axis (values of other columns are not rounded); None for all that a float32 has."""
+
 _MANTISSA = 23
 """Bits after the leading one of a float32."""
 
@@ -27,7 +32,7 @@ _MANTISSA = 23
 def pack(
     name: str,
     steps: Mapping[float, npt.NDArray[np.float64]],
-    bits: int | None = None,
+    bits: Bits = None,
     of: int | None = None,
 ) -> bytes:
     """One series.
@@ -35,18 +40,26 @@ def pack(
     Args:
         name: of the series.
         steps: step → its array; smaller ones are filled up with NaN.
-        bits: binary digits of each value that are kept after the leading one; None for all 23.
+        bits: binary digits that are kept of each value.
         of: number of steps before some were left out.
     """
     order = sorted(steps)
     stacked = stack([steps[step] for step in order])
-    bits = _MANTISSA if bits is None else bits
-    values = rounded(stacked.astype(np.float32), bits)
+    with np.errstate(over="ignore"):  # what a float32 cannot hold is infinite
+        exact = stacked.astype(np.float32)
+    if isinstance(bits, tuple) and stacked.shape[-1:] == (len(bits),):
+        columns = zip(np.moveaxis(exact, -1, 0), bits, strict=True)
+        values = np.stack([rounded(column, each) for column, each in columns], -1)
+        pairs = zip(np.moveaxis(stacked, -1, 0), np.moveaxis(values, -1, 0), strict=True)
+        error: float | list[float] = [largest_error(*pair) for pair in pairs]
+    else:
+        values = rounded(exact, bits if isinstance(bits, int) else None)
+        error = largest_error(stacked, values)
     header = {
         "steps": order,
         "shape": list(stacked.shape[1:]),
         "of": len(order) if of is None else of,
-        "error": 2.0 ** -(bits + 1),
+        "error": error,
     }
     text = json.dumps(header).encode()
     planes = np.moveaxis(values, 0, -1).astype(">f4").reshape(-1, 1).view(np.uint8).T
@@ -63,13 +76,20 @@ def stack(arrays: list[npt.NDArray[np.float64]]) -> npt.NDArray[np.float64]:
     return full
 
 
-def rounded(values: npt.NDArray[np.float32], bits: int) -> npt.NDArray[np.float32]:
+def rounded(values: npt.NDArray[np.float32], bits: int | None) -> npt.NDArray[np.float32]:
     """To the nearest value with so many binary digits after the leading one."""
-    dropped = _MANTISSA - bits
+    dropped = 0 if bits is None else _MANTISSA - bits
     if dropped == 0:
         return values
-    raw = values.view(np.uint32)
+    raw = np.ascontiguousarray(values).view(np.uint32)
     half = np.uint32(1 << (dropped - 1))
     mask = np.uint32(0xFFFFFFFF << dropped & 0xFFFFFFFF)
     kept = ((raw + half) & mask).view(np.float32)
-    return np.where(np.isfinite(values), kept, values)
+    return np.where(np.isfinite(values) & np.isfinite(kept), kept, values)
+
+
+def largest_error(exact: npt.NDArray[np.float64], values: npt.NDArray[np.float32]) -> float:
+    """Largest relative error of the finite values; 0 where there are none."""
+    known = np.isfinite(exact) & np.isfinite(values) & (exact != 0)
+    errors = np.abs(values[known] / exact[known] - 1)
+    return float(errors.max(initial=0.0))

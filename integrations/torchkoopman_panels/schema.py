@@ -45,6 +45,8 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
+    from torchkoopman_panels.packing import Bits
+
 SCHEMA = 1
 """Version of the table above. It is part of every name in an event file; a page that reads a later
 version says so, and draws what it knows."""
@@ -52,6 +54,13 @@ version says so, and draws what it knows."""
 SPECTRUM_COLUMNS = ("real", "imaginary", "residual", "energy", "error", "closure", "trusted")
 """λ over the span, ResDMD residual, share of energy, standard error of λ, closure, and 1 where the
 mode is trusted; NaN where unknown."""
+BITS: dict[str, Bits] = {
+    "spectrum": (12, 12, 7, 7, 7, 7, 0),
+    "singular_values": 7,
+    "tracks": 15,
+}
+"""Binary digits that values of a report keep after the leading one, where it is not all of them: λ
+to 0.00013, the others to 0.4 %, and the number of a track exactly, up to 65 536."""
 
 
 @dataclass(frozen=True)
