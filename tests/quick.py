@@ -16,6 +16,7 @@ QUICK = {
     "running": ("baselines", "evaluation"),
     "scaling": ("scale",),
     "shipping": ("weights",),
+    "showing": ("series",),
     "spectra": ("normality", "pseudospectrum", "spectrum", "tracking"),
     "storage": ("logs", "states", "tensor_files", "whole"),
     "surgery": ("passage", "swap"),

@@ -9,7 +9,6 @@ from weakref import WeakValueDictionary
 
 from tensorboard.compat import tf
 from tensorboard.compat.proto.event_pb2 import Event, SessionLog
-from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
 from torchkoopman_tensorboard.summary import log
@@ -42,13 +41,25 @@ class EventFolder:
     Args:
         folder: of the event files, for TensorBoard's ``--logdir``; it is made by :meth:`open`.
         tag: name of the span; by default ``<first layer>-<last layer>``.
+        pseudospectrum_every: spectra from one with a pseudospectrum to the next, counted from the
+            beginning of the training; 0 for none, since each takes seconds.
+
+    Raises:
+        ValueError: a negative ``pseudospectrum_every``.
     """
 
     _in_use: ClassVar[WeakValueDictionary[Path, EventFolder]] = WeakValueDictionary()
 
-    def __init__(self, folder: str | Path, tag: str = "") -> None:
+    def __init__(self, folder: str | Path, tag: str = "", *, pseudospectrum_every: int = 0) -> None:
+        if pseudospectrum_every < 0:
+            raise ValueError(
+                f"EventFolder got pseudospectrum_every={pseudospectrum_every}; give 1 or more, or "
+                "0 for no pseudospectra."
+            )
         self.folder = Path(folder)
         self.tag = tag
+        self.pseudospectrum_every = pseudospectrum_every
+        self._spectra = 0
         self._writer: Any = None
         self._place = self.folder
         """The folder, whatever the working directory is, while it is open."""
@@ -95,14 +106,14 @@ class EventFolder:
 
     def __call__(self, surrogate: Surrogate, step: int, tracks: ModeTracks | None = None) -> None:
         """Write what :func:`log` says of a surrogate."""
-        log(self, surrogate, step, self.tag, tracks=tracks)
+        # The tracks of a training that was resumed have the spectra from before.
+        self._spectra = self._spectra + 1 if tracks is None else len(tracks.steps)
+        every = self.pseudospectrum_every
+        due = every > 0 and self._spectra % every == 0
+        log(self, surrogate, step, self.tag, tracks=tracks, pseudospectrum=due)
         self._writer.flush()
 
-    def add_scalar(self, tag: str, value: float, step: int) -> None:
-        """Write one point of a curve."""
-        self.add_summary(Summary(value=[Summary.Value(tag=tag, simple_value=value)]), step)
-
-    def add_summary(self, summary: Summary, step: int) -> None:
+    def add_summary(self, summary: Any, step: int) -> None:
         """Write a summary.
 
         Raises:

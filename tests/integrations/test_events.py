@@ -61,7 +61,8 @@ def test_points_of_steps_that_come_again_are_hidden(tmp_path: Path) -> None:
         folder(surrogate(), step)
     folder.close()
     found = steps(tmp_path)
-    assert {f"koopman/a-c/{name}" for name in ("spectrum", "spectral_radius_all")} <= set(found)
+    assert "koopman/a-c/spectral_radius_all" in found
+    assert of_series(tmp_path, "spectrum") == [10, 20, 30, 40], "one series, resumed or not"
     assert set(map(tuple, found.values())) == {(10, 20, 30, 40)}
     with_it = EventFolder(tmp_path).open(0)
     with_it(surrogate(), 10)
@@ -85,11 +86,35 @@ def test_tracks_are_the_columns_of_follow(tmp_path: Path) -> None:
         assert [point.value for point in points] == pytest.approx(moduli, rel=1e-6)
     drift = [point.value for point in events.Scalars("koopman/a-c/drift")]
     assert drift == pytest.approx(expected.drift.tolist(), rel=1e-5)
-    for row, event in enumerate(events.Tensors("koopman/a-c/tracks")):
+    (series,) = (tag for tag in steps(tmp_path) if tag.startswith("koopman/a-c/tracks.v"))
+    for row, event in enumerate(events.Tensors(series)):
         columns = make_ndarray(event.tensor_proto)
         for column, index in enumerate(expected.indices[row].tolist()):
             assert columns[index] == column
         assert torch.from_numpy(columns).isnan().sum() == len(columns) - expected.indices.shape[1]
+
+
+def of_series(folder: Path, name: str) -> list[int]:
+    (found,) = (each for tag, each in steps(folder).items() if f"/{name}.v" in tag)
+    return found
+
+
+def test_pseudospectra_come_once_in_so_many_spectra_resumed_or_not(tmp_path: Path) -> None:
+    tracker = ModeTracker()
+    for start, ends in ((0, (10, 20, 30)), (30, (40, 50, 60))):
+        folder = EventFolder(tmp_path / "tracked", pseudospectrum_every=2).open(start)
+        for step in ends:
+            fit = surrogate()
+            folder(fit, step, tracker.add(fit.spectrum(), step).tracks())
+        folder.close()
+    assert of_series(tmp_path / "tracked", "pseudospectrum") == [20, 40, 60]
+    alone = EventFolder(tmp_path / "alone", pseudospectrum_every=3).open(0)
+    for step in range(4):
+        alone(surrogate(), step)
+    alone.close()
+    assert of_series(tmp_path / "alone", "pseudospectrum") == [2]
+    with pytest.raises(ValueError, match="pseudospectrum_every=-1; give 1 or more"):
+        EventFolder(tmp_path, pseudospectrum_every=-1)
 
 
 def test_files_are_named_in_the_order_in_which_they_begin(tmp_path: Path) -> None:

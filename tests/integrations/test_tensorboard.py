@@ -1,5 +1,6 @@
 """What ``log`` writes, read back as TensorBoard reads it."""
 
+import hashlib
 import json
 import math
 import sys
@@ -11,13 +12,15 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
 from tensorboard.compat.proto.summary_pb2 import DATA_CLASS_TENSOR
 from tensorboard.context import RequestContext
 from tensorboard.util.tensor_util import make_ndarray
 from torch.utils.tensorboard import SummaryWriter
+from torchkoopman_panels import SCHEMA
+from torchkoopman_panels.schema import SPECTRUM_COLUMNS
 from torchkoopman_tensorboard import PLUGIN_NAME, log
-from torchkoopman_tensorboard.summary import SPECTRUM_COLUMNS
 
 import torchkoopman as tk
 from tests.processes import completed
@@ -143,32 +146,74 @@ def test_losses_of_the_autoencoder_are_scalars(tmp_path: Path) -> None:
         assert event.value == pytest.approx(loss, rel=1e-5)
 
 
-def test_the_dashboard_finds_tensors_of_its_plugin_with_a_data_class(tmp_path: Path) -> None:
+def test_the_tab_finds_series_with_a_data_class_and_what_they_say_of_themselves(
+    tmp_path: Path,
+) -> None:
     folder = written(tmp_path, surrogate())
-    tags = {f"koopman/b.9-b.2/{name}" for name in ("spectrum", "singular_values", "r2")}
-    assert set(listed(folder)) == tags
-    events = accumulator(folder)
-    for tag in tags:
+    events, named = accumulator(folder), {}
+    for tag, series in listed(folder).items():
         metadata = events.SummaryMetadata(tag)
         assert metadata.data_class == DATA_CLASS_TENSOR
         assert metadata.plugin_data.plugin_name == "koopman"
+        told = json.loads(series.plugin_content)
+        digest = hashlib.sha256(series.plugin_content).hexdigest()[:6]
+        assert tag == f"koopman/b.9-b.2/{told['name']}.v{SCHEMA}.{digest}"
+        assert (told["schema"], told["span"]) == (SCHEMA, "b.9-b.2")
+        named[told["name"]] = told["about"]
+    depth = ["b.9", "b.10", "b.2"]
+    assert named == {
+        "spectrum": {"layers": depth, "times": [0.0, 0.5, 1.0], "steps": 2, "frames": "shared"},
+        "singular_values": {},
+        "r2": {"layers": depth[1:]},
+    }
 
 
-def test_metadata_say_the_layers_in_order_of_depth_and_their_times(tmp_path: Path) -> None:
-    for series in listed(written(tmp_path, surrogate())).values():
-        content = json.loads(series.plugin_content)
-        assert content == {
-            "layers": ["b.9", "b.10", "b.2"],
-            "times": [0.0, 0.5, 1.0],
-            "tag": "b.9-b.2",
-        }
+def test_other_layers_under_the_same_name_are_another_series(tmp_path: Path) -> None:
+    """TensorBoard reads what a series says of itself from its first event only."""
+    names = dict(zip(("b.9", "b.10", "b.2"), ("c.1", "c.2", "c.3"), strict=True))
+    folder = written(tmp_path, surrogate(), surrogate().renamed(names), tag="encoder")
+    told = [json.loads(series.plugin_content) for series in listed(folder).values()]
+    layers = [each["about"]["layers"] for each in told if each["name"] == "spectrum"]
+    assert sorted(layers) == [["b.9", "b.10", "b.2"], ["c.1", "c.2", "c.3"]]
+    assert len([each for each in told if each["name"] == "singular_values"]) == 1
+
+
+def test_a_step_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    fit, broken = surrogate(), surrogate()
+    with SummaryWriter(str(tmp_path)) as writer:
+        broken.operator.start_from(torch.full((4, 4), math.nan))
+        with pytest.raises(ValueError, match="16 of 16 entries that are not finite"):
+            log(writer, broken, 10)
+        with pytest.raises(TypeError, match="a dict has no series of its own"):
+            log(writer, {}, 20)  # type: ignore[arg-type]
+        for step in (1.5, True, "3", None):
+            with pytest.raises(TypeError, match="log\\(\\) got step="):
+                log(writer, fit, step)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="got a str to write with"):
+        log(str(tmp_path), fit, 0)  # type: ignore[arg-type]
+    events = accumulator(tmp_path).Tags()
+    assert events["scalars"] == events["tensors"] == []
+
+
+def test_a_step_is_one_event(tmp_path: Path) -> None:
+    written(tmp_path, surrogate())
+    (file,) = tmp_path.glob("events.*")
+    assert len([event for event in EventFileLoader(str(file)).Load() if event.summary.value]) == 1
+
+
+def test_a_pseudospectrum_is_logged_where_it_is_asked_for(tmp_path: Path) -> None:
+    fit = surrogate()
+    with SummaryWriter(str(tmp_path)) as writer:
+        log(writer, fit, 0)
+        log(writer, fit, 10, pseudospectrum=True)
+    (found,) = read(tmp_path, "pseudospectrum")
+    expected = fit.pseudospectrum()
+    np.testing.assert_allclose(found[1:, 1:], expected.residuals.numpy(), rtol=1e-5)
 
 
 def read(folder: Path, name: str, tag: str = "b.9-b.2") -> list[np.ndarray[Any, Any]]:
-    return [
-        make_ndarray(event.tensor_proto)
-        for event in accumulator(folder).Tensors(f"koopman/{tag}/{name}")
-    ]
+    (found,) = (each for each in listed(folder) if each.startswith(f"koopman/{tag}/{name}.v"))
+    return [make_ndarray(event.tensor_proto) for event in accumulator(folder).Tensors(found)]
 
 
 def test_the_spectrum_tensor_holds_eigenvalues_residuals_and_energies(tmp_path: Path) -> None:

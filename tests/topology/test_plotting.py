@@ -60,7 +60,7 @@ def test_a_layer_shows_the_network_beside_its_surrogate() -> None:
 
 
 def test_a_topology_shows_components_by_depth() -> None:
-    own = Topology(25, 0.6, "states", False, tuple(map(layer, range(3))))
+    own = Topology(25, 10, 0.6, "states", False, tuple(map(layer, range(3))))
     ax = own.plot()
     network, surrogate = ax.lines
     assert list(network.get_ydata()) == own.network

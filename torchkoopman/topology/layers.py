@@ -86,7 +86,8 @@ def topology_of(
         LayerTopology(layer, surrogate.time(layer), compare(network[layer], predicted[layer]))
         for layer in clouds.layers
     )
-    return Topology(len(first), epsilon, space, normalise, layers)
+    rows = len(first)
+    return Topology(rows, min(rows, landmarks), epsilon, space, normalise, layers)
 
 
 @dataclass(frozen=True)

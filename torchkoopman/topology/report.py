@@ -72,6 +72,8 @@ class Topology(Tabular):
 
     rows: int
     """Points in each cloud, the same rows in all."""
+    landmarks: int
+    """Points, of these, in the clouds whose loops and higher dimensions are counted."""
     epsilon: float
     """The one ε at which all β0 are counted, set by the network's first layer."""
     space: Space
@@ -90,6 +92,11 @@ class Topology(Tabular):
     def surrogate(self) -> list[int]:
         """β0 of the surrogate at ε, layer by layer."""
         return [each.components(self.epsilon)[1] for each in self.layers]
+
+    @property
+    def unit(self) -> str:
+        """What scales are measured in."""
+        return "RMS radii" if self.normalised else f"units of the {self.space}"
 
     def simplifies(self) -> tuple[bool, bool]:
         """Whether β0 at ε never rises with depth, and ends lower: of the network, the surrogate."""
@@ -114,10 +121,9 @@ class Topology(Tabular):
     def table(self) -> Table:
         """A row for each layer."""
         dimensions = list(self.layers[0].curves)
-        unit = "RMS radii" if self.normalised else f"units of the {self.space}"
         above = (
-            f"{self.rows} points, ε = {self.epsilon:.4g} {unit}: median distance to the nearest "
-            "neighbour in the first layer"
+            f"{self.rows} points, ε = {self.epsilon:.4g} {self.unit}: median distance to the "
+            "nearest neighbour in the first layer"
         )
         head = ["layer", "time", "β0 network", "β0 surrogate"]
         head += [f"β{d} rel. L1" for d in dimensions]

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from torchkoopman.tables import Table, Tabular
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from torchkoopman.unlearning.measures import Detection, Membership
     from torchkoopman.unlearning.relearning import Relearning
 
@@ -100,66 +99,80 @@ class Audit(Tabular):
         if self.moment_bytes is not None:
             below[-1] += f"; it needs {self.moment_bytes / 2**20:.2f} MiB of moments"
         head = [f"forgetting {list(self.classes)}", *self.columns]
-        rows = [[name, *cells] for name, cells in audit_rows(self)]
+        limit = self.relearning.limit
+        rows = [[row.name, *row.cells(limit)] for row in measured(self)]
         return Table(head, rows, below=[*below, *self.notes])
 
 
-def audit_rows(audit: Audit) -> list[tuple[str, list[str]]]:
-    """Measure → its cells, one for each network, in the audit's order of columns."""
+@dataclass(frozen=True)
+class Measure:
+    """One row of an audit: a number for each network."""
+
+    name: str
+    """As the table has it; with a % the values are percentages."""
+    values: list[float]
+    """In the audit's order of columns; NaN where unknown, infinite for steps beyond the limit."""
+    decimals: int = 2
+    """How many the table shows."""
+    label: int | None = None
+    """The class that it is of, where it is of one alone."""
+
+    def cells(self, limit: int) -> list[str]:
+        """As the table shows them; ``limit`` is of the steps."""
+        return [self._cell(value, limit) for value in self.values]
+
+    def _cell(self, value: float, limit: int) -> str:
+        if math.isnan(value):
+            return _BLANK
+        return f"> {limit}" if math.isinf(value) else f"{value:.{self.decimals}f}"
+
+
+def measured(audit: Audit) -> list[Measure]:
+    """All that an audit measured, in the order of its table."""
     columns = list(audit.columns.values())
     labels = sorted(columns[0].test)
     gone = [c for c in labels if c in audit.classes]
     kept = [c for c in labels if c not in audit.classes]
-    rows: list[tuple[str, Callable[[Column], str]]] = [
-        ("forgotten, still right, test %", lambda c: _percent(c.forgotten)),
-        ("forgotten, still right, train %", lambda c: _percent(_mean(c.train, gone))),
-        ("retained, test %", lambda c: _percent(c.retained)),
-        ("retained, mean of classes, train %", lambda c: _percent(_mean(c.train, kept))),
-        *(_class_row(label, label in gone) for label in labels),
-        ("KL from retrained, forgotten", lambda c: _number(c.divergence and c.divergence[0])),
-        ("KL from retrained, retained", lambda c: _number(c.divergence and c.divergence[1])),
-        ("taken for members, forgotten %", lambda c: _percent(c.membership.forgotten)),
-        ("the attack's own AUC", lambda c: _number(c.membership.strength)),
-        ("relearning, steps", lambda c: _steps(c.relearning, audit.relearning.limit)),
-        ("… of the retrained network's", lambda c: _ratio(c, columns[-1], audit)),
+    divergences = [column.divergence or (math.nan, math.nan) for column in columns]
+    steps = [math.inf if c.relearning is None else float(c.relearning) for c in columns]
+    rows = [
+        _percent("forgotten, still right, test", [c.forgotten for c in columns]),
+        _percent("forgotten, still right, train", [_mean(c.train, gone) for c in columns]),
+        _percent("retained, test", [c.retained for c in columns]),
+        _percent("retained, mean of classes, train", [_mean(c.train, kept) for c in columns]),
+        *(_of_class(label, label in gone, columns) for label in labels),
+        Measure("KL from retrained, forgotten", [each[0] for each in divergences], 3),
+        Measure("KL from retrained, retained", [each[1] for each in divergences], 3),
+        _percent("taken for members, forgotten", [c.membership.forgotten for c in columns]),
+        Measure("the attack's own AUC", [c.membership.strength for c in columns], 3),
+        Measure("relearning, steps", steps, 0),
+        Measure("… of the retrained network's", _ratios(steps, audit)),
     ]
     known = {name for column in columns for name in column.detections}
     for state in (name for name in STATES if name in known):
-        rows.append((f"probe at {state}, balanced %", _detected(state, "probe")))
-        rows.append((f"neighbours at {state}, balanced %", _detected(state, "neighbours")))
-    return [(name, [cell(column) for column in columns]) for name, cell in rows]
+        found = [column.detections.get(state) for column in columns]
+        probes = [math.nan if each is None else each.probe for each in found]
+        votes = [math.nan if each is None else each.neighbours for each in found]
+        rows.append(_percent(f"probe at {state}, balanced", probes))
+        rows.append(_percent(f"neighbours at {state}, balanced", votes))
+    return rows
 
 
-def _class_row(label: int, gone: bool) -> tuple[str, Callable[[Column], str]]:
-    name = f"  class {label}{' (forgotten)' if gone else ''}, test %"
-    return name, lambda column: _percent(column.test[label])
+def _percent(name: str, shares: list[float], label: int | None = None) -> Measure:
+    return Measure(f"{name} %", [100 * share for share in shares], label=label)
 
 
-def _detected(state: str, how: str) -> Callable[[Column], str]:
-    def cell(column: Column) -> str:
-        known = column.detections.get(state)
-        return _BLANK if known is None else _percent(getattr(known, how))
-
-    return cell
+def _of_class(label: int, gone: bool, columns: list[Column]) -> Measure:
+    name = f"  class {label}{' (forgotten)' if gone else ''}, test"
+    return _percent(name, [column.test[label] for column in columns], label)
 
 
-def _ratio(column: Column, last: Column, audit: Audit) -> str:
-    if "retrained" not in audit.columns or not last.relearning or column.relearning is None:
-        return _BLANK
-    return f"{column.relearning / last.relearning:.2f}"
+def _ratios(steps: list[float], audit: Audit) -> list[float]:
+    last = steps[-1]
+    if RETRAINED not in audit.columns or last == 0 or math.isinf(last):
+        return [math.nan] * len(steps)
+    return [math.nan if math.isinf(each) else each / last for each in steps]
 
 
 def _mean(values: dict[int, float], classes: list[int]) -> float:
     return sum(values[c] for c in classes) / len(classes)
-
-
-def _steps(steps: int | None, limit: int) -> str:
-    return f"> {limit}" if steps is None else str(steps)
-
-
-def _percent(value: float) -> str:
-    return f"{100 * value:.2f}"
-
-
-def _number(value: float | None) -> str:
-    return _BLANK if value is None else f"{value:.3f}"
