@@ -1,0 +1,29 @@
+// One sentence about a span at a step, which is what most people look for.
+
+import { modesAt } from "./modes.js";
+import { number } from "./numbers.js";
+
+/** Such as "3 of 64 modes trusted, slowest |λ| 0.98, R² 0.99". */
+export function sentenceOf(series, step) {
+  const parts = [];
+  if (series.spectrum) {
+    const { block } = series.spectrum;
+    const modes = modesAt(series.spectrum, block.position(step));
+    const trusted = modes.filter((mode) => mode.trusted);
+    if (!modes.length) parts.push("no mode was kept");
+    else if (modes.every((mode) => mode.trusted === null)) {
+      const largest = Math.max(...modes.map(({ modulus }) => modulus));
+      parts.push(`${modes.length} modes, trust unknown without data`, `largest |λ| ${number(largest)}`);
+    } else {
+      parts.push(`${trusted.length} of ${modes.length} modes trusted`);
+      const largest = Math.max(...trusted.map(({ modulus }) => modulus));
+      if (trusted.length) parts.push(`${largest > 1 + 1e-6 ? "largest" : "slowest"} |λ| ${number(largest)}`);
+    }
+  }
+  if (series.r2) {
+    const { block } = series.r2;
+    const last = block.cell(block.position(step), block.size - 1);
+    if (Number.isFinite(last)) parts.push(`R² ${number(last)}`);
+  }
+  return parts.join(", ");
+}

@@ -1,0 +1,237 @@
+// Eigenvalues at one step on the unit circle, or as rates: what people come to see.
+
+import { axes, legendItems, picture } from "./chart.js";
+import { contour } from "./contours.js";
+import { pathThrough, svg } from "./dom.js";
+import { MODE_HEAD, byTrust, described, modeRow, modesAt } from "./modes.js";
+import { number } from "./numbers.js";
+
+const TAIL = 40;
+const SLOWEST = -6;
+const CIRCLE_MARGIN = { top: 10, right: 14, bottom: 40, left: 56 };
+
+const VIEWS = {
+  lambda: { place: (mode) => [mode.real, mode.imaginary], x: "Re λ", y: "Im λ" },
+  omega: {
+    place: (mode) => [Math.max(Math.log(mode.modulus), SLOWEST), mode.angle],
+    x: "Re ω = log |λ|, growth per span",
+    y: "Im ω = arg λ, radians per span",
+  },
+};
+
+/** The part of the plane that holds the circle and all that is trusted at any step. */
+function frameOf(scene, view) {
+  if (view === "omega") {
+    const reals = [-1.5, 0.3];
+    eachTrusted(scene, (mode) => reals.push(VIEWS.omega.place(mode)[0]));
+    return { x: [Math.min(...reals) - 0.1, Math.max(...reals) + 0.1], y: [-3.3, 3.3] };
+  }
+  let reach = 1.12;
+  eachTrusted(scene, (mode) => {
+    reach = Math.max(reach, 1.06 * Math.abs(mode.real), 1.06 * Math.abs(mode.imaginary));
+  });
+  return { x: [-reach, reach], y: [-reach, reach] };
+}
+
+function eachTrusted(scene, visit) {
+  for (const shown of [scene.own, scene.other]) {
+    const series = shown?.spectrum;
+    if (!series) continue;
+    const { block } = series;
+    for (let position = 0; position < block.steps.length; position += 1) {
+      for (const mode of modesAt(series, position)) if (mode.trusted !== false) visit(mode);
+    }
+  }
+}
+
+/** A mark: round in one run and square in the other; filled where trusted, small and hollow if not. */
+function mark(x, y, mode, tone) {
+  const known = Number.isFinite(mode.energy);
+  const size = mode.trusted === false ? 3.2 : known ? 3.5 + 6 * Math.sqrt(Math.min(1, mode.energy)) : 4.5;
+  const trust = { true: "k-trusted", false: "k-doubted", null: "k-unknown" }[mode.trusted];
+  const look = { class: `k-mode k-tone-${tone} ${trust}` };
+  if (mode.trusted === false) {
+    const d = `M${x - size} ${y}L${x} ${y - size}L${x + size} ${y}L${x} ${y + size}Z`;
+    return svg("path", { ...look, d });
+  }
+  return tone
+    ? svg("rect", { ...look, x: x - size, y: y - size, width: 2 * size, height: 2 * size })
+    : svg("circle", { ...look, cx: x, cy: y, r: size });
+}
+
+function drawContours(plane, series, step) {
+  const { block } = series;
+  const position = block.position(step);
+  const [rows, columns] = block.shape;
+  const cell = (row, column) => block.cell(position, row * columns + column);
+  const x = Array.from({ length: columns - 1 }, (_, k) => cell(0, k + 1));
+  const y = Array.from({ length: rows - 1 }, (_, k) => cell(k + 1, 0));
+  for (const power of [-3, -2, -1.5, -1, -0.5]) {
+    const segments = contour(x, y, (row, column) => cell(row + 1, column + 1), 10 ** power);
+    const d = segments.map(([a, b]) => pathThrough([a, b].map(([u, v]) => [plane.x(u), plane.y(v)]))).join("");
+    if (!d) continue;
+    const [[[u, v]]] = [segments[Math.floor(segments.length / 2)]];
+    plane.plot.append(
+      svg("path", { class: "k-contour", d }),
+      svg("text", { class: "k-contour-name", x: plane.x(u), y: plane.y(v) }, number(10 ** power, 2)),
+    );
+  }
+}
+
+/** Where modes were in the steps before, by their tracks. */
+function drawTails(group, plane, view, scene) {
+  const { spectrum, tracks } = scene.own;
+  if (!tracks) return;
+  const last = spectrum.block.position(scene.step);
+  const paths = new Map();
+  for (let position = Math.max(0, last - TAIL); position <= last; position += 1) {
+    for (const mode of modesAt(spectrum, position, tracks)) {
+      if (!Number.isFinite(mode.track)) continue;
+      if (!paths.has(mode.track)) paths.set(mode.track, []);
+      const [u, v] = VIEWS[view].place(mode);
+      paths.get(mode.track).push([plane.x(u), plane.y(v)]);
+    }
+  }
+  for (const points of paths.values()) {
+    if (points.length > 1) group.append(svg("path", { class: "k-tail", d: pathThrough(points) }));
+  }
+}
+
+function drawSpectrum(box, scene) {
+  const view = scene.choices.view;
+  const width = scene.width;
+  const side = Math.min(width, 560);
+  // Both axes of the circle have one scale.
+  const spare = CIRCLE_MARGIN.left + CIRCLE_MARGIN.right - CIRCLE_MARGIN.top - CIRCLE_MARGIN.bottom;
+  const inner = view === "lambda" ? side - spare : Math.min(side, 420);
+  const height = inner + 22;
+  const root = picture(width, height, "Eigenvalues");
+  root.setAttribute("tabindex", "0");
+  const frame = frameOf(scene, view);
+  const plane = axes(root, {
+    left: view === "lambda" ? (width - side) / 2 : 0,
+    width: view === "lambda" ? side : width,
+    height: inner,
+    x: { domain: frame.x, label: VIEWS[view].x },
+    y: { domain: frame.y, label: VIEWS[view].y },
+    margin: CIRCLE_MARGIN,
+  });
+  if (view === "lambda") {
+    const r = plane.x(1) - plane.x(0);
+    plane.plot.append(svg("circle", { class: "k-circle", cx: plane.x(0), cy: plane.y(0), r }));
+  } else {
+    const at = plane.x(0);
+    plane.plot.append(
+      svg("line", { class: "k-circle", x1: at, x2: at, y1: plane.inner.top, y2: plane.inner.bottom }),
+    );
+  }
+  const moving = svg("g", {});
+  plane.plot.append(moving);
+  const marks = [
+    { name: "trusted, area by energy", trusted: true },
+    { name: "not trusted", trusted: false },
+  ];
+  legendItems(
+    root,
+    [
+      ...marks.map(({ name, trusted }) => ({ name, mark: (x, y) => mark(x, y, { trusted, energy: 0.2 }, 0) })),
+      ...(scene.other ? [{ name: scene.choices.other, mark: (x, y) => mark(x, y, { trusted: true, energy: 0.2 }, 1) }] : []),
+    ],
+    { left: plane.inner.left, top: height - 8, width: plane.inner.right - plane.inner.left },
+  );
+
+  let shown = [];
+  let chosen = -1;
+  const pick = (index) => {
+    chosen = index;
+    root.querySelectorAll(".k-chosen").forEach((node) => node.classList.remove("k-chosen"));
+    const found = shown[index];
+    if (!found) return scene.tip.hide();
+    found.node.classList.add("k-chosen");
+    const lines = [...(scene.other ? [found.run] : []), ...described(found.mode)];
+    scene.tip.show(root, found.x, found.y, lines);
+    return undefined;
+  };
+  const move = (step) => {
+    scene.step = step;
+    const held = chosen >= 0 ? shown[chosen] : null;
+    moving.replaceChildren();
+    shown = [];
+    const pseudo = scene.own.pseudospectrum;
+    if (pseudo && view === "lambda") drawContours({ ...plane, plot: moving }, pseudo, step);
+    drawTails(moving, plane, view, scene);
+    let beyond = 0;
+    const runs = [[scene.other, 1, scene.choices.other], [scene.own, 0, scene.choices.run]];
+    for (const [series, tone, run] of runs) {
+      if (!series?.spectrum) continue;
+      const position = series.spectrum.block.position(step);
+      for (const mode of byTrust(modesAt(series.spectrum, position, series.tracks)).reverse()) {
+        const [u, v] = VIEWS[view].place(mode);
+        const inside = u >= frame.x[0] && u <= frame.x[1] && v >= frame.y[0] && v <= frame.y[1];
+        if (!inside) {
+          beyond += 1;
+          continue;
+        }
+        const node = mark(plane.x(u), plane.y(v), mode, tone);
+        node.dataset.mode = mode.index;
+        moving.append(node);
+        shown.push({ mode, node, x: plane.x(u), y: plane.y(v), run });
+      }
+    }
+    shown.reverse();
+    const count = shown.length + beyond;
+    root.setAttribute(
+      "aria-label",
+      `Eigenvalues at ${scene.catalog.axis} ${scene.catalog.named(step)}: ` +
+        `${shown.filter(({ mode }) => mode.trusted).length} trusted of ${count}. Up and down keys go from mode to mode.`,
+    );
+    scene.note(beyond ? `${beyond} of ${count} modes, none of them trusted, lie outside the picture.` : "");
+    const again = held ? shown.findIndex(({ mode, run }) => mode.index === held.mode.index && run === held.run) : -1;
+    pick(again);
+  };
+  root.addEventListener("pointermove", (event) => {
+    const bounds = root.getBoundingClientRect();
+    const factor = width / bounds.width;
+    const [x, y] = [(event.clientX - bounds.left) * factor, (event.clientY - bounds.top) * factor];
+    let best = -1;
+    let least = 18;
+    shown.forEach((each, k) => {
+      const distance = Math.hypot(each.x - x, each.y - y);
+      if (distance < least) [best, least] = [k, distance];
+    });
+    if (best !== chosen) pick(best);
+  });
+  root.addEventListener("pointerleave", () => pick(-1));
+  root.addEventListener("blur", () => pick(-1));
+  root.addEventListener("keydown", (event) => {
+    if (!["ArrowUp", "ArrowDown"].includes(event.key) || !shown.length) return;
+    event.preventDefault();
+    const next = chosen + (event.key === "ArrowDown" ? 1 : -1);
+    pick((next + shown.length) % shown.length);
+    scene.say(described(shown[chosen].mode).join(". "));
+  });
+  box.append(root);
+  move(scene.step);
+  return {
+    picture: root,
+    move,
+    table: () => {
+      const rows = [];
+      for (const [series, run] of [[scene.own, scene.choices.run], [scene.other, scene.choices.other]]) {
+        if (!series?.spectrum) continue;
+        const position = series.spectrum.block.position(scene.step);
+        const at = series.spectrum.block.steps[position];
+        for (const mode of modesAt(series.spectrum, position, series.tracks)) rows.push([run, at, ...modeRow(mode)]);
+      }
+      return { head: ["run", scene.catalog.axis, ...MODE_HEAD], rows };
+    },
+  };
+}
+
+export const spectrumPanel = {
+  key: "spectrum",
+  title: "Spectrum",
+  reads: (name) => ["spectrum", "tracks", "pseudospectrum"].includes(name),
+  present: (series) => Boolean(series.spectrum),
+  draw: drawSpectrum,
+};
