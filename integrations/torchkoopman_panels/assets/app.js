@@ -207,7 +207,8 @@ class Page {
     const first = sentenceOf(this.own, step);
     const second = this.otherSeries ? sentenceOf(this.otherSeries, step) : "";
     const all = second ? `${run}: ${first}. ${other}: ${second}.` : first && `${first}.`;
-    this.sentence.textContent = all || "There is no spectrum here.";
+    const pieces = (all || "There is no spectrum here.").split(/(?<=, )/);
+    this.sentence.replaceChildren(...pieces.map((piece) => html("span", { class: "k-piece" }, piece)));
   }
 
   /** What is missing, how numbers were rounded, and steps that were left out. */

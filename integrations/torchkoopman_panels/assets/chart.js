@@ -1,6 +1,6 @@
 // Axes, lines and a cursor: what most panels are made of.
 
-import { pathThrough, staircase, svg } from "./dom.js";
+import { html, pathThrough, staircase, svg } from "./dom.js";
 import { linear, logarithmic, number } from "./numbers.js";
 
 const CHART_MARGIN = { top: 10, right: 14, bottom: 40, left: 56 };
@@ -99,15 +99,18 @@ export function drawLines(plane, lines) {
   }
 }
 
-/** A vertical line at the current step, on a chart whose x axis are steps; a click chooses one. */
-export function stepCursor(plane, scene) {
+/**
+ * A vertical line at the current step, on a chart whose x axis are steps; a click chooses one.
+ *
+ * It lies over the picture, in a layer of its own: a picture of many lines is not painted anew when it moves.
+ */
+export function stepCursor(plane, scene, over) {
   const { top, bottom, left, right } = plane.inner;
-  const line = svg("line", { class: "k-cursor", y1: top, y2: bottom });
-  plane.root.append(line);
+  const line = html("div", { class: "k-cursor", style: `top: ${top}px; height: ${bottom - top}px` });
+  over.append(line);
   const move = (step) => {
     const at = Math.min(right, Math.max(left, plane.x(step)));
-    line.setAttribute("x1", at);
-    line.setAttribute("x2", at);
+    line.style.transform = `translateX(${at}px)`;
   };
   let held = false;
   const choose = (event) => {

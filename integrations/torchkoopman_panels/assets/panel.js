@@ -31,7 +31,7 @@ export class Tip {
   }
 }
 
-/** One panel on the page; it is drawn anew when its data change, and moved when the step does. */
+/** One panel on the page. It is drawn anew when its data change, and moved when the step does. */
 export class Frame {
   constructor(definition, scenery) {
     this.definition = definition;
@@ -89,9 +89,19 @@ export class Frame {
     }
   }
 
+  /** Go to a step; a panel of other steps than the slider's is left alone until its own comes. */
   move(step) {
+    const before = this.positions();
     this.step = step;
+    if (!this.definition.cursor && this.positions() === before) return;
     this.drawn?.move?.(step);
+  }
+
+  /** Where each of its series is at the step. */
+  positions() {
+    const series = [this.own, this.other].flatMap((each) => Object.entries(each ?? {}));
+    const read = series.filter(([name]) => this.definition.reads(name));
+    return read.map(([, { block }]) => block.position(this.step)).join();
   }
 
   fileName(suffix) {

@@ -36,7 +36,7 @@ function byDepth(root, top, scene) {
   };
 }
 
-function bySteps(root, top, scene, series, names, axis) {
+function bySteps(box, root, top, scene, series, names, axis) {
   const { block } = series;
   const finite = [...block.values].filter((value) => Number.isFinite(value) && (!axis.log || value > 0));
   const [low, high] = extent(finite);
@@ -56,7 +56,7 @@ function bySteps(root, top, scene, series, names, axis) {
     names.map((name, k) => ({ tone: k % TONES, dashed: k >= TONES, name })),
     { left: plane.inner.left, top: top + QUALITY_HEIGHT + 6, width: plane.inner.right - plane.inner.left },
   );
-  return { move: stepCursor(plane, scene), bottom: bottom + 14 };
+  return { move: stepCursor(plane, scene, box), bottom: bottom + 14 };
 }
 
 function drawQuality(box, scene) {
@@ -68,13 +68,13 @@ function drawQuality(box, scene) {
     moves.push(byDepth(root, top, scene));
     top += QUALITY_HEIGHT;
     if (r2.block.steps.length > 1) {
-      const made = bySteps(root, top, scene, r2, scoredLayers(r2), { label: "R²" });
+      const made = bySteps(box, root, top, scene, r2, scoredLayers(r2), { label: "R²" });
       moves.push(made.move);
       top = made.bottom;
     }
   }
   if (losses && losses.block.steps.length > 1) {
-    const made = bySteps(root, top, scene, losses, losses.about.terms ?? [], { label: "loss", log: true });
+    const made = bySteps(box, root, top, scene, losses, losses.about.terms ?? [], { label: "loss", log: true });
     moves.push(made.move);
     top = made.bottom;
   }
@@ -111,6 +111,7 @@ export const qualityPanel = {
   key: "quality",
   title: "Quality by layer, and losses",
   reads: (name) => ["r2", "losses"].includes(name),
+  cursor: true,
   present: (series) => Boolean(series.r2 || (series.losses && series.losses.block.steps.length > 1)),
   draw: drawQuality,
 };

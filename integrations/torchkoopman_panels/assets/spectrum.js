@@ -59,9 +59,11 @@ function mark(x, y, mode, tone) {
     : svg("circle", { ...look, cx: x, cy: y, r: size });
 }
 
-function drawContours(plane, series, step) {
-  const { block } = series;
+/** Contours at powers of ten of the pseudospectrum at a step, drawn once for each of its steps. */
+function contoursAt(kept, plane, { block }, step) {
   const position = block.position(step);
+  if (kept.position === position) return kept.group;
+  const group = svg("g", {});
   const [rows, columns] = block.shape;
   const cell = (row, column) => block.cell(position, row * columns + column);
   const x = Array.from({ length: columns - 1 }, (_, k) => cell(0, k + 1));
@@ -71,11 +73,13 @@ function drawContours(plane, series, step) {
     const d = segments.map(([a, b]) => pathThrough([a, b].map(([u, v]) => [plane.x(u), plane.y(v)]))).join("");
     if (!d) continue;
     const [[[u, v]]] = [segments[Math.floor(segments.length / 2)]];
-    plane.plot.append(
+    group.append(
       svg("path", { class: "k-contour", d }),
       svg("text", { class: "k-contour-name", x: plane.x(u), y: plane.y(v) }, number(10 ** power, 2)),
     );
   }
+  Object.assign(kept, { position, group });
+  return group;
 }
 
 /** Where modes were in the steps before, by their tracks. */
@@ -140,6 +144,7 @@ function drawSpectrum(box, scene) {
     { left: plane.inner.left, top: height - 8, width: plane.inner.right - plane.inner.left },
   );
 
+  const contours = {};
   let shown = [];
   let chosen = -1;
   const pick = (index) => {
@@ -158,7 +163,7 @@ function drawSpectrum(box, scene) {
     moving.replaceChildren();
     shown = [];
     const pseudo = scene.own.pseudospectrum;
-    if (pseudo && view === "lambda") drawContours({ ...plane, plot: moving }, pseudo, step);
+    if (pseudo && view === "lambda") moving.append(contoursAt(contours, plane, pseudo, step));
     drawTails(moving, plane, view, scene);
     let beyond = 0;
     const runs = [[scene.other, 1, scene.choices.other], [scene.own, 0, scene.choices.run]];

@@ -69,8 +69,9 @@ function drawTraining(box, scene) {
         cloud(course.filter(({ trusted }) => trusted === true), plane, part, `k-tone-${tone}`);
       }
     }
-    return stepCursor(plane, scene);
+    return stepCursor(plane, scene, box);
   });
+  root.classList.add("k-layer");
   box.append(root);
   const untold = points.length - believed.length;
   scene.note(untold ? "Modes that are not trusted are pale; those above the picture are not drawn." : "");
@@ -94,6 +95,7 @@ export const trainingPanel = {
   key: "training",
   title: "Through the steps",
   reads: (name) => ["spectrum", "tracks"].includes(name),
+  cursor: true,
   present: (series) => Boolean(series.spectrum) && series.spectrum.block.steps.length > 1,
   draw: drawTraining,
 };
