@@ -21,9 +21,10 @@ name                       shape of one step's array             ``about``
 ``accuracy``               ``(networks, classes, 2)``: on        ``networks``, ``classes``,
                            unseen data, on training data         ``forgotten``
 ``audit``                  ``(measures, networks)``              ``networks``, ``measures``
-``trajectories``           ``(samples, layers, systems, 2)``     ``layers``, ``times``,
-                                                                 ``systems``, ``labels``,
-                                                                 ``forgotten``, ``shares``
+``trajectories``           ``(1 + samples, layers, systems,      ``layers``, ``times``,
+                           2)``: the share of each system's      ``systems``, ``labels``
+                           variance along the two axes, then     (one a sample, or None),
+                           each sample's place                   ``forgotten`` (classes)
 ``table:<key>``            ``(0,)``                              ``title``, ``head``, ``rows``
                                                                  (lists of text), ``text`` (columns
                                                                  aligned left), ``above``, ``below``
