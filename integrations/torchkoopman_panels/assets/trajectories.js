@@ -18,7 +18,8 @@ function sampleMark(x, y, system, tone, gone) {
 
 function drawTrajectories(box, scene) {
   const { block, about } = scene.own.trajectories;
-  const [samples, layers, systems] = block.shape;
+  const [rowsOfAll, layers, systems] = block.shape; // the first row: shares of variance
+  const samples = rowsOfAll - 1;
   const columns = Math.max(1, Math.min(layers, Math.floor(scene.width / PLACE)));
   const width = scene.width / columns;
   const rows = Math.ceil(layers / columns);
@@ -30,7 +31,7 @@ function drawTrajectories(box, scene) {
   const move = (step) => {
     const position = block.position(step);
     const at = (sample, layer, system) =>
-      [0, 1].map((part) => block.cell(position, ((sample * layers + layer) * systems + system) * 2 + part));
+      [0, 1].map((part) => block.cell(position, (((sample + 1) * layers + layer) * systems + system) * 2 + part));
     root.replaceChildren();
     for (let layer = 0; layer < layers; layer += 1) {
       const points = Array.from({ length: samples }, (_, sample) =>
@@ -41,7 +42,8 @@ function drawTrajectories(box, scene) {
         const room = 0.05 * (high - low || 1);
         return [low - room, high + room];
       };
-      const share = about.shares?.[layer];
+      const [first, second] = at(-1, layer, 0);
+      const share = first + second;
       const plane = axes(root, {
         left: (layer % columns) * width,
         top: Math.floor(layer / columns) * (PLACE + 16),
@@ -89,7 +91,7 @@ function drawTrajectories(box, scene) {
         Array.from({ length: samples * layers * systems }, (_, k) => {
           const [sample, layer, system] = [Math.floor(k / (layers * systems)), Math.floor(k / systems) % layers, k % systems];
           const name = (about.systems ?? [])[system] ?? system;
-          return [step, sample, about.labels?.[sample], about.layers?.[layer], name, block.cell(position, 2 * k), block.cell(position, 2 * k + 1)];
+          return [step, sample, about.labels?.[sample], about.layers?.[layer], name, ...[0, 1].map((part) => block.cell(position, 2 * (k + layers * systems) + part))];
         }),
       ),
     }),
