@@ -34,15 +34,12 @@ export function hostMessages(frame = window) {
   };
 }
 
-/** Keep `data-theme` of our document at TensorBoard's; elsewhere the browser's setting decides. */
-export function followTheme(frame = window) {
+/** Tell whether TensorBoard is dark, now and whenever that changes; false in another site's frame. */
+export function hostDark(told, frame = window) {
+  told(false);
   try {
-    if (frame.parent === frame) return;
     const { body } = frame.parent.document;
-    const take = () => {
-      const dark = body.classList.contains("dark-mode");
-      frame.document.documentElement.dataset.theme = dark ? "dark" : "light";
-    };
+    const take = () => told(body.classList.contains("dark-mode"));
     new MutationObserver(take).observe(body, { attributes: true, attributeFilter: ["class"] });
     take();
   } catch {

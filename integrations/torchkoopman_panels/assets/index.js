@@ -1,14 +1,13 @@
 // The tab in TensorBoard: it imports this module into an empty frame and calls render().
 
 import { mount } from "./app.js";
-import { followTheme, hostMessages } from "./host.js";
+import { hostDark, hostMessages } from "./host.js";
 import { urlLink } from "./link.js";
 import { tabSource } from "./source_tab.js";
 
 export async function render() {
   document.documentElement.lang = "en";
   document.title = "Koopman";
-  followTheme();
   const host = hostMessages();
   const asked = host.ask("experimental.GetURLPluginData", { pluginName: "koopman" });
   const root = document.createElement("main");
@@ -16,7 +15,7 @@ export async function render() {
   await styled("./panels.css");
   document.body.append(root);
   const link = urlLink(window.parent, (await asked) ?? {});
-  await mount(root, tabSource(host), { link });
+  await mount(root, tabSource(host), { link, dark: hostDark });
 }
 
 /** Add a style sheet, and wait until it is read. */

@@ -2,8 +2,8 @@
 
 import { complexNumber, number } from "./numbers.js";
 
-const [REAL, IMAGINARY, RESIDUAL, ENERGY, ERROR, CLOSURE, TRUSTED] = [0, 1, 2, 3, 4, 5, 6];
-const COLUMNS = 7;
+const COLUMN = { real: 0, imaginary: 1, residual: 2, energy: 3, error: 4, closure: 5, trusted: 6 };
+const COLUMNS = Object.keys(COLUMN).length;
 
 /** All modes at a position of a spectrum's block, those of the tracks' block beside them. */
 export function modesAt(series, position, tracks) {
@@ -14,8 +14,8 @@ export function modesAt(series, position, tracks) {
   const aligned = track && track.steps[same] === block.steps[position];
   const modes = [];
   for (let k = 0; k < count; k += 1) {
-    const at = (column) => block.cell(position, k * COLUMNS + column);
-    const [real, imaginary] = [at(REAL), at(IMAGINARY)];
+    const at = (name) => block.cell(position, k * COLUMNS + COLUMN[name]);
+    const [real, imaginary] = [at("real"), at("imaginary")];
     if (!Number.isFinite(real) || !Number.isFinite(imaginary)) continue;
     modes.push({
       index: k,
@@ -23,11 +23,11 @@ export function modesAt(series, position, tracks) {
       imaginary,
       modulus: Math.hypot(real, imaginary),
       angle: Math.atan2(imaginary, real),
-      residual: at(RESIDUAL),
-      energy: at(ENERGY),
-      error: at(ERROR),
-      closure: at(CLOSURE),
-      trusted: Number.isNaN(at(TRUSTED)) ? null : at(TRUSTED) > 0.5,
+      residual: at("residual"),
+      energy: at("energy"),
+      error: at("error"),
+      closure: at("closure"),
+      trusted: Number.isNaN(at("trusted")) ? null : at("trusted") > 0.5,
       track: aligned && k < track.shape[0] ? track.cell(same, k) : NaN,
     });
   }
