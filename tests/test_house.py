@@ -29,7 +29,7 @@ ARROWS: dict[str, set[str]] = {
     "observe": {"tables"},
     "spectra": {"observe", "pictures", "tables"},
     "topology": {"observe", "pictures", "tables"},
-    "koopman": {"spectra", "topology", "observe", "storage", "tables"},
+    "koopman": {"spectra", "topology", "observe", "storage", "pictures", "tables"},
     "fitting": {"koopman", "spectra", "observe", "storage", "tables"},
     "running": {"fitting", "koopman", "observe", "storage", "tables"},
     "graphs": {"observe"},

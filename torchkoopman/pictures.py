@@ -10,6 +10,20 @@ if TYPE_CHECKING:
 MAIN, OTHER, GUIDE = "#1b5e8c", "#b8672a", "#6b6b6b"
 """What is meant first; what is set beside it; circles and axes that guide the eye."""
 
+CLASSES = (
+    MAIN,
+    OTHER,
+    "#3f8f4f",
+    "#8d4c9e",
+    "#b59a00",
+    "#3fa0c4",
+    "#7a3b2e",
+    "#d0679d",
+    "#00695c",
+    "#5a5a5a",
+)
+"""Of classes, in their order; an eleventh takes the first again. Pictures name each class too."""
+
 
 def axes_for(ax: Axes | None, width: float = 6.0, height: float = 4.0) -> Axes:
     """The axes given, or those of a new figure of so many inches; matplotlib is loaded only here.

@@ -4,6 +4,7 @@ For type hints and ``isinstance``; results come from the functions and methods t
 """
 
 from torchkoopman.koopman.modes import Modes
+from torchkoopman.koopman.paths import Paths
 from torchkoopman.running.evaluation import Evaluation
 from torchkoopman.running.ranking import SpanRanking
 from torchkoopman.scaling.scale import Scaling
@@ -25,6 +26,7 @@ __all__ = [
     "ModeTracks",
     "OperatorDistance",
     "Topology",
+    "Paths",
     "BettiCurve",
     "SpanRanking",
     "Audit",

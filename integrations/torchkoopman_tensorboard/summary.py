@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from torchkoopman_panels import Series
 
     from torchkoopman import Surrogate
-    from torchkoopman.results import Audit, ModeTracks, Topology
+    from torchkoopman.results import Audit, ModeTracks, Paths, Topology
 
 PLUGIN_NAME = "koopman"
 """Name of the plugin that the tensors of :func:`log` are for, as the tab finds them."""
@@ -42,7 +42,7 @@ class Writer(Protocol):
 
 def log(
     writer: Writer,
-    result: Surrogate | Topology | Audit,
+    result: Surrogate | Topology | Audit | Paths,
     step: int,
     tag: str = "",
     *,
@@ -66,7 +66,9 @@ def log(
       ``beta<dimension>_l1/<layer>``, the curves' relative L1 distance;
     * of an audit ``forgotten/<network>``, the share of unseen samples of the forgotten classes that
       are still given their class, ``retained/<network>``, the accuracy on the other classes, and
-      ``edit_cost`` and ``swap_cost``, the accuracy lost on these.
+      ``edit_cost`` and ``swap_cost``, the accuracy lost on these;
+    * of paths ``variance_shown/<layer>``, the share of variance in the plane, and
+      ``paths_r2/<layer>``, R² of the prediction on these samples.
 
     Series are tensors of the plugin ``koopman``, float32; what each has along its axes is in
     ``torchkoopman_panels.schema``. Notes are the text ``notes``. Everything is one event, so that a
@@ -84,8 +86,8 @@ def log(
 
     Args:
         writer: ``torch.utils.tensorboard.SummaryWriter``, or an :class:`EventFolder`.
-        result: a surrogate fitted to layers of the network that is trained, its topology, or an
-            audit.
+        result: a surrogate fitted to layers of the network that is trained, its topology or its
+            paths, or an audit.
         step: the global step of the curve.
         tag: name of the span; by default ``<first layer>-<last layer>``, and of an audit
             ``forgetting-<classes>``.

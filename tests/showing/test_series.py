@@ -203,7 +203,34 @@ def test_the_printed_audit_has_the_numbers_that_are_shown() -> None:
                 assert float(cell) == pytest.approx(value, abs=0.006), name
 
 
-@pytest.mark.parametrize("make", [fitted, topology, audit], ids=lambda make: make.__name__)
+def paths() -> tk.results.Paths:
+    nan = math.nan
+    points = torch.arange(24.0, dtype=torch.float64).reshape(3, 2, 2, 2)
+    shares = torch.tensor([[[0.5, 0.4], [0.6, 0.1]], [[0.3, 0.2], [nan, nan]]])
+    r2 = torch.tensor([[1.0, 0.9], [1.0, nan]]).double()
+    labels = torch.tensor([2, 0, 2])
+    systems = ("network", "surrogate")
+    return tk.results.Paths(("a", "b"), (0.0, 1.0), systems, points, shares.double(), r2, labels)
+
+
+def test_paths_show_the_shares_of_variance_before_the_samples() -> None:
+    own = paths()
+    shown = series_of(own)
+    assert shown.span == "a-b"
+    values = named(shown)["trajectories"]
+    assert values[1:].tolist() == own.points.tolist()
+    np.testing.assert_array_equal(values[0], own.shares.numpy())
+    told = about(shown, "trajectories")
+    assert told.pop("times") == [0, 1]
+    names = {"layers": ["a", "b"], "systems": ["network", "surrogate"]}
+    assert told == {**names, "labels": [2, 0, 2], "forgotten": []}
+    assert shown.scalars == {
+        "variance_shown/a": pytest.approx(0.9),
+        "variance_shown/b": pytest.approx(0.5),
+    }, "nothing of what is not predicted"
+
+
+@pytest.mark.parametrize("make", [fitted, topology, audit, paths], ids=lambda make: make.__name__)
 def test_series_go_into_a_document(make: Any) -> None:
     shown = series_of(make())
     for series in shown.series:

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from torchkoopman.koopman.arithmetic import own_precision
 from torchkoopman.koopman.folding import Replacement, fold
-from torchkoopman.koopman.prediction import Prediction
+from torchkoopman.koopman.following import Following
 from torchkoopman.koopman.structure import card_of_config
 from torchkoopman.spectra.pseudospectrum import Pseudospectrum, pseudospectrum_of
 from torchkoopman.spectra.spectrum import Spectrum, spectrum_of
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from torchkoopman.topology.report import Topology
 
 
-class Surrogate(Prediction):
+class Surrogate(Following):
     """A linear system that stands for the layers of a span; every fitter gives one.
 
     Calling it predicts the last layer's state from the first layer's, both of shape

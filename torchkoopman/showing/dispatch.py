@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from torchkoopman.koopman.paths import Paths
 from torchkoopman.koopman.surrogate import Surrogate
 from torchkoopman.showing.audits import audit_shown
+from torchkoopman.showing.samples import paths_shown
 from torchkoopman.showing.surrogates import surrogate_shown
 from torchkoopman.showing.topologies import topology_shown
 from torchkoopman.topology.report import Topology
@@ -17,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def series_of(
-    result: Surrogate | Topology | Audit,
+    result: Surrogate | Topology | Audit | Paths,
     *,
     tag: str = "",
     tracks: ModeTracks | None = None,
@@ -36,8 +38,8 @@ def series_of(
         TypeError: a Spectrum has no series of its own; give one of Surrogate, Topology, Audit, ...
 
     Args:
-        result: a surrogate, a :class:`torchkoopman.results.Topology` or
-            :class:`torchkoopman.results.Audit`.
+        result: a surrogate, :class:`torchkoopman.results.Topology`,
+            :class:`torchkoopman.results.Audit` or :class:`torchkoopman.results.Paths`.
         tag: name of the span; by default ``<first layer>-<last layer>``, and of an audit
             ``forgetting-<classes>``.
         tracks: of the spectra until now, of which this surrogate's is the last.
@@ -50,10 +52,10 @@ def series_of(
     """
     if isinstance(result, Surrogate):
         return surrogate_shown(result, tag, tracks, pseudospectrum)
-    if not isinstance(result, Topology | Audit):
+    if not isinstance(result, Topology | Audit | Paths):
         raise TypeError(
             f"a {type(result).__name__} has no series of its own; give one of Surrogate, Topology, "
-            "Audit, such as the surrogate that it comes from."
+            "Audit, Paths, such as the surrogate that it comes from."
         )
     if tracks is not None or pseudospectrum:
         raise TypeError(
@@ -62,4 +64,6 @@ def series_of(
         )
     if isinstance(result, Topology):
         return topology_shown(result, tag)
+    if isinstance(result, Paths):
+        return paths_shown(result, tag)
     return audit_shown(result, tag)

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
+from torchkoopman.observe.even_rows import EvenRows
+
 if TYPE_CHECKING:
     from torchkoopman.observe.trajectory import Trajectory
     from torchkoopman.topology.system import Predicting
@@ -21,9 +23,7 @@ Key = tuple[Kind, str]
 class Clouds:
     """Listens to trajectories and keeps ``points`` rows of them, every row with equal probability.
 
-    Each row draws a random key and the smallest keys stay, wherever in the stream they are. The
-    other positions of a kept row's sample are there when it is predicted, for observables that
-    look along them.
+    Kept are the states of both kinds at each layer.
     """
 
     def __init__(
@@ -43,31 +43,12 @@ class Clouds:
         ]
         """Layers at whole steps of the operator; one fitted across the span knows only its ends."""
         self._space = space
-        self._generator = generator
-        self._keys = torch.empty(0, dtype=torch.float64)
-        self._kept: dict[Key, Tensor] = {}
+        self._rows = EvenRows(points, self._states, generator)
 
     @torch.no_grad()
     def update(self, trajectory: Trajectory) -> None:
         """Offer the rows of one trajectory."""
-        trajectory = self.surrogate.span.stacked(trajectory)
-        counted = trajectory.counted().cpu()
-        keys = torch.full(counted.shape, torch.inf, dtype=torch.float64)
-        drawn = torch.rand(int(counted.sum()), generator=self._generator, dtype=torch.float64)
-        keys[counted] = drawn
-        everything = torch.cat([self._keys, drawn]).sort().values
-        limit = everything[: self.points][-1] if len(everything) else -1
-        samples = (keys <= limit).any(1)
-        if not samples.any():
-            return
-        stay = self._keys <= limit
-        self._keys = torch.cat([self._keys[stay], keys[samples][keys[samples] <= limit]])
-        chosen = (keys <= limit)[samples].to(trajectory.device)
-        part = trajectory.select(samples.to(trajectory.device))
-        for key, states in self._states(part).items():
-            rows = states[chosen]
-            old = self._kept.get(key)
-            self._kept[key] = rows if old is None else torch.cat([old[stay.to(rows.device)], rows])
+        self._rows.update(self.surrogate.span.stacked(trajectory))
 
     def of(self, kind: Kind) -> dict[str, Tensor]:
         """Layer → rows, ``(rows, features)``: the same rows in all, shuffled.
@@ -75,9 +56,8 @@ class Clouds:
         ``"network"`` are the layers' own states, ``"surrogate"`` what it predicts of them from the
         first layer. Any first few rows are a random sample too.
         """
-        order = self._keys.argsort()
-        found = ((name, rows) for (of, name), rows in self._kept.items() if of == kind)
-        return {name: rows[order.to(rows.device)] for name, rows in found}
+        kept = self._rows.rows().items()
+        return {name: rows for (of, name), rows in kept if of == kind}
 
     def _states(self, part: Trajectory) -> dict[Key, Tensor]:
         """States of both kinds, ``(batch, positions, features)`` each."""
