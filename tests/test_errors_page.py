@@ -24,6 +24,10 @@ SHOWN = re.compile(
     re.MULTILINE | re.DOTALL,
 )
 APART = {
+    (
+        "integrations/torchkoopman_tensorboard/__init__.py",
+        "AttributeError(f'module {__name__!r} has no attribute {name!r}')",
+    ): "as Python says it",
     ("torchkoopman/running/together.py", "ValueError(every[0][0])"): "as a process says it",
     ("torchkoopman/graphs/exported.py", "RuntimeError(str(error))"): "as torch says it",
     (

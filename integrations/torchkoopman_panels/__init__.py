@@ -4,7 +4,9 @@ This package needs numpy alone. It knows series of arrays by name, not the resul
 """
 
 from torchkoopman_panels.document import Document
+from torchkoopman_panels.modules import assets
+from torchkoopman_panels.packing import pack
 from torchkoopman_panels.page import page
 from torchkoopman_panels.schema import SCHEMA, Series
 
-__all__ = ["SCHEMA", "Document", "Series", "page"]
+__all__ = ["SCHEMA", "Document", "Series", "assets", "pack", "page"]

@@ -42,8 +42,8 @@ class Document:
     labels: dict[float, str] = field(default_factory=dict)
     """Names of steps, where they have any, such as those of layers."""
     arrays: dict[Key, dict[float, npt.NDArray[np.float64]]] = field(default_factory=dict)
-    newer: list[dict[str, Any]] = field(default_factory=list)
-    """What a later version wrote and this one cannot draw: ``run``, ``span``, ``schema``."""
+    warnings: list[str] = field(default_factory=list)
+    """Sentences that the page begins with, such as on what could not be read."""
 
     def add(self, run: str, span: str, step: float, series: Iterable[Series]) -> None:
         """Take the series of one step; one that was given at this step before is replaced."""
@@ -62,7 +62,7 @@ class Document:
                 {"key": str(k), "run": run, "span": span, "name": name, "about": json.loads(about)}
                 for k, (run, span, name, about) in enumerate(self.arrays)
             ],
-            "newer": self.newer,
+            "warnings": list(self.warnings),
         }
 
     def blocks(
@@ -80,7 +80,7 @@ class Document:
         for k, ((run, _, name, _), steps) in enumerate(self.arrays.items()):
             some = {step: array for step, array in steps.items() if step in kept[run]}
             some = some or {max(steps): steps[max(steps)]}
-            yield str(k), pack(name, some, bits.get(name), len(steps))
+            yield str(k), pack(some, bits.get(name), len(steps))
 
     def _every(self, run: str, every: int) -> set[float]:
         steps = sorted(

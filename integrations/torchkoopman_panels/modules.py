@@ -23,6 +23,18 @@ def asset(name: str) -> str:
     return (files(__package__) / "assets" / name).read_text("utf-8")
 
 
+def assets() -> dict[str, str]:
+    """Name → text of what a server has to hand to a browser; ``index.js`` is TensorBoard's tab.
+
+    Example:
+        >>> from torchkoopman_panels import assets
+        >>> "index.js" in assets()
+        True
+    """
+    folder = files(__package__) / "assets"
+    return {file.name: file.read_text("utf-8") for file in folder.iterdir() if file.is_file()}
+
+
 def in_order(entry: str, read: Callable[[str], str] = asset) -> list[str]:
     """A module and all that it needs, each after those that it imports."""
     found: dict[str, None] = {}

@@ -1,11 +1,11 @@
 """A series as bytes that are small and that a browser reads: gzip over planes of float32 bytes.
 
 Layout, after ``gzip``: four bytes with the length of the header (little-endian), the header as JSON
-(``steps``, ``shape`` of one step's array, ``of``: steps before thinning, ``error``: the largest
-relative error of a value, a list if each column was rounded by itself), and the values. These lie
-with the step as their last axis, as float32, and of all of them first the highest bytes, then the
-next ones, to the lowest: neighbours in time have like exponents, so that their bytes compress well,
-and rounded digits take no space.
+(``steps``, ``shape`` of one step's array, ``of``: steps before some were left out, null where
+nobody knows, ``error``: the largest relative error of a value, a list if each column was rounded by
+itself), and the values. These lie with the step as their last axis, as float32, and of all of them
+first the highest bytes, then the next ones, to the lowest: neighbours in time have like exponents,
+so that their bytes compress well, and rounded digits take no space.
 """
 
 from __future__ import annotations
@@ -30,18 +30,25 @@ _MANTISSA = 23
 
 
 def pack(
-    name: str,
     steps: Mapping[float, npt.NDArray[np.float64]],
     bits: Bits = None,
     of: int | None = None,
+    sampled: bool = False,
 ) -> bytes:
     """One series.
 
+    Example:
+        >>> import gzip
+        >>> import numpy as np
+        >>> from torchkoopman_panels import pack
+        >>> gzip.decompress(pack({0: np.ones(2), 10: np.ones(2)}))[4:20]
+        b'{"steps": [0, 10'
+
     Args:
-        name: of the series.
         steps: step → its array; smaller ones are filled up with NaN.
         bits: binary digits that are kept of each value.
-        of: number of steps before some were left out.
+        of: number of steps before some were left out; by default that of ``steps``.
+        sampled: whether some of an unknown number are left out.
     """
     order = sorted(steps)
     stacked = stack([steps[step] for step in order])
@@ -58,7 +65,7 @@ def pack(
     header = {
         "steps": order,
         "shape": list(stacked.shape[1:]),
-        "of": len(order) if of is None else of,
+        "of": None if sampled else len(order) if of is None else of,
         "error": error,
     }
     text = json.dumps(header).encode()

@@ -15,15 +15,14 @@ from tensorboard.compat.proto.summary_pb2 import (
 from tensorboard.util.tensor_util import make_tensor_proto
 from torchkoopman_panels import SCHEMA
 
+from torchkoopman_tensorboard import PLUGIN_NAME
+
 if TYPE_CHECKING:
     import numpy.typing as npt
     from torchkoopman_panels import Series
 
     from torchkoopman import Surrogate
     from torchkoopman.results import Audit, ModeTracks, Paths, Topology
-
-PLUGIN_NAME = "koopman"
-"""Name of the plugin that the tensors of :func:`log` are for, as the tab finds them."""
 
 
 class FileWriter(Protocol):

@@ -8,7 +8,9 @@ from torchkoopman_panels import Document, Series
 SPAN_LAYERS = {"0-3": 3, "0-6": 6, "3-9": 6, "0-12": 12}
 
 
-def drifting(steps: int = 1000, modes: int = 64, runs: tuple[str, ...] = ("run",)) -> Document:
+def drifting(
+    steps: int = 1000, modes: int = 64, runs: tuple[str, ...] = ("run",), spans: int = 4
+) -> Document:
     """Spectra of spans that drift with the training, each with the noise of its own batch.
 
     The modes are conjugate pairs, the largest modulus first, so that neighbours in time may change
@@ -16,7 +18,7 @@ def drifting(steps: int = 1000, modes: int = 64, runs: tuple[str, ...] = ("run",
     """
     document = Document("drifting spectra")
     for number, run in enumerate(runs):
-        for span, layers in SPAN_LAYERS.items():
+        for span, layers in list(SPAN_LAYERS.items())[:spans]:
             random = np.random.default_rng([number, layers, *map(ord, span)])
             for step, series in _of_span(steps, modes, layers, random):
                 document.add(run, span, step, series)

@@ -27,7 +27,7 @@ def test_a_module_imports_names_of_modules_beside_it_and_exports_by_name(name: s
             assert plain.match(line), f"{name}: {line}"
     assert len(list(imports_of(source))) == sum(line.startswith("import") for line in lines)
     for needed in imports_of(source):
-        assert needed in SOURCES or needed == "app.js", f"{name} imports {needed}"
+        assert needed in SOURCES, f"{name} imports {needed}"
     assert not re.search(r"^import \{[^}]*\bas\b", source, re.MULTILINE), name
     assert not re.search(r"^(const|let|var)\s*[\[{]", source, re.MULTILINE), name
 

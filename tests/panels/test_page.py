@@ -1,18 +1,23 @@
 """A page by itself: what is in it, how large it is, and that no name can break out of its place."""
 
+from __future__ import annotations
+
 import base64
 import gzip
 import json
 import re
+from functools import cache
 from html.parser import HTMLParser
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 from torchkoopman_panels import SCHEMA, Document, Series, page
 
 from tests.panels.drifting import drifting
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 HOSTILE = '</script><script>alert(1)</script><!-- <img src=x onerror="alert(1)"> & \u2028 \udcff'
 
@@ -25,6 +30,12 @@ def stand_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (folder / "panels.css").write_text("main { color: black }")
     (folder / "report.js").write_text("document.title;\n")
     monkeypatch.setattr("torchkoopman_panels.modules.files", lambda _: folder.parent)
+
+
+@cache
+def parsed(text: str) -> Scripts:
+    """The page's parts, read once."""
+    return Scripts(text)
 
 
 class Scripts(HTMLParser):
@@ -53,13 +64,13 @@ class Scripts(HTMLParser):
 
 
 def index_of(text: str) -> dict[str, Any]:
-    index: dict[str, Any] = json.loads(Scripts(text).found["index"])
+    index: dict[str, Any] = json.loads(parsed(text).found["index"])
     return index
 
 
 def block_of(text: str, key: str) -> tuple[dict[str, Any], np.ndarray]:
     """Header and values, these with the steps first."""
-    content = gzip.decompress(base64.b64decode(Scripts(text).found[f"block-{key}"]))
+    content = gzip.decompress(base64.b64decode(parsed(text).found[f"block-{key}"]))
     length = int.from_bytes(content[:4], "little")
     header = json.loads(content[4 : 4 + length])
     planes = np.frombuffer(content[4 + length :], np.uint8).reshape(4, -1)
