@@ -10,6 +10,7 @@ QUICK = {
     "benchmarks": ("evidence",),
     "fitting": ("dmd", "edmd", "losses", "quality"),
     "graphs": ("cut", "reads", "side_effects", "writing"),
+    "inspecting": ("runs",),
     "integrations": ("events",),
     "koopman": ("coordinates", "feature_maps", "files", "folding", "operators", "surrogate"),
     "observe": ("facts", "layouts", "moments", "probes", "selection", "trajectory", "views"),

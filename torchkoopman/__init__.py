@@ -12,6 +12,7 @@ from torchkoopman.fitting.edmd import EDMDFitter
 from torchkoopman.fitting.losses import LossWeights
 from torchkoopman.fitting.monitor import TrainingMonitor
 from torchkoopman.graphs.region import DirtyCut
+from torchkoopman.inspecting.inspect import inspect
 from torchkoopman.koopman.feature_maps import ContextMean, Monomials, Neighbours, RandomFeatures
 from torchkoopman.koopman.surrogate import Surrogate
 from torchkoopman.observe.probe import Probe
@@ -52,6 +53,7 @@ __all__ = [
     "ContextMean",
     "Neighbours",
     # look
+    "inspect",
     "Surrogate",
     "follow",
     "compare",

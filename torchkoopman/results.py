@@ -3,6 +3,8 @@
 For type hints and ``isinstance``; results come from the functions and methods that find them.
 """
 
+from torchkoopman.inspecting.blocks import InspectedBlock
+from torchkoopman.inspecting.inspection import Inspection
 from torchkoopman.koopman.modes import Modes
 from torchkoopman.koopman.paths import Paths
 from torchkoopman.running.evaluation import Evaluation
@@ -18,6 +20,8 @@ from torchkoopman.topology.report import Topology
 from torchkoopman.unlearning.report import Audit
 
 __all__ = [
+    "Inspection",
+    "InspectedBlock",
     "Evaluation",
     "Spectrum",
     "Modes",

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from torchkoopman.koopman.feature_maps import Part
     from torchkoopman.observe.batches import Forward
+    from torchkoopman.observe.costs import NetworkCosts
     from torchkoopman.observe.processes import Group
     from torchkoopman.observe.selection import Layers
     from torchkoopman.observe.views import LayoutOption, OutputOption
@@ -194,15 +195,29 @@ def rank_spans(
             f"two batches with rows in them, the first one included; it got {halves.batches} with "
             f"{halves.rows} rows. Give a loader of more, smaller batches."
         )
-    spans = []
-    for start, end in combinations(halves.layers, 2):
-        state = torch.empty(costs.states[start], device="meta")
-        replaced = costs.between(start, end), cost_of(halves.replacement(start, end), state)
-        spans.append(RankedSpan(start, end, *halves.scores(start, end), *replaced))
-    ranking = SpanRanking(tuple(_ranked(spans)), costs.network, halves.rows, halves)
+    spans = [ranked_span(halves, costs, *ends) for ends in combinations(halves.layers, 2)]
+    ranking = ranking_of(spans, costs, halves)
     if progress:
         tqdm.write(str(ranking))
     return ranking
+
+
+def ranked_span(halves: SpanStatistics, costs: NetworkCosts, start: str, end: str) -> RankedSpan:
+    """One span, from what was streamed of its layers.
+
+    Raises:
+        ValueError: too few rows, or an end that is constant.
+    """
+    state = torch.empty(costs.states[start], device="meta")
+    replaced = costs.between(start, end), cost_of(halves.replacement(start, end), state)
+    return RankedSpan(start, end, *halves.scores(start, end), *replaced)
+
+
+def ranking_of(
+    spans: Sequence[RankedSpan], costs: NetworkCosts, halves: SpanStatistics
+) -> SpanRanking:
+    """Spans of one pass in their order."""
+    return SpanRanking(tuple(_ranked(spans)), costs.network, halves.rows, halves)
 
 
 def _ranked(spans: Sequence[RankedSpan]) -> list[RankedSpan]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,13 +16,12 @@ from torchkoopman.topology.persistence import MAX_BYTES, require_memory
 from torchkoopman.topology.report import LayerTopology, Topology
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from torch import nn
 
     from torchkoopman.observe.batches import Forward
     from torchkoopman.observe.views import LayoutOption, OutputOption
-    from torchkoopman.topology.betti import BettiCurve
     from torchkoopman.topology.clouds import Kind, Space
     from torchkoopman.topology.system import Predicting
 
@@ -80,35 +78,49 @@ def topology_of(
     predicted = _prepared(clouds, "surrogate", normalise)
     first = network[surrogate.layers[0]]
     draws = {d: subsamples(min(rows, len(first)), bootstrap, generator) for d, rows in most.items()}
-    compare = _Comparison(draws, landmarks, max_bytes)
+    times = {layer: surrogate.time(layer) for layer in clouds.layers}
+    return compared(network, predicted, times, draws, landmarks, max_bytes, space, normalise)
+
+
+def compared(
+    network: Mapping[str, Tensor],
+    surrogate: Mapping[str, Tensor],
+    times: Mapping[str, float],
+    draws: Mapping[int, Sequence[Tensor]],
+    landmarks: int,
+    max_bytes: int = MAX_BYTES,
+    space: Space = "states",
+    normalised: bool = False,
+) -> Topology:
+    """Curves of two systems' clouds, of the same rows in the same order of chance.
+
+    Args:
+        network: layer → rows, ``(rows, features)``; the first layer sets ε.
+        surrogate: likewise.
+        times: depth-time of each layer, first layer first.
+        draws: dimension → row numbers of each subsample, for the bands.
+        landmarks: rows that stand for a cloud where all would cost too much: the first ones.
+        max_bytes: refuse what would need more.
+        space: what the clouds hold.
+        normalised: whether each was divided by its size.
+
+    Raises:
+        ValueError: fewer than two points, values that are not finite, or too much memory.
+    """
+    first = network[next(iter(times))]
     epsilon = scale(first)
-    layers = tuple(
-        LayerTopology(layer, surrogate.time(layer), compare(network[layer], predicted[layer]))
-        for layer in clouds.layers
-    )
-    rows = len(first)
-    return Topology(rows, min(rows, landmarks), epsilon, space, normalise, layers)
-
-
-@dataclass(frozen=True)
-class _Comparison:
-    """How two clouds of one layer become curves on the same scales."""
-
-    draws: dict[int, list[Tensor]]
-    landmarks: int
-    """Rows that stand for a cloud where all would cost too much: the first of the shuffled ones."""
-    max_bytes: int
-
-    def __call__(self, own: Tensor, other: Tensor) -> dict[int, tuple[BettiCurve, BettiCurve]]:
-        """Dimension → the network's and the surrogate's curve."""
+    layers = []
+    for layer, time in times.items():
         curves = {}
-        for dimension, draws in self.draws.items():
-            a, b = (cloud[: self.landmarks] if dimension else cloud for cloud in (own, other))
-            options: dict[str, Any] = {"subsamples": draws, "max_bytes": self.max_bytes}
-            network = betti_curve(a, dimension, **options)
-            surrogate = betti_curve(b, dimension, scales=network.scales, **options)
-            curves[dimension] = network, surrogate
-        return curves
+        for dimension, drawn in draws.items():
+            clouds = (system[layer] for system in (network, surrogate))
+            a, b = (cloud[:landmarks] if dimension else cloud for cloud in clouds)
+            options: dict[str, Any] = {"subsamples": drawn, "max_bytes": max_bytes}
+            own = betti_curve(a, dimension, **options)
+            curves[dimension] = own, betti_curve(b, dimension, scales=own.scales, **options)
+        layers.append(LayerTopology(layer, time, curves))
+    rows = len(first)
+    return Topology(rows, min(rows, landmarks), epsilon, space, normalised, tuple(layers))
 
 
 def _prepared(clouds: Clouds, kind: Kind, normalise: bool) -> dict[Any, Tensor]:

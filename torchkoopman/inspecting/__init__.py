@@ -1,0 +1,1 @@
+"""One look at a whole network: its repeated blocks found, streamed once, and measured."""
