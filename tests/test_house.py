@@ -36,7 +36,7 @@ ARROWS: dict[str, set[str]] = {
     "surgery": {"graphs", "observe", "version"},
     "scaling": {"koopman", "observe"},
     "shipping": {"surgery", "koopman", "observe", "storage", "version"},
-    "unlearning": {"koopman", "observe", "tables"},
+    "unlearning": {"koopman", "observe", "pictures", "tables"},
     "showing": {"koopman", "spectra", "topology", "unlearning"},
     "inspecting": {
         "running",

@@ -14,10 +14,13 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from torchkoopman.koopman.plotting import draw_modes
 from torchkoopman.tables import Table, Tabular, complex_number, more
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from matplotlib.axes import Axes
 
     from torchkoopman.koopman.decomposition import Decomposition
     from torchkoopman.koopman.readouts import Readout
@@ -107,7 +110,6 @@ class Modes(Tabular):
             + (", so modes are large and cancel" if self.condition >= _ILL else ""),
         ]
         norms, sizes = self.vectors.norm(dim=0), self.sizes
-        order = torch.argsort(norms if sizes is None else sizes, descending=True, stable=True)
         rows = [
             [
                 str(k),
@@ -116,7 +118,7 @@ class Modes(Tabular):
                 "" if self.amplitudes is None else f"{self.amplitudes[k]:.4g}",
                 "" if sizes is None else f"{sizes[k]:.4g}",
             ]
-            for k in order[:modes].tolist()
+            for k in self._largest_first()[:modes]
         ]
         head = ["mode", "λ (span)", "norm", "amplitude", "size"]
         return Table(head, rows, above, more(count, modes), text=())
@@ -124,6 +126,38 @@ class Modes(Tabular):
     def summary(self, modes: int = 10) -> str:
         """The same as text."""
         return str(self.table(modes))
+
+    def plot(self, ax: Axes | None = None, modes: int = 4) -> Axes:
+        """The largest modes over the layer's features, below each other, each in its own scale.
+
+        Stems are real parts, rings imaginary ones; of two conjugates one is drawn. Others are
+        chosen by :meth:`keep`.
+
+        Args:
+            ax: matplotlib axes to draw on; None for a new figure.
+            modes: how many.
+
+        Raises:
+            ImportError: matplotlib is not installed (the extra ``torchkoopman[plot]``).
+        """
+        order, partners = self._largest_first(), self.conjugates.tolist()
+        at = {k: place for place, k in enumerate(order)}
+        alone = [k for k in order if partners[k] < 0 or at[k] <= at[partners[k]]][:modes]
+        sizes = self.sizes
+        names = [
+            f"λ = {complex_number(complex(self.eigenvalues[k]))}"
+            + ("" if sizes is None else f"\nsize {sizes[k]:.3g}")
+            for k in alone
+        ]
+        real = [partners[k] == k for k in alone]
+        title = f"{len(alone)} of {len(order)} modes at layer {self.layer}"
+        return draw_modes(self.vectors[:, alone], names, real, title, ax)
+
+    def _largest_first(self) -> list[int]:
+        """By size at the layer; without data by norm."""
+        sizes = self.vectors.norm(dim=0) if self.sizes is None else self.sizes
+        order: list[int] = sizes.argsort(descending=True, stable=True).tolist()
+        return order
 
 
 def modes_at(

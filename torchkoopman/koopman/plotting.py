@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from torchkoopman.pictures import CLASSES, GUIDE, axes_for
+from torchkoopman.pictures import CLASSES, GUIDE, MAIN, OTHER, axes_for
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -108,3 +108,39 @@ def _explain(ax: Axes, edited: bool) -> None:
         names.append("surrogate that forgets")
     place: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.08)}
     ax.legend(handles, names, fontsize=8, frameon=False, ncols=min(len(names), 7), **place)
+
+
+def draw_modes(
+    vectors: Tensor, names: Sequence[str], real: Sequence[bool], title: str, ax: Axes | None
+) -> Axes:
+    """Modes below each other over the features, each in its own scale.
+
+    Args:
+        vectors: complex, ``(features, modes)``.
+        names: of the modes.
+        real: which of them are real, and have no imaginary part to show.
+        title: what they are modes of.
+        ax: where to draw; None for a new figure.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    ax = axes_for(ax, 7.0, 1.0 + 0.9 * len(names))
+    features = torch.arange(len(vectors), dtype=torch.float64)
+    for row, vector in enumerate(vectors.T):
+        parts = torch.view_as_real(vector)
+        largest = parts.abs().max()
+        heights = 0.45 * parts / largest if largest > 0 else parts
+        ax.axhline(-row, color=GUIDE, lw=0.5, alpha=0.5, zorder=0)
+        x, level = features.numpy(), (heights - row).numpy()
+        stems = ax.vlines(x, -row, level[:, 0], color=MAIN, lw=1.6, zorder=2)
+        stems.set_label("real part" if row == 0 else "")
+        if not real[row]:
+            rings = ax.scatter(x, level[:, 1], s=9, facecolors="none", edgecolors=OTHER)
+            rings.set_label("imaginary part" if all(real[:row]) else "")
+    ax.set_yticks([-row for row in range(len(names))], list(names), fontsize=8)
+    ax.set(ylim=(-len(names) + 0.4, 0.6), xlabel="feature", xlim=(-1, len(vectors)))
+    ax.set_title(title, fontsize=10)
+    if not all(real):
+        ax.legend(fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    return ax

@@ -7,8 +7,11 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from torchkoopman.tables import Table, Tabular
+from torchkoopman.unlearning.plotting import draw_differences
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
     from torchkoopman.unlearning.measures import Detection, Membership
     from torchkoopman.unlearning.relearning import Relearning
 
@@ -102,6 +105,29 @@ class Audit(Tabular):
         limit = self.relearning.limit
         rows = [[row.name, *row.cells(limit)] for row in measured(self)]
         return Table(head, rows, below=[*below, *self.notes])
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """What each network gained or lost on each class, in points of the original's accuracy.
+
+        Rows of forgotten classes have a band. The axis is linear within a point of zero, and in
+        powers of ten beyond, so that small losses are seen beside a whole class.
+
+        Args:
+            ax: matplotlib axes to draw on; None for a new figure.
+
+        Raises:
+            ImportError: matplotlib is not installed (the extra ``torchkoopman[plot]``).
+        """
+        before = self.columns[ORIGINAL].test
+        labels = sorted(before)
+        differences = {
+            name: [100 * (column.test[c] - before[c]) for c in labels]
+            for name, column in self.columns.items()
+            if name != ORIGINAL
+        }
+        ax = draw_differences(differences, labels, self.classes, EDITED, ax)
+        ax.set_title(f"Forgetting {list(self.classes)}", fontsize=10)
+        return ax
 
 
 @dataclass(frozen=True)
