@@ -15,6 +15,7 @@ from statistics import mean
 from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
+import numpy as np
 import torch
 
 from benchmarks.models import SURROGATES, fitted
@@ -96,30 +97,24 @@ def spectrum(made: Fitted) -> Figure:
 
 
 def trajectories(made: Fitted) -> Figure:
-    """States in the first two principal axes of each layer: the network's, and the surrogate's."""
-    model, surrogate, test = made.model, made.surrogates["autoencoder"], made.data.test
-    state, rows = test.inputs[:SHOWN], []
-    with torch.no_grad():
-        state = model.stem(state)
-        for block in model.blocks:
-            state = block(state)
-            rows.append(state)
-        path = surrogate.trajectory(rows[0][:, None])[:, :, 0]
+    """States in the plane of each layer's principal axes: the network's, and the surrogate's."""
+    test, surrogate = made.data.test, made.surrogates["autoencoder"]
+    batch = test.inputs[:SHOWN], test.labels[:SHOWN]
+    paths = surrogate.paths(made.model, [batch], samples=SHOWN)
+    assert paths.labels is not None
+    colours = [CLASSES[c] for c in paths.labels.tolist()]
+    columns = len(paths.layers)
     figure, axes = plt.subplots(
-        2, len(rows), figsize=(2.3 * len(rows), 4.8), layout="constrained", squeeze=False
+        2, columns, figsize=(2.3 * columns, 4.8), layout="constrained", squeeze=False
     )
-    for depth, own in enumerate(rows):
-        centre = own.mean(0)
-        plane = torch.linalg.svd(own - centre, full_matrices=False)[2][:2]
-        limits = None
-        for row, cloud in enumerate((own, path[depth])):
-            flat = (cloud - centre) @ plane.T
+    for depth, layer in enumerate(paths.layers):
+        for row in (0, 1):
             place: Axes = axes[row, depth]
-            colours = [CLASSES[c] for c in test.labels[:SHOWN].tolist()]
-            place.scatter(flat[:, 0], flat[:, 1], 3, colours, linewidths=0)
-            limits = limits or (place.get_xlim(), place.get_ylim())
-            place.set(xlim=limits[0], ylim=limits[1], xticks=[], yticks=[])
-        axes[0, depth].set_title(surrogate.layers[depth], fontsize=9)
+            place.scatter(*paths.points[:, depth, row].T, 3, colours, linewidths=0)
+            above: Axes = axes[0, depth]
+            place.set(xlim=above.get_xlim(), ylim=above.get_ylim(), xticks=[], yticks=[])
+        share = 100 * paths.shares[depth, 0].sum()
+        axes[0, depth].set_title(f"{layer}, {share:.0f} % of the variance", fontsize=9)
     axes[0, 0].set_ylabel("network")
     axes[1, 0].set_ylabel("surrogate, from blocks.0")
     figure.suptitle("Unseen points through depth, two principal axes of each layer")
@@ -171,23 +166,38 @@ def betti(results: dict[str, dict[str, Any]]) -> Figure:
 
 
 def forgetting(results: dict[str, dict[str, Any]]) -> Figure:
-    """Accuracy of every digit after forgetting one, mean over seeds."""
+    """What forgetting does to the accuracy of every digit, mean over seeds.
+
+    The retained digits share one scale of colours about zero; on the forgotten ones, which lose a
+    hundred times as much, stands what is left.
+    """
     runs = [result["accuracies"] for job, result in results.items() if "accuracies" in result]
-    sets = list(runs[0])
-    table = torch.tensor(
-        [[100 * mean(run[name][c] for run in runs) for c in range(10)] for name in sets]
+    sets = [name for name in runs[0] if name != "swap"]
+    gone = torch.tensor([[str(c) in name.split("-") for c in range(10)] for name in sets])
+    after, before = (
+        torch.tensor([[100 * mean(run[name][c] for run in runs) for c in range(10)] for name in of])
+        for of in (sets, ["swap"])
     )
-    figure, place = plt.subplots(figsize=(7.6, 6.4), layout="constrained")
-    place.imshow(table.numpy(), cmap="Blues", vmin=0, vmax=160, aspect="auto")
-    for row, values in enumerate(table):
-        for column, value in enumerate(values.tolist()):
-            place.text(column, row, f"{value:.1f}", ha="center", va="center", fontsize=8)
-    names = ["nothing" if name == "swap" else name.replace("-", ", ") for name in sets]
+    change = after - before
+    largest = max(0.5, change[~gone].abs().max().item())
+    figure, place = plt.subplots(figsize=(8.2, 6.0), layout="constrained")
+    shown = np.ma.masked_where(gone.numpy(), change.numpy())
+    picture = place.imshow(shown, cmap="PuOr", vmin=-largest, vmax=largest, aspect="auto")
+    place.set_facecolor("#d9d9d9")
+    for row, column in np.ndindex(*change.shape):
+        value = float(after[row, column] if gone[row, column] else change[row, column])
+        text = f"{value:.1f} %" if gone[row, column] else f"{value:+.2f}"
+        strong = abs(value) > 0.7 * largest and not gone[row, column]
+        look = {"ha": "center", "va": "center", "fontsize": 8}
+        place.text(column, row, text, color="white" if strong else "black", **look)
     place.set_xticks(range(10), [str(c) for c in range(10)])
-    place.set_yticks(range(len(names)), names)
+    place.set_yticks(range(len(sets)), [name.replace("-", ", ") for name in sets])
     place.set(xlabel="digit", ylabel="forgotten")
+    figure.colorbar(picture, ax=place, label="percentage points against the unedited swap")
     place.set_title(
-        f"Accuracy % on unseen digits after the edit, {len(runs)} networks", fontsize=10
+        "Unseen digits: change of accuracy by the edit; grey: forgotten, and how many of them are "
+        f"still right\n{len(runs)} networks",
+        fontsize=10,
     )
     return figure
 

@@ -49,6 +49,7 @@ def test_trajectories_show_the_network_above_and_the_surrogate_below(made: Fitte
     assert len(figure.axes) == 2 * 5
     first = [figure.axes[k].collections[0].get_offsets() for k in (0, 5)]
     assert len(first[0]) == len(first[1]) == figures.SHOWN
+    assert "blocks.0, " in figure.axes[0].get_title()
     plt.close(figure)
 
 
@@ -64,9 +65,21 @@ def test_betti_curves_have_a_panel_for_each_layer_and_a_line_for_each_system() -
     plt.close(figure)
 
 
-def test_the_forgetting_table_prints_the_mean_over_networks() -> None:
-    before = dict.fromkeys(range(10), 0.5)
-    runs = {f"mnist-{k}": {"accuracies": {"swap": [0.1 * k] * 10, "3": before}} for k in (4, 6)}
+def test_forgetting_is_drawn_as_differences_from_the_swap_and_the_forgotten_apart() -> None:
+    swap, after = [0.9] * 10, [0.9] * 10
+    after[3], after[5] = 0.0, 0.892
+    runs = {
+        f"mnist-{k}": {"accuracies": {"swap": swap, "3": [each + k for each in after]}}
+        for k in (-0.002, 0.002)
+    }
     figure = figures.forgetting(runs)
-    assert [text.get_text() for text in figure.axes[0].texts] == ["50.0"] * 20
+    texts = [text.get_text() for text in figure.axes[0].texts]
+    expected = ["+0.00"] * 10
+    expected[3], expected[5] = "0.0 %", "-0.80"
+    assert texts == expected
+    (picture,) = figure.axes[0].images
+    drawn = picture.get_array()
+    assert drawn is not None
+    assert drawn.mask[0].tolist() == [c == 3 for c in range(10)]
+    assert picture.get_clim() == pytest.approx((-0.8, 0.8), rel=1e-4), "about zero"
     plt.close(figure)
