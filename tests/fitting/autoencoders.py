@@ -45,10 +45,10 @@ def stream(
     return fitter
 
 
-def fvu(surrogate: tk.Surrogate, states: list[Tensor]) -> float:
-    return Unexplained().update(surrogate(states[0][:, None])[:, 0], states[-1]).value
+def r2(surrogate: tk.Surrogate, states: list[Tensor]) -> float:
+    return Unexplained().update(surrogate(states[0][:, None])[:, 0], states[-1]).r2
 
 
-def ridge_fvu(seen: list[Tensor], fresh: list[Tensor]) -> float:
+def ridge_r2(seen: list[Tensor], fresh: list[Tensor]) -> float:
     weight, bias = Baselines().update(Trajectory.of(*seen)).maps(2)["ridge map"]
-    return Unexplained().update(fresh[0].double() @ weight.T + bias, fresh[-1]).value
+    return Unexplained().update(fresh[0].double() @ weight.T + bias, fresh[-1]).r2

@@ -39,8 +39,8 @@ def values(surrogate: tk.Surrogate) -> list[Tensor]:
     return [tensor.detach().clone() for tensor in surrogate.state_dict().values()]
 
 
-def fvu(surrogate: tk.Surrogate, path: list[Tensor]) -> float:
-    return Unexplained().update(surrogate(path[0][:, None])[:, 0], path[-1]).value
+def r2(surrogate: tk.Surrogate, path: list[Tensor]) -> float:
+    return Unexplained().update(surrogate(path[0][:, None])[:, 0], path[-1]).r2
 
 
 @contextlib.contextmanager
@@ -109,8 +109,8 @@ def test_a_surrogate_of_float64_states_takes_and_gives_float64_states() -> None:
     latent = surrogate.encode(fresh[0][:, None], "0")
     assert latent.dtype == surrogate.decode(latent, "2").dtype == torch.float64
     single = fitted([state.float() for state in path]).surrogate
-    assert fvu(surrogate, fresh) == pytest.approx(
-        fvu(single, [state.float() for state in fresh]), rel=0.1
+    assert 1 - r2(surrogate, fresh) == pytest.approx(
+        1 - r2(single, [state.float() for state in fresh]), rel=0.1
     )
 
 
@@ -120,7 +120,7 @@ def test_float64_states_far_from_zero_keep_what_float32_cannot_tell_apart() -> N
     assert torch.equal((1e9 + path[0][:, 1]).float(), torch.full((600,), 1e9))
     near, surrogate = fitted(path).surrogate, fitted(far).surrogate
     fresh = states(seed=9)
-    assert fvu(surrogate, [1e9 + state for state in fresh]) < 1.5 * fvu(near, fresh)
+    assert 1 - r2(surrogate, [1e9 + state for state in fresh]) < 1.5 * (1 - r2(near, fresh))
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
@@ -129,7 +129,7 @@ def test_half_precision_states_are_learnt_as_well_as_their_digits_allow(dtype: t
     whole = fitted([state.float() for state in path]).surrogate
     half = fitted([state.to(dtype) for state in path]).surrogate
     assert all(tensor.dtype == torch.float32 for tensor in half.state_dict().values())
-    assert fvu(half, fresh) < 1.2 * fvu(whole, fresh) + 1e-3
+    assert 1 - r2(half, fresh) < 1.2 * (1 - r2(whole, fresh)) + 1e-3
 
 
 def test_a_stream_that_turns_to_another_precision_is_followed_in_that_of_its_first_rows() -> None:

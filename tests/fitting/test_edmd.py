@@ -20,9 +20,9 @@ def network(x: Tensor) -> list[Tensor]:
     return [x, inner, torch.tanh(1.5 * inner @ normal(4, 4, seed=3))]
 
 
-def fvu(surrogate: tk.Surrogate, states: Sequence[Tensor]) -> float:
+def r2(surrogate: tk.Surrogate, states: Sequence[Tensor]) -> float:
     ahead = surrogate(states[0][:, None])[:, 0]
-    return Unexplained().update(ahead, states[-1]).value
+    return Unexplained().update(ahead, states[-1]).r2
 
 
 def stream(fitter: tk.EDMDFitter, trajectory: Trajectory, size: int) -> tk.EDMDFitter:
@@ -57,9 +57,9 @@ def test_a_tanh_network_is_fitted_four_times_better_than_by_the_ridge_map_on_fre
     seen, fresh = Trajectory.of(*network(normal(4000, 4))), network(normal(1000, 4, seed=99))
     surrogate = stream(tk.EDMDFitter(tk.RandomFeatures(300)), seen, 500).surrogate
     weight, bias = Baselines().update(seen).maps(4)["ridge map"]
-    affine = Unexplained().update(fresh[0].double() @ weight.T + bias, fresh[-1]).value
-    assert affine > 0.1
-    assert fvu(surrogate, fresh) < affine / 4
+    affine = Unexplained().update(fresh[0].double() @ weight.T + bias, fresh[-1]).r2
+    assert affine < 0.9
+    assert 1 - r2(surrogate, fresh) < (1 - affine) / 4
 
 
 def test_step_dynamics_predicts_every_layer_and_span_only_the_last() -> None:
@@ -136,7 +136,7 @@ def test_a_surrogate_before_the_calibration_is_complete_comes_from_the_rows_ther
     fitter = small(calibration=100_000)
     surrogate = fitter.update(Trajectory.of(*states)).surrogate
     assert surrogate.record.rows == 400
-    assert fvu(surrogate, states) < 0.2
+    assert r2(surrogate, states) > 0.8
     again = fitter.update(Trajectory.of(*network(normal(400, 4, seed=5)))).surrogate
     assert again.record.rows == 800, "and the stream goes on"
 
@@ -169,30 +169,30 @@ def of_tokens(target: Tensor, mask: Tensor | None = None) -> Trajectory:
     return Trajectory({"in": TOKENS, "out": target}, mask=mask)
 
 
-def last_fvu(parts: Part | Sequence[Part], trajectory: Trajectory) -> float:
+def last_r2(parts: Part | Sequence[Part], trajectory: Trajectory) -> float:
     fitter = tk.EDMDFitter(parts, calibration=200, ridge=1e-10)
-    return 1 - fitter.update(trajectory).surrogate.record.r2["out"]
+    return fitter.update(trajectory).surrogate.record.r2["out"]
 
 
 def test_neighbours_see_the_token_before_and_random_features_do_not() -> None:
     previous = torch.cat([TOKENS[:, :1], TOKENS[:, :-1]], 1)
     trajectory = of_tokens(TOKENS + 2 * previous)
-    assert last_fvu(tk.Neighbours((-1,)), trajectory) < 1e-6
-    assert last_fvu(tk.Neighbours((1,)), trajectory) > 0.3
-    assert last_fvu(tk.RandomFeatures(100), trajectory) > 0.3
+    assert last_r2(tk.Neighbours((-1,)), trajectory) > 1 - 1e-6
+    assert last_r2(tk.Neighbours((1,)), trajectory) < 0.7
+    assert last_r2(tk.RandomFeatures(100), trajectory) < 0.7
 
 
 def test_context_mean_sees_the_mean_token_and_random_features_do_not() -> None:
     trajectory = of_tokens(TOKENS - 3 * TOKENS.mean(1, keepdim=True))
-    assert last_fvu(tk.ContextMean(), trajectory) < 1e-6
-    assert last_fvu(tk.RandomFeatures(100), trajectory) > 0.3
+    assert last_r2(tk.ContextMean(), trajectory) > 1 - 1e-6
+    assert last_r2(tk.RandomFeatures(100), trajectory) < 0.7
 
 
 def test_causal_context_mean_sees_only_what_came_before() -> None:
     running = TOKENS.cumsum(1) / torch.arange(1, 9)[:, None]
     trajectory = of_tokens(TOKENS - 3 * running)
-    assert last_fvu(tk.ContextMean(causal=True), trajectory) < 1e-6
-    assert last_fvu(tk.ContextMean(), trajectory) > 0.05
+    assert last_r2(tk.ContextMean(causal=True), trajectory) > 1 - 1e-6
+    assert last_r2(tk.ContextMean(), trajectory) < 0.95
 
 
 def test_context_of_padded_samples_is_that_of_their_real_tokens() -> None:
@@ -212,8 +212,8 @@ def test_several_parts_add_up() -> None:
     previous = torch.cat([TOKENS[:, :1], TOKENS[:, :-1]], 1)
     trajectory = of_tokens(previous - 3 * TOKENS.mean(1, keepdim=True))
     parts = [tk.Neighbours((-1,)), tk.ContextMean()]
-    assert last_fvu(parts, trajectory) < 1e-6
-    assert min(last_fvu(part, trajectory) for part in parts) > 0.01
+    assert last_r2(parts, trajectory) > 1 - 1e-6
+    assert max(last_r2(part, trajectory) for part in parts) < 0.99
 
 
 def test_the_same_generator_gives_the_same_bits_and_another_one_others() -> None:
@@ -263,9 +263,9 @@ def test_any_span_can_be_had_from_one_pass_when_all_pairs_are_kept() -> None:
     fitter = stream(small(pairs="all"), Trajectory.of(*states), 500)
     late = fitter.between("1", "2")
     assert late.layers == ("1", "2")
-    assert fvu(late, states[1:]) < 0.02
+    assert r2(late, states[1:]) > 0.98
     early = fitter.between("0", "1")
-    assert fvu(early, states[:2]) < 0.05
+    assert r2(early, states[:2]) > 0.95
 
 
 def test_a_span_of_a_layer_that_was_not_streamed_is_refused_by_name() -> None:
@@ -323,7 +323,7 @@ def test_a_network_with_relu_in_place_streams_through_hooks() -> None:
             model(part)
     x = normal(300, 4, seed=5)
     start = model[0](x).detach().clone()
-    assert fvu(fitter.surrogate, [start, model(x).detach()]) < 0.1
+    assert r2(fitter.surrogate, [start, model(x).detach()]) > 0.9
 
 
 @pytest.mark.parametrize("wrong", ["tanh", tk.RandomFeatures, [tk.ContextMean(), 3]])

@@ -1,12 +1,14 @@
 """Structures: the state in a layer's output, taken out and put in."""
 
 import dataclasses
-from collections import OrderedDict
+from collections import OrderedDict, UserDict
 from typing import Any, NamedTuple
 
 import pytest
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pack_sequence
+from torch.utils import _pytree as pytree
 
 from torchkoopman.observe.places import filled, leaves, read
 from torchkoopman.observe.views import find_state
@@ -81,3 +83,22 @@ def test_leaves_are_in_order_with_their_places() -> None:
     assert [leaf for _, leaf in found[:2]] == [1, STATE]
     assert [tuple(step.key for step in place) for place, _ in found] == [("a", 0), ("a", 1), ("b",)]
     assert isinstance(found[1][1], Tensor)
+
+
+class Strings(list[Any]):
+    """A list of one's own."""
+
+
+@pytest.mark.parametrize(
+    "output", [Frozen(STATE), UserDict(hidden=STATE), Strings([STATE, "rest"])]
+)
+def test_containers_that_torch_was_not_told_of_are_opened_without_telling_it(output: Any) -> None:
+    known = len(pytree.SUPPORTED_NODES)
+    assert any(leaf is STATE for _, leaf in leaves(output))
+    assert pytree.tree_leaves(output) == [output]  # else pytree could serve here
+    assert len(pytree.SUPPORTED_NODES) == known
+
+
+def test_a_packed_sequence_is_one_leaf_though_it_is_a_named_tuple() -> None:
+    packed = pack_sequence([STATE])
+    assert [leaf for _, leaf in leaves((packed, 1))] == [packed, 1]

@@ -83,9 +83,9 @@ class DMDFitter(ClosedForm):
         return {**super()._options(), "rank": self.rank, "delays": self.delays}
 
     def _learn(self, trajectory: Trajectory) -> None:
-        stacked = trajectory.delayed(self.delays)
         if self._span is None:
             self._open(Span.of(trajectory, self.delays))
+        stacked = self._following().stacked(trajectory)
         same_layers(self._following().layers, stacked)
         rows = stacked.rows()
         self._take(rows, rows, stacked)

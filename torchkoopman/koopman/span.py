@@ -44,9 +44,13 @@ class Span:
 
     @classmethod
     def of(cls, trajectory: Trajectory, delays: int = 0) -> Span:
-        """The span that a trajectory follows, its states stacked on ``delays`` earlier ones."""
+        """The span that a trajectory follows, its states stacked on ``delays`` earlier ones.
+
+        Raises:
+            ValueError: as :meth:`Trajectory.delayed`, or fewer than two layers.
+        """
         return cls.even(
-            trajectory.layers[delays:],
+            trajectory.delayed(delays).layers,
             views=dict(trajectory.views),
             inputs=trajectory.inputs,
             before=trajectory.layers[:delays],

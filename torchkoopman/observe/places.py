@@ -1,6 +1,12 @@
 """Places: where a value is in whatever a layer returns, and the same structure around another.
 
 Layers return tensors, tuples, lists, dataclasses or mappings of them (``ModelOutput`` is both).
+
+PyTorch's own walker, ``torch.utils._pytree``, serves where arguments and tensors are all that
+counts. Here it would not do. What it was not told of is a leaf to it: dataclasses, mappings such as
+a tokenizer's, subclasses of dict and list; and telling it is for good and for the whole process,
+the user's exports included. It opens a PackedSequence. And it has one key for an entry that a
+program may name in several ways, all of which a replacement must find.
 """
 
 from __future__ import annotations
