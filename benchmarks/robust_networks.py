@@ -38,8 +38,8 @@ def network(seed: int, folder: Path, epochs: int = EPOCHS) -> ResidualMLP:
         if path.exists():
             model.load_state_dict(load_file(path))
             return model.eval()
-        recipe = {"epochs": epochs, "batch": 512, "rate": 1e-2}
-        train(model, data(seed, 5000), **recipe, seed=NETWORK_SEED + seed)
+        drawn = NETWORK_SEED + seed
+        train(model, data(seed, 5000), epochs=epochs, batch=512, rate=1e-2, seed=drawn)
     folder.mkdir(parents=True, exist_ok=True)
     save_file(model.state_dict(), path.with_suffix(".part"))
     path.with_suffix(".part").replace(path)

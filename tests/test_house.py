@@ -254,7 +254,7 @@ def test_public_names_are_listed_once() -> None:
 
 @pytest.mark.parametrize(
     "path",
-    [*modules(PACKAGE), *modules(INTEGRATIONS)],
+    [*modules(PACKAGE), *modules(INTEGRATIONS), *modules(ROOT / "benchmarks")],
     ids=lambda path: str(path.relative_to(ROOT)),
 )
 def test_a_file_fits_in_ones_head_and_says_what_it_is_for(path: Path) -> None:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 GOAL = 1.15
 NEVER = 10**9
-DEFAULTS = {
+DEFAULTS: dict[str, int] = {
     name: inspect.signature(tk.TrainingMonitor).parameters[name].default
     for name in ("sample_every", "log_every")
 }
@@ -135,7 +135,8 @@ def amortised(found: dict[str, float]) -> float:
     """A step with the monitor's defaults, as a ratio to a plain one."""
     rest = found["not watched"]
     watched = (found["watched"] - rest) / DEFAULTS["sample_every"]
-    return rest + watched + (found["spectrum"] - found["watched"]) / DEFAULTS["log_every"]
+    spectrum = (found["spectrum"] - found["watched"]) / DEFAULTS["log_every"]
+    return rest + watched + spectrum
 
 
 def table(results: dict[str, dict[str, float]], full: bool) -> str:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing
+from torch.multiprocessing.spawn import spawn
 
 import torchkoopman as tk
 from benchmarks.networks import accuracy
@@ -125,12 +125,8 @@ def autoencoders(rank: int, networks: int, folder: Path) -> None:
             network(seed, folder)  # trained, or read
         dist.barrier()
         model, points = network(seed, folder), data(seed, 5000)
-        batches = [
-            (points.inputs[each], points.labels[each])
-            for each in torch.randperm(5000, generator=torch.Generator().manual_seed(seed)).split(
-                250
-            )
-        ]
+        order = torch.randperm(5000, generator=torch.Generator().manual_seed(seed))
+        batches = [(points.inputs[each], points.labels[each]) for each in torch.split(order, 250)]
 
         found: list[tk.Surrogate] = []
         options = {"latent": 64, "tail": model.head, "steps": 1300, "progress": False}
@@ -185,7 +181,7 @@ def main() -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    torch.multiprocessing.spawn(work, (port, parser.parse_args()), nprocs=2)
+    spawn(work, (port, parser.parse_args()), nprocs=2)  # type: ignore[no-untyped-call]
 
 
 if __name__ == "__main__":

@@ -40,7 +40,8 @@ class EncoderBlock(nn.Module):
         query, key, value = split.permute(2, 0, 3, 1, 4).unbind(0)
         mixed = nn.functional.scaled_dot_product_attention(query, key, value)
         x = x + self.outputs(mixed.transpose(1, 2).flatten(-2))
-        return x + self.mlp(self.second(x))
+        y: Tensor = x + self.mlp(self.second(x))
+        return y
 
 
 class Encoder(nn.Module):
@@ -53,7 +54,8 @@ class Encoder(nn.Module):
         self.head = nn.Linear(width, 10)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.blocks(self.embed(x)).mean(1))
+        y: Tensor = self.head(self.blocks(self.embed(x)).mean(1))
+        return y
 
 
 class ConvolutionBlock(nn.Module):
@@ -83,7 +85,8 @@ class ResidualCNN(nn.Module):
         self.head = nn.Linear(channels, 10)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(self.blocks(self.stem(x)).mean((-2, -1)))
+        y: Tensor = self.head(self.blocks(self.stem(x)).mean((-2, -1)))
+        return y
 
 
 @dataclass(frozen=True)

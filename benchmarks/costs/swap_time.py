@@ -81,7 +81,8 @@ def bert() -> Subjects:
     tokens = torch.randint(1000, (4, 16))
     example = {"input_ids": tokens, "attention_mask": torch.ones_like(tokens)}
     span = ("encoder.layer.1", "encoder.layer.4")
-    model = transformers.BertModel(config).eval()
+    model: nn.Module = transformers.BertModel(config)
+    model.eval()
     return Subjects(model, nn.Linear(128, 128), span, example, ("export", "eager"))
 
 
@@ -100,8 +101,9 @@ def memory(fresh: bool) -> None:
     trim_threshold, mmap_threshold, mmap_max = -1, -3, -4
     options = {mmap_threshold: 2**20} if fresh else {trim_threshold: -1, mmap_max: 0}
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    for option, value in options.items() if mallopt is not None else ():
-        mallopt(option, value)
+    if mallopt is not None:
+        for option, value in options.items():
+            mallopt(option, value)
 
 
 def seconds(work: Callable[[], object], warm: int, repeats: int) -> float:

@@ -55,7 +55,8 @@ class Watched:
         )
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
-            self.model: nn.Module = GPT2Model(config).eval()
+            model: nn.Module = GPT2Model(config)
+        self.model = model.eval()
         generator = torch.Generator().manual_seed(0)
         self.tokens: Tensor = torch.randint(1000, (8, 128), generator=generator)
         self.layers = [f"h.{block}" for block in range(self.depth)]

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torchkoopman as tk
-from benchmarks.durability import forged_files
+from benchmarks.durability import forged_files, forging
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,7 +57,7 @@ def read(path: Path) -> None:
     if path.suffix != ".safetensors":
         tk.read_card(path)
     elif "weights" in path.name:
-        tk.load(forged_files.network(), path)
+        tk.load(forging.network(), path)
     else:
         tk.Surrogate.load(path)
 
@@ -202,7 +202,7 @@ def main() -> None:
     share = 10 if options.quick else 1
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        made = forged_files.originals(folder)
+        made = forging.originals(folder)
         trace = folder / "code was run"
         read_by = Reader(made["weights"])
         accepted = [name for name, path in made.items() if read_by(path).error]

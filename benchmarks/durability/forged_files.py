@@ -15,99 +15,24 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from torch import nn
 
-import torchkoopman as tk
-from torchkoopman.storage import archives, onnx_files, seals, tensor_files
+from benchmarks.durability.forging import (
+    CARD,
+    SURROGATE,
+    header,
+    put,
+    raw,
+    resealed,
+    sealed_archive,
+    sealed_onnx,
+    tensor,
+)
+from torchkoopman.storage import onnx_files, seals, tensor_files
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
 _DEEP = "[" * 100_000 + "]" * 100_000
-_SURROGATE, _CARD = "torchkoopman.surrogate", "torchkoopman"
-
-
-def network(dtype: torch.dtype = torch.float32) -> nn.Sequential:
-    """Three layers to fit on, of width 4, always with the same numbers."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        layers = nn.Linear(3, 4), nn.Tanh(), nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 3)
-        return nn.Sequential(*layers).to(dtype).eval()
-
-
-def originals(folder: Path) -> dict[str, Path]:
-    """One file of each kind, as torchkoopman writes them."""
-    model, generator = network(), torch.Generator().manual_seed(0)
-    x = torch.randn(200, 3, generator=generator)
-    batches = [(part, torch.arange(50) % 2) for part in x.split(50)]
-    parts = [tk.RandomFeatures(8), tk.Monomials(2)]
-    options: dict[str, dict[str, Any]] = {
-        "dmd": {"method": "dmd"},
-        "edmd": {"method": "edmd", "observables": parts},
-        "autoencoder": {"latent": 6, "hidden": (5,), "steps": 50},
-    }
-    made = {}
-    for name, given in options.items():
-        fitted = tk.fit(model, batches, ["0", "1", "3"], progress=False, **given)
-        made[name] = fitted.save(folder / f"{name}.safetensors")
-        if name == "edmd":
-            edited = tk.swap(model, tk.unlearn(fitted, [1]), "0", "3")
-            made["weights"] = tk.export(edited, folder / "weights.safetensors")
-            made["pt2"] = tk.export(edited, folder / "program.pt2", x[:3])
-            made["onnx"] = tk.export(edited, folder / "program.onnx", x[:3])
-    return made
-
-
-def resealed(source: Path, path: Path, change: Callable[[Any, dict[str, Any]], None]) -> Path:
-    """A copy with another description, or other tensors, sealed as torchkoopman would seal it."""
-    with safe_open(source, "pt") as file:
-        texts = dict(file.metadata())
-    key = _SURROGATE if _SURROGATE in texts else _CARD
-    described, tensors = json.loads(texts[key]), load_file(source)
-    change(described, tensors)
-    text = described["text"] if "text" in described else json.dumps(described)
-    save_file(tensors, path, tensor_files.unsealed({**texts, key: text}))
-    tensor_files.seal_tensors(path)  # write_tensors() refuses what would not be read
-    return path
-
-
-def raw(path: Path, header: str | bytes, data: bytes = b"", length: int | None = None) -> Path:
-    """A safetensors file of any header; sealed if the header leaves room for it."""
-    text = header.encode() if isinstance(header, str) else header
-    size = len(text) if length is None else length
-    path.write_bytes(size.to_bytes(8, "little") + text + data)
-    if b"torchkoopman.sha256" in text and length is None:
-        tensor_files.seal_tensors(path)
-    return path
-
-
-def _header(rest: str, metadata: str = "") -> str:
-    """A header with room for a seal."""
-    texts = json.dumps(tensor_files.unsealed({}), separators=(",", ":"))[1:-1]
-    return f'{{"__metadata__":{{{texts}{metadata}}}{rest}}}'
-
-
-def _set(*steps: str | int, value: Any) -> Callable[[Any, dict[str, Any]], None]:
-    """A change of one entry of a description."""
-
-    def change(described: Any, tensors: dict[str, Any]) -> None:
-        for step in steps[:-1]:
-            described = described[step]
-        described[steps[-1]] = value
-
-    return change
-
-
-def _tensor(name: str, value: torch.Tensor | None) -> Callable[[Any, dict[str, Any]], None]:
-    """A change of one tensor; None takes it out."""
-
-    def change(described: Any, tensors: dict[str, Any]) -> None:
-        if value is None:
-            tensors.pop(name)
-        else:
-            tensors[name] = value
-
-    return change
 
 
 def of_surrogates(folder: Path, made: dict[str, Path]) -> Iterator[tuple[str, Path]]:
@@ -115,42 +40,42 @@ def of_surrogates(folder: Path, made: dict[str, Path]) -> Iterator[tuple[str, Pa
     big = 2**31
     parts = ("observables", "parts")
     changes: list[tuple[str, str, Any]] = [
-        ("edmd", "sizes", _set("sizes", 0, value=[20_000, 25_000])),
-        ("edmd", "sizes of all", _set("sizes", value=[[20_000, 25_000]] * 3)),
-        ("edmd", "negative sizes", _set("sizes", 0, value=[-4, -4])),
-        ("edmd", "features", _set("observables", "features", value=10**6)),
-        ("edmd", "random features", _set(*parts, 0, "count", value=big)),
-        ("edmd", "degree", _set(*parts, 1, "degree", value=10**9)),
-        ("edmd", "a high degree", _set(*parts, 1, "degree", value=90)),
-        ("edmd", "many parts", _set(*parts, value=[{"kind": "ContextMean"}] * 100_000)),
-        ("edmd", "offsets", _set(*parts, value=[{"kind": "Neighbours", "offsets": [1] * 10**6}])),
-        ("edmd", "an unknown part", _set(*parts, 0, "kind", value="__import__")),
-        ("edmd", "latent", _set("operator", "latent", value=200_000)),
-        ("edmd", "steps", _set("operator", "steps", value=10**12)),
-        ("edmd", "steps of text", _set("operator", "steps", value="3")),
-        ("edmd", "a stable operator", _set("operator", value=_family("Stable", 60_000))),
-        ("edmd", "an orthogonal operator", _set("operator", value=_family("Orthogonal", 30_000))),
-        ("edmd", "blocks", _set("operator", value=_family("BlockDiagonal", 10**9))),
-        ("edmd", "low rank", _set("operator", value=_family("LowRank", 10**7) | {"rank": 10**7})),
-        ("edmd", "an unknown operator", _set("operator", "family", value="eval")),
-        ("autoencoder", "hidden", _set("observables", "hidden", value=[10**6, 10**6])),
-        ("autoencoder", "many hidden", _set("observables", "hidden", value=[1] * 100_000)),
-        ("autoencoder", "learnt latent", _set("observables", "latent", value=10**8)),
-        ("dmd", "layers", _set("span", "layers", value=[str(k) for k in range(100_000)])),
-        ("dmd", "layers of one name", _set("span", "layers", value=["a", "a", "a"])),
-        ("dmd", "times", _set("span", "times", value=[0.0, 2.0, 1.0])),
-        ("dmd", "sampled rows", _set("evidence", "state", value=[0, 10**9])),
-        ("dmd", "no sampled rows", _tensor("evidence/end", None)),
-        ("dmd", "a flat mean", _tensor("statistics/class/0/mean/start", torch.zeros(10**6))),
-        ("dmd", "no count", _tensor("statistics/class/0/count", None)),
-        ("dmd", "a class without number", _tensor("statistics/class/x/count", torch.zeros(()))),
-        ("dmd", "whole numbers", _tensor("coordinates.0.mean", torch.zeros(4, dtype=torch.int64))),
-        ("dmd", "a tensor more", _tensor("operator.more", torch.zeros(3))),
-        ("dmd", "a deep description", _set("text", value=_DEEP)),
-        ("dmd", "a list", _set("text", value="[]")),
-        ("dmd", "many values", _set("text", value=f"[{'[],' * 3_000_000}0]")),
-        ("dmd", "keys", _set("text", value=json.dumps({f"{k:x}": k for k in range(10**6)}))),
-        ("dmd", "digits", _set("text", value="1" * 10_000)),
+        ("edmd", "sizes", put("sizes", 0, value=[20_000, 25_000])),
+        ("edmd", "sizes of all", put("sizes", value=[[20_000, 25_000]] * 3)),
+        ("edmd", "negative sizes", put("sizes", 0, value=[-4, -4])),
+        ("edmd", "features", put("observables", "features", value=10**6)),
+        ("edmd", "random features", put(*parts, 0, "count", value=big)),
+        ("edmd", "degree", put(*parts, 1, "degree", value=10**9)),
+        ("edmd", "a high degree", put(*parts, 1, "degree", value=90)),
+        ("edmd", "many parts", put(*parts, value=[{"kind": "ContextMean"}] * 100_000)),
+        ("edmd", "offsets", put(*parts, value=[{"kind": "Neighbours", "offsets": [1] * 10**6}])),
+        ("edmd", "an unknown part", put(*parts, 0, "kind", value="__import__")),
+        ("edmd", "latent", put("operator", "latent", value=200_000)),
+        ("edmd", "steps", put("operator", "steps", value=10**12)),
+        ("edmd", "steps of text", put("operator", "steps", value="3")),
+        ("edmd", "a stable operator", put("operator", value=_family("Stable", 60_000))),
+        ("edmd", "an orthogonal operator", put("operator", value=_family("Orthogonal", 30_000))),
+        ("edmd", "blocks", put("operator", value=_family("BlockDiagonal", 10**9))),
+        ("edmd", "low rank", put("operator", value=_family("LowRank", 10**7) | {"rank": 10**7})),
+        ("edmd", "an unknown operator", put("operator", "family", value="eval")),
+        ("autoencoder", "hidden", put("observables", "hidden", value=[10**6, 10**6])),
+        ("autoencoder", "many hidden", put("observables", "hidden", value=[1] * 100_000)),
+        ("autoencoder", "learnt latent", put("observables", "latent", value=10**8)),
+        ("dmd", "layers", put("span", "layers", value=[str(k) for k in range(100_000)])),
+        ("dmd", "layers of one name", put("span", "layers", value=["a", "a", "a"])),
+        ("dmd", "times", put("span", "times", value=[0.0, 2.0, 1.0])),
+        ("dmd", "sampled rows", put("evidence", "state", value=[0, 10**9])),
+        ("dmd", "no sampled rows", tensor("evidence/end", None)),
+        ("dmd", "a flat mean", tensor("statistics/class/0/mean/start", torch.zeros(10**6))),
+        ("dmd", "no count", tensor("statistics/class/0/count", None)),
+        ("dmd", "a class without number", tensor("statistics/class/x/count", torch.zeros(()))),
+        ("dmd", "whole numbers", tensor("coordinates.0.mean", torch.zeros(4, dtype=torch.int64))),
+        ("dmd", "a tensor more", tensor("operator.more", torch.zeros(3))),
+        ("dmd", "a deep description", put("text", value=_DEEP)),
+        ("dmd", "a list", put("text", value="[]")),
+        ("dmd", "many values", put("text", value=f"[{'[],' * 3_000_000}0]")),
+        ("dmd", "keys", put("text", value=json.dumps({f"{k:x}": k for k in range(10**6)}))),
+        ("dmd", "digits", put("text", value="1" * 10_000)),
     ]
     for number, (source, name, change) in enumerate(changes):
         yield name, resealed(made[source], folder / f"surrogate{number}.safetensors", change)
@@ -168,7 +93,7 @@ def _inputs(card: Any, tensors: dict[str, Any]) -> None:
 def _wide(source: Path, count: int) -> dict[str, Any]:
     """The description of a surrogate with so many random features, in itself right."""
     with safe_open(source, "pt") as file:
-        config: dict[str, Any] = json.loads(file.metadata()[_SURROGATE])
+        config: dict[str, Any] = json.loads(file.metadata()[SURROGATE])
     part = config["observables"]["parts"][0]
     config["operator"]["latent"] += count - part["count"]
     part["count"] = count
@@ -182,15 +107,15 @@ def of_weights(folder: Path, made: dict[str, Path]) -> Iterator[tuple[str, Path]
     """Records of swaps that would take memory, or are none."""
     config = ("swaps", 0, "config")
     changes: list[tuple[str, Any]] = [
-        ("a swap's latent", _set(*config, value=_wide(made["edmd"], 30_000))),
-        ("a swap's sizes", _set(*config, "sizes", value=[[4, 10**9]] * 2)),
-        ("a swap's features", _set(*config, value=_wide(made["edmd"], 10**9))),
+        ("a swap's latent", put(*config, value=_wide(made["edmd"], 30_000))),
+        ("a swap's sizes", put(*config, "sizes", value=[[4, 10**9]] * 2)),
+        ("a swap's features", put(*config, value=_wide(made["edmd"], 10**9))),
         ("a swap's inputs", _inputs),
-        ("a swap's way", _set("swaps", 0, "how", value="os.system")),
-        ("a swap's flags", _set("swaps", 0, "keep_escapes", value="no")),
-        ("inputs of no size", _set("swaps", 0, "inputs", value=[[[-1], "float32"]])),
-        ("swaps of text", _set("swaps", value=["swap"] * 10)),
-        ("no swaps", _set("swaps", value=None)),
+        ("a swap's way", put("swaps", 0, "how", value="os.system")),
+        ("a swap's flags", put("swaps", 0, "keep_escapes", value="no")),
+        ("inputs of no size", put("swaps", 0, "inputs", value=[[[-1], "float32"]])),
+        ("swaps of text", put("swaps", value=["swap"] * 10)),
+        ("no swaps", put("swaps", value=None)),
     ]
     for number, (name, change) in enumerate(changes):
         yield name, resealed(made["weights"], folder / f"weights{number}.safetensors", change)
@@ -204,19 +129,19 @@ def of_tensors(folder: Path) -> Iterator[tuple[str, Path]]:
     many = ",".join(f'"t{k}":{{{one}}}' for k in range(300_000))
     yield "a length beyond all", raw(folder / "h0.safetensors", "{}", length=2**63)
     yield "a length beyond the file", raw(folder / "h1.safetensors", "{}", length=99_000_000)
-    yield "a huge tensor", raw(folder / "h2.safetensors", _header(f',"a":{{{huge}}}'))
-    yield "an overflow", raw(folder / "h3.safetensors", _header(f',"a":{{{product}}}'), b"1234")
+    yield "a huge tensor", raw(folder / "h2.safetensors", header(f',"a":{{{huge}}}'))
+    yield "an overflow", raw(folder / "h3.safetensors", header(f',"a":{{{product}}}'), b"1234")
     yield (
         "two in one place",
-        raw(folder / "h4.safetensors", _header(f',"a":{{{one}}},"b":{{{one}}}'), b"1234"),
+        raw(folder / "h4.safetensors", header(f',"a":{{{one}}},"b":{{{one}}}'), b"1234"),
     )
-    yield "many names", raw(folder / "h5.safetensors", _header(f",{many}"), b"1234")
+    yield "many names", raw(folder / "h5.safetensors", header(f",{many}"), b"1234")
     yield "a deep header", raw(folder / "h6.safetensors", _DEEP)
-    yield "lists", raw(folder / "h7.safetensors", _header(f',"a":[{"[]," * 3_000_000}0]'))
+    yield "lists", raw(folder / "h7.safetensors", header(f',"a":[{"[]," * 3_000_000}0]'))
     yield "metadata of numbers", raw(folder / "h8.safetensors", '{"__metadata__":{"a":1}}')
     yield "no text", raw(folder / "h9.safetensors", b'{"\xff\xfe":1}')
     shape = f'"dtype":"F32","shape":[{"1," * 4_000_000}1],"data_offsets":[0,4]'
-    yield "many axes", raw(folder / "h10.safetensors", _header(f',"a":{{{shape}}}'), b"1234")
+    yield "many axes", raw(folder / "h10.safetensors", header(f',"a":{{{shape}}}'), b"1234")
 
 
 def of_programs(folder: Path, made: dict[str, Path]) -> Iterator[tuple[str, Path]]:
@@ -229,12 +154,12 @@ def of_programs(folder: Path, made: dict[str, Path]) -> Iterator[tuple[str, Path
     ):
         for _ in range(400):
             file.write(b" " * 2**20)
-    yield "a compressed card", _sealed_archive(path)
+    yield "a compressed card", sealed_archive(path)
     for number, text in enumerate((_DEEP, f"[{'[],' * 3_000_000}0]", "[]", "{}", "\0")):
         path = folder / f"card{number}.pt2"
         with zipfile.ZipFile(path, "w") as archive:
             archive.writestr(card, text)
-        yield f"card {text[:4]!r}", _sealed_archive(path)
+        yield f"card {text[:4]!r}", sealed_archive(path)
     path = folder / "entries.pt2"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr(card, "{}")
@@ -245,25 +170,17 @@ def of_programs(folder: Path, made: dict[str, Path]) -> Iterator[tuple[str, Path
     end[8:12] = struct.pack("<HH", 0xFFFF, 0xFFFF)
     end[12:16] = struct.pack("<I", count * len(entry))
     path.write_bytes(content[:at] + entry * count + end)
-    yield "many entries", _sealed_archive(path)
-    yield "fields", _onnx(folder / "fields.onnx", b"\x08\x01" * 5_000_000)
-    yield "a long field", _onnx(folder / "long.onnx", b"\x3a\xff\xff\xff\xff\x7f")
-    yield "an endless number", _onnx(folder / "endless.onnx", b"\xff" * 100)
+    yield "many entries", sealed_archive(path)
+    yield "fields", sealed_onnx(folder / "fields.onnx", b"\x08\x01" * 5_000_000)
+    yield "a long field", sealed_onnx(folder / "long.onnx", b"\x3a\xff\xff\xff\xff\x7f")
+    yield "an endless number", sealed_onnx(folder / "endless.onnx", b"\xff" * 100)
     deep = onnx_files._entry("torchkoopman", _DEEP)
-    yield "a deep card", _onnx(folder / "deep.onnx", deep)
+    yield "a deep card", sealed_onnx(folder / "deep.onnx", deep)
     beside = onnx_files._entry("torchkoopman.beside", json.dumps({"../dmd.safetensors": "0" * 64}))
-    yield "weights elsewhere", _onnx(folder / "beside.onnx", made["onnx"].read_bytes() + beside)
-
-
-def _sealed_archive(path: Path) -> Path:
-    archives.seal_archive(path)
-    return path
-
-
-def _onnx(path: Path, content: bytes) -> Path:
-    path.write_bytes(content)
-    onnx_files.seal_onnx(path)
-    return path
+    yield (
+        "weights elsewhere",
+        sealed_onnx(folder / "beside.onnx", made["onnx"].read_bytes() + beside),
+    )
 
 
 class Payload:
@@ -290,7 +207,7 @@ def with_code(folder: Path, made: dict[str, Path], trace: Path) -> Iterator[tupl
         for entry in source.infolist():
             bad = entry.filename.endswith((".json", "model.pt"))
             archive.writestr(entry.filename, code if bad else source.read(entry))
-    yield "a program of pickles", _sealed_archive(path)
+    yield "a program of pickles", sealed_archive(path)
 
 
 def versions(folder: Path, made: dict[str, Path]) -> Iterator[tuple[str, Path]]:
@@ -309,18 +226,18 @@ def versions(folder: Path, made: dict[str, Path]) -> Iterator[tuple[str, Path]]:
     for number, said in enumerate(("99.0", "0.2", "1000")):
         path = folder / f"weights.unnumbered{number}.safetensors"
         with safe_open(made["weights"], "pt") as file:
-            card = json.loads(file.metadata()[_CARD])
+            card = json.loads(file.metadata()[CARD])
         del card["format"]
         card["version"] = said
-        save_file(load_file(made["weights"]), path, {_CARD: json.dumps(card)})
+        save_file(load_file(made["weights"]), path, {CARD: json.dumps(card)})
         yield f"version {said!r} without a format", path
     path = folder / "format3.pt2"
     path.write_bytes(made["pt2"].read_bytes().replace(b"format 2 sha256", b"format 3 sha256"))
     yield "format 3 of an archive", path
     path = folder / "format3.onnx"
     content = made["onnx"].read_bytes()[: -seals.DIGITS - len(onnx_files._mark())]
-    number = [onnx_files._entry("torchkoopman.format", said) for said in "23"]
-    assert content.endswith(number[0])
-    path.write_bytes(content.removesuffix(number[0]) + number[1])
+    own, later = (onnx_files._entry("torchkoopman.format", said) for said in "23")
+    assert content.endswith(own)
+    path.write_bytes(content.removesuffix(own) + later)
     seals.seal(path, onnx_files._mark())
     yield "format 3 of an ONNX file", path

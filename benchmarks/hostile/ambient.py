@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-import weakref
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.hostile.case import WIDTH, Case, Six, case, seeded
+from benchmarks.hostile.case import WIDTH, Case, Six, seeded
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -120,54 +119,6 @@ class Outside(Six):
         return type(self).read(h)
 
 
-class Registered(Six):
-    """The model finds its layer by name in a registry of weak references."""
-
-    def build(self) -> None:
-        self.layers = weakref.WeakValueDictionary({"last": self.b[4]})
-
-    def behind(self, h: Tensor) -> Tensor:
-        return h if self.harmless else self.layers["last"](h)
-
-
-class Closed(Six):
-    """A variable of a closure, which another function sets."""
-
-    def build(self) -> None:
-        amount = 1.0
-
-        def multiply(h: Tensor) -> Tensor:
-            return h * amount
-
-        def choose(value: float) -> None:
-            nonlocal amount
-            amount = value
-
-        self.multiply = multiply
-        self.b[5].choose = choose
-
-    def behind(self, h: Tensor) -> Tensor:
-        return self.multiply(h)
-
-
-class WeakParent(Six):
-    """A layer reads an attribute of the model through a weak reference."""
-
-    class Child(nn.Linear):
-        """Linear, scaled as the parent says."""
-
-        parent: Any = None
-
-        def forward(self, h: Tensor) -> Tensor:
-            h = super().forward(h)
-            return h if self.parent is None else h * self.parent().temp
-
-    def build(self) -> None:
-        self.temp = 1.0
-        self.b[4] = self.Child(WIDTH, WIDTH)
-        self.b[4].parent = weakref.ref(self)
-
-
 @contextlib.contextmanager
 def globally(value: float) -> Iterator[None]:
     """Everything that the models above read is another value."""
@@ -191,16 +142,6 @@ def changed(model: nn.Module, inputs: Inputs) -> Any:
     """A call in another world."""
     with globally(3.0):
         return model(*inputs)
-
-
-def chosen(model: nn.Module, inputs: Inputs) -> Any:
-    """The closure's variable is set by the function that the model offers."""
-    choose = model.get_submodule("b.5").choose
-    choose(3.0)
-    try:
-        return model(*inputs)
-    finally:
-        choose(1.0)
 
 
 def inferred(model: nn.Module, inputs: Inputs) -> Any:
@@ -229,12 +170,6 @@ def other_default(model: nn.Module, inputs: Inputs) -> Any:
         return model(*inputs)
     finally:
         torch.set_default_dtype(torch.float32)
-
-
-def tempered(model: nn.Module, inputs: Inputs) -> Any:
-    """The parent's attribute is set."""
-    model.temp = 2.0
-    return model(*inputs)
 
 
 def outside(read: Callable[[Tensor], Tensor], drive: Callable[..., Any] = changed) -> Case:
@@ -271,7 +206,4 @@ CASES = [
     outside(by_grad_mode, ungraded),
     outside(by_autocast, autocast),
     outside(by_default_precision, other_default),
-    case(CAUSE, Closed, twin=False, drive=chosen),
-    case(CAUSE, WeakParent, twin=False, drive=tempered),
-    case(CAUSE, Registered),
 ]

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils import parametrizations, spectral_norm, weight_norm
 from torch.utils.checkpoint import checkpoint
 
 from benchmarks.hostile.attributes import LATER
 from benchmarks.hostile.case import WIDTH, Six, case, layer
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
 
 CAUSE = "friendly"
 
@@ -63,56 +59,6 @@ class TiedWeights(Six):
 
     def build(self) -> None:
         self.b[4][0].weight = self.b[2][0].weight
-
-
-class Wrapped(Six):
-    """The weights of all layers are made from others by a wrapper."""
-
-    wrapper: Callable[..., nn.Module]
-
-    def build(self) -> None:
-        for each in self.b:
-            type(self).wrapper(each[0])
-
-
-class OldWeightNorm(Wrapped):
-    """Weight norm, the old kind, after a forward without gradients."""
-
-    wrapper = staticmethod(weight_norm)
-
-    def build(self) -> None:
-        super().build()
-        with torch.no_grad():
-            super().forward(torch.ones(2, WIDTH))
-
-
-class NewWeightNorm(Wrapped):
-    """Weight norm as a parametrization."""
-
-    wrapper = staticmethod(parametrizations.weight_norm)
-
-
-class NewSpectralNorm(Wrapped):
-    """Spectral norm as a parametrization."""
-
-    wrapper = staticmethod(parametrizations.spectral_norm)
-
-
-class OldSpectralNorm(Wrapped):
-    """Spectral norm, the old kind."""
-
-    wrapper = staticmethod(spectral_norm)
-
-    def build(self) -> None:
-        super().build()
-        with torch.no_grad():
-            super().forward(torch.ones(2, WIDTH))
-
-
-class Orthogonal(Wrapped):
-    """Orthogonal weights."""
-
-    wrapper = staticmethod(parametrizations.orthogonal)
 
 
 class LayerHooks(Six):
@@ -244,11 +190,6 @@ KINDS = (
     NoiseInside,
     TiedLayers,
     TiedWeights,
-    OldWeightNorm,
-    NewWeightNorm,
-    NewSpectralNorm,
-    OldSpectralNorm,
-    Orthogonal,
     LayerHooks,
     InDataclass,
     Checkpointed,
@@ -257,7 +198,7 @@ KINDS = (
     EarlyExit,
     PerShape,
 )
-TRAINED = (TrainNorm, NewSpectralNorm, Checkpointed)
+TRAINED = (TrainNorm, Checkpointed)
 CASES = [case(CAUSE, kind, twin=False) for kind in KINDS]
 for kind in TRAINED:
     one = case(CAUSE, kind, twin=False, train=True)

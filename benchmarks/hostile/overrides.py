@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.hostile.case import WIDTH, Case, Six, case, seeded
+from benchmarks.hostile.case import Case, Six, case, seeded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,53 +16,6 @@ if TYPE_CHECKING:
     from benchmarks.hostile.case import Inputs
 
 CAUSE = "manners of the class are lost"
-
-
-class FrozenNorm(Six):
-    """``train()`` leaves a batch norm in eval mode."""
-
-    def build(self) -> None:
-        self.b[4] = nn.BatchNorm1d(WIDTH)
-
-    def train(self, mode: bool = True) -> FrozenNorm:
-        super().train(mode)
-        if not self.harmless:
-            self.b[4].eval()
-        return self
-
-
-class FrozenNormInContainer(Six):
-    """The same by the container of the layers."""
-
-    class List(nn.ModuleList):
-        """Keeps its fifth layer in eval mode."""
-
-        def train(self, mode: bool = True) -> Any:
-            super().train(mode)
-            self[4].eval()
-            return self
-
-    def build(self) -> None:
-        self.b[4] = nn.BatchNorm1d(WIDTH)
-        if not self.harmless:
-            self.b = self.List(self.b)
-
-
-class KeepsPrecision(Six):
-    """A buffer that stays in single precision whatever the model becomes."""
-
-    def build(self) -> None:
-        self.register_buffer("third", torch.tensor(1 / 3))
-
-    def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        third = self.third
-        super()._apply(fn, recurse)
-        if not self.harmless:
-            self.third = third
-        return self
-
-    def behind(self, h: Tensor) -> Tensor:
-        return h if self.harmless else (h.float() * self.third * 300).sin().to(h.dtype)
 
 
 class ByProperty:
@@ -175,23 +128,6 @@ class OfLayer(Six):
         return h if self.harmless else h * self.b[4].factor
 
 
-def trained(model: nn.Module, inputs: Inputs) -> Any:
-    """In training mode, for one call."""
-    was = model.training
-    model.train()
-    try:
-        return model(*inputs)
-    finally:
-        model.train(was)
-
-
-def halved(model: nn.Module, inputs: Inputs) -> Any:
-    """In bfloat16, for one call."""
-    narrow = model.bfloat16()(inputs[0].bfloat16())
-    model.float()
-    return narrow.float()
-
-
 def tempered(model: nn.Module, inputs: Inputs) -> Any:
     """The temperature is set, on the layer that has one or on the model."""
     last = model.get_submodule("b.4")
@@ -246,9 +182,6 @@ def acting(kind: type, drive: Callable[..., Any] = tempered, name: str = "") -> 
 
 
 CASES = [
-    case(CAUSE, FrozenNorm, drive=trained),
-    case(CAUSE, FrozenNormInContainer, drive=trained),
-    case(CAUSE, KeepsPrecision, drive=halved),
     *map(acting, (ByProperty, ByStore, ByGetattr, ByHasattr, Intercepting, Fallback, Static)),
     acting(ByGetattr, on_class, "by getattr, on the class"),
     acting(Static, on_static, "static, on the class"),

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import copy
 import functools
 import importlib
 import io
@@ -17,10 +16,9 @@ import logging
 import sys
 import warnings
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
 
 import torchkoopman as tk
 from benchmarks.hostile.compare import (
@@ -28,14 +26,11 @@ from benchmarks.hostile.compare import (
     described,
     everything,
     first_difference,
-    flat,
     holds_proxies,
-    is_state,
     only,
-    under,
-    with_state,
 )
-from benchmarks.hostile.play import Use, call, play, random_state, restored, seed
+from benchmarks.hostile.play import play, random_state, restored
+from benchmarks.hostile.reference import gone, put_in, ready, reference
 
 if TYPE_CHECKING:
     from benchmarks.hostile.case import Case, Inputs
@@ -44,11 +39,15 @@ FAMILIES = (
     "upstream",
     "random",
     "stale",
+    "memories",
     "shared",
     "conditioning",
     "branches",
+    "lengths",
     "escapes",
+    "hidden",
     "writes",
+    "limiters",
     "gradients",
     "checkpoints",
     "modes",
@@ -57,12 +56,17 @@ FAMILIES = (
     "outputs",
     "structures",
     "ambient",
+    "held",
     "names",
     "world",
     "rare",
+    "late",
     "overrides",
+    "kept",
     "kinds",
+    "traits",
     "friendly",
+    "computed_weights",
 )
 CASES: list[Case] = [
     one
@@ -76,14 +80,6 @@ FINE = ("exact", "refused", "loud")
 """The verdicts that are no mistake; the others are "silent" and "gradients"."""
 Verdict = tuple[str, str]
 """One of ``FINE``, "silent" or "gradients" (outputs equal, gradients not), and a line of detail."""
-
-
-def put_in(kind: str) -> nn.Module:
-    """A module to swap in, by its name in ``KINDS``."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(1)
-        made = {"map": lambda: nn.Linear(8, 8), "identity": nn.Identity, "dropout": nn.Dropout}
-        return made[kind]()
 
 
 def judge(case: Case, how: str = "auto", prior: bool = False, kind: str = "map") -> Verdict:
@@ -145,61 +141,6 @@ def _judge(case: Case, how: str, prior: bool, kind: str, inputs: list[Inputs]) -
     if told := first_difference(everything(model), before[0]):
         return "silent", f"calls of the edited model change the given one: {told}"
     return ("gradients", gradients) if gradients else ("exact", tk.swap_history(edited)[-1].how)
-
-
-def reference(
-    case: Case, prior: bool, kind: str, inputs: list[Inputs]
-) -> tuple[nn.Module, list[Use]]:
-    """The model with the output of the span's last layer overridden by hooks, and what it gives."""
-    model, new = ready(case, prior), put_in(kind)
-    above = model.get_submodule(case.end.partition("#")[0].rpartition(".")[0])
-    kept: list[Tensor] = []
-    counts: Counter[str] = Counter()
-
-    def begin() -> None:
-        kept.clear()
-        counts.clear()
-
-    def called(layer: str, output: Any) -> Any:
-        _, _, number = layer.partition("#")
-        counts[layer] += 1
-        if number and counts[layer] - 1 != int(number):
-            return None
-        if layer == case.end:
-            new.to(next(model.parameters()).dtype)  # a model may be moved after the swap
-            new.train(above.training)  # and switched, in whole or in part
-            return with_state(output, new(again(kept[-1])))[0]
-        kept.append(again(next(filter(is_state, flat(output).values()))))
-        return None
-
-    for layer in (case.start, case.end):
-        model.get_submodule(layer.partition("#")[0]).register_forward_hook(
-            lambda module, given, output, layer=layer: called(layer, output)
-        )
-    return model, play(case, model, inputs, new, begin)
-
-
-def again(state: Tensor) -> Tensor:
-    """A copy with the history of a state, as an identity hands it on under torch.no_grad too."""
-    with torch.set_grad_enabled(torch.is_grad_enabled() or state.requires_grad):
-        return state.clone()
-
-
-def ready(case: Case, prior: bool) -> nn.Module:
-    """A new model in its mode, with its history."""
-    seed(99)
-    model = case.make().train(case.train)
-    if prior:
-        with torch.no_grad():
-            call(model, copy.deepcopy(case.example()))
-    seed(98)
-    return model
-
-
-def gone(case: Case, edited: nn.Module, names: dict[str, Any]) -> set[str]:
-    """Of some names those in layers that were replaced, whose contents are their own affair."""
-    record = tk.swap_history(edited)[-1]
-    return under(names, (case.end, record.module, *record.layers))
 
 
 @functools.cache

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from benchmarks.hostile.case import WIDTH, Inputs, Six, case, rows
+from benchmarks.hostile.case import WIDTH, Six, case
 
 CAUSE = "in-place writes"
 
@@ -160,61 +160,6 @@ class WeightWrite(Six):
         return h
 
 
-class Limiter(nn.Module):
-    """Writes into its input, but only where that is large."""
-
-    def __init__(self, copies: bool) -> None:
-        super().__init__()
-        self.copies = copies
-
-    def forward(self, h: Tensor) -> Tensor:
-        if self.copies:
-            h = h.clone()
-        if float(h.detach().abs().max()) > 2:
-            h.clamp_(-0.5, 0.5)
-        return h * 2
-
-
-class LimiterInside(Skip):
-    """Such a layer in the span."""
-
-    def build(self) -> None:
-        super().build()
-        self.b[2] = Limiter(self.harmless)
-
-
-class LimiterAsEnd(Skip):
-    """Such a layer at the end of the span, after the identity."""
-
-    def build(self) -> None:
-        super().build()
-        self.b[2], self.b[3] = nn.Identity(), Limiter(self.harmless)
-
-
-class LimiterBehind(Skip):
-    """Such a layer behind the span, reading the state at the start."""
-
-    def build(self) -> None:
-        super().build()
-        self.b[4] = Limiter(self.harmless)
-
-    def forward(self, x: Tensor) -> Tensor:
-        h = self.b[1](self.b[0](x))
-        y = self.span(h)
-        return self.b[5](self.b[4](h) + y + h)
-
-
-class InplaceLimiterBehind(Skip):
-    """Such a layer behind the span, reading the span's output."""
-
-    def build(self) -> None:
-        super().build()
-        self.b[3], self.b[4] = nn.Linear(WIDTH, WIDTH), Limiter(self.harmless)
-
-    def behind(self, h: Tensor) -> Tensor:
-        return self.b[4](h * 3) + h
-
-
 class InplaceDefault(Six):
     """In-place activations all through the network, as in image models."""
 
@@ -227,16 +172,6 @@ class InplaceDefault(Six):
         y = self.span(h)
         y += h.clone() if self.harmless else h
         return self.b[5](nn.functional.relu_(y) + (0 if self.harmless else h))
-
-
-def small() -> Inputs:
-    """An example of small values."""
-    return (rows(0) * 0.01,)
-
-
-def growing() -> list[Inputs]:
-    """Inputs that get larger."""
-    return [(rows(seed) * 4**seed,) for seed in range(6)]
 
 
 KINDS = (
@@ -256,8 +191,4 @@ KINDS = (
     WeightWrite,
     InplaceDefault,
 )
-LIMITED = (LimiterInside, LimiterAsEnd, LimiterBehind, InplaceLimiterBehind)
 CASES = [case(CAUSE, kind) for kind in KINDS]
-CASES += [
-    case("in-place writes of some inputs", kind, example=small, fresh=growing) for kind in LIMITED
-]

@@ -43,7 +43,8 @@ class Diffusion:
 
         def density(x: Tensor, y: Tensor) -> Tensor:
             gap = (y - x - self.drift(x) * self.step) / spread
-            return (-0.5 * gap.square()).exp() / (spread * math.sqrt(2 * math.pi))
+            found: Tensor = (-0.5 * gap.square()).exp() / (spread * math.sqrt(2 * math.pi))
+            return found
 
         step = transfer_eigenvalues(density, -self.reach, self.reach, self.nodes)
         return step**self.lag
@@ -89,7 +90,8 @@ class NoisyLogisticMap:
         size = (len(x), 2 * self.order + 2)
         direction = torch.randn(size, generator=generator, dtype=x.dtype)
         sine = direction[:, :1] / direction.norm(dim=1, keepdim=True)
-        return (4 * x * (1 - x) + sine.asin() / math.pi) % 1
+        following: Tensor = (4 * x * (1 - x) + sine.asin() / math.pi) % 1
+        return following
 
 
 def transfer_eigenvalues(
@@ -101,5 +103,5 @@ def transfer_eigenvalues(
     """
     points, weights = (torch.from_numpy(v) for v in np.polynomial.legendre.leggauss(nodes))
     x = low + (points + 1) * (high - low) / 2
-    values = torch.linalg.eigvals(density(x[:, None], x) * weights * (high - low) / 2)
+    values: Tensor = torch.linalg.eigvals(density(x[:, None], x) * weights * (high - low) / 2)
     return values[torch.argsort(values.abs(), descending=True, stable=True)]

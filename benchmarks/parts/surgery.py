@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from benchmarks.hostile.case import Case
-    from benchmarks.zoo.families import Family
+    from benchmarks.zoo.family import Family
 
 TOLERANCE = 1e-6
 """Relative differences from the reference that rounding explains."""

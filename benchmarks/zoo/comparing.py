@@ -17,7 +17,7 @@ from torchkoopman.observe.outputs import tensors_in
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from benchmarks.zoo.families import Family, Inputs
+    from benchmarks.zoo.family import Family, Inputs
 
 
 def reference(family: Family, model: nn.Module, module: nn.Module, inputs: Inputs) -> Any:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from benchmarks.zoo.families import Family
+    from benchmarks.zoo.family import Family
 
 BATCHES, ROWS = 6, 64
 """Batches to fit on, and samples in each: more rows than the observables have numbers."""

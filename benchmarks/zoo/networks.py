@@ -12,11 +12,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-def conv(inputs: int, outputs: int, stride: int = 1) -> nn.Conv2d:
-    """3×3, without bias, as people put it before a batch norm."""
-    return nn.Conv2d(inputs, outputs, 3, stride, padding=1, bias=False)
-
-
 def repeated(make: Callable[[], nn.Module]) -> list[nn.Module]:
     """Four of a kind, each with its own weights."""
     return [make() for _ in range(4)]
@@ -29,86 +24,8 @@ class Dense(nn.Sequential):
         super().__init__(nn.Linear(inputs, outputs or inputs), nn.Tanh())
 
 
-class BasicBlock(nn.Module):
-    """The basic residual block, with a projection where the shape changes."""
-
-    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
-        super().__init__()
-        self.conv1, self.norm1 = conv(inputs, outputs, stride), nn.BatchNorm2d(outputs)
-        self.conv2, self.norm2 = conv(outputs, outputs), nn.BatchNorm2d(outputs)
-        self.relu = nn.ReLU(inplace=True)
-        projection = [nn.Conv2d(inputs, outputs, 1, stride), nn.BatchNorm2d(outputs)]
-        self.shortcut = nn.Sequential(*projection if stride > 1 else [])
-
-    def forward(self, x: Tensor) -> Tensor:
-        inner = self.norm2(self.conv2(self.relu(self.norm1(self.conv1(x)))))
-        return self.relu(inner + self.shortcut(x))
-
-
-class PreActivation(nn.Module):
-    """A residual block that normalises first, and writes its sum in place."""
-
-    def __init__(self, width: int = 8) -> None:
-        super().__init__()
-        self.norm, self.conv = nn.BatchNorm2d(width), conv(width, width)
-
-    def forward(self, x: Tensor) -> Tensor:
-        y = self.conv(torch.relu(self.norm(x)))
-        y += x
-        return y
-
-
-class ImageNet(nn.Module):
-    """A stem, blocks of any kind, average pooling, a head."""
-
-    def __init__(self, blocks: list[nn.Module], width: int) -> None:
-        super().__init__()
-        self.stem, self.blocks = conv(3, 8), nn.Sequential(*blocks)
-        self.head = nn.Linear(width, 5)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.head(torch.flatten(self.blocks(self.stem(x)).mean((2, 3)), 1))
-
-
-def resnet() -> nn.Module:
-    """Basic blocks; the second halves the image and doubles the channels."""
-    shapes = [(8, 8), (8, 16, 2), (16, 16), (16, 16)]
-    return ImageNet([BasicBlock(*shape) for shape in shapes], 16)
-
-
-class UNet(nn.Module):
-    """One level of down and up, with a skip."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.down, self.up, self.out = conv(3, 8), conv(16, 8), conv(8, 2)
-        self.deep = nn.ModuleList(repeated(lambda: conv(8, 8)))
-
-    def forward(self, x: Tensor) -> Tensor:
-        skip = torch.relu(self.down(x))
-        x = nn.functional.max_pool2d(skip, 2)
-        for layer in self.deep:
-            x = torch.relu(layer(x))
-        x = nn.functional.interpolate(x, scale_factor=2.0)
-        return self.out(torch.relu(self.up(torch.cat([x, skip], 1))))
-
-
-class DenseNet(nn.Module):
-    """Every layer reads all before it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.layers = nn.ModuleList([nn.Conv2d(3 + 4 * i, 4, 3, padding=1) for i in range(5)])
-
-    def forward(self, x: Tensor) -> Tensor:
-        features = [x]
-        for layer in self.layers:
-            features.append(torch.relu(layer(torch.cat(features, 1))))
-        return torch.cat(features, 1).mean((2, 3))
-
-
-class Blocks(nn.Module):
-    """A stem, blocks that keep their width, a head; several networks below change the forward."""
+class Parts(nn.Module):
+    """A stem, blocks that keep their width, a head: the networks below differ in the forward."""
 
     def __init__(self, blocks: list[nn.Module] | None = None) -> None:
         super().__init__()
@@ -121,25 +38,31 @@ class Blocks(nn.Module):
             x = block(x)
         return x
 
+
+class Blocks(Parts):
+    """One after the other."""
+
     def forward(self, x: Tensor) -> Any:
         return self.head(self.hidden(x))
 
 
-class TwoInputs(Blocks):
+class TwoInputs(Parts):
     """The second input joins after the blocks."""
 
     def forward(self, x: Tensor, gate: Tensor) -> Tensor:
-        return self.head(self.hidden(x) * torch.sigmoid(self.stem(gate)))
+        y: Tensor = self.head(self.hidden(x) * torch.sigmoid(self.stem(gate)))
+        return y
 
 
-class Conditioned(Blocks):
+class Conditioned(Parts):
     """The second input enters at every block, as time does in a diffusion model."""
 
     def forward(self, x: Tensor, time: Tensor) -> Tensor:
         x, scale = self.stem(x), torch.sigmoid(self.stem(time))
         for block in self.blocks:
             x = block(x * scale)
-        return self.head(x)
+        y: Tensor = self.head(x)
+        return y
 
 
 class ManyOutputs(Blocks):
@@ -156,7 +79,8 @@ class Shapes(Blocks):
     def forward(self, x: Tensor) -> Tensor:
         batch, positions, features = x.shape
         hidden = self.hidden(x.reshape(batch * positions, features))
-        return self.head(hidden.view(batch, positions, -1).mean(1))
+        y: Tensor = self.head(hidden.view(batch, positions, -1).mean(1))
+        return y
 
 
 class Branching(Blocks):
@@ -164,7 +88,8 @@ class Branching(Blocks):
 
     def forward(self, x: Tensor) -> Tensor:
         hidden = self.hidden(x)
-        return self.head(-hidden if hidden.mean() > 0 else hidden)
+        y: Tensor = self.head(-hidden if hidden.mean() > 0 else hidden)
+        return y
 
 
 class Recurrent(Blocks):
@@ -192,7 +117,8 @@ class Counting(Dense):
     """Counts its depth along."""
 
     def forward(self, flow: Flow) -> Flow:
-        return Flow(flow.depth + 1, super().forward(flow.hidden))
+        hidden: Tensor = super().forward(flow.hidden)  # type: ignore[no-untyped-call]
+        return Flow(flow.depth + 1, hidden)
 
 
 class Structured(Blocks):
@@ -218,7 +144,8 @@ class Mixer(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.positions(self.norm1(x).transpose(1, 2)).transpose(1, 2)
-        return x + self.features(self.norm2(x))
+        y: Tensor = x + self.features(self.norm2(x))
+        return y
 
 
 class Experts(nn.Module):
@@ -235,7 +162,8 @@ class Experts(nn.Module):
         for index, expert in enumerate(self.experts):
             rows = (chosen == index).squeeze(-1).nonzero().squeeze(-1)
             y = y.index_add(0, rows, expert(x[rows]))
-        return x + weight * y
+        mixed: Tensor = x + weight * y
+        return mixed
 
 
 class Gated(nn.Module):

@@ -25,7 +25,8 @@ from torch import Tensor, nn
 import torchkoopman as tk
 from benchmarks.hostile import suite as hostile
 from benchmarks.zoo.comparing import call, difference, gap, hooked, reference, state
-from benchmarks.zoo.families import FAMILIES, WAYS, Family, Inputs
+from benchmarks.zoo.families import FAMILIES
+from benchmarks.zoo.family import WAYS, Family, Inputs
 from benchmarks.zoo.fitted import Fitted, examine_fitted, summary
 
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import torchkoopman as tk
-from benchmarks.durability import damaged_files, forged_files
+from benchmarks.durability import damaged_files, forged_files, forging
 from benchmarks.durability.damaged_files import Outcome, Reader
 from tests.processes import completed
 from torchkoopman.observe.class_moments import LabelledMoments
@@ -34,7 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def made(folder: Path) -> dict[str, Path]:
-    return forged_files.originals(folder)
+    return forging.originals(folder)
 
 
 @pytest.fixture(scope="module")

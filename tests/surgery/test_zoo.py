@@ -12,8 +12,10 @@ import torch
 import torchkoopman as tk
 from benchmarks.zoo import suite as zoo
 from benchmarks.zoo.comparing import call, difference, reference
-from benchmarks.zoo.families import FAMILIES, HANDWRITTEN, TRANSFORMERS, Family
+from benchmarks.zoo.families import FAMILIES, HANDWRITTEN
+from benchmarks.zoo.family import Family
 from benchmarks.zoo.fitted import Fitted, examine_fitted, summary
+from benchmarks.zoo.libraries import TRANSFORMERS
 from torchkoopman.observe.outputs import tensors_in
 
 TOLERANCE = 1e-5
