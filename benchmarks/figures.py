@@ -110,7 +110,8 @@ def trajectories(made: Fitted) -> Figure:
     for depth, layer in enumerate(paths.layers):
         for row in (0, 1):
             place: Axes = axes[row, depth]
-            place.scatter(*paths.points[:, depth, row].T, 3, colours, linewidths=0)
+            across, up = paths.points[:, depth, row].T
+            place.scatter(across, up, s=3, c=colours, linewidths=0)
             above: Axes = axes[0, depth]
             place.set(xlim=above.get_xlim(), ylim=above.get_ylim(), xticks=[], yticks=[])
         share = 100 * paths.shares[depth, 0].sum()
@@ -188,7 +189,7 @@ def forgetting(results: dict[str, dict[str, Any]]) -> Figure:
         value = float(after[row, column] if gone[row, column] else change[row, column])
         text = f"{value:.1f} %" if gone[row, column] else f"{value:+.2f}"
         strong = abs(value) > 0.7 * largest and not gone[row, column]
-        look = {"ha": "center", "va": "center", "fontsize": 8}
+        look: dict[str, Any] = {"ha": "center", "va": "center", "fontsize": 8}
         place.text(column, row, text, color="white" if strong else "black", **look)
     place.set_xticks(range(10), [str(c) for c in range(10)])
     place.set_yticks(range(len(sets)), [name.replace("-", ", ") for name in sets])
