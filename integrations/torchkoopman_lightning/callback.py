@@ -52,6 +52,7 @@ class KoopmanCallback(Callback):
         fitter: what learns; None for that of ``TrainingMonitor``.
         folder: of the event files, a different one for each callback; None for ``koopman`` in
             ``trainer.default_root_dir``. A training that begins anew hides earlier points in it.
+            An :class:`torchkoopman_tensorboard.EventFolder` has options of its own.
         sample_every: steps from one that is watched to the next.
         log_every: steps from one spectrum to the next.
         rows: of each forward pass at most.
@@ -70,7 +71,7 @@ class KoopmanCallback(Callback):
         layers: str | Sequence[str],
         fitter: Any = None,
         *,
-        folder: str | Path | None = None,
+        folder: str | Path | EventFolder | None = None,
         sample_every: int = 20,
         log_every: int = 200,
         rows: int = 64,
@@ -125,7 +126,7 @@ class KoopmanCallback(Callback):
             self.monitor.check(pl_module)
             return
         folder = self.folder or Path(trainer.default_root_dir) / "koopman"
-        self.monitor.log = EventFolder(folder)
+        self.monitor.log = folder if isinstance(folder, EventFolder) else EventFolder(folder)
         self.monitor.attach(pl_module, trainer.global_step)
         self._watches = True
 

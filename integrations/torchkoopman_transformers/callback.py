@@ -54,7 +54,8 @@ class KoopmanTrainerCallback(TrainerCallback):
         fitter: what learns; None for that of ``TrainingMonitor``.
         name: of the file in checkpoints, and of the folder; give each of several callbacks its own.
         folder: of the event files; None for ``name`` in ``args.output_dir``. A training that begins
-            anew hides earlier points in it.
+            anew hides earlier points in it. An :class:`torchkoopman_tensorboard.EventFolder` has
+            options of its own.
         resume_from: folder of the checkpoint that the training is resumed from, if that is not
             ``checkpoint-<step>`` in ``args.output_dir``.
         sample_every: steps from one that is watched to the next.
@@ -76,7 +77,7 @@ class KoopmanTrainerCallback(TrainerCallback):
         fitter: Any = None,
         *,
         name: str = "koopman",
-        folder: str | Path | None = None,
+        folder: str | Path | EventFolder | None = None,
         resume_from: str | Path | None = None,
         sample_every: int = 20,
         log_every: int = 200,
@@ -127,7 +128,8 @@ class KoopmanTrainerCallback(TrainerCallback):
             return
         if state.global_step:
             self._load(args, state)
-        self.monitor.log = EventFolder(self.folder or Path(str(args.output_dir)) / self.name)
+        folder = self.folder or Path(str(args.output_dir)) / self.name
+        self.monitor.log = folder if isinstance(folder, EventFolder) else EventFolder(folder)
         self.monitor.attach(model, state.global_step)
 
     def on_step_end(

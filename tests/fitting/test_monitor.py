@@ -12,7 +12,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
 from torch.utils.tensorboard import SummaryWriter
-from torchkoopman_tensorboard import log
+from torchkoopman_tensorboard import EventFolder, log
 
 import torchkoopman as tk
 from torchkoopman.fitting.monitor_sampling import in_features
@@ -243,6 +243,27 @@ def test_a_resumed_training_logs_what_an_uninterrupted_one_does(
     assert found.steps == expected.steps
     assert torch.equal(found.indices, expected.indices)
     assert torch.equal(found.eigenvalues.nan_to_num(), expected.eigenvalues.nan_to_num())
+
+
+def test_an_event_folder_of_a_resumed_training_has_one_series_of_each_kind(
+    tmp_path: Path,
+) -> None:
+    def monitor() -> tk.TrainingMonitor:
+        folder = EventFolder(tmp_path / "events", pseudospectrum_every=2)
+        return tk.TrainingMonitor(LAYERS, folder, sample_every=2, log_every=5)
+
+    model, first = network(), monitor()
+    with first.attach(model):
+        train(model, range(17), lambda _: first.step())
+    resumed = monitor().load_state_dict(first.state_dict())
+    with resumed.attach(model, 17):
+        train(model, range(17, 30), lambda _: resumed.step())
+    events = EventAccumulator(str(tmp_path / "events")).Reload()
+    tensors = [tag for tag in events.Tags()["tensors"] if ".v" in tag]
+    found = {tag.split("/")[-1].split(".")[0]: events.Tensors(tag) for tag in tensors}
+    assert len(found) == len(tensors), "one series of each"
+    assert [event.step for event in found["spectrum"]] == [5, 10, 15, 20, 25, 30]
+    assert [event.step for event in found["pseudospectrum"]] == [10, 20, 30]
 
 
 def test_a_state_is_a_copy() -> None:

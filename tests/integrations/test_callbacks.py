@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torchkoopman_tensorboard import EventFolder
 
 import torchkoopman as tk
 from benchmarks.costs import callbacks
@@ -255,6 +256,16 @@ def test_two_callbacks_have_states_and_folders_of_their_own(tmp_path: Path) -> N
     transformers_fit(tmp_path, 10, callback=callback)
     assert (tmp_path / "checkpoint-5" / "encoder.safetensors").is_file()
     assert steps_of(points(tmp_path / "encoder")) == [5, 10]
+
+
+@both
+def test_an_event_folder_brings_its_options(fit: Fit, tmp_path: Path) -> None:
+    folder = EventFolder(tmp_path / "events", "span", pseudospectrum_every=2)
+    fit(tmp_path, 20, callback=callback_for(fit, folder=folder))
+    found = points(tmp_path / "events")
+    assert [step for step, _ in found["koopman/span/trusted_modes"]] == [5, 10, 15, 20]
+    (tag,) = (each for each in found if each.startswith("koopman/span/pseudospectrum."))
+    assert [step for step, _ in found[tag]] == [10, 20]
 
 
 def test_a_fast_dev_run_writes_nothing(tmp_path: Path) -> None:

@@ -24,8 +24,10 @@ from torchkoopman_tensorboard import PLUGIN_NAME, log
 
 import torchkoopman as tk
 from tests.processes import completed
+from tests.showing.test_series import audit, paths, topology
 from tests.systems import normal
 from torchkoopman.observe.trajectory import Trajectory
+from torchkoopman.showing import series_of
 
 ROOT = Path(__file__).parents[2]
 
@@ -257,6 +259,38 @@ def test_r2_is_in_order_of_depth_and_nan_where_unknown(tmp_path: Path) -> None:
     assert found[1] == pytest.approx(span.record.r2["b.2"], rel=1e-5)
     names = accumulator(tmp_path / "span").Tags()["scalars"]
     assert not any(name.endswith("r2/b.10") for name in names), "no scalar of what is unknown"
+
+
+RESULTS = {
+    "a surrogate": lambda: surrogate(),
+    "a topology": topology,
+    "an audit with what is unknown or infinite": audit,
+    "paths with what is not predicted": paths,
+}
+
+
+@pytest.mark.parametrize("make", RESULTS.values(), ids=RESULTS)
+def test_every_result_is_read_back_as_it_is_shown(make: Any, tmp_path: Path) -> None:
+    result = make()
+    shown = series_of(result)
+    with SummaryWriter(str(tmp_path)) as writer:
+        log(writer, result, 7)
+    events = accumulator(tmp_path)
+    for name, value in shown.scalars.items():
+        (event,) = events.Scalars(f"koopman/{shown.span}/{name}")
+        np.testing.assert_allclose(event.value, value, rtol=1e-6)
+    assert len(events.Tags()["scalars"]) == len(shown.scalars)
+    for series in shown.series:
+        (found,) = read(tmp_path, series.name, shown.span)
+        np.testing.assert_allclose(found, series.values, rtol=1e-6)
+    assert len(listed(tmp_path)) == len(shown.series)
+
+
+def test_what_single_precision_cannot_hold_is_infinite(tmp_path: Path) -> None:
+    fit = surrogate().with_(statistics=None, evidence=None)
+    fit.operator.double().start_from(1e60 * torch.eye(4, dtype=torch.float64))
+    (found,) = read(written(tmp_path, fit), "spectrum")
+    assert np.isposinf(found[:, 0]).tolist() == [True] * 3 + [False], "but for the constant"
 
 
 def test_several_steps_are_one_curve(tmp_path: Path) -> None:

@@ -277,7 +277,7 @@ def killed_and_resumed(name: str, root: Path, steps: int) -> dict[str, Any]:
 
 def steps_of(found: Points) -> list[int]:
     """The steps that all spectra are of."""
-    (spectrum,) = (each for tag, each in found.items() if tag.endswith("/spectrum"))
+    (spectrum,) = (each for tag, each in found.items() if "/spectrum.v" in tag)
     return [step for step, _ in spectrum]
 
 
