@@ -5,7 +5,7 @@ how representations move through depth can be looked at, put in place of layers,
 class, and exported.
 """
 
-from torchkoopman import datasets, results, scaling, showing, spectra, topology
+from torchkoopman import datasets, flows, results, scaling, showing, spectra, topology
 from torchkoopman.fitting.autoencoder import AutoencoderFitter
 from torchkoopman.fitting.dmd import DMDFitter
 from torchkoopman.fitting.edmd import EDMDFitter
@@ -79,6 +79,7 @@ __all__ = [
     "spectra",
     "topology",
     "scaling",
+    "flows",
     "showing",
     "datasets",
     "__version__",

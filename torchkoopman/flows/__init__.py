@@ -1,0 +1,25 @@
+"""Networks that are applied again and again: latent vector fields, surrogates, recurrent cells."""
+
+from torchkoopman.flows.fixed_points import FixedPoints
+from torchkoopman.flows.flow import Flow
+from torchkoopman.flows.memory import Memorization, chamfer, dictionary_rank, memorization
+from torchkoopman.flows.novelty import NoveltyScores, NoveltyTable
+from torchkoopman.flows.pairing import pairs
+from torchkoopman.flows.probing import ProbeTable, dictionaries, probe
+from torchkoopman.flows.settling import Settled
+
+__all__ = [
+    "Flow",
+    "FixedPoints",
+    "Settled",
+    "pairs",
+    "memorization",
+    "Memorization",
+    "dictionary_rank",
+    "chamfer",
+    "dictionaries",
+    "probe",
+    "ProbeTable",
+    "NoveltyScores",
+    "NoveltyTable",
+]

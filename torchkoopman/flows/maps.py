@@ -1,0 +1,153 @@
+"""The map of a flow: what it is made of, and what is checked before it is iterated."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+_SAME = 1e-4
+"""Relative difference of two applications on a GPU that its order of additions can explain."""
+
+
+class Map:
+    """A function of states, the modules it uses, and the seed of what it draws."""
+
+    def __init__(
+        self,
+        step: Callable[[Tensor], Tensor],
+        *,
+        seed: int | None = None,
+        modules: Iterable[nn.Module] = (),
+    ) -> None:
+        if not callable(step):
+            raise TypeError(f"a flow needs a module or a function of states; got {step!r}.")
+        self.step = step
+        self.seed = seed
+        self.modules = (*modules_of(step), *modules)
+
+    def __call__(self, states: Tensor) -> Tensor:
+        """One application, without checks; differentiable, and under ``torch.func.vmap``."""
+        if self.seed is not None:
+            torch.manual_seed(self.seed)
+        return self.step(states)
+
+    @contextlib.contextmanager
+    def running(self, starts: Tensor) -> Iterator[None]:
+        """Check the starts and the map on them; global random state is as before in the end."""
+        require_states(starts)
+        for module in self.modules:
+            training = [name or "it" for name, each in module.named_modules() if each.training]
+            if training:
+                raise ValueError(
+                    f"a {type(module).__name__} of this flow is in training mode ({training[0]}): "
+                    "its dropout would be random and its statistics would move. Call .eval() on it."
+                )
+        devices = [starts.device] if starts.device.type == "cuda" else []
+        with torch.random.fork_rng(devices=devices):
+            with torch.no_grad():
+                self._require_map(starts[:2])
+            yield
+
+    def _require_map(self, starts: Tensor) -> None:
+        """The same shape and kind, and the same numbers a second time."""
+        first, second = self(starts), self(starts)
+        if not isinstance(first, Tensor):
+            raise TypeError(
+                f"the map gives a {type(first).__name__}, and a flow needs one tensor of states: "
+                "wrap it in a function that picks it out, such as lambda x: encode(x)[0]."
+            )
+        if first.shape != starts.shape or first.dtype != starts.dtype:
+            raise ValueError(
+                f"the map takes states of shape {tuple(starts.shape)} and {starts.dtype}, and "
+                f"gives {tuple(first.shape)} and {first.dtype}; to be applied again it must give "
+                "what it takes. Do the parts fit each other?"
+            )
+        apart = (first - second).abs().nan_to_num().max().item()
+        allowed = _SAME * first.abs().nan_to_num().max().item() if first.is_cuda else 0.0
+        if apart > allowed:
+            raise ValueError(
+                f"two applications of the map to the same states differ by {apart:.3g}: it draws "
+                "random numbers. Give Flow(…, seed=0), so that each application draws the same."
+            )
+
+
+def require_states(starts: Tensor) -> None:
+    """Refuse what is no batch of finite states.
+
+    Raises:
+        TypeError: no tensor, or not of float32 or float64.
+        ValueError: no states, or some that are not finite.
+    """
+    if not isinstance(starts, Tensor) or starts.dtype not in (torch.float32, torch.float64):
+        kind = starts.dtype if isinstance(starts, Tensor) else type(starts).__name__
+        raise TypeError(
+            f"a flow starts from tensors of float32 or float64, (n, …); got {kind}. The end of an "
+            "orbit is told by its last digits, which half precision has not: use .float()."
+        )
+    if starts.ndim < 2 or starts.numel() == 0:
+        raise ValueError(
+            f"a flow starts from one state or more, (n, …); got shape {tuple(starts.shape)}."
+        )
+    bad = ~starts.flatten(1).isfinite().all(1)
+    if bad.any():
+        raise ValueError(
+            f"{int(bad.sum())} of {len(starts)} starts are not finite, the first of them number "
+            f"{int(bad.int().argmax())}; leave them out."
+        )
+
+
+def modules_of(*parts: Any) -> list[nn.Module]:
+    """Modules among functions: themselves, or those that their methods belong to."""
+    owners = [
+        part if isinstance(part, nn.Module) else getattr(part, "__self__", None) for part in parts
+    ]
+    return [owner for owner in owners if isinstance(owner, nn.Module)]
+
+
+def composed(
+    first: Callable[[Tensor], Tensor], second: Callable[[Tensor], Tensor]
+) -> Callable[[Tensor], Tensor]:
+    """``second(first(x))``; a part that gives no tensor is named."""
+
+    def step(states: Tensor) -> Tensor:
+        between = first(states)
+        if not isinstance(between, Tensor):
+            raise TypeError(
+                f"the decoder gives a {type(between).__name__}, and the encoder takes one tensor: "
+                "wrap it in a function that picks it out."
+            )
+        return second(between)
+
+    return step
+
+
+def one_step(
+    velocity: Callable[[Tensor], Tensor], dt: float, method: str
+) -> Callable[[Tensor], Tensor]:
+    """The map of one step of time.
+
+    Raises:
+        ValueError: an unknown method, or no positive finite step.
+    """
+    if not (math.isfinite(dt) and dt > 0):
+        raise ValueError(f"a step of time is positive and finite; got dt={dt}.")
+    if method == "euler":
+        return lambda x: x + dt * velocity(x)
+    if method != "rk4":
+        raise ValueError(f"method={method!r} is unknown; choose 'euler' or 'rk4'.")
+
+    def runge_kutta(x: Tensor) -> Tensor:
+        k1 = velocity(x)
+        k2 = velocity(x + dt / 2 * k1)
+        k3 = velocity(x + dt / 2 * k2)
+        k4 = velocity(x + dt * k3)
+        return x + dt / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
+
+    return runge_kutta

@@ -1,0 +1,160 @@
+"""What the attractors of an autoencoder remember: single training samples, or what they share.
+
+After Fumero et al., latent vector fields of autoencoders. Each number stands beside its null: what
+unseen samples give, which no field has remembered.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from torchkoopman.tables import Table, Tabular
+
+_ROWS = 2**12
+"""Rows compared at a time."""
+
+
+@dataclass(frozen=True)
+class Memorization(Tabular):
+    """How like training samples decoded attractors are, and which samples are among them."""
+
+    cosines: Tensor
+    """Cosine of each decoded attractor with the training sample most like it; ``(attractors,)``."""
+    nearest: Tensor
+    """Number of that sample; ``(attractors,)``."""
+    null: Tensor
+    """Cosine of each unseen sample with the training sample most like it; ``(unseen,)``, empty
+    where none were given."""
+    recovered: Tensor
+    """Whether an attractor decodes to a training sample; bool, ``(train,)``."""
+    threshold: float
+    """From this cosine on."""
+
+    @property
+    def coefficient(self) -> float:
+        """Mean of the cosines; NaN without attractors."""
+        return self.cosines.double().mean().item()
+
+    def table(self) -> Table:
+        """The coefficient beside its null, and the number of samples recovered."""
+        rows = [["decoded attractors", *_moments(self.cosines)]]
+        if len(self.null):
+            rows.append(["unseen samples (null)", *_moments(self.null)])
+        below = (
+            f"{int(self.recovered.sum())} of {len(self.recovered)} training samples are decoded "
+            f"attractors (cosine of {self.threshold:g} or more)"
+        )
+        head = ["nearest training sample of", "number", "mean cosine", "least", "most"]
+        return Table(head, rows, below=[below])
+
+
+def memorization(
+    decoded: Tensor, train: Tensor, unseen: Tensor | None = None, *, threshold: float = 0.99
+) -> Memorization:
+    """How like training samples the decoded attractors of an autoencoder are.
+
+    The paper writes the smallest cosine where the largest is meant. Cosines of images are near 1
+    for unlike images, too, so the null must stand beside: give ``unseen``.
+
+    Example:
+        >>> train, unseen = torch.eye(4), torch.ones(1, 4)
+        >>> tk.flows.memorization(2 * train[:1], train, unseen).recovered.tolist()
+        [True, False, False, False]
+
+    Args:
+        decoded: attractors in the space of the inputs, ``(attractors, …)``.
+        train: ``(train, …)``.
+        unseen: samples that the autoencoder was not trained on, ``(unseen, …)``.
+        threshold: cosine from which a decoded attractor is a training sample.
+
+    Raises:
+        ValueError: samples of different sizes, or no training samples.
+    """
+    _require_alike(train, decoded=decoded, unseen=unseen)
+    cosines, nearest = _most_alike(decoded, train)
+    null = train.new_zeros(0) if unseen is None else _most_alike(unseen, train)[0]
+    recovered = torch.zeros(len(train), dtype=torch.bool, device=train.device)
+    recovered[nearest[cosines >= threshold]] = True
+    return Memorization(cosines, nearest, null, recovered, threshold)
+
+
+def dictionary_rank(points: Tensor, share: float = 0.9) -> int:
+    """Principal components that hold a share of the points' variance, such as decoded attractors'.
+
+    Example:
+        >>> tk.flows.dictionary_rank(torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 0.1]]))
+        1
+
+    Args:
+        points: ``(n, …)``; 0 for fewer than two.
+        share: of the variance, between 0 and 1.
+
+    Raises:
+        ValueError: another share.
+    """
+    if not 0 < share <= 1:
+        raise ValueError(f"dictionary_rank() got share={share}; give more than 0 and at most 1.")
+    if len(points) < 2:
+        return 0
+    flat = points.flatten(1).double()
+    variances = torch.linalg.svdvals(flat - flat.mean(0)).square()
+    total = variances.sum()
+    if total == 0:
+        return 0
+    held = variances.cumsum(0) / total
+    return min(int((held < share * (1 - 1e-12)).sum()) + 1, len(variances))
+
+
+def chamfer(first: Tensor, second: Tensor) -> float:
+    """Symmetric Chamfer distance of two sets: the mean distance to the other's nearest point.
+
+    The mean of both directions, in units of the points.
+
+    Example:
+        >>> tk.flows.chamfer(torch.tensor([[0.0], [1.0]]), torch.tensor([[0.0]]))
+        0.25
+
+    Raises:
+        ValueError: an empty set, or points of different sizes.
+    """
+    a, b = first.flatten(1).double(), second.flatten(1).double()
+    if not len(a) or not len(b) or a.shape[1] != b.shape[1]:
+        raise ValueError(
+            f"chamfer() got sets of shapes {tuple(first.shape)} and {tuple(second.shape)}; give "
+            "one point or more in each, of one size."
+        )
+    there = torch.cat([torch.cdist(part, b).amin(1) for part in torch.split(a, _ROWS)]).mean()
+    back = torch.cat([torch.cdist(part, a).amin(1) for part in torch.split(b, _ROWS)]).mean()
+    return ((there + back) / 2).item()
+
+
+def _require_alike(train: Tensor, **others: Tensor | None) -> None:
+    if not len(train):
+        raise ValueError("memorization() got no training samples to compare with.")
+    for name, other in others.items():
+        if other is not None and other.shape[1:] != train.shape[1:]:
+            raise ValueError(
+                f"memorization() got {name}= of shape {tuple(other.shape)} and train= of shape "
+                f"{tuple(train.shape)}; all but the first numbers must be the same. Decode the "
+                "attractors before."
+            )
+
+
+def _most_alike(samples: Tensor, train: Tensor) -> tuple[Tensor, Tensor]:
+    """Largest cosine with a training sample, and its number."""
+    if not len(samples):
+        empty = train.new_zeros(0)
+        return empty, empty.long()
+    unit = torch.nn.functional.normalize(train.flatten(1).double(), dim=1)
+    own = torch.nn.functional.normalize(samples.flatten(1).double(), dim=1)
+    best = [(part @ unit.T).max(1) for part in torch.split(own, _ROWS)]
+    return torch.cat([b.values for b in best]), torch.cat([b.indices for b in best])
+
+
+def _moments(values: Tensor) -> list[str]:
+    if not len(values):
+        return ["0", "–", "–", "–"]
+    return [str(len(values)), *(f"{v:.4f}" for v in (values.mean(), values.min(), values.max()))]
