@@ -9,6 +9,7 @@ QUICK = {
     ".": ("datasets", "house", "tables"),
     "benchmarks": ("evidence",),
     "fitting": ("dmd", "edmd", "losses", "quality"),
+    "flows": ("flow",),
     "graphs": ("cut", "reads", "side_effects", "writing"),
     "inspecting": ("runs",),
     "integrations": ("events",),

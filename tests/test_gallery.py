@@ -38,6 +38,8 @@ CLAIMS = {
     " and accuracy[-1] > 0.9 and len(monitor.tracks.steps) == 20",
     "shipping": "difference < 1e-3 and not (answers.argmax(1) == 2).any()"
     " and edit['classes'] == [2] and (card['start'], card['end']) == ('1', '9')",
+    "latent_field": "coefficients[0] > nulls[0] + 0.1 and coefficients[1] < nulls[1] + 0.03"
+    " and found.share_converged > 0.9",
     "processes": "len(two) == 2 and len(set(two)) == 1 and difference < 1e-6"
     " and alone.record.rows == together.record.rows == 6000",
 }

@@ -47,6 +47,7 @@ ARROWS: dict[str, set[str]] = {
         "observe",
         "tables",
     },
+    "flows": {"koopman", "observe", "pictures", "spectra", "tables"},
     "results": {"inspecting", "running", "koopman", "scaling", "spectra", "topology", "unlearning"},
     "undo": {"koopman", "surgery"},
     "datasets": set(),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor
@@ -51,14 +51,15 @@ def draw_field(
         x.numpy(), y.numpy(), speed[..., 0].numpy(), speed[..., 1].numpy(),
         color=GUIDE, linewidth=0.6, arrowsize=0.7, density=1.2,
     )  # fmt: skip
-    for chosen, look in (
-        (stable, {"color": MAIN, "label": "attracts"}),
-        (~stable, {"facecolors": "none", "edgecolors": OTHER, "label": "does not"}),
+    for chosen, face, edge, label in (
+        (stable, MAIN, MAIN, "attracts"),
+        (~stable, "none", OTHER, "does not"),
     ):
-        own = points[chosen].flatten(1).cpu()
+        own = points[chosen].flatten(1).cpu().double().numpy()
         if len(own):
-            ax.scatter(own[:, 0], own[:, 1], s=45, zorder=3, linewidths=1.5, **look)
+            looks: dict[str, Any] = {"facecolors": face, "edgecolors": edge, "label": label}
+            ax.scatter(own[:, 0], own[:, 1], s=45, zorder=3, linewidths=1.5, **looks)
     ax.set(xlabel="first coordinate", ylabel="second coordinate")
     if len(points):
-        ax.legend(fontsize=8, frameon=False, loc="upper right")
+        ax.legend(fontsize=8, loc="upper right")
     return ax

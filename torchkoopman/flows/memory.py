@@ -19,7 +19,13 @@ _ROWS = 2**12
 
 @dataclass(frozen=True)
 class Memorization(Tabular):
-    """How like training samples decoded attractors are, and which samples are among them."""
+    """How like training samples decoded attractors are, and which samples are among them.
+
+    Example:
+        >>> told = tk.flows.memorization(torch.eye(3)[:1], torch.eye(3), torch.ones(1, 3))
+        >>> told.coefficient, round(told.null.item(), 3)
+        (1.0, 0.577)
+    """
 
     cosines: Tensor
     """Cosine of each decoded attractor with the training sample most like it; ``(attractors,)``."""

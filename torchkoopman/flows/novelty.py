@@ -27,7 +27,15 @@ _KNOWN_KEPT = 0.95
 
 @dataclass(frozen=True)
 class NoveltyTable(Tabular):
-    """How well each score tells novel inputs from known ones; print it."""
+    """How well each score tells novel inputs from known ones; print it.
+
+    Example:
+        >>> pull = lambda z: 0.5 * z
+        >>> scores = tk.flows.NoveltyScores(lambda x: x, pull, torch.randn(200, 2), steps=5)
+        >>> table = scores.compare(torch.randn(100, 2), torch.randn(100, 2) + 9)
+        >>> table.auroc["kNN"], table.fpr95["kNN"]
+        (1.0, 0.0)
+    """
 
     auroc: Mapping[str, float]
     """Score → the probability that a novel input has the larger score; 0.5 is chance."""

@@ -17,7 +17,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Settled(Tabular):
-    """Where each start is in the end, and whether it is at rest there; print it."""
+    """Where each start is in the end, and whether it is at rest there; print it.
+
+    Example:
+        >>> print(tk.flows.Flow(lambda x: x * x).settle(torch.tensor([[0.5], [0.9], [2.0]])))
+                   starts  share  median steps
+        converged       2  66.7%             ...
+        diverged        1  33.3%             ...
+        undecided       0   0.0%             –
+    """
 
     ends: Tensor
     """Last states, ``(n, …)``; those of diverged starts may not be finite."""
