@@ -1,9 +1,9 @@
 """What an autoencoder remembers
 =============================
 
-Encoding after decoding is a map on latent states, and its orbits end at attractors. In a network that was
-fitted to few samples these decode to something nearer to the samples than unseen data are; in one that
-was fitted to many they do not.
+Encoding after decoding is a map on latent states, and its orbits end at attractors. In a network
+that was fitted to few samples these decode to something nearer to the samples than unseen data are;
+in one that was fitted to many they do not.
 """
 
 import torch
@@ -31,8 +31,8 @@ def autoencoder(inputs):
 
 
 # %%
-# The field of an autoencoder of ten digits, and of one of all. Lines follow the velocity, encoding after
-# decoding minus the state itself; filled points attract, rings do not.
+# The field of an autoencoder of ten digits, and of one of all. Lines follow the velocity, encoding
+# after decoding minus the state itself; filled points attract, rings do not.
 coefficients, nulls = [], []
 figure, places = plt.subplots(1, 2, figsize=(10, 5), layout="constrained")
 for place, inputs in zip(places, (images[:10], images), strict=True):

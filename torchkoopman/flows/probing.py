@@ -7,6 +7,7 @@ decoded code is compared with the data.
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -157,7 +158,10 @@ def _coded(columns: np.ndarray, targets: np.ndarray, count: int) -> np.ndarray:
     if not unit.shape[1]:
         return np.zeros_like(targets)
     most = min(count, np.linalg.matrix_rank(unit))
-    weights = orthogonal_mp(unit, targets.T, n_nonzero_coefs=int(most))
+    with warnings.catch_warnings():
+        # It ends before that many atoms where the code is exact, or no other atom adds anything.
+        warnings.filterwarnings("ignore", "Orthogonal matching pursuit ended prematurely")
+        weights = orthogonal_mp(unit, targets.T, n_nonzero_coefs=int(most))
     found: np.ndarray = (unit @ weights.reshape(unit.shape[1], -1)).T
     return found
 
