@@ -1,6 +1,6 @@
 // Axes, lines and a cursor: what most panels are made of.
 
-import { html, pathThrough, staircase, svg } from "./dom.js";
+import { html, pathThrough, stairCorners, svg } from "./dom.js";
 import { linear, logarithmic, number } from "./numbers.js";
 
 const CHART_MARGIN = { top: 10, right: 14, bottom: 40, left: 56 };
@@ -82,14 +82,15 @@ export function drawLines(plane, lines) {
   const placed = (points) => points.map(([x, y]) => [plane.x(x), plane.y(y)]);
   for (const line of lines) {
     const tone = `k-tone-${line.tone ?? 0}${line.dashed ? " k-dashed" : ""}${line.faint ? " k-faint" : ""}`;
-    const trace = line.stairs ? staircase : pathThrough;
+    const through = line.stairs ? stairCorners : (points) => points;
     if (line.band) {
       const upper = line.band.map(([x, , high]) => [x, high]);
-      const lower = line.band.map(([x, low]) => [x, low]).reverse();
-      const outline = `${trace(placed(upper))}${trace(placed(lower)).replace("M", "L")}Z`;
+      const lower = line.band.map(([x, low]) => [x, low]);
+      const back = pathThrough(through(placed(lower)).reverse()).replace("M", "L");
+      const outline = `${pathThrough(through(placed(upper)))}${back}Z`;
       plane.plot.append(svg("path", { class: `k-band ${tone}`, d: outline }));
     }
-    plane.plot.append(svg("path", { class: `k-line ${tone}`, d: trace(placed(line.points)) }));
+    plane.plot.append(svg("path", { class: `k-line ${tone}`, d: pathThrough(through(placed(line.points))) }));
     if (line.dots) {
       const round = placed(line.points).filter(([x, y]) => Number.isFinite(x + y));
       for (const [cx, cy] of round) {

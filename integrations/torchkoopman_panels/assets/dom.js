@@ -37,12 +37,12 @@ export function pathThrough(points) {
   return text;
 }
 
-/** Steps: each value holds until the next place. */
-export function staircase(points) {
+/** The corners of steps: each value holds until the next place. */
+export function stairCorners(points) {
   const corners = [];
   points.forEach(([x, y], k) => {
     if (k) corners.push([x, points[k - 1][1]]);
     corners.push([x, y]);
   });
-  return pathThrough(corners);
+  return corners;
 }
