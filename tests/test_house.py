@@ -37,7 +37,7 @@ ARROWS: dict[str, set[str]] = {
     "scaling": {"koopman", "observe"},
     "shipping": {"surgery", "koopman", "observe", "storage", "version"},
     "unlearning": {"koopman", "observe", "pictures", "tables"},
-    "showing": {"koopman", "spectra", "topology", "unlearning"},
+    "showing": {"tables", "koopman", "spectra", "topology", "unlearning"},
     "inspecting": {
         "running",
         "fitting",
@@ -45,9 +45,12 @@ ARROWS: dict[str, set[str]] = {
         "spectra",
         "topology",
         "observe",
+        "reporting",
+        "showing",
         "tables",
     },
     "flows": {"koopman", "observe", "pictures", "spectra", "tables"},
+    "reporting": {"showing", "koopman", "topology", "unlearning", "storage", "tables"},
     "results": {"inspecting", "running", "koopman", "scaling", "spectra", "topology", "unlearning"},
     "undo": {"koopman", "surgery"},
     "datasets": set(),
@@ -56,7 +59,7 @@ ARROWS: dict[str, set[str]] = {
     "version": set(),
 }
 """Room → rooms it may import from, besides itself."""
-DRAWN = {"showing"}
+DRAWN = {"showing", "reporting", "inspecting"}
 """Rooms that hand series of arrays to the panels, which know nothing of them."""
 
 

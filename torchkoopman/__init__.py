@@ -18,6 +18,7 @@ from torchkoopman.koopman.surrogate import Surrogate
 from torchkoopman.observe.probe import Probe
 from torchkoopman.observe.probes import attach
 from torchkoopman.observe.trajectory import Trajectory
+from torchkoopman.reporting import report
 from torchkoopman.running.evaluate import evaluate
 from torchkoopman.running.fit import fit
 from torchkoopman.running.ranking import rank_spans
@@ -54,6 +55,7 @@ __all__ = [
     "Neighbours",
     # look
     "inspect",
+    "report",
     "Surrogate",
     "follow",
     "compare",

@@ -9,7 +9,8 @@ name                       shape of one step's array             ``about``
 ``tracks``                 ``(modes,)``: the track that each
                            mode of ``spectrum`` is on, or NaN
 ``singular_values``        ``(latent,)``, descending
-``r2``                     ``(layers,)``, NaN where unknown      ``layers`` (after the first)
+``r2``                     ``(layers,)``, NaN where unknown      ``layers`` (after the first); with
+                                                                 ``of`` what is scored instead
 ``losses``                 ``(terms,)``                          ``terms``
 ``pseudospectrum``         ``(1 + imag, 1 + real)``: the first   ``kind``: ``"residual"`` or
                            row and column hold the axes          ``"matrix"``

@@ -49,6 +49,7 @@ class Gathering:
     def __init__(
         self, widths: Sequence[int], rank: int, rows: int | None, generator: torch.Generator
     ) -> None:
+        self.generator = generator
         self.statistics = SpanStatistics()
         self.fitter = DMDFitter(rank)
         self.unseen = Unseen(min(_MOST_ROWS, _BYTES // (4 * sum(widths))), generator)

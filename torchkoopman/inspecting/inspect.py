@@ -117,7 +117,8 @@ def inspect(
         gathering = Gathering(chosen.widths, rank, rows, draws)
         bar = tqdm(chain(first, batches), "stream", length, disable=not progress)
         watch.stream(gathering.batches(bar), gathering).require()
-        found = measured(chosen, gathering, meter.costs, positions, points, progress)
+        left = chosen, gathering, meter.costs, positions, points, progress
+        found = measured(type(model).__name__, *left)
     if progress:
         tqdm.write(str(found))
     return found

@@ -5,10 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from torchkoopman.inspecting.panels import add_blocks, add_whole
+from torchkoopman.reporting import report
+from torchkoopman.showing.dispatch import series_of
+from torchkoopman.showing.tables import table_series
 from torchkoopman.tables import Table, Tabular
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from torchkoopman_panels import Document, Series
 
     from torchkoopman.inspecting.blocks import InspectedBlock
     from torchkoopman.inspecting.chosen import Skipped
@@ -32,6 +39,8 @@ class Inspection(Tabular):
         5000 rows; ...
     """
 
+    model: str
+    """Its class."""
     layers: tuple[str, ...]
     """Whose outputs are the states, in order of depth."""
     found: str
@@ -55,16 +64,52 @@ class Inspection(Tabular):
     notes: tuple[str, ...] = ()
     """What limits these numbers, one sentence each."""
 
-    def table(self) -> Table:
-        """A row for each block."""
+    def table(self, *, skipped: bool = True) -> Table:
+        """A row for each block; ``skipped`` says whether to list below what was not measured."""
         head = ["from", "to", "R²", "skip R²", "of the change", "trusted", "largest |λ|"]
         head += ["rank of states", "rank of map", "non-normality", "saves"]
         rows = [self._row(block) for block in self.blocks]
-        return Table(head, rows, [self.found, *self.notes], self._below(), text=(0, 1))
+        below = self._below()
+        if skipped:
+            below += [f"skipped: {each.what}: {each.why}" for each in self.skipped]
+        return Table(head, rows, [self.found, *self.notes], below, text=(0, 1))
 
     def summary(self) -> str:
         """The same as text."""
         return str(self.table())
+
+    def report(self, path: str | Path, *, title: str = "") -> Path:
+        """Write one HTML file with the blocks on a slider, as :func:`torchkoopman.report` does.
+
+        Args:
+            path: of the file, ending in ``.html``; one that is there is replaced.
+            title: what the page is called; by default the model's class.
+
+        Returns:
+            The path.
+
+        Raises:
+            ValueError: another suffix.
+            OSError: the file cannot be written.
+        """
+        return report(path, self, title=title or self.model)
+
+    def add_to(self, document: Document, run: str) -> None:
+        """Add the blocks, the whole span and the tables to what a page shows, as one run."""
+        add_blocks(document, run, self.layers, self.blocks, self._of_all())
+        if self.surrogate is not None:
+            add_whole(document, run, self.surrogate)
+
+    def _of_all(self) -> Iterator[Series]:
+        """Tables and shapes, which belong to no block."""
+        yield table_series("1 blocks", "Blocks", self.table(skipped=False))
+        if self.ranking is not None:
+            yield table_series("2 spans", "Spans worth replacing", self.ranking.table())
+        if self.skipped:
+            rows = [[each.what, each.why] for each in self.skipped]
+            yield table_series("3 skipped", "Skipped", Table(["what", "why"], rows, text=(0, 1)))
+        if self.topology is not None:
+            yield from series_of(self.topology).series
 
     def _row(self, block: InspectedBlock) -> list[str]:
         spectrum = block.spectrum
@@ -108,7 +153,7 @@ class Inspection(Tabular):
                 f"components at ε = {self.topology.epsilon:.4g} by depth: {counts}; surrogate "
                 + " → ".join(map(str, self.topology.surrogate))
             )
-        return [*lines, *(f"skipped: {each.what}: {each.why}" for each in self.skipped)]
+        return lines
 
     def _saved(self, operations: float) -> str:
         whole = 0.0 if self.ranking is None else self.ranking.network.operations

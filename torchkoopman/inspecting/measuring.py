@@ -18,6 +18,7 @@ from torchkoopman.inspecting.inspection import Inspection
 from torchkoopman.inspecting.ranks import rank_of
 from torchkoopman.running.ranking import ranked_span, ranking_of
 from torchkoopman.spectra.normality import non_normality
+from torchkoopman.topology.betti import subsamples
 from torchkoopman.topology.layers import compared
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
 
 Found = TypeVar("Found")
 
+_BANDS = 20
+"""Subsamples for the band of components; those of loops would take most of the time."""
 _EXPECTED = (ValueError, RuntimeError, ArithmeticError, ImportError)
 """What a measure says where it cannot be taken; others are faults."""
 
@@ -50,6 +53,7 @@ class Measures:
     def __init__(self, gathering: Gathering, costs: NetworkCosts | None) -> None:
         self.layers = gathering.statistics.layers
         self.skipped: list[Skipped] = []
+        self._generator = gathering.generator
         self._statistics, self._costs = gathering.statistics, costs
         self._fitter, self._rows = gathering.fitter, gathering.unseen.rows()
 
@@ -151,7 +155,9 @@ class Measures:
         network = {layer: rows[:points] for layer, rows in self._rows.items()}
         own = {layer: self._predicted(surrogate, layer)[:points] for layer in network}
         times = {layer: surrogate.time(layer) for layer in self.layers}
-        return compared(network, own, times, {0: (), 1: ()}, points)
+        rows = len(network[self.layers[0]])
+        draws = {0: subsamples(rows, _BANDS, self._generator), 1: ()}
+        return compared(network, own, times, draws, points)
 
     def _state_rank(self, layer: str) -> Rank:
         """By standard deviations of a layer's states along their principal axes."""
@@ -172,6 +178,7 @@ class Measures:
 
 
 def measured(
+    model: str,
     chosen: Chosen,
     gathering: Gathering,
     costs: NetworkCosts | None,
@@ -182,6 +189,7 @@ def measured(
     """Everything that is said of the layers.
 
     Args:
+        model: its class.
         chosen: the layers, and how they were found.
         gathering: what listened to the pass.
         costs: of the first batch.
@@ -203,6 +211,7 @@ def measured(
         bar.update()
     unseen = len(next(iter(gathering.unseen.rows().values()), ()))
     return Inspection(
+        model,
         take.layers,
         chosen.said,
         gathering.rows,

@@ -26,7 +26,7 @@ function byDepth(root, top, scene) {
       top,
       width: scene.width,
       height: QUALITY_HEIGHT,
-      x: { domain: [-0.3, layers.length - 0.7], ticks, label: "layer" },
+      x: { domain: [-0.3, layers.length - 0.7], ticks, label: runs[0][0].r2.about.of ?? "layer" },
       y: { domain: [bottom, 1], label: "R²" },
     });
     runs.forEach(([{ r2 }, tone]) => {
