@@ -36,18 +36,11 @@ surrogate = tk.fit(model.eval(), loader, layers, steps=400, latent=32, progress=
 print(tk.evaluate(surrogate, model, test.loader(500)))
 
 # %%
-# The two principal axes of each block, coloured by class. The lower row starts from the states of
-# block 1 and follows the operator alone; no block is run.
-states = [model[: 1 + k](test.inputs).detach() for k in range(1, 6)]
-figure, axes = plt.subplots(2, 5, figsize=(8.5, 3.8), layout="constrained", sharex="col")
-for k, path in enumerate(surrogate.trajectory(states[0][:, None])[:, :, 0]):
-    plane = torch.linalg.svd(states[k] - states[k].mean(0), full_matrices=False).Vh[:2]
-    for ax, cloud in zip(axes[:, k], (states[k], path), strict=True):
-        ax.scatter(*((cloud - states[k].mean(0)) @ plane.T).T, 2, [f"C{y}" for y in test.labels])
-        ax.set(xticks=[], yticks=[], ylim=axes[0, k].get_ylim())
-    axes[0, k].set_title(f"block {layers[k]}")
-axes[0, 0].set_ylabel("network")
-axes[1, 0].set_ylabel("surrogate, from block 1")
+# Some unseen points in the two principal axes of each block, coloured by class. Dots are the
+# network's states; rings start from the state of block 1 and follow the operator alone.
+paths = surrogate.paths(model, test.loader(500), samples=150)
+print(paths)
+paths.plot()
 
 # %%
 # Eigenvalues, filled if the data bear them out; and the pieces that points nearer than ε form.

@@ -42,8 +42,9 @@ def draw_paths(
     Raises:
         ImportError: matplotlib is not installed.
     """
-    ax = axes_for(ax, 1.5 + 2.1 * len(layers), 3.2)
     places, beyond = _side_by_side(points)
+    height = 0.15 + max(0.5, places[..., 1].nan_to_num().abs().max().item())
+    ax = axes_for(ax, 2.6 + 1.9 * len(layers), 0.9 + 1.5 * height)
     known = torch.zeros(len(points), dtype=torch.long) if labels is None else labels
     classes = sorted(set(known.tolist()))
     for label in classes:
@@ -59,7 +60,7 @@ def draw_paths(
             _strokes(ax, own[:, 1:, 1], own[:, 1:, 2], color)
             _marks(ax, own[:, 1:, 2], "", s=26, marker="x", color=color, linewidths=1.1)
     middles = [_GAP * depth for depth in range(len(layers))]
-    ax.set(xlim=(-1.3, middles[-1] + 1.3), ylim=(-1.3, 1.3), yticks=[], aspect="equal")
+    ax.set(xlim=(-1.3, middles[-1] + 1.3), ylim=(-height, height), yticks=[], aspect="equal")
     ax.set_xticks(middles, [f"layer {layer}" for layer in layers])
     ax.tick_params(length=0)
     for spine in ax.spines.values():
@@ -106,8 +107,7 @@ def _explain(ax: Axes, edited: bool) -> None:
     if edited:
         handles.append(Line2D([], [], marker="x", **look))
         names.append("surrogate that forgets")
-    place: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, -0.08)}
-    ax.legend(handles, names, fontsize=8, frameon=False, ncols=min(len(names), 7), **place)
+    ax.legend(handles, names, fontsize=8, frameon=False, loc="upper left", bbox_to_anchor=(1, 1))
 
 
 def draw_modes(
