@@ -1,7 +1,9 @@
 """Networks that are applied again and again: latent vector fields, surrogates, recurrent cells."""
 
 from torchkoopman.flows.fixed_points import FixedPoints
+from torchkoopman.flows.flip_flops import FlipFlops, flip_flops
 from torchkoopman.flows.flow import Flow
+from torchkoopman.flows.gated import GatedODECell
 from torchkoopman.flows.memory import Memorization, chamfer, dictionary_rank, memorization
 from torchkoopman.flows.novelty import NoveltyScores, NoveltyTable
 from torchkoopman.flows.pairing import pairs
@@ -13,6 +15,9 @@ __all__ = [
     "FixedPoints",
     "Settled",
     "pairs",
+    "GatedODECell",
+    "flip_flops",
+    "FlipFlops",
     "memorization",
     "Memorization",
     "dictionary_rank",

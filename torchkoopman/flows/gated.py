@@ -1,0 +1,187 @@
+"""Recurrent cells that are steps of a gated differential equation, from RNN to gated neural ODE.
+
+After Kim, Can, Krishnamurthy & Mante, Trainability, expressivity and interpretability in gated
+neural ODEs (ICML 2023): ``τ dh/dt = G(h, x) ⊙ (-h + F(h, x))``, F a perceptron, G one layer with a
+sigmoid. A step of Euler's method with ``α = dt / τ`` is ``h' = (1 - α G) h + α G F``.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import TYPE_CHECKING, Literal
+
+import torch
+from torch import Tensor, nn
+
+from torchkoopman.flows.jacobians import jacobians
+from torchkoopman.flows.maps import Map, one_step
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+Method = Literal["euler", "rk4"]
+
+_CELLS = 64
+"""States at which the leading eigenvalue is averaged for the critical initialisation."""
+
+
+class GatedODECell(nn.Module):
+    """One step of a gated differential equation: ``cell(input, state) → state``.
+
+    ============================  ======================================================
+    options                       what the cell is
+    ============================  ======================================================
+    ``gate=False, alpha=1``       the RNN with tanh, as ``nn.RNNCell``
+    ``alpha=1``                   the minimal gated unit without a reset gate (mGRU)
+    ``gate=False, widths=[…]``    a neural ODE (nODE)
+    ``widths=[…]``                a gated neural ODE (gnODE)
+    ============================  ======================================================
+
+    Without widths F is one layer with tanh; with widths its hidden layers have ReLU and its last
+    layer is linear. It takes the input in its first layer, as the gate does in its only one.
+
+    Example:
+        >>> cell = tk.flows.GatedODECell(2, 5, widths=[16], alpha=0.1)
+        >>> states = cell.run(torch.zeros(30, 8, 2))  # (times, batch, inputs)
+        >>> states.shape
+        torch.Size([30, 8, 5])
+        >>> flow = tk.flows.Flow.of_cell(cell.eval(), torch.zeros(2))
+        >>> len(flow.fixed_points(states[-1].detach(), search="newton").radii) > 0
+        True
+
+    Args:
+        inputs: width of the input.
+        states: width of the state.
+        widths: of F's hidden layers.
+        gate: whether G is there, or 1.
+        alpha: ``dt / τ``, more than 0 and with Euler's method at most 1.
+        method: ``"euler"``, or ``"rk4"`` (classical Runge-Kutta, input held during the step).
+
+    Raises:
+        ValueError: widths below 1, or an alpha out of range.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        states: int,
+        *,
+        widths: Sequence[int] = (),
+        gate: bool = True,
+        alpha: float = 1.0,
+        method: Method = "euler",
+    ) -> None:
+        super().__init__()
+        if min(inputs, states, *widths) < 1:
+            raise ValueError(
+                f"GatedODECell got inputs={inputs}, states={states} and widths={list(widths)}; "
+                "give widths of 1 or more."
+            )
+        if not alpha > 0 or (method == "euler" and alpha > 1):
+            raise ValueError(
+                f"GatedODECell got alpha={alpha}; give more than 0, and for Euler's method at most "
+                "1, beyond which a step overshoots."
+            )
+        one_step(lambda x: x, alpha, method)  # refuses an unknown method
+        self.inputs, self.states, self.alpha, self.method = inputs, states, alpha, method
+        sizes = [inputs + states, *widths, states]
+        layers: list[nn.Module] = []
+        for width, following in pairwise(sizes):
+            layers += [nn.Linear(width, following), nn.ReLU()]
+        layers[-1] = nn.Identity() if widths else nn.Tanh()
+        self.target = nn.Sequential(*layers)
+        """F, to which the state is drawn."""
+        self.gate = nn.Linear(inputs + states, states) if gate else None
+        """G before its sigmoid."""
+
+    def velocity(self, given: Tensor, state: Tensor) -> Tensor:
+        """``τ dh/dt``, of the state's shape ``(…, states)``."""
+        both = torch.cat([given, state], -1)
+        drawn: Tensor = self.target(both) - state
+        return drawn if self.gate is None else torch.sigmoid(self.gate(both)) * drawn
+
+    def forward(self, given: Tensor, state: Tensor) -> Tensor:
+        """The state one step later.
+
+        Raises:
+            ValueError: inputs or states of other widths.
+        """
+        if given.shape[-1] != self.inputs or state.shape[-1] != self.states:
+            raise ValueError(
+                f"the cell takes inputs (…, {self.inputs}) and states (…, {self.states}); got "
+                f"{tuple(given.shape)} and {tuple(state.shape)}."
+            )
+        step = one_step(lambda h: self.velocity(given, h), self.alpha, self.method)
+        return step(state)
+
+    def run(self, inputs: Tensor, state: Tensor | None = None) -> Tensor:
+        """States behind each input: ``(times, batch, inputs) → (times, batch, states)``.
+
+        Args:
+            inputs: one for each step.
+            state: to begin with, ``(batch, states)``; 0 by default.
+
+        Raises:
+            ValueError: no times, or other widths.
+        """
+        if inputs.ndim != 3 or not len(inputs):
+            raise ValueError(
+                f"run() takes inputs (times, batch, inputs), one time or more; got "
+                f"{tuple(inputs.shape)}."
+            )
+        state = inputs.new_zeros(inputs.shape[1], self.states) if state is None else state
+        states = []
+        for given in inputs:
+            state = self(given, state)
+            states.append(state)
+        return torch.stack(states)
+
+    @torch.no_grad()
+    def critical_(self, generator: torch.Generator | None = None) -> GatedODECell:
+        """Scale F and G so that small states neither grow nor die out without input; in place.
+
+        All weights of F's and of G's layers are multiplied by ``(1 / (η + 1))^(1 / layers)``, where
+        η is the largest real part of the eigenvalues of ``∂(-h + F)/∂h``, here the mean over
+        states drawn from a normal distribution. Biases are set to 0, so that 0 is a fixed point.
+
+        Args:
+            generator: draws the states; None for one seeded with 0.
+
+        Returns:
+            The cell itself.
+
+        Raises:
+            ValueError: F's Jacobian has no eigenvalue with a positive real part to be scaled.
+        """
+        generator = torch.Generator().manual_seed(0) if generator is None else generator
+        linear = [layer for layer in self.target if isinstance(layer, nn.Linear)]
+        for layer in [*linear, *([] if self.gate is None else [self.gate])]:
+            layer.bias.zero_()
+        weight = linear[0].weight
+        states = 1e-3 * torch.randn(_CELLS, self.states, generator=generator).to(weight)
+        leading = self._leading(states)
+        if leading <= 0:
+            raise ValueError(
+                f"the leading eigenvalue of F's Jacobian has the real part {leading:.3g}; only a "
+                "positive one can be scaled to 1. Draw other weights."
+            )
+        for layers in (linear, [] if self.gate is None else [self.gate]):
+            for layer in layers:
+                layer.weight.mul_(leading ** (-1 / len(layers)))
+        return self
+
+    def _leading(self, states: Tensor) -> float:
+        """Mean over states of the largest real part of the eigenvalues of ∂F/∂h: η + 1."""
+        nothing = states.new_zeros(self.inputs)
+
+        def target(h: Tensor) -> Tensor:
+            found: Tensor = self.target(torch.cat([nothing.expand(*h.shape[:-1], -1), h], -1))
+            return found
+
+        J = jacobians(Map(target), states).double()
+        found: float = torch.linalg.eigvals(J).real.amax(1).mean().item()
+        return found
+
+    def extra_repr(self) -> str:
+        """What ``print`` shows beside the parts."""
+        return f"alpha={self.alpha}, method={self.method!r}"
