@@ -21,7 +21,9 @@ name                       shape of one step's array             ``about``
                            β0 of network and surrogate at ε
 ``accuracy``               ``(networks, classes, 2)``: on        ``networks``, ``classes``,
                            unseen data, on training data         ``forgotten``
-``audit``                  ``(measures, networks)``              ``networks``, ``measures``
+``audit``                  ``(measures, networks)``; infinite    ``networks``, ``measures``,
+                           where relearning did not end in       ``limit``
+                           ``limit`` steps
 ``trajectories``           ``(1 + samples, layers, systems,      ``layers``, ``times``,
                            2)``: the share of each system's      ``systems``, ``labels``
                            variance along the two axes, then     (one a sample, or None),

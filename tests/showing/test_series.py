@@ -176,6 +176,7 @@ def test_an_audit_shows_accuracies_and_all_its_numbers() -> None:
     assert about(shown, "accuracy") == told
     for row, each in zip(found["accuracy"], own.columns.values(), strict=True):
         assert row.tolist() == [[each.test[c], each.train[c]] for c in range(3)]
+    assert about(shown, "audit")["limit"] == 40
     measures = about(shown, "audit")["measures"]
     numbers = dict(zip(measures, found["audit"].tolist(), strict=True))
     assert not any("class " in name for name in measures), "they are in the accuracies"

@@ -25,13 +25,11 @@ def audit_shown(audit: Audit, tag: str) -> Shown:
     ]
     measures = {row.name: row.values for row in measured(audit) if row.label is None}
     about = {"networks": list(columns)}
+    of_classes = {**about, "classes": classes, "forgotten": list(audit.classes)}
+    of_all = {**about, "measures": list(measures), "limit": audit.relearning.limit}
     series = (
-        Series(
-            "accuracy",
-            np.array(accuracy),
-            {**about, "classes": classes, "forgotten": list(audit.classes)},
-        ),
-        Series("audit", np.array(list(measures.values())), {**about, "measures": list(measures)}),
+        Series("accuracy", np.array(accuracy), of_classes),
+        Series("audit", np.array(list(measures.values())), of_all),
     )
     scalars = {}
     for name, column in columns.items():
