@@ -39,7 +39,7 @@ function measures(series, position) {
     const cells = about.networks.map((_, k) => block.cell(position, row * about.networks.length + k));
     return html("tr", {}, html("th", { scope: "row" }, measure), cells.map((cell) => html("td", {}, measured(cell, about.limit))));
   });
-  const head = html("tr", {}, html("th", { scope: "col" }, "measure"), about.networks.map((name) => html("th", { scope: "col" }, name)));
+  const head = html("tr", {}, html("th", { scope: "col", class: "k-left" }, "measure"), about.networks.map((name) => html("th", { scope: "col" }, name)));
   return html("div", { class: "k-scroll", tabindex: "0", role: "region", "aria-label": "measures of the audit" }, html("table", {}, html("thead", {}, head), html("tbody", {}, body)));
 }
 

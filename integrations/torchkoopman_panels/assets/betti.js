@@ -39,7 +39,7 @@ function drawBetti(box, scene) {
         width: scene.width,
         height: upper,
         x: { domain: [-0.3, layers.length - 0.7], ticks: layers.map((layer, k) => [k, layer]).filter(([k]) => k % every === 0), label: "layer" },
-        y: { domain: [0, Math.max(1, high)], label: `β0 at ε = ${number(block.cell(position, 0))}` },
+        y: { domain: [0, 1.05 * Math.max(1, high)], label: `β0 at ε = ${number(block.cell(position, 0))}` },
       });
       drawLines(plane, counts.map((points, k) => ({ points, tone: k, dashed: k > 0, dots: true })));
     }
@@ -56,7 +56,7 @@ function drawBetti(box, scene) {
           title: `layer ${layer}`,
           margin: CURVE_MARGIN,
           x: { domain: extent(curves.flat().map(([scale]) => scale)), label: "ε" },
-          y: { domain: [0, Math.max(1, extent(curves.flat().map(([, , , high]) => high))[1])], label: `β${name.slice(5)}` },
+          y: { domain: [0, 1.05 * Math.max(1, extent(curves.flat().map(([, , , high]) => high))[1])], label: `β${name.slice(5)}` },
         });
         drawLines(
           plane,

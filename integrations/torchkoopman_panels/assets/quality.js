@@ -47,13 +47,14 @@ function bySteps(box, root, top, scene, series, names, axis) {
     x: { domain: extent(block.steps), label: scene.catalog.axis },
     y: { domain: axis.log ? [low, high] : [Math.max(-1, low), Math.min(1, high)], ...axis },
   });
-  names.forEach((name, k) => {
-    const points = [...block.course(k)].map((value, position) => [block.steps[position], value]);
+  const known = names.map((name, k) => [name, block.course(k)]).filter(([, course]) => course.some(Number.isFinite));
+  known.forEach(([, course], k) => {
+    const points = [...course].map((value, position) => [block.steps[position], value]);
     drawLines(plane, [{ points, tone: k % TONES, dashed: k >= TONES }]);
   });
   const bottom = legendItems(
     root,
-    names.map((name, k) => ({ tone: k % TONES, dashed: k >= TONES, name })),
+    known.map(([name], k) => ({ tone: k % TONES, dashed: k >= TONES, name })),
     { left: plane.inner.left, top: top + QUALITY_HEIGHT + 6, width: plane.inner.right - plane.inner.left },
   );
   return { move: stepCursor(plane, scene, box), bottom: bottom + 14 };

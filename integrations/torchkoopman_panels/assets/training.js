@@ -26,6 +26,14 @@ function gathered(series) {
   return { tracks, loose };
 }
 
+/** Turns through the steps, with a gap where half a turn becomes minus half a turn. */
+function unwound(course) {
+  return course.flatMap(({ step, turns }, k) => {
+    const apart = k > 0 && Math.abs(turns - course[k - 1].turns) > 0.5;
+    return apart ? [[step, NaN], [step, turns]] : [[step, turns]];
+  });
+}
+
 function cloud(points, plane, part, look) {
   const d = points
     .map((point) => [plane.x(point.step), plane.y(point[part])])
@@ -63,7 +71,7 @@ function drawTraining(box, scene) {
       cloud(loose.filter(({ trusted }) => trusted === false), plane, part, `k-tone-${tone} k-faint`);
       cloud(loose.filter(({ trusted }) => trusted !== false), plane, part, `k-tone-${tone}`);
       for (const course of tracks.values()) {
-        const line = course.map((point) => [point.step, point[part]]);
+        const line = part === "turns" ? unwound(course) : course.map((point) => [point.step, point[part]]);
         const faint = !course.some(({ trusted }) => trusted !== false);
         drawLines(plane, [{ points: line, tone, faint }]);
         cloud(course.filter(({ trusted }) => trusted === true), plane, part, `k-tone-${tone}`);
