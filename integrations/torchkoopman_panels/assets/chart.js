@@ -77,6 +77,13 @@ export function axes(root, { left = 0, top = 0, width, height, x, y, title, marg
   return { root, plot, x: scaleX, y: scaleY, inner };
 }
 
+/** Ticks with the names of steps, where steps have names, such as those of layers; else none. */
+export function namedTicks(scene, steps) {
+  if (!steps.some((step) => scene.catalog.named(step) !== String(step))) return undefined;
+  const every = Math.ceil(steps.length / Math.max(2, Math.floor(scene.width / 70)));
+  return steps.filter((_, k) => k % every === 0).map((step) => [step, scene.catalog.named(step)]);
+}
+
 /** Lines, as {points, tone, dashed, faint, band, stairs, dots}, on axes. */
 export function drawLines(plane, lines) {
   const placed = (points) => points.map(([x, y]) => [plane.x(x), plane.y(y)]);
@@ -90,7 +97,7 @@ export function drawLines(plane, lines) {
       const outline = `${pathThrough(through(placed(upper)))}${back}Z`;
       plane.plot.append(svg("path", { class: `k-band ${tone}`, d: outline }));
     }
-    plane.plot.append(svg("path", { class: `k-line ${tone}`, d: pathThrough(through(placed(line.points))) }));
+    if (!line.bare) plane.plot.append(svg("path", { class: `k-line ${tone}`, d: pathThrough(through(placed(line.points))) }));
     if (line.dots) {
       const round = placed(line.points).filter(([x, y]) => Number.isFinite(x + y));
       for (const [cx, cy] of round) {

@@ -78,7 +78,7 @@ export class Frame {
       width: Math.max(280, Math.floor(this.body.clientWidth)),
       note: (text) => (this.remark.textContent = text),
     };
-    if (definition.entitled) this.heading.textContent = definition.entitled(this.own);
+    if (definition.entitled) this.heading.textContent = definition.entitled(this.own, scenery.catalog);
     try {
       this.drawn = definition.draw(this.body, scene);
       this.svgButton.hidden = !this.drawn.picture;

@@ -1,6 +1,6 @@
 // R² of each layer and the losses: through the steps, and by depth at the current one.
 
-import { axes, drawLines, legendItems, picture, stepCursor } from "./chart.js";
+import { axes, drawLines, legendItems, namedTicks, picture, stepCursor } from "./chart.js";
 import { extent, number } from "./numbers.js";
 
 const QUALITY_HEIGHT = 250;
@@ -31,7 +31,10 @@ function byDepth(root, top, scene) {
     });
     runs.forEach(([{ r2 }, tone]) => {
       const values = r2.block.array(r2.block.position(step));
-      drawLines(plane, [{ points: [...values].map((value, k) => [k, value]), tone, dashed: tone > 0, dots: true }]);
+      const points = [...values].map((value, k) => [k, value]);
+      // Ways of predicting, unlike layers, have no order that a line could follow.
+      const line = { points, tone, dashed: tone > 0, dots: true, bare: Boolean(r2.about.of) };
+      drawLines(plane, [line]);
     });
   };
 }
@@ -44,7 +47,7 @@ function bySteps(box, root, top, scene, series, names, axis) {
     top,
     width: scene.width,
     height: QUALITY_HEIGHT,
-    x: { domain: extent(block.steps), label: scene.catalog.axis },
+    x: { domain: extent(block.steps), label: scene.catalog.axis, ticks: namedTicks(scene, block.steps) },
     y: { domain: axis.log ? [low, high] : [Math.max(-1, low), Math.min(1, high)], ...axis },
   });
   const known = names.map((name, k) => [name, block.course(k)]).filter(([, course]) => course.some(Number.isFinite));

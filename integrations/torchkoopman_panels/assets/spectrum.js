@@ -19,29 +19,24 @@ const VIEWS = {
   },
 };
 
-/** The part of the plane that holds the circle and all that is trusted at any step. */
-function frameOf(scene, view) {
-  if (view === "omega") {
-    const reals = [-1.5, 0.3];
-    eachTrusted(scene, (mode) => reals.push(VIEWS.omega.place(mode)[0]));
-    return { x: [Math.min(...reals) - 0.1, Math.max(...reals) + 0.1], y: [-3.3, 3.3] };
-  }
-  let reach = 1.12;
-  eachTrusted(scene, (mode) => {
-    reach = Math.max(reach, 1.06 * Math.abs(mode.real), 1.06 * Math.abs(mode.imaginary));
-  });
-  return { x: [-reach, reach], y: [-reach, reach] };
-}
+/** Half the width of the plane, in rounds: a frame stays while modes move, and changes when it must. */
+const REACHES = [1.12, 1.6, 2.2, 3.2, 4.5, 6.5, 9, 13];
 
-function eachTrusted(scene, visit) {
-  for (const shown of [scene.own, scene.other]) {
-    const series = shown?.spectrum;
-    if (!series) continue;
-    const { block } = series;
-    for (let position = 0; position < block.steps.length; position += 1) {
-      for (const mode of modesAt(series, position)) if (mode.trusted !== false) visit(mode);
-    }
+/** The part of the plane that holds the circle and all that is trusted at a step. */
+function frameAt(scene, view, step) {
+  const believed = [scene.own, scene.other]
+    .filter((shown) => shown?.spectrum)
+    .flatMap(({ spectrum }) => modesAt(spectrum, spectrum.block.position(step)))
+    .filter((mode) => mode.trusted !== false);
+  if (view === "omega") {
+    const reals = believed.map((mode) => VIEWS.omega.place(mode)[0]);
+    const low = Math.floor(Math.min(-1.5, ...reals)) - 0.1;
+    return { x: [low, Math.ceil(2 * Math.max(0.3, ...reals)) / 2 + 0.1], y: [-3.3, 3.3] };
   }
+  const most = 1.04 * Math.max(0, ...believed.map((mode) => Math.max(Math.abs(mode.real), Math.abs(mode.imaginary))));
+  const power = 10 ** Math.max(0, Math.floor(Math.log10(Math.max(1, most / 1.12))));
+  const reach = REACHES.map((each) => each * power).find((each) => each >= most);
+  return { x: [-reach, reach], y: [-reach, reach] };
 }
 
 /** A mark: round in one run and square in the other; filled where trusted, small and hollow if not. */
@@ -101,26 +96,21 @@ function drawTails(group, plane, view, scene) {
   }
 }
 
-function drawSpectrum(box, scene) {
-  const view = scene.choices.view;
-  const width = scene.width;
-  const side = Math.min(width, 560);
-  // Both axes of the circle have one scale.
-  const spare = CIRCLE_MARGIN.left + CIRCLE_MARGIN.right - CIRCLE_MARGIN.top - CIRCLE_MARGIN.bottom;
-  const inner = view === "lambda" ? side - spare : Math.min(side, 420);
-  const height = inner + 22;
-  const root = picture(width, height, "Eigenvalues");
-  root.setAttribute("tabindex", "0");
-  const frame = frameOf(scene, view);
+/** The plane with its axes, the circle or the line of no growth, and the legend. */
+function layPlane(root, scene, frame, inner, side) {
+  const { view, other } = scene.choices;
+  const { width } = scene;
+  root.replaceChildren();
+  const round = view === "lambda";
   const plane = axes(root, {
-    left: view === "lambda" ? (width - side) / 2 : 0,
-    width: view === "lambda" ? side : width,
+    left: round ? (width - side) / 2 : 0,
+    width: round ? side : width,
     height: inner,
     x: { domain: frame.x, label: VIEWS[view].x },
     y: { domain: frame.y, label: VIEWS[view].y },
     margin: CIRCLE_MARGIN,
   });
-  if (view === "lambda") {
+  if (round) {
     const r = plane.x(1) - plane.x(0);
     plane.plot.append(svg("circle", { class: "k-circle", cx: plane.x(0), cy: plane.y(0), r }));
   } else {
@@ -131,20 +121,29 @@ function drawSpectrum(box, scene) {
   }
   const moving = svg("g", {});
   plane.plot.append(moving);
-  const marks = [
-    { name: "trusted, area by energy", trusted: true },
-    { name: "not trusted", trusted: false },
-  ];
+  const sample = (trusted, tone) => (x, y) => mark(x, y, { trusted, energy: 0.2 }, tone);
   legendItems(
     root,
     [
-      ...marks.map(({ name, trusted }) => ({ name, mark: (x, y) => mark(x, y, { trusted, energy: 0.2 }, 0) })),
-      ...(scene.other ? [{ name: scene.choices.other, mark: (x, y) => mark(x, y, { trusted: true, energy: 0.2 }, 1) }] : []),
+      { name: "trusted, area by energy", mark: sample(true, 0) },
+      { name: "not trusted", mark: sample(false, 0) },
+      ...(scene.other ? [{ name: other, mark: sample(true, 1) }] : []),
     ],
-    { left: plane.inner.left, top: height - 8, width: plane.inner.right - plane.inner.left },
+    { left: plane.inner.left, top: inner + 14, width: plane.inner.right - plane.inner.left },
   );
+  return { plane, moving, frame, contours: {} };
+}
 
-  const contours = {};
+function drawSpectrum(box, scene) {
+  const { view } = scene.choices;
+  const { width } = scene;
+  const side = Math.min(width, 560);
+  // Both axes of the circle have one scale.
+  const spare = CIRCLE_MARGIN.left + CIRCLE_MARGIN.right - CIRCLE_MARGIN.top - CIRCLE_MARGIN.bottom;
+  const inner = view === "lambda" ? side - spare : Math.min(side, 420);
+  const root = picture(width, inner + 22, "Eigenvalues");
+  root.setAttribute("tabindex", "0");
+  let laid = null;
   let shown = [];
   let chosen = -1;
   const pick = (index) => {
@@ -159,6 +158,9 @@ function drawSpectrum(box, scene) {
   };
   const move = (step) => {
     scene.step = step;
+    const frame = frameAt(scene, view, step);
+    if (JSON.stringify(frame) !== JSON.stringify(laid?.frame)) laid = layPlane(root, scene, frame, inner, side);
+    const { plane, moving, contours } = laid;
     const held = chosen >= 0 ? shown[chosen] : null;
     moving.replaceChildren();
     shown = [];

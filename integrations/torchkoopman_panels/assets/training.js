@@ -1,11 +1,13 @@
 // |λ| and arg λ through all steps: a line for each mode that was followed, or a dot for each mode.
 
-import { axes, drawLines, picture, stepCursor } from "./chart.js";
+import { axes, drawLines, namedTicks, picture, stepCursor } from "./chart.js";
 import { svg } from "./dom.js";
 import { MODE_HEAD, modeRow, modesAt } from "./modes.js";
 import { extent } from "./numbers.js";
 
 const COURSE_HEIGHT = 250;
+const USUAL = 0.9;
+const BEYOND = 4;
 
 /** Modes of all steps: track → points where there are tracks, and a cloud of the others. */
 function gathered(series) {
@@ -49,8 +51,13 @@ function drawTraining(box, scene) {
   const all = runs.map(([series, tone]) => ({ ...gathered(series), tone }));
   const points = all.flatMap(({ tracks, loose }) => [...loose, ...[...tracks.values()].flat()]);
   const believed = points.filter(({ trusted }) => trusted !== false);
+  const named = scene.own.spectrum.block.steps;
   const steps = extent(points.map(({ step }) => step));
-  const top = extent((believed.length ? believed : points).map(({ modulus }) => modulus), [0, 1])[1];
+  const moduli = (believed.length ? believed : points).map(({ modulus }) => modulus).sort((a, b) => a - b);
+  // A few modes that are very large would hide how the others move.
+  const usual = moduli[Math.floor(USUAL * (moduli.length - 1))] ?? 1;
+  const top = Math.min(moduli.at(-1) ?? 1, Math.max(1, BEYOND * usual));
+  const above = believed.filter(({ modulus }) => modulus > Math.max(1.05, 1.05 * top)).length;
   const parts = [
     ["modulus", "|λ|", [0, Math.max(1.05, 1.05 * top)]],
     ["turns", "arg λ, turns", [-0.52, 0.52]],
@@ -60,7 +67,7 @@ function drawTraining(box, scene) {
       top: k * COURSE_HEIGHT,
       width: scene.width,
       height: COURSE_HEIGHT,
-      x: { domain: steps, label: k ? scene.catalog.axis : "" },
+      x: { domain: steps, label: k ? scene.catalog.axis : "", ticks: namedTicks(scene, named) },
       y: { domain, label },
     });
     if (part === "modulus") {
@@ -82,7 +89,11 @@ function drawTraining(box, scene) {
   root.classList.add("k-layer");
   box.append(root);
   const untold = points.length - believed.length;
-  scene.note(untold ? "Modes that are not trusted are pale; those above the picture are not drawn." : "");
+  const notes = [
+    untold ? "Modes that are not trusted are pale; of these, larger ones are left out." : "",
+    above ? `Of the trusted modes of all ${scene.catalog.axis}s, ${above} are above the picture.` : "",
+  ];
+  scene.note(notes.filter(Boolean).join(" "));
   return {
     picture: root,
     move: (step) => moves.forEach((move) => move(step)),
@@ -102,6 +113,7 @@ function drawTraining(box, scene) {
 export const trainingPanel = {
   key: "training",
   title: "Through the steps",
+  entitled: (series, catalog) => `Through the ${catalog.axis}s`,
   reads: (name) => ["spectrum", "tracks"].includes(name),
   cursor: true,
   present: (series) => Boolean(series.spectrum) && series.spectrum.block.steps.length > 1,
