@@ -8,7 +8,7 @@ PEERS := $(VENV)/.peers
 PAGES := $(VENV)/.docs
 
 .PHONY: demo bench evidence figures zoo hostile speed scaling online grokking robust readable resume callbacks processes \
-	docs quick test clean
+	panels docs quick test clean
 
 # The main job: train, fit, look, swap, forget, export. DATA=yinyang (default) or mnist.
 DATA ?= yinyang
@@ -91,6 +91,10 @@ robust: $(INSTALLED)
 # Two processes beside one: the time of closed forms, and what the autoencoder loses.
 processes: $(INSTALLED)
 	$(RUN)/python -m benchmarks.costs.processes --networks 5
+
+# What the Koopman tab and a report of 1000 steps cost who looks: first paint, slider moves, bytes. Needs Chromium.
+panels: $(INSTALLED)
+	$(RUN)/python -m benchmarks.costs.panels
 
 # The pages, in docs/_build/html, made afresh with the gallery's scripts run. Every warning is an error,
 # and so is a link within the pages that leads nowhere.

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import csv
 import os
-import re
-import shutil
-import signal
-import subprocess
-import sys
-import tempfile
-import time
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from benchmarks.panels import browsers
+from benchmarks.panels.browsers import NO_CHROMIUM, chromium_path
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,65 +25,13 @@ PATIENCE = 20_000
 """Milliseconds that anything may take on a busy machine."""
 
 
-def chromium_path() -> str:
-    """Chromium; where CI has none the test fails, and at a desk it is skipped."""
-    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-    found = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, names)), None)
-    if found:
-        return found
-    missing = (
-        "no Chromium: install it (Debian: apt-get install chromium), or set CHROMIUM to its path"
-    )
-    if os.environ.get("CI"):
-        pytest.fail(missing)
-    pytest.skip(missing)
-
-
 @contextmanager
 def chromium() -> Iterator[Browser]:
-    """A browser without a window."""
-    path = chromium_path()
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        options = ["--no-sandbox", "--disable-gpu"]
-        browser = playwright.chromium.launch(executable_path=path, args=options)
-        try:
-            yield browser
-        finally:
-            browser.close()
-
-
-@contextmanager
-def tensorboard(logdir: Path, *options: str) -> Iterator[str]:
-    """TensorBoard as a user starts it, with the plugins that are installed; its address."""
-    arguments = ["--logdir", str(logdir), "--host", "127.0.0.1", "--port", "0", *options]
-    command = [sys.executable, "-m", "tensorboard.main", *arguments]
-    with tempfile.TemporaryFile("w+") as said:
-        process = subprocess.Popen(
-            command, stdout=said, stderr=subprocess.STDOUT, start_new_session=True
-        )
-        try:
-            yield _address(process, said)
-        finally:
-            os.killpg(process.pid, signal.SIGTERM)
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-                process.wait()
-
-
-def _address(process: subprocess.Popen[bytes], said: Any) -> str:
-    late = time.monotonic() + 60
-    while True:
-        said.seek(0)
-        text = said.read()
-        if found := re.search(r"at (http://127\.0\.0\.1:\d+/)", text):
-            return found[1]
-        if process.poll() is not None or time.monotonic() > late:
-            raise AssertionError(f"TensorBoard did not start; it said\n{text}")
-        time.sleep(0.05)
+    """A browser without a window; where CI has none the test fails, at a desk it is skipped."""
+    if chromium_path() is None:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(NO_CHROMIUM)
+    with browsers.chromium() as found:
+        yield found
 
 
 @dataclass

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from torchkoopman_tensorboard import EventFolder, log
 
-from tests.browser.browsing import PATIENCE, chromium, failures, opened, tensorboard
+from benchmarks.panels.browsers import tensorboard
+from tests.browser.browsing import PATIENCE, chromium, failures, opened
 from tests.browser.marks import draws, eigenvalues
 from tests.browser.trainings import LAYERS, RUNS, STEPS, fitted, logged
 

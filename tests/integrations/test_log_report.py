@@ -14,8 +14,8 @@ from torchkoopman_panels import SCHEMA, Series
 from torchkoopman_tensorboard import PLUGIN_NAME, EventFolder, report
 from torchkoopman_tensorboard.summary import _of_series, _tensor
 
-from tests.integrations.logs import logged, write
-from tests.panels.drifting import drifting
+from benchmarks.panels.drifting import drifting
+from benchmarks.panels.logs import logged, write
 from tests.panels.test_page import block_of, index_of
 from tests.processes import completed
 

@@ -24,9 +24,9 @@ from torchkoopman_tensorboard.reading import natural
 from torchkoopman_tensorboard.summary import _tensor
 from werkzeug.test import Client
 
-from tests.integrations.logs import logged, write
+from benchmarks.panels.drifting import drifting
+from benchmarks.panels.logs import logged, write
 from tests.integrations.test_tensorboard import surrogate
-from tests.panels.drifting import drifting
 from tests.processes import completed
 
 if TYPE_CHECKING:

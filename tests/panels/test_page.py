@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from torchkoopman_panels import SCHEMA, Document, Series, page
 
-from tests.panels.drifting import drifting
+from benchmarks.panels.drifting import drifting
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,7 +13,7 @@ from torchkoopman_panels import Document, Series
 from torchkoopman_tensorboard.summary import _of_series
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
 
@@ -25,12 +25,14 @@ def logged(document: Document, folder: Path) -> Path:
             series = Series(name, values, json.loads(about))
             steps.setdefault((run, step), []).append((span, series))
     for run in dict.fromkeys(run for run, _ in steps):
-        values = {s: [_of_series(*e) for e in each] for (r, s), each in steps.items() if r == run}
-        write(folder / run, values)
+        summaries = {
+            s: [_of_series(*e) for e in each] for (r, s), each in steps.items() if r == run
+        }
+        write(folder / run, summaries)
     return folder
 
 
-def write(folder: Path, summaries: dict[float, Iterable[Summary.Value]]) -> Path:
+def write(folder: Path, summaries: Mapping[float, Iterable[Summary.Value]]) -> Path:
     """An event at each step."""
     writer = EventFileWriter(str(folder))
     for step, values in summaries.items():

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 from torchkoopman_panels import Document, Series
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 SPAN_LAYERS = {"0-3": 3, "0-6": 6, "3-9": 6, "0-12": 12}
 
@@ -25,7 +30,9 @@ def drifting(
     return document
 
 
-def _of_span(steps: int, modes: int, layers: int, random: np.random.Generator):  # type: ignore[no-untyped-def]
+def _of_span(
+    steps: int, modes: int, layers: int, random: np.random.Generator
+) -> Iterator[tuple[int, list[Series]]]:
     pairs = modes // 2
     moduli, angles = random.uniform(0.05, 1.02, pairs), random.uniform(0, np.pi, pairs)
     levels = random.uniform(-6, -0.5, (4, pairs))  # residual, energy, error, closure: log10

@@ -1,0 +1,1 @@
+"""Logs as large as real ones, and a real TensorBoard and Chromium to look at them with."""
