@@ -114,6 +114,72 @@ def test_what_runs_between_blocks_is_said() -> None:
     assert "part of the step" in found.found
 
 
+class Branches(nn.Module):
+    """Residual blocks whose sum is outside of them, and a shorter chain inside of each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        inner = [[m for _ in range(2) for m in (nn.Linear(4, 4), nn.Tanh())] for _ in range(4)]
+        self.blocks = nn.ModuleList(nn.ModuleDict({"mlp": nn.Sequential(*each)}) for each in inner)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.blocks:
+            x = x + block["mlp"](x)  # type: ignore[index]
+        return x
+
+
+class Wrapped(Branches):
+    """The same with blocks that are called."""
+
+    class Block(nn.Module):
+        def __init__(self, mlp: nn.Module) -> None:
+            super().__init__()
+            self.mlp = mlp
+
+        def forward(self, x: Tensor) -> Tensor:
+            out: Tensor = self.mlp(x)
+            return out
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(self.Block(each["mlp"]) for each in self.blocks)  # type: ignore[index]
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.blocks:
+            x = x + block(x)
+        return x
+
+
+def test_blocks_with_a_sum_outside_hide_the_shorter_chains_inside() -> None:
+    batches = [normal(40, 4, seed=k) for k in range(2)]
+    found = inspect(Wrapped(), batches)
+    assert found.layers == ("blocks.0", "blocks.1", "blocks.2", "blocks.3")
+    assert "part of the step" in found.found
+    inner = inspect(Branches(), batches)  # its blocks are containers, which give nothing
+    assert inner.layers == ("blocks.0.mlp.1", "blocks.0.mlp.3")
+
+
+def test_a_module_that_is_called_again_and_again_is_a_chain_of_its_calls() -> None:
+    layer = nn.Linear(4, 4)
+    model = nn.Sequential(nn.Linear(4, 4), layer, layer, layer)
+    found = inspect(model, [normal(40, 4, seed=k) for k in range(2)])
+    assert found.layers == ("0", "1#0", "1#1", "1#2")
+    assert "one module called again and again" in found.found
+    # An activation that many layers use takes what these gave, and not what it gave before.
+    relu = nn.ReLU()
+    with pytest.raises(ValueError, match="no blocks that repeat"):
+        inspect(nn.Sequential(nn.Linear(4, 4), relu, nn.LayerNorm(4), relu), [normal(40, 4)])
+
+
+def test_channels_that_may_be_taken_for_positions_are_said() -> None:
+    model = nn.Sequential(*(nn.Conv1d(5, 5, 3, padding=1) for _ in range(3)))
+    batches = [normal(20, 5, 9, seed=k) for k in range(4)]
+    assert any("a Conv1d" in note for note in inspect(model, batches).notes)
+    told = inspect(model, batches, layout="b c t -> b t c")
+    assert not any("a Conv1d" in note for note in told.notes)
+    assert told.blocks[0].r2 != inspect(model, batches).blocks[0].r2
+
+
 def test_a_model_without_repeated_blocks_is_refused_with_its_modules() -> None:
     model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2))
     with pytest.raises(ValueError, match="no blocks that repeat") as refusal:

@@ -72,6 +72,16 @@ def least_squares(start: list[Tensor], end: list[Tensor]) -> float:
     return 1 - error / ((rows - rows.mean(0)) ** 2).sum()
 
 
+@pytest.mark.parametrize("size", [1e-25, 1.0, 1e25])
+def test_r2_does_not_depend_on_the_scale_of_the_states(size: float) -> None:
+    model = nn.Sequential(nn.Linear(4, 4, bias=False), nn.Linear(4, 4, bias=False)).requires_grad_(
+        False
+    )
+    loader = [size * draw(60, 4, seed=k).float() for k in range(4)]
+    (span,) = rank(model, loader, ["0", "1"]).spans
+    assert span.r2 == pytest.approx(1, abs=1e-5)
+
+
 def test_r2_of_every_span_is_that_of_least_squares_on_the_other_half() -> None:
     model, loader = network(), batches()
     kept = [part.rows() for part in states(model, loader, LAYERS)]

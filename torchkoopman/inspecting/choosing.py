@@ -11,10 +11,13 @@ from torchkoopman.inspecting.stretches import (
     State,
     alike,
     hidden,
+    iterated,
     stretch_of,
     unreadable,
+    worth,
 )
 from torchkoopman.observe.costs import short
+from torchkoopman.observe.names import split_call
 from torchkoopman.observe.selection import select
 
 if TYPE_CHECKING:
@@ -68,9 +71,9 @@ def repeated(model: nn.Module, seen: FirstPass) -> Chosen:
     """
     runs = runs_of(model)
     stretches = [found for run in runs if (found := stretch_of(run, seen)) is not None]
-    usable = [each for each in stretches if each.chained] or stretches
-    outermost = [each for each in usable if not any(hidden(each, other) for other in usable)]
-    taken = max(outermost, key=lambda each: (len(each.states), each.run.parameters), default=None)
+    stretches += iterated(model, seen)
+    outermost = [each for each in stretches if not any(hidden(each, other) for other in stretches)]
+    taken = max(outermost, key=worth, default=None)
     for run in runs:
         # What cannot be read must not give way to a part of it, or to less.
         error = unreadable(run, seen)
@@ -79,8 +82,10 @@ def repeated(model: nn.Module, seen: FirstPass) -> Chosen:
     if taken is None:
         raise ValueError(_nothing(model, seen, runs))
     states, count = list(taken.states), len(taken.states)
-    said = f"{count} blocks, {_shortened(taken)}, the longest run of siblings"
-    before = None if taken.first else seen.fed_by(taken.run.blocks[0][0])
+    first, call = split_call(taken.run.blocks[0][0])
+    kind = "the longest run of siblings" if call is None else "one module called again and again"
+    said = f"{count} blocks, {_shortened(taken)}, {kind}"
+    before = None if taken.first else seen.fed_by(first)
     fed = None if before is None else seen.once(before)
     if before is not None and fed is not None and fed.shape == states[0].call.shape:
         states.insert(0, State(before, fed))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -36,6 +36,8 @@ class Chosen:
     """Which they are and how they were found, in a sentence."""
     skipped: tuple[Skipped, ...] = ()
     """Layers that were left out."""
+    notes: tuple[str, ...] = ()
+    """What may be wrong about how they are read."""
 
 
 def thinned(chosen: Chosen, count: int) -> Chosen:
@@ -44,12 +46,11 @@ def thinned(chosen: Chosen, count: int) -> Chosen:
     kept = sorted({round(k * last / (count - 1)) for k in range(count)})
     out = [name for k, name in enumerate(chosen.layers) if k not in kept]
     why = "all pairs of layers together would need too much memory; give layers= of fewer"
-    return Chosen(
-        tuple(chosen.layers[k] for k in kept),
-        tuple(chosen.widths[k] for k in kept),
-        chosen.positions,
-        chosen.said,
-        (*chosen.skipped, Skipped(f"layers {listed(out)}", why)),
+    return replace(
+        chosen,
+        layers=tuple(chosen.layers[k] for k in kept),
+        widths=tuple(chosen.widths[k] for k in kept),
+        skipped=(*chosen.skipped, Skipped(f"layers {listed(out)}", why)),
     )
 
 

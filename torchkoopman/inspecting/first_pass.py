@@ -62,12 +62,12 @@ class FirstPass:
         return known[0] if len(known) == 1 else None
 
     def fed_by(self, name: str) -> str | None:
-        """The module whose output a module's one call takes as it is, if there is one.
+        """The module whose output a module's first call takes as it is, if there is one.
 
         Of several that return the same tensor, as a container and its last part do, the last to
         return it; a module that takes what it returns, as dropout in evaluation, counts too.
         """
-        fed = self.once(name)
+        fed = next(iter(self.calls.get(name, ())), None)
         if fed is None or fed.takes == NOTHING:
             return None
         givers = [

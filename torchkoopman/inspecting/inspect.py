@@ -12,11 +12,11 @@ import torch
 from torch import nn
 from tqdm.auto import tqdm
 
+from torchkoopman.inspecting.assembling import measured
 from torchkoopman.inspecting.choosing import asked_for, repeated
 from torchkoopman.inspecting.chosen import thinned
 from torchkoopman.inspecting.first_pass import first_pass
 from torchkoopman.inspecting.gathering import Gathering, memory_of
-from torchkoopman.inspecting.measuring import measured
 from torchkoopman.observe.batches import batches_in
 from torchkoopman.observe.costs import CostMeter
 from torchkoopman.observe.randomness import random_states, set_random_states
@@ -54,9 +54,11 @@ def inspect(
     """One look at a network: its repeated blocks, how linear they are, their spectra and shapes.
 
     Without ``layers`` it takes the longest run of siblings of one class, or of a pattern of
-    classes such as Linear, Tanh, whose states are of the same points; of several as long the one
-    that holds most parameters, and no run within the blocks of another. The state before the first
-    block is taken too where a module gives it. The result says which layers these are.
+    classes such as Linear, Tanh, whose states are of the same points; or of the calls of a module
+    that takes again what it gave. Blocks that do not take what the one before gave count half; of
+    several runs as long the one that holds most parameters is taken, and none within the blocks of
+    another. The state before the first block is taken too where a module gives it. The result says
+    which layers these are.
 
     The loader is gone through once, and no further than there are rows enough; its first batch is
     also used to find the blocks and to count operations. The model runs in eval mode without
@@ -145,7 +147,23 @@ def _chosen(watch: Watch, batch: Any, layers: Layers | None) -> Chosen:
             "Choose narrower layers=, put axes among the positions, or average over them: "
             "layout='b c h w -> b c, mean over h w'."
         )
-    return chosen
+    return replace(chosen, notes=tuple(_channels_first(watch, chosen.positions)))
+
+
+def _channels_first(watch: Watch, positions: int) -> Iterator[str]:
+    """What to look at where what is taken for positions may be channels.
+
+    Three axes are read as ``(batch, positions, features)``, and ``nn.Conv1d`` has them otherwise.
+    """
+    if watch.layout is not None:
+        return
+    for name, module in watch.model.named_modules():
+        if isinstance(module, nn.Conv1d) and module.out_channels == positions > 1:
+            yield (
+                f"samples have {positions} positions, as many as {name!r}, a Conv1d, has channels: "
+                "if these are channels, give layout='b c t -> b t c'"
+            )
+            return
 
 
 def _check(name: str, value: object, least: int, *, optional: bool) -> None:

@@ -1,20 +1,18 @@
-"""From what one pass left to what is said of each block, and of the whole span."""
+"""Measures of what one pass left: of each block, and of the whole span, each by itself."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 from functools import partial
-from itertools import combinations, pairwise
+from itertools import combinations
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch.linalg import svdvals
-from tqdm.auto import tqdm
 
 from torchkoopman.fitting.quality import Unexplained
 from torchkoopman.inspecting.blocks import InspectedBlock, linear_part
 from torchkoopman.inspecting.chosen import Skipped
-from torchkoopman.inspecting.inspection import Inspection
 from torchkoopman.inspecting.ranks import rank_of
 from torchkoopman.running.ranking import ranked_span, ranking_of
 from torchkoopman.spectra.normality import non_normality
@@ -22,11 +20,10 @@ from torchkoopman.topology.betti import subsamples
 from torchkoopman.topology.layers import compared
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from torch import Tensor
 
-    from torchkoopman.inspecting.chosen import Chosen
     from torchkoopman.inspecting.gathering import Gathering
     from torchkoopman.inspecting.ranks import Rank
     from torchkoopman.koopman.surrogate import Surrogate
@@ -175,72 +172,6 @@ class Measures:
         except _EXPECTED as error:
             self.skipped.append(Skipped(what, _in_a_line(error)))
             return None
-
-
-def measured(
-    model: str,
-    chosen: Chosen,
-    gathering: Gathering,
-    costs: NetworkCosts | None,
-    positions: int | None,
-    points: int,
-    progress: bool,
-) -> Inspection:
-    """Everything that is said of the layers.
-
-    Args:
-        model: its class.
-        chosen: the layers, and how they were found.
-        gathering: what listened to the pass.
-        costs: of the first batch.
-        positions: of each sample that were taken at most.
-        points: rows whose shape is looked at.
-        progress: show a bar.
-    """
-    take, steps = Measures(gathering, costs), list(pairwise(gathering.statistics.layers))
-    with tqdm(total=len(steps) + 3, desc="measure", disable=not progress) as bar:
-        ranking = take.ranking()
-        bar.update()
-        blocks = []
-        for start, end in steps:
-            blocks.append(take.block(start, end, ranking))
-            bar.update()
-        surrogate = take.surrogate()
-        bar.update()
-        topology = take.topology(surrogate, points)
-        bar.update()
-    unseen = len(next(iter(gathering.unseen.rows().values()), ()))
-    return Inspection(
-        model,
-        take.layers,
-        chosen.said,
-        gathering.rows,
-        unseen,
-        tuple(blocks),
-        surrogate,
-        ranking,
-        take.ranks(),
-        topology,
-        (*chosen.skipped, *take.skipped),
-        tuple(_notes(gathering, chosen, surrogate, positions)),
-    )
-
-
-def _notes(
-    gathering: Gathering, chosen: Chosen, surrogate: Surrogate | None, positions: int | None
-) -> Iterator[str]:
-    """What limits the numbers."""
-    rows = gathering.rows
-    enough = gathering.ended_early
-    said = f"{rows} rows" + (", and no further batch was taken (rows=)" if enough else "")
-    if positions is not None and chosen.positions > positions:
-        said += f"; {positions} random positions of {chosen.positions} in each sample"
-    yield f"{said}; R² of spans is of rows that were not fitted"
-    rank, widest = gathering.fitter.rank, max(chosen.widths)
-    if widest > rank:
-        yield f"maps and their spectra are of the {rank} directions of most variance, of {widest}"
-    if surrogate is not None:
-        yield from surrogate.record.notes
 
 
 def _in_a_line(error: Exception) -> str:

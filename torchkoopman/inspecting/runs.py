@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
+from torchkoopman.observe.names import split_call
 from torchkoopman.observe.selection import CONTAINERS
 
 if TYPE_CHECKING:
@@ -23,7 +24,8 @@ class Run:
     kinds: tuple[str, ...]
     """Names of the classes of one block."""
     blocks: tuple[tuple[str, ...], ...]
-    """The modules of each block, by name; the last of them gives the block's output."""
+    """The modules of each block, by name, with ``#k`` for the k-th call of one that is called again
+    and again; the last of them gives the block's output."""
     parameters: int
     """Elements of all parameters in them."""
     container: bool
@@ -37,7 +39,8 @@ class Run:
     def within(self, other: Run) -> bool:
         """Whether it lies inside one of the other's blocks."""
         first = self.blocks[0][0]
-        return any(first.startswith(f"{name}.") for block in other.blocks for name in block)
+        names = (split_call(name)[0] for block in other.blocks for name in block)
+        return any(first.startswith(f"{name}.") for name in names)
 
     def __str__(self) -> str:
         kind = self.kinds[0] if len(self.kinds) == 1 else f"({', '.join(self.kinds)})"

@@ -8,12 +8,14 @@ from typing import TYPE_CHECKING
 
 from torchkoopman.inspecting.chosen import Skipped
 from torchkoopman.inspecting.first_pass import NOTHING
+from torchkoopman.inspecting.runs import Run
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
+
+    from torch import nn
 
     from torchkoopman.inspecting.first_pass import Call, FirstPass
-    from torchkoopman.inspecting.runs import Run
 
 NEVER = "never called in the model's forward pass"
 
@@ -72,6 +74,22 @@ def stretch_of(run: Run, seen: FirstPass) -> Stretch | None:
     return Stretch(run, tuple(kept), numbers[first], chained, (*skipped, *apart))
 
 
+def iterated(model: nn.Module, seen: FirstPass) -> Iterator[Stretch]:
+    """Modules that are called again and again, each time with what they gave before."""
+    for name, calls in seen.calls.items():
+        module = model.get_submodule(name)
+        size = sum(parameter.numel() for parameter in module.parameters())
+        chained = all(later.takes in earlier.gives for earlier, later in pairwise(calls))
+        if len(calls) < 2 or not size or not chained or any(call.why for call in calls):
+            continue
+        names = [f"{name}#{number}" for number in range(len(calls))]
+        run = Run((type(module).__name__,), tuple((each,) for each in names), size, False)
+        states = [State(each, call) for each, call in zip(names, calls, strict=True)]
+        kept, apart = alike(states)
+        if len(kept) > 1:
+            yield Stretch(run, tuple(kept), states.index(kept[0]), True, tuple(apart))
+
+
 def alike(states: Sequence[State]) -> tuple[list[State], list[Skipped]]:
     """The longest stretch of states of the same points, and the others with the reason."""
     groups = [list(group) for _, group in groupby(states, key=lambda state: state.points)]
@@ -96,5 +114,17 @@ def unreadable(run: Run, seen: FirstPass) -> Exception | None:
 
 
 def hidden(inner: Stretch, outer: Stretch) -> bool:
-    """Whether a run is a part of another's blocks, and these are no mere containers."""
-    return inner.run.within(outer.run) and not outer.run.container
+    """Whether a run is a part of another's blocks, and these are no mere containers.
+
+    Blocks that do not take what the one before gave hide shorter chains only: an encoder and a
+    decoder of one class are no two blocks.
+    """
+    if not inner.run.within(outer.run) or outer.run.container:
+        return False
+    return outer.chained or not inner.chained or len(outer.states) > len(inner.states)
+
+
+def worth(stretch: Stretch) -> tuple[float, int]:
+    """What decides between stretches: how many blocks, half of them if unchained; parameters."""
+    count = len(stretch.states)
+    return count if stretch.chained else count / 2, stretch.run.parameters

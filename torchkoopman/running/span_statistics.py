@@ -191,7 +191,7 @@ class SpanStatistics(Resumable):
         for layer in self.layers[:-1]:
             rows = trajectory.flatten(trajectory.states[layer])
             mean, parts = rows.mean(0).nan_to_num(), copy.deepcopy(self._parts)
-            scale = (rows - mean).square().mean().sqrt()
+            scale = (rows - mean).double().square().mean().sqrt().to(rows)
             self._scales[layer] = mean, torch.where(scale > 0, scale, 1)
             dictionary = Dictionary(parts).build(rows.shape[1], self._generator)
             self._dictionaries[layer] = dictionary.to(rows)
