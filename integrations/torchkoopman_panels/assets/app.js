@@ -235,7 +235,12 @@ function precisionOf(series) {
   const thinned = blocks
     .filter(([, { block }]) => block.of > block.steps.length)
     .map(([name, { block }]) => `${name} at ${block.steps.length} of ${block.of} steps`);
+  const sampled = blocks.filter(([, { block }]) => block.of === null).map(([, { block }]) => block.steps.length);
   const sentences = [
+    sampled.length
+      ? `TensorBoard keeps ${Math.max(...sampled)} steps of a series, chosen at random where there are more; ` +
+        "started with --samples_per_plugin koopman=0 it keeps all."
+      : "",
     rounding.length ? `Values are rounded: ${rounding.join("; ")} of each value.` : "",
     thinned.length ? `Steps are left out: ${thinned.join("; ")}.` : "",
   ];

@@ -1,9 +1,10 @@
 // Axes, lines and a cursor: what most panels are made of.
 
 import { html, pathThrough, stairCorners, svg } from "./dom.js";
-import { linear, logarithmic, number } from "./numbers.js";
+import { distinct, linear, logarithmic } from "./numbers.js";
 
-const CHART_MARGIN = { top: 10, right: 14, bottom: 40, left: 56 };
+const CHART_MARGIN = { top: 10, right: 14, bottom: 40, left: 66 };
+const EDGE = 4; // pixels; a dot on the edge of a chart is seen whole
 let clips = 0;
 
 /** A picture of a size, with a name that is read aloud. */
@@ -14,10 +15,19 @@ export function picture(width, height, name) {
   );
 }
 
+/** [value, name] of the ticks of an axis. */
+function ticksOf({ ticks, whole }, places) {
+  if (ticks) return ticks;
+  const values = whole ? places.filter(Number.isInteger) : places;
+  const names = distinct(values);
+  return values.map((value, k) => [value, names[k]]);
+}
+
 /**
  * A rectangle with two axes inside a picture, at a place.
  *
- * x and y have a domain, a label, and may be logarithmic (log) or have named ticks (ticks: [value, name]).
+ * x and y have a domain, a label, and may be logarithmic (log), have ticks at whole numbers only (whole), or
+ * named ticks (ticks: [value, name]).
  */
 export function axes(root, { left = 0, top = 0, width, height, x, y, title, margin = CHART_MARGIN }) {
   const inner = {
@@ -31,7 +41,7 @@ export function axes(root, { left = 0, top = 0, width, height, x, y, title, marg
   const scaleY = scaleOf(y, [inner.bottom, inner.top]);
   const frame = svg("g", {});
   const count = Math.max(2, Math.floor((inner.right - inner.left) / 70));
-  const ticksX = x.ticks ?? scaleX.ticks(count).map((value) => [value, number(value)]);
+  const ticksX = ticksOf(x, scaleX.ticks(count));
   for (const [value, name] of ticksX) {
     const at = scaleX(value);
     frame.append(
@@ -40,7 +50,7 @@ export function axes(root, { left = 0, top = 0, width, height, x, y, title, marg
     );
   }
   const countY = Math.max(2, Math.floor((inner.bottom - inner.top) / 40));
-  const ticksY = y.ticks ?? scaleY.ticks(countY).map((value) => [value, number(value)]);
+  const ticksY = ticksOf(y, scaleY.ticks(countY));
   for (const [value, name] of ticksY) {
     const at = scaleY(value);
     frame.append(
@@ -56,7 +66,7 @@ export function axes(root, { left = 0, top = 0, width, height, x, y, title, marg
       {
         class: "k-label",
         "text-anchor": "middle",
-        transform: `translate(${left + 13} ${(inner.top + inner.bottom) / 2}) rotate(-90)`,
+        transform: `translate(${left + 11} ${(inner.top + inner.bottom) / 2}) rotate(-90)`,
       },
       y.label ?? "",
     ),
@@ -67,10 +77,10 @@ export function axes(root, { left = 0, top = 0, width, height, x, y, title, marg
     );
   }
   const clip = `k-clip-${(clips += 1)}`;
-  const size = { width: inner.right - inner.left, height: inner.bottom - inner.top };
+  const size = { width: inner.right - inner.left + 2 * EDGE, height: inner.bottom - inner.top + 2 * EDGE };
   const plot = svg("g", { "clip-path": `url(#${clip})` });
   root.append(
-    svg("clipPath", { id: clip }, svg("rect", { x: inner.left, y: inner.top, ...size })),
+    svg("clipPath", { id: clip }, svg("rect", { x: inner.left - EDGE, y: inner.top - EDGE, ...size })),
     frame,
     plot,
   );

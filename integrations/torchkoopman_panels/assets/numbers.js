@@ -14,6 +14,14 @@ export function number(value, digits = 3) {
   return text.replaceAll("-", "−");
 }
 
+/** Numbers beside one another, with as many digits as tell them apart. */
+export function distinct(values) {
+  for (let digits = 3; ; digits += 1) {
+    const texts = values.map((value) => number(value, digits));
+    if (digits === 9 || new Set(texts).size === values.length) return texts;
+  }
+}
+
 /** A complex number, such as "0.9 + 0.1i". */
 export function complexNumber(real, imaginary) {
   const sign = imaginary < 0 ? "−" : "+";

@@ -23,7 +23,7 @@ function drawSingular(box, scene) {
     const plane = axes(root, {
       width: scene.width,
       height: SINGULAR_HEIGHT - 18,
-      x: { domain: [1, Math.max(2, count)], label: "singular value" },
+      x: { domain: [1, Math.max(2, count)], label: "singular value", whole: true },
       y: { domain: [Math.max(least, largest * SMALLEST_SHARE), largest], log: true, label: "size" },
     });
     const texts = runs.map(([series, tone, run]) => {
