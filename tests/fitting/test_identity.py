@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import torchkoopman as tk
 from tests.systems import normal
-from torchkoopman.fitting.identity import mixed, row_ids, sample_ids, thinned
+from torchkoopman.fitting.identity import _mantissas, mixed, row_ids, sample_ids, thinned
 from torchkoopman.fitting.whole_samples import WholeSamples
 from torchkoopman.observe.trajectory import Trajectory
 
@@ -22,6 +22,23 @@ if TYPE_CHECKING:
     from torchkoopman.koopman.feature_maps import Part
 
 FIT: dict[str, type[ClosedForm]] = {"dmd": tk.DMDFitter, "edmd": tk.EDMDFitter}
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("special", [(), (0.0,), (-0.0, 1e-40, 5e-324), (float("inf"),), (1e-7,)])
+def test_mantissas_are_those_of_frexp(dtype: torch.dtype, special: tuple[float, ...]) -> None:
+    x = (100 * normal(50, 2, 7)).to(dtype)
+    for row, number in enumerate(special):
+        x[row, 0, 3] = number
+    counted = torch.ones(50, 2, dtype=torch.bool)
+    before = x.clone()
+    expected = torch.frexp(x.double()).mantissa
+    assert torch.equal(_mantissas(x, counted), expected)
+    counted[9, 1] = False
+    expected[9, 1] = 0
+    assert torch.equal(_mantissas(x, counted), expected)
+    assert torch.equal(x, before)  # the states are not written to
+    assert _mantissas(x[:0], counted[:0]).shape == (0, 2, 7)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])

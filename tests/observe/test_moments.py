@@ -96,6 +96,22 @@ def test_symmetric_covariances_wider_than_a_block_are_whole(
     assert (cov - expected).norm() <= (1e-12 if exact else 1e-6) * expected.norm()
 
 
+@pytest.mark.parametrize("width", [5, 100, 500])
+def test_reading_moments_between_batches_changes_no_bit_of_them(width: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    read, unread, other = (Moments([("x", "x")]) for _ in range(3))
+    other.update({"x": torch.randn(30, width, generator=generator)})
+    for batch in torch.randn(6, 40, width, generator=generator):
+        for moments in (read, unread):
+            moments.update({"x": batch}).fade(0.9).merge(other)
+            moments.update({"x": batch})
+        first = read.cov("x", "x")
+        torch.testing.assert_close(first, first.T, rtol=1e-12, atol=1e-15)
+    assert torch.equal(read.cov("x", "x"), unread.cov("x", "x"))
+    again = Moments([("x", "x")]).load(unread.tensors())
+    assert torch.equal(again.cov("x", "x"), unread.cov("x", "x"))
+
+
 @pytest.mark.parametrize("precision", [torch.float64, torch.float32])
 def test_variables_that_take_turns_in_the_same_memory_have_the_moments_they_have_alone(
     precision: torch.dtype,

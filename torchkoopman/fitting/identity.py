@@ -33,6 +33,9 @@ _MOST = 16
 _ODD = (-7046029254386353131, -4658895280553007687, -7723592293110705685)
 """Odd constants of splitmix64 (Steele, Lea & Flood 2014), as signed numbers."""
 
+_NO_EXPONENT, _HALF = -(2**63) | (2**52 - 1), 1022 << 52
+"""Bits of a float64 besides its exponent, and the exponent of a half."""
+
 
 @torch.no_grad()
 def sample_ids(trajectory: Trajectory) -> Tensor:
@@ -45,12 +48,12 @@ def sample_ids(trajectory: Trajectory) -> Tensor:
     quantum = _QUANTUM.get(state.dtype, _COARSE)
     generator = torch.Generator().manual_seed(0)
     weight = torch.randn(state.shape[-1], 2, generator=generator, dtype=torch.float64)
-    weight = (weight / len(weight) ** 0.5).to(state.device)
+    weight = (weight / len(weight) ** 0.5).to(state.device).T.contiguous()
     # Some samples at a time: whole batches in float64 take longer, for they leave the cache.
     few = max(1, _CHUNK // max(1, state.shape[1] * state.shape[2]))
     parts = zip(torch.split(state, few), torch.split(counted, few), strict=True)
     read = torch.cat(
-        [torch.frexp(_cleared(*part)).mantissa.matmul(weight).sum(1) for part in parts]
+        [torch.nn.functional.linear(_mantissas(*part), weight).sum(1) for part in parts]
     )
     read = read / counted.sum(1).clamp(min=1)[:, None]
     cells = (read / quantum).floor().long()
@@ -60,6 +63,19 @@ def sample_ids(trajectory: Trajectory) -> Tensor:
     bits = (_cleared(state, counted) + 0.0).flatten(1).contiguous().view(torch.int64)
     places = torch.arange(bits.shape[1], device=bits.device)
     return mixed(mixed(bits + mixed(places)).sum(1))
+
+
+def _mantissas(state: Tensor, counted: Tensor) -> Tensor:
+    """Mantissas of the states, 0 where a position does not count, as ``torch.frexp`` has them."""
+    numbers = _cleared(state, counted)
+    wide = state.dtype == torch.float64
+    if wide or not numbers.numel() or not numbers.sum().isfinite():
+        return torch.frexp(numbers).mantissa
+    # Of narrower numbers none is subnormal in float64: the exponent's bits are overwritten.
+    zero = None if counted.all() and state.abs().amin() > 0 else numbers == 0
+    bits = numbers.view(torch.int64).bitwise_and_(_NO_EXPONENT).bitwise_or_(_HALF)
+    found = bits.view(torch.float64)
+    return found if zero is None else found.masked_fill_(zero, 0.0)
 
 
 def _cleared(state: Tensor, counted: Tensor) -> Tensor:

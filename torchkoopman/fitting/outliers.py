@@ -83,7 +83,7 @@ class Sizes:
         for layer, rows in trajectory.rows().items():
             if not len(rows):
                 return trajectory
-            size = rows.abs().amax(1).double()
+            size = torch.maximum(rows.amax(1), -rows.amin(1)).double()  # absolute, without a copy
             limits[layer] = _before_a_gap(size, self._largest.get(layer, 0.0))
             fits = size <= limits[layer]  # false for what is not a number
             good = fits if good is None else good & fits

@@ -35,5 +35,8 @@ def beside(columns: Sequence[Tensor], kept: Tensor) -> Tensor:
     dtype = reduce(torch.promote_types, (each.dtype for each in columns))
     rows = columns[0].new_empty(len(kept), sum(widths), dtype=dtype)
     for side, each in zip(torch.split(rows, widths, 1), columns, strict=True):
-        side.copy_(each[kept])
+        if each.dtype == dtype and each.device.type == "cpu":
+            torch.index_select(each, 0, kept, out=side)  # in a quarter of the time
+        else:
+            side.copy_(each[kept])
     return rows

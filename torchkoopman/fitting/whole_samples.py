@@ -101,7 +101,7 @@ class WholeSamples:
             here = ((order >= begin) & (order < begin + len(rows))).nonzero()[:, 0]
             sides = torch.split(rows, list(widths), 1)
             for whole, side in zip(columns, sides, strict=True):
-                whole[here] = side[order[here] - begin]
+                whole.index_copy_(0, here, side.index_select(0, order[here] - begin))
             begin += len(rows)
         return Reading(columns, ids, shares, weights)
 
@@ -207,8 +207,10 @@ class WholeSamples:
         stays[order] = True
         lying = torch.split(stays, [len(part[1]) for part in self._parts])
         for number, where in enumerate(lying):
-            rows, ids, shares, born = self._parts[number]
-            self._parts[number] = (rows[where], ids[where], shares[where], born[where])
+            if not where.all():
+                here, part = where.nonzero()[:, 0], self._parts[number]
+                rows, ids, shares, born = (each.index_select(0, here) for each in part)
+                self._parts[number] = rows, ids, shares, born
         self._parts = [part for part in self._parts if len(part[1])]
 
     def _kept(self, most: int | None = None) -> tuple[Tensor, int]:

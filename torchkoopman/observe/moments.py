@@ -18,14 +18,8 @@ from typing import TYPE_CHECKING, Self
 import torch
 from torch import Tensor
 
+from torchkoopman.observe import products
 from torchkoopman.observe.pairs import Pair, layer_pairs
-from torchkoopman.observe.products import (
-    add_product,
-    add_square,
-    centre,
-    exact_float32,
-    room_for,
-)
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -55,7 +49,18 @@ class Moments:
         self._alone = {*self.names} - crossing
         self.count: float = 0
         self._means: dict[str, Tensor] = {}
-        self._scatters: dict[Pair, Tensor] = {}
+        self._sums: dict[Pair, Tensor] = {}
+        self._halved = False
+        """Whether sums of squares are there below the diagonal alone, as they are streamed."""
+
+    @property
+    def _scatters(self) -> dict[Pair, Tensor]:
+        """Pair → the sum of products of centred rows, ``(features_a, features_b)``."""
+        for a, b in self._sums if self._halved else ():
+            if a == b:
+                products.mirror(self._sums[a, b])
+        self._halved = False
+        return self._sums
 
     @torch.no_grad()
     def update(self, values: Mapping[str, Tensor], weights: Tensor | None = None) -> Self:
@@ -73,19 +78,20 @@ class Moments:
             return self
         mass: float = len(batch[self.names[0]]) if weights is None else weights.sum().item()
         self._allocate({name: value.shape[1] for name, value in batch.items()}, values)
-        rows = room_for(batch, self._alone, self.precision)
+        rows = products.room_for(batch, self._alone, self.precision)
         means: dict[str, Tensor] = {}
         # Chan's mean correction is one more row of the product.
         weight = (self.count * mass / (self.count + mass)) ** 0.5
-        with nullcontext() if self.precision == torch.float64 else exact_float32():
-            for (a, b), scatter in self._scatters.items():
+        self._halved = True
+        with nullcontext() if self.precision == torch.float64 else products.exact_float32():
+            for (a, b), scatter in self._sums.items():
                 for name in {a, b} - means.keys():
-                    means[name] = centre(rows[name], batch[name], weights, mass)
+                    means[name] = products.centre(rows[name], batch[name], weights, mass)
                     rows[name][-1] = weight * (means[name] - self._means[name])
                 if a == b:
-                    add_square(scatter, rows[a])
+                    products.add_square(scatter, rows[a])
                 else:
-                    add_product(scatter, rows[a], rows[b])
+                    products.add_product(scatter, rows[a], rows[b])
         self.count += mass
         for name, mean in means.items():
             self._means[name] += (mean - self._means[name]) * (mass / self.count)
@@ -99,7 +105,7 @@ class Moments:
         """
         self.count = 0 if self.count * factor < _NOTHING else self.count * factor
         factor = factor if self.count else 0.0
-        for scatter in self._scatters.values():
+        for scatter in self._sums.values():
             scatter *= factor
         return self
 
@@ -129,8 +135,7 @@ class Moments:
     @property
     def nbytes(self) -> int:
         """Memory taken by the sums, in bytes; it does not depend on the number of rows."""
-        tensors = [*self._means.values(), *self._scatters.values()]
-        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+        return sum(each.nbytes for each in (*self._means.values(), *self._sums.values()))
 
     def merge(self, other: Moments) -> Self:
         """Take in another stream of the same pairs and widths, as if its rows had come here."""
@@ -172,7 +177,7 @@ class Moments:
         delta = {name: other._means[name] - rest._means[name] for name in self.names}
         for (a, b), scatter in self._scatters.items():
             between = torch.outer(delta[a], delta[b]) * (rest.count * other.count / self.count)
-            rest._scatters[a, b] = scatter - other._scatters[a, b] - between
+            rest._sums[a, b] = scatter - other._scatters[a, b] - between
         return rest
 
     def affine(self, maps: Mapping[str, tuple[Tensor, Tensor]]) -> Moments:
@@ -187,7 +192,7 @@ class Moments:
         for name in image.names:
             image._means[name] = weights[name] @ self._means[name] + maps[name][1].double()
         for a, b in image.pairs:
-            image._scatters[a, b] = weights[a] @ self._scatters[a, b] @ weights[b].T
+            image._sums[a, b] = weights[a] @ self._scatters[a, b] @ weights[b].T
         return image
 
     def between(self, start: str, end: str) -> Moments:
@@ -197,7 +202,7 @@ class Moments:
         names = {"start": start, "end": end}
         pair.count = self.count
         pair._means = {role: self._means[name].clone() for role, name in names.items()}
-        pair._scatters = {(a, b): self.cov(names[a], names[b]) * self.count for a, b in pair.pairs}
+        pair._sums = {(a, b): self.cov(names[a], names[b]) * self.count for a, b in pair.pairs}
         return pair
 
     def tensors(self) -> dict[str, Tensor]:
@@ -217,14 +222,15 @@ class Moments:
             raise ValueError(f"moments of {self.pairs} cannot be loaded from {list(tensors)}.")
         self.count = _number(tensors["count"])
         self._means = {name: tensors[key].clone() for name, key in means.items() if some}
-        self._scatters = {pair: tensors[key].clone() for pair, key in scatters.items() if some}
+        self._halved = False
+        self._sums = {pair: tensors[key].clone() for pair, key in scatters.items() if some}
         return self
 
     def _allocate(self, widths: Mapping[str, int], like: Mapping[str, Tensor]) -> None:
         if not self._means:
             zeros = partial(torch.zeros, dtype=torch.float64, device=like[self.names[0]].device)
             self._means = {name: zeros(widths[name]) for name in self.names}
-            self._scatters = {(a, b): zeros(widths[a], widths[b]) for a, b in self.pairs}
+            self._sums = {(a, b): zeros(widths[a], widths[b]) for a, b in self.pairs}
         for name in self.names:
             if widths[name] != len(self._means[name]):
                 raise ValueError(

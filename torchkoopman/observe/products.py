@@ -77,7 +77,7 @@ def add_product(scatter: Tensor, left: Tensor, right: Tensor) -> None:
 
 
 def add_square(scatter: Tensor, rows: Tensor, blocks: tuple[int, ...] = _BLOCKS) -> None:
-    """Add ``rowsᵀ rows``: by block columns, and what is above the diagonal copied from below."""
+    """Add ``rowsᵀ rows`` by block columns, below the diagonal alone; :func:`mirror` ends it."""
     columns, *smaller = blocks
     for start in range(0, rows.shape[1], columns):
         stop = start + columns
@@ -86,7 +86,16 @@ def add_square(scatter: Tensor, rows: Tensor, blocks: tuple[int, ...] = _BLOCKS)
             add_square(scatter[start:stop, start:stop], block, tuple(smaller))
         if first < rows.shape[1]:
             add_product(scatter[first:, start:stop], rows[:, first:], block)
-            scatter[start:stop, stop:] = scatter[stop:, start:stop].T
+
+
+def mirror(scatter: Tensor, blocks: tuple[int, ...] = _BLOCKS) -> None:
+    """Copy what :func:`add_square` has summed to above the diagonal, which it leaves as it was."""
+    columns, *smaller = blocks
+    for start in range(0, len(scatter), columns):
+        stop = start + columns
+        if smaller:
+            mirror(scatter[start:stop, start:stop], tuple(smaller))
+        scatter[start:stop, stop:] = scatter[stop:, start:stop].T
 
 
 @contextmanager
