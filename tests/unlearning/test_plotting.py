@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
+import numpy as np
 import pytest
 import torch
 
 import torchkoopman as tk
-from torchkoopman.unlearning.measures import Membership
+from torchkoopman.unlearning.measures import Detection, Membership
 from torchkoopman.unlearning.report import Column
 
 if TYPE_CHECKING:
@@ -78,6 +80,38 @@ def test_forgotten_classes_have_a_band_and_a_word() -> None:
     extent = band.get_extents().transformed(ax.transData.inverted())
     assert sorted([extent.y0, extent.y1]) == pytest.approx([1.5, 2.5])
     assert [each.get_text() for each in ax.get_yticklabels()] == ["0", "1", "2 (forgotten)"]
+
+
+def test_detections_are_drawn_where_they_are_and_the_unknown_left_out() -> None:
+    whole = audit()
+    found = {"start": Detection(0.85, 0.97), "decoded": Detection(0.6, 0.9)}
+    columns = {
+        name: replace(column, detections=found if name == "edited" else {"start": found["start"]})
+        for name, column in whole.columns.items()
+    }
+    ax = replace(whole, columns=columns).plot(part="detection")
+    assert [each.get_text() for each in ax.get_yticklabels()] == [
+        "probe at start",
+        "neighbours at start",
+        "probe at decoded",
+        "neighbours at decoded",
+    ]
+    drawn = markers(ax)
+    assert list(drawn) == list(TEST)
+    for name, other in markers(whole.plot()).items():
+        assert np.array_equal(other.get_edgecolors(), drawn[name].get_edgecolors()), name
+    places = torch.as_tensor(np.ma.filled(drawn["edited"].get_offsets(), np.nan))[:, 0]
+    assert places.tolist() == pytest.approx([85, 97, 60, 90])
+    bare = torch.as_tensor(np.ma.filled(drawn["original"].get_offsets(), np.nan))[:, 0]
+    assert bare[:2].tolist() == pytest.approx([85, 97])
+    assert bare[2:].isnan().all()
+
+
+def test_what_there_is_no_picture_of_is_refused() -> None:
+    with pytest.raises(ValueError, match="part='loss'; it draws 'accuracy' or 'detection'"):
+        audit().plot(part="loss")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="looked into no states; give"):
+        audit().plot(part="detection")
 
 
 def test_any_number_of_baselines_is_drawn() -> None:

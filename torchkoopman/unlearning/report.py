@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from torchkoopman.tables import Table, Tabular
-from torchkoopman.unlearning.plotting import draw_differences
+from torchkoopman.unlearning.plotting import draw_detections, draw_differences
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,6 +19,8 @@ ORIGINAL, UNEDITED, EDITED, RETRAINED = "original", "unedited swap", "edited", "
 STATES = ("start", "operator", "decoded")
 """Where the forgotten classes are looked for, in the order of depth."""
 _BLANK = "–"
+_BALANCED = ", balanced %"
+"""Ends the names of detectors' measures."""
 
 
 @dataclass(frozen=True)
@@ -106,26 +108,43 @@ class Audit(Tabular):
         rows = [[row.name, *row.cells(limit)] for row in measured(self)]
         return Table(head, rows, below=[*below, *self.notes])
 
-    def plot(self, ax: Axes | None = None) -> Axes:
-        """What each network gained or lost on each class, in points of the original's accuracy.
-
-        Rows of forgotten classes have a band. The axis is linear within a point of zero, and in
-        powers of ten beyond, so that small losses are seen beside a whole class.
+    def plot(
+        self, ax: Axes | None = None, part: Literal["accuracy", "detection"] = "accuracy"
+    ) -> Axes:
+        """What each network lost or gained on each class, or where forgotten classes are detected.
 
         Args:
             ax: matplotlib axes to draw on; None for a new figure.
+            part: ``"accuracy"`` draws percentage points against the original, linear within a point
+                of zero and in powers of ten beyond, so that small losses are seen beside a whole
+                class; rows of forgotten classes have a band. ``"detection"`` draws how well a probe
+                and nearest neighbours tell the forgotten classes from the others in each state.
 
         Raises:
             ImportError: matplotlib is not installed (the extra ``torchkoopman[plot]``).
+            ValueError: there is no such part, or no state was looked into.
         """
-        before = self.columns[ORIGINAL].test
-        labels = sorted(before)
-        differences = {
-            name: [100 * (column.test[c] - before[c]) for c in labels]
-            for name, column in self.columns.items()
-            if name != ORIGINAL
-        }
-        ax = draw_differences(differences, labels, self.classes, EDITED, ax)
+        if part == "accuracy":
+            before = self.columns[ORIGINAL].test
+            labels = sorted(before)
+            differences = {
+                name: [100 * (column.test[c] - before[c]) for c in labels]
+                for name, column in self.columns.items()
+                if name != ORIGINAL
+            }
+            ax = draw_differences(differences, labels, self.classes, EDITED, ax)
+        else:
+            if part != "detection":
+                raise ValueError(f"plot() got part={part!r}; it draws 'accuracy' or 'detection'.")
+            rows = [row for row in measured(self) if row.name.endswith(_BALANCED)]
+            if not rows:
+                raise ValueError(
+                    "plot() got part='detection', and the audit looked into no states; give "
+                    "tk.audit() layers= or surrogates=."
+                )
+            found = {name: [row.values[k] for row in rows] for k, name in enumerate(self.columns)}
+            names = [row.name.removesuffix(_BALANCED) for row in rows]
+            ax = draw_detections(found, names, EDITED, ax)
         ax.set_title(f"Forgetting {list(self.classes)}", fontsize=10)
         return ax
 
