@@ -80,7 +80,10 @@ GATHERING = ("results", "spectra", "topology", "scaling")
 """Modules of the package with public names of their own."""
 
 WITHOUT_PAGE = {
+    "Bits",
+    "Following",
     "Layout",
+    "Moving",
     "PathReplacement",
     "Replacement",
     "ScaledLayer",
@@ -88,6 +91,7 @@ WITHOUT_PAGE = {
     "System",
     "Updatable",
     "Value",
+    "Writer",
 }
 """Types of the package that signatures name and users do not need: shown without a link."""
 
@@ -105,6 +109,11 @@ MADE_BY_THE_LIBRARY = {
     "Topology",
     "BettiCurve",
     "SpanRanking",
+    "Inspection",
+    "InspectedBlock",
+    "Rank",
+    "Skipped",
+    "Document",
     "DirtyCut",
     "Audit",
     "Scaling",
@@ -124,7 +133,8 @@ MADE_BY_THE_LIBRARY = {
     "Table",
     "Part",
 }
-"""Classes that users get and do not make: shown without the arguments of their constructor."""
+"""Classes that users get and do not make, or make with few of their arguments: shown without the
+arguments of their constructor."""
 
 
 def link(app: Sphinx, env: BuildEnvironment, node: Element, contents: Element) -> Element | None:
