@@ -57,7 +57,8 @@ def log(
       circle ``modes_outside``, and the ``largest_error`` of their λ (without data these are left
       out; where no mode is trusted, the radii and the error are); of all modes
       ``spectral_radius_all``, ``modes_outside_all``, and ``largest_residual`` (of modes with at
-      least a thousandth of the energy); then ``r2/<layer>`` and ``loss/<term>``. With ``tracks``,
+      least a thousandth of the energy); then ``r2/<layer>``, on held-out rows where
+      the record has them, else on the latest batch, and ``loss/<term>``. With ``tracks``,
       of the modes that live at this step: ``tracks_living`` and ``drift``, the mean distance by
       which their λ have moved since the latest spectrum, and ``track/<k>/modulus``, ``|λ|`` of the
       eight that have lived longest, k being the column in ``tracks``;

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,16 @@ def named(shown: Shown) -> dict[str, np.ndarray[Any, Any]]:
 def about(shown: Shown, name: str) -> dict[str, Any]:
     (found,) = (dict(series.about) for series in shown.series if series.name == name)
     return found
+
+
+def test_r2_is_that_of_held_out_rows_where_it_is_known() -> None:
+    fit = fitted()
+    held_out = {layer: 0.25 * k for k, layer in enumerate(LAYERS[1:], start=1)}
+    judged = fit.with_(record=replace(fit.record, held_out=held_out))
+    shown = series_of(judged)
+    assert named(shown)["r2"].tolist() == [0.25, 0.5]
+    assert [shown.scalars[f"r2/{layer}"] for layer in LAYERS[1:]] == [0.25, 0.5]
+    assert named(series_of(fit))["r2"].tolist() == [fit.record.r2[layer] for layer in LAYERS[1:]]
 
 
 def topology() -> tk.results.Topology:

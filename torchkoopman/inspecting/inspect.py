@@ -69,7 +69,8 @@ def inspect(
     of maps and non-normality are of affine maps by :class:`torchkoopman.DMDFitter`, fitted without
     every tenth sample; on rows of those the whole span's surrogate is judged, and shapes compared.
     At layers that this surrogate says nothing of (``record.dynamics`` is ``"span"``) the shape is
-    that of the best affine map from the first layer.
+    that of the best affine map from the first layer. With many processes each looks at its own
+    batches.
 
     Example:
         >>> inspection = tk.inspect(model, train.loader(500), progress=False)

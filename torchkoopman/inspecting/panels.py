@@ -53,9 +53,7 @@ def add_whole(document: Document, run: str, surrogate: Surrogate) -> None:
     """Add the whole span as step 0, with R² on rows that the fit has not seen."""
     ends = f"{surrogate.layers[0]} → {surrogate.layers[-1]}"
     _name(document, 0, ends)
-    record = replace(surrogate.record, r2=surrogate.record.held_out)
-    shown = series_of(surrogate.with_(record=record))
-    document.add(run, f"whole span, {ends}", 0, shown.series)
+    document.add(run, f"whole span, {ends}", 0, series_of(surrogate).series)
 
 
 def _of_block(block: InspectedBlock, layers: Sequence[str], frames: str) -> Iterator[Series]:

@@ -38,7 +38,9 @@ def surrogate_shown(
         "steps": spectrum.steps,
         "frames": spectrum.frames,
     }
-    r2, losses = surrogate.record.r2, surrogate.record.losses
+    record = surrogate.record
+    # R² on rows that the fit has seen stands only where nothing better is known.
+    r2, losses = record.held_out or record.r2, record.losses
     qualities = np.array([r2.get(layer, math.nan) for layer in layers[1:]])
     series = [
         Series("spectrum", _columns(spectrum), about),
