@@ -38,6 +38,7 @@ PARTS: dict[str, tuple[str, int]] = {
     "spectrum": ("benchmarks.parts.spectrum", 2),
     "systems": ("benchmarks.parts.systems", 2),
     "surgery": ("benchmarks.parts.surgery", 2),
+    "fields": ("benchmarks.parts.fields", 2),
     "cost": ("benchmarks.parts.cost", 1),
 }
 """Part → its module, and how many of its jobs may run side by side; times of one are of one alone.
