@@ -238,9 +238,3 @@ def table(results: dict[str, dict[str, Any]]) -> str:
         if shown.of(results, kind)
     ]
     return "\n\n".join(parts)
-
-
-def headlines(results: dict[str, dict[str, Any]]) -> list[tuple[str, str]]:
-    """Samples of ten that an autoencoder remembers, and of all."""
-    few, most = (shown.recovered(results, size) for size in (FEW, ALL))
-    return [("training digits that are attractors, of 10; of all", f"{few}; {most}")]

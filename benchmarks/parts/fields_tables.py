@@ -49,12 +49,6 @@ def memory_table(results: Results) -> str:
     return f"{markdown(head, rows)}\n\n{rates_line(results)}"
 
 
-def recovered(results: Results, size: int) -> str:
-    """Training samples that are attractors, by seed."""
-    runs = [run["from train"]["recovered"] for run in of(results, f"size-{size}").values()]
-    return spread(runs, 1) if runs else "–"
-
-
 def rates_line(results: Results) -> str:
     """The rate law against measured steps, over all attractors that can be rated."""
     runs = [
