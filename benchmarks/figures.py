@@ -197,7 +197,7 @@ def forgetting(results: dict[str, dict[str, Any]]) -> Figure:
     figure.colorbar(picture, ax=place, label="percentage points against the unedited swap")
     place.set_title(
         "Unseen digits: change of accuracy by the edit; grey: forgotten, and how many of them are "
-        f"still right\n{len(runs)} networks",
+        f"still right\n{len(runs)} network{'s' if len(runs) > 1 else ''}",
         fontsize=10,
     )
     return figure

@@ -167,6 +167,50 @@ def test_a_loader_without_labels_has_one_color() -> None:
     assert legend.get_texts()[0].get_text() == "samples"
 
 
+def test_a_batch_without_labels_leaves_those_of_the_others_where_they_are() -> None:
+    model = network()
+    first, second, *others = batches()
+    mixed = [first, second[0], *others]
+    paths = fitted(model).paths(model, mixed, samples=500)
+    whole = fitted(model).paths(model, batches(), samples=500)
+    assert paths.labels is not None
+    assert whole.labels is not None
+    torch.testing.assert_close(paths.points, whole.points, equal_nan=True)
+    unknown = paths.labels < 0
+    assert unknown.sum() == 60
+    assert torch.equal(paths.labels[~unknown], whole.labels[~unknown])
+    names = [text.get_text() for text in paths.plot().get_legend().get_texts()]
+    assert names[:2] == ["class unknown", "class 0"]
+
+
+def test_positions_of_a_sample_have_its_label_and_padding_none() -> None:
+    """Each position is a row of its own; masked ones are none."""
+    layer = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2)).eval()
+    x, labels = torch.randn(40, 5, 2, generator=torch.Generator().manual_seed(0)), torch.arange(40)
+    x = x + 100 * labels[:, None, None]
+    padded = x.clone()
+    padded[:, 3:] = torch.nan
+    loader = [(padded, labels)]
+    surrogate = tk.fit(layer, loader, ["0", "1"], method="dmd", progress=False)
+    paths = surrogate.paths(layer, loader, samples=999)
+    assert len(paths.points) == 40 * 3
+    assert paths.labels is not None
+    assert paths.labels.bincount().tolist() == [3] * 40
+    order = paths.points[:, 0, 0, 0].argsort()
+    steps = paths.labels[order].diff()
+    assert (steps >= 0).all() or (steps <= 0).all(), "along the axis in which classes lie apart"
+
+
+def test_stacked_states_are_followed_too() -> None:
+    model = nn.Sequential(*(nn.Linear(3, 3) for _ in range(4))).eval()
+    fitter = tk.DMDFitter(delays=1)
+    surrogate = tk.fit(model, batches(), ["0", "1", "2", "3"], method=fitter, progress=False)
+    paths = surrogate.paths(model, batches(), samples=20)
+    assert paths.layers == surrogate.layers
+    assert len(paths.layers) == 3
+    assert paths.points[:, 0].isfinite().all()
+
+
 def test_refusals_name_what_came() -> None:
     model = network()
     surrogate = fitted(model)

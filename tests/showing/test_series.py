@@ -196,7 +196,7 @@ def test_an_audit_shows_accuracies_and_all_its_numbers() -> None:
     assert numbers["KL from retrained, retained"][2] == 0.2
     assert np.isnan(numbers["KL from retrained, retained"][:2]).all()
     assert numbers["probe at operator, balanced %"][2] == 80
-    assert shown.scalars["forgotten/unedited_swap"] == 0.88
+    assert shown.scalars["forgotten/unedited swap"] == 0.88
     assert shown.scalars["edit_cost"] == own.edit_cost
     assert shown.scalars["swap_cost"] == own.swap_cost
 

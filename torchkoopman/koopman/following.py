@@ -141,8 +141,9 @@ class _Kept:
                 time = system.time(layer)
                 if system.operator.exact_at(time):
                     found[name, layer] = system.decode(system.operator(latent, time), layer)
-        if part.labels is not None:
-            found[_LABELS] = part.labels[:, None].expand(-1, part.positions)
+        unknown = torch.full((part.batch,), -1, device=part.device)
+        labels = unknown if part.labels is None else part.labels.long()
+        found[_LABELS] = labels[:, None].expand(-1, part.positions)
         return found
 
 
@@ -168,7 +169,8 @@ def _placed(
                 points[:, depth, k] = plane.coordinates(states)
                 shares[depth, k] = plane.shares(states)
                 r2[depth, k] = 1 - (states - own[depth]).square().sum() / spread
-    labels = kept[_LABELS].cpu() if _LABELS in kept else None
+    given = kept[_LABELS].cpu()
+    labels = None if (given < 0).all() else given
     return Paths(
         layers, tuple(surrogate.span.times), systems, points, shares, r2, labels, forgotten
     )

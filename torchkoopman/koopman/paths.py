@@ -47,7 +47,7 @@ class Paths(Tabular):
     """Per layer and system, the share of the network's variance on these samples that the
     prediction explains, in all directions, shape ``(layers, systems)``; 1 for the network."""
     labels: Tensor | None
-    """Class of each sample, -1 where unknown, shape ``(samples,)``; None if there are none."""
+    """Class of each sample, shape ``(samples,)``, negative where unknown; None if all are."""
     forgotten: tuple[int, ...] = ()
     """Classes that the edited surrogate forgets."""
 

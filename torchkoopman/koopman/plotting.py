@@ -53,7 +53,8 @@ def draw_paths(
         for way in places[:lines, :, 0][known[:lines] == label]:
             ax.plot(*way.T.numpy(), color=color, lw=0.6, alpha=0.3, zorder=1)
         _strokes(ax, own[:, 1:, 0], own[:, 1:, 1], color)
-        name = "samples" if labels is None else f"class {label}{' (forgotten)' if gone else ''}"
+        name = f"class {'unknown' if label < 0 else label}{' (forgotten)' if gone else ''}"
+        name = "samples" if labels is None else name
         _marks(ax, own[:, :, 0], name, s=12, facecolors=color, edgecolors="none")
         _marks(ax, own[:, :, 1], "", s=22, facecolors="none", edgecolors=color, linewidths=0.7)
         if gone and own.shape[2] > 2:

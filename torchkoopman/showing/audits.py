@@ -33,9 +33,8 @@ def audit_shown(audit: Audit, tag: str) -> Shown:
     )
     scalars = {}
     for name, column in columns.items():
-        where = name.replace(" ", "_")
-        scalars[f"forgotten/{where}"] = column.forgotten
-        scalars[f"retained/{where}"] = column.retained
+        scalars[f"forgotten/{name}"] = column.forgotten
+        scalars[f"retained/{name}"] = column.retained
     scalars["edit_cost"] = audit.edit_cost
     if audit.swap_cost is not None:
         scalars["swap_cost"] = audit.swap_cost
