@@ -3,14 +3,17 @@
 import copy
 import itertools
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch import nn
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from tests.systems import draw
+from torchkoopman.koopman import folding
 from torchkoopman.koopman.coordinates import Coordinates
 from torchkoopman.koopman.feature_maps import (
     ContextMean,
@@ -172,6 +175,36 @@ KINDS: dict[str, Callable[[], Dictionary | LearntObservables]] = {
     "dictionary": lambda: dictionary(*PARTS),
     "learnt": lambda: LearntObservables(3, 6, [7]),
 }
+
+
+class NarrowDevice(TorchFunctionMode):
+    """The meta device as one without float64, from which zeros come to the CPU."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs, own = kwargs or {}, args[0] if args else None
+        narrow = isinstance(own, Tensor) and own.is_meta
+        if narrow and (func is Tensor.double or torch.float64 in (*args[1:], *kwargs.values())):
+            raise TypeError("this device has no float64")
+        if narrow and func is Tensor.to and torch.device("cpu") in args[1:]:
+            return torch.zeros(own.shape, dtype=own.dtype)
+        return func(*args, **kwargs)
+
+
+@pytest.mark.parametrize("kind", ["dictionary", "learnt"])
+def test_where_a_device_has_no_float64_folding_computes_on_the_cpu(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    observables = dictionary("random") if kind == "dictionary" else LearntObservables(3, 6, [7])
+    surrogate = assemble(observables, Dense(observables.latent, 2, constant=True)).float()
+    surrogate.to("meta")
+    with NarrowDevice():
+        with pytest.raises(TypeError, match="no float64"):
+            surrogate.replacement()
+        monkeypatch.setattr(folding, "_WITHOUT_FLOAT64", {"meta"})
+        replacement = surrogate.replacement()
+    assert {(each.device.type, each.dtype) for each in replacement.state_dict().values()} == {
+        ("meta", torch.float32)
+    }
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -7,7 +7,7 @@ the constant becomes the matrix's bias; a dictionary's decoder is linear and van
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from torchkoopman.koopman.learnt import LearntObservables
     from torchkoopman.koopman.operator import Operator
     from torchkoopman.observe.layouts import Layout
+
+_WITHOUT_FLOAT64 = {"mps"}
+"""Kinds of devices on which float64 is refused."""
+M = TypeVar("M", bound=nn.Module)
 
 
 class Folded(nn.Module):
@@ -103,12 +107,13 @@ def fold(
 ) -> Folded:
     """``end⁻¹ ∘ decode ∘ K(time) ∘ encode ∘ start`` with all affine maps multiplied out.
 
-    In float64, powers of a step included; rounded once, to the precision of ``start``.
+    In float64, powers of a step included; rounded once, to the precision of ``start``. Where a
+    device has no float64 it is computed on the CPU.
     """
-    dtype = start.weight.dtype
-    start, end = copy.deepcopy(start).double(), copy.deepcopy(end).double()
-    observables = copy.deepcopy(observables).double()
-    K = copy.deepcopy(operator).double().matrix(time)
+    dtype, device = start.weight.dtype, start.weight.device
+    start, end = _wide(start, device), _wide(end, device)
+    observables = _wide(observables, device)
+    K = _wide(operator, device).matrix(time)
     inner = (start.weight, start.bias)
     outer = (end.inverse_weight, end.offset)
     if isinstance(observables, Dictionary):
@@ -116,11 +121,17 @@ def fold(
         read = observables.decoding_matrix().to(transfer)
         matrix = outer[0] @ read @ K @ transfer
         linear = _linear(matrix[:, 1:], matrix[:, 0] + outer[1])
-        return Folded(Encoding(dictionary), linear, nn.Identity()).to(dtype)
+        return Folded(Encoding(dictionary), linear, nn.Identity()).to(dtype).to(device)
     skip = int(observables.constant)
     linear = _linear(K[skip:, skip:], K[1:, 0] if observables.constant else None)
     encoder, decoder = observables.encoder.before(inner), observables.decoder.after(outer)
-    return Folded(encoder, linear, decoder).to(dtype)
+    return Folded(encoder, linear, decoder).to(dtype).to(device)
+
+
+def _wide(part: M, device: torch.device) -> M:
+    """A copy in float64: on the device, or on the CPU where the device has none."""
+    home = torch.device("cpu") if device.type in _WITHOUT_FLOAT64 else device
+    return copy.deepcopy(part).to(home).double()  # in this order: a device refuses to convert
 
 
 def _features_first(state: Tensor) -> bool:
