@@ -222,3 +222,48 @@ def test_one_class_by_itself_is_taken_as_a_list_of_it_is(
     assert torch.equal(found.weight, expected.weight)
     with pytest.raises(TypeError, match=r"classes='dots' are no class numbers"):
         tk.neutral_head(model.head, "dots")  # type: ignore[arg-type]
+
+
+class ByName(nn.Module):
+    """Called with keyword arguments alone, one of them a mapping."""
+
+    def __init__(self, inner: Net) -> None:
+        super().__init__()
+        self.start, self.end, self.head, self.inner = inner.start, inner.end, inner.head, [inner]
+
+    def forward(self, *, given: dict[str, Tensor], scale: Tensor) -> Any:
+        return {"logits": self.head(self.end(self.start(given["x"] * scale)))}
+
+
+def test_a_model_called_by_name_is_looked_through_on_example_inputs(model: Net) -> None:
+    named, one = ByName(model), torch.ones(1)
+    stream = [
+        {"given": {"x": x}, "scale": one.expand(len(x), 1), "labels": y} for x, y in batches()
+    ]
+    surrogate = tk.fit(
+        named,
+        stream,
+        ("start", "end"),
+        method="edmd",
+        progress=False,
+        forward=lambda net, batch: net(given=batch["given"], scale=batch["scale"]),
+    )
+    expected = tk.unlearn(surrogate, [2], head=named.head)
+    with pytest.raises(ValueError, match=r"cannot be looked for .* Give example_inputs="):
+        tk.unlearn(surrogate, [2], model=named)
+    for rows in (1, 5):
+        example = {"given": {"x": torch.randn(rows, 4)}, "scale": torch.ones(rows, 1)}
+        kept = example["given"]["x"].clone()  # type: ignore[index]
+        found = tk.unlearn(surrogate, [2], model=named, example_inputs=example)
+        assert same(found, expected)
+        assert torch.equal(example["given"]["x"], kept)  # type: ignore[index]
+    with pytest.raises(ValueError, match=r"example_inputs= says how model= is called"):
+        tk.unlearn(surrogate, [2], head=named.head, example_inputs=example)
+    with pytest.raises(TypeError, match=r"example_inputs is a int"):
+        tk.unlearn(surrogate, [2], model=named, example_inputs=3)  # type: ignore[arg-type]
+
+
+def test_example_inputs_prove_no_more_than_the_models_own(model: Net) -> None:
+    turned = Net(behind=lambda logits: -logits)
+    with pytest.raises(ValueError, match=r"none that runs once gives them"):
+        tk.unlearn(fitted(turned), [2], model=turned, example_inputs=torch.randn(4, 4))

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from torchkoopman.koopman.edits import Target
     from torchkoopman.koopman.surrogate import Surrogate
     from torchkoopman.observe.class_moments import LabelledMoments
+    from torchkoopman.observe.example import ExampleInputs
 
 _REFIT_RIDGE = 0.3
 """Relative ridge of the downdate, far above that of the fits: directions that only the forgotten
@@ -67,6 +68,7 @@ def unlearn(
     ridge: float = 1e-3,
     model: nn.Module | None = None,
     head: nn.Linear | None = None,
+    example_inputs: ExampleInputs | None = None,
 ) -> Surrogate:
     """A surrogate that sends the given classes elsewhere; the one given stays as it is.
 
@@ -102,6 +104,9 @@ def unlearn(
             never be the largest; the head itself is not changed.
         head: that layer, if not to be found. With ``model`` it is proven to be it; alone it must
             give each class the average state of its samples.
+        example_inputs: what ``model`` is called with, as for :func:`swap`: its one tensor, its
+            positional arguments, or its keyword arguments by name. By default tensors of the shapes
+            that the fit has seen; a model called otherwise needs them.
 
     Returns:
         A surrogate over the first and last layer with a dense affine operator.
@@ -111,12 +116,14 @@ def unlearn(
             outside [0, 1], more constraints than the latent space has room for, class means too
             alike to be told apart, or a head that does not give the model's answers from the span's
             last state.
-        TypeError: classes that are no integers, a head that is no linear layer, or a model that is
-            no module.
+        TypeError: classes that are no integers, a head that is no linear layer, a model that is no
+            module, or example inputs that are no arguments.
     """
     began = time.perf_counter()
+    if example_inputs is not None and model is None:
+        raise ValueError("example_inputs= says how model= is called; give the model too.")
     if head is not None or model is not None:
-        head = head_of(surrogate, model, head)
+        head = head_of(surrogate, model, head, example_inputs)
     base = affine_copy(surrogate)
     statistics = base.statistics
     assert statistics is not None

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from torchkoopman.koopman.surrogate import Surrogate
+    from torchkoopman.observe.example import ExampleInputs
 
 _DRAWS = 8
 """How many times other numbers are put in the place of a layer's output."""
@@ -31,11 +32,24 @@ _SHOWN = 4
 """Layers that an error names at most."""
 
 
-def head_of(surrogate: Surrogate, model: nn.Module | None, head: nn.Linear | None) -> nn.Linear:
+def head_of(
+    surrogate: Surrogate,
+    model: nn.Module | None,
+    head: nn.Linear | None,
+    example_inputs: ExampleInputs | None = None,
+) -> nn.Linear:
     """The linear layer that follows the span: found in the model, or the one given, checked.
 
+    Args:
+        surrogate: whose span it follows.
+        model: in which it is looked for.
+        head: that layer, if known.
+        example_inputs: what the model is called with; by default tensors by position, of the shapes
+            that the fit has seen.
+
     Raises:
-        TypeError: a head that is no linear layer, or a model that is no module.
+        TypeError: a head that is no linear layer, a model that is no module, or inputs of no kind
+            that a model is called with.
         ValueError: it is not the layer that gives the logits, does not read the span's last state,
             or there is none.
     """
@@ -50,20 +64,28 @@ def head_of(surrogate: Surrogate, model: nn.Module | None, head: nn.Linear | Non
         return head
     if not isinstance(model, nn.Module):
         raise TypeError(f"model= is a {type(model).__name__}; give the nn.Module of the surrogate.")
-    return _found(surrogate, model, head)
+    return _found(surrogate, model, head, _example(surrogate, model, example_inputs))
 
 
-def _found(surrogate: Surrogate, model: nn.Module, head: nn.Linear | None) -> nn.Linear:
-    """The head of a model, from forward passes on inputs of the shapes that the fit has seen."""
-    last = surrogate.layers[-1]
+def _example(surrogate: Surrogate, model: nn.Module, given: ExampleInputs | None) -> Example:
+    """A call of the model, of two samples or more: as given, or like those of the fit."""
+    if given is not None:
+        return Example.of(given).with_a_batch()
     if not surrogate.inputs:
         raise ValueError(
             "the surrogate was fitted without seeing the model called with tensors by position, so "
-            "its head cannot be looked for with inputs like these. Give head= without model=; it "
-            "is then held against the classes."
+            "its head cannot be looked for with inputs like these. Give example_inputs=, as swap() "
+            "takes them; or head= without model=, which is then held against the classes."
         )
     device = next((tensor.device for tensor in model.parameters()), torch.device("cpu"))
-    example = Example.made(surrogate.inputs, device).with_a_batch()
+    return Example.made(surrogate.inputs, device).with_a_batch()
+
+
+def _found(
+    surrogate: Surrogate, model: nn.Module, head: nn.Linear | None, example: Example
+) -> nn.Linear:
+    """The head of a model, from forward passes on example inputs."""
+    last = surrogate.layers[-1]
     linear = {name: each for name, each in model.named_modules() if isinstance(each, nn.Linear)}
     if head is not None:
         linear = {name: each for name, each in linear.items() if each is head}
