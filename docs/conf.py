@@ -96,6 +96,7 @@ WITHOUT_PAGE = {
 """Types of the package that signatures name and users do not need: shown without a link."""
 
 MADE_BY_THE_LIBRARY = {
+    "Document",
     "Probe",
     "Trajectory",
     "Evaluation",

@@ -8,7 +8,15 @@ import numpy as np
 import torch
 from matplotlib import pyplot as plt
 
-ORDER = ("depth", "transformer", "forgetting", "training", "shipping", "processes")
+ORDER = (
+    "depth",
+    "transformer",
+    "latent_field",
+    "forgetting",
+    "training",
+    "shipping",
+    "processes",
+)
 
 
 class ReadingOrder:
