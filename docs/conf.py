@@ -114,7 +114,6 @@ MADE_BY_THE_LIBRARY = {
     "InspectedBlock",
     "Rank",
     "Skipped",
-    "Document",
     "DirtyCut",
     "Audit",
     "Scaling",

@@ -304,6 +304,29 @@ def test_the_tab_fits_wide_and_narrow_windows(tab: Shown) -> None:
         tab.page.set_viewport_size(SIZE)
 
 
+def test_what_cannot_be_read_is_told_and_the_rest_is_drawn(
+    browser: Browser, address: str, written: Written
+) -> None:
+    page = browser.new_page()
+    words = "series 'x' cannot be drawn"
+    page.route("**/block?key=*singular*", lambda route: route.fulfill(status=400, body=words))
+    tab = opened(page, f"{address}&p.koopman.span={SHORT}")
+    told = tab.frame.locator(".k-warning")
+    told.wait_for()
+    assert told.all_inner_texts() == [
+        f"singular_values of run {FIRST} cannot be read: TensorBoard answers 400: {words}"
+    ]
+    tab.panel("quality").locator("svg").wait_for()
+    assert "singular" not in tab.panels()
+    assert draws(tab, written[FIRST, SHORT, STEPS[-1]])
+    # TensorBoard that is gone when the page is reloaded leaves on it what was there.
+    page.route("**/koopman/index", lambda route: route.fulfill(status=500, body="gone"))
+    page.locator(".reload-button").first.click()
+    tab.frame.wait_for_selector("text=What is logged cannot be read")
+    assert draws(tab, written[FIRST, SHORT, STEPS[-1]])
+    page.close()
+
+
 def test_the_slower_loader_shows_the_same_and_the_tab_says_that_it_may_be_a_sample(
     browser: Browser, folder: Path, written: Written
 ) -> None:

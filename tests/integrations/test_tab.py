@@ -315,6 +315,31 @@ def test_the_loader_can_be_imported_where_all_else_is_broken() -> None:
     assert printed(before=BROKEN, after="print('there')") == "there"
 
 
+STARTS = """
+import json, sys, urllib.request
+{before}
+from tensorboard import default, program
+board = program.TensorBoard(default.get_plugins())
+board.configure([None, "--logdir", {logdir!r}, "--port", "0", "--load_fast", "false"])
+address = board.launch()
+with urllib.request.urlopen(address + "data/plugins_listing") as answer:
+    print(sorted({{"koopman", "scalars"}} & set(json.load(answer))))
+"""
+
+
+@pytest.mark.parametrize("broken", [False, True], ids=["whole", "broken"])
+def test_tensorboard_starts_with_a_whole_install_and_with_a_broken_one(
+    broken: bool, tmp_path: Path
+) -> None:
+    missing = "sys.modules['torchkoopman_panels'] = None" if broken else ""
+    script = STARTS.format(before=missing, logdir=str(tmp_path))
+    done = completed([sys.executable, "-c", script], timeout=120)
+    assert done.returncode == 0, done.stderr
+    found = ["scalars"] if broken else ["koopman", "scalars"]
+    assert done.stdout.strip().splitlines()[-1] == str(found)
+    assert ("Failed to load plugin KoopmanLoader" in done.stderr) == broken
+
+
 def test_a_plugin_that_cannot_be_imported_leaves_tensorboard_without_the_tab(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -77,11 +77,16 @@ class Page {
 
   /** Read the index, keep what still exists of the choices, and draw. */
   async refresh() {
-    await this.catalog.refresh();
+    try {
+      await this.catalog.refresh();
+    } catch (error) {
+      this.warn([`What is logged cannot be read: ${error.message}`]);
+      return;
+    }
     const { choices } = this.store;
     const runs = [...this.catalog.runs.keys()];
     this.title.textContent = this.catalog.title || "Koopman";
-    this.told.replaceChildren(...this.catalog.warnings.map((text) => html("p", { class: "k-warning" }, text)));
+    this.warn();
     this.controls.node.hidden = !runs.length;
     if (!runs.length) {
       this.panels.replaceChildren();
@@ -94,6 +99,12 @@ class Page {
     const other = runs.includes(choices.other) && choices.other !== run ? choices.other : "";
     Object.assign(choices, { run, other, span: this.spanOf(run, choices.span) });
     await this.show();
+  }
+
+  /** Say what cannot be shown. */
+  warn(more = []) {
+    const all = [...this.catalog.told(), ...more];
+    this.told.replaceChildren(...all.map((text) => html("p", { class: "k-warning" }, text)));
   }
 
   /** The span asked for, or the first one with a spectrum. */
@@ -158,18 +169,14 @@ class Page {
   async show() {
     const turn = (this.reading += 1);
     const { run, span, other } = this.store.choices;
-    try {
-      for (const names of [spectrumPanel.reads, () => true]) {
-        const [own, beside] = await Promise.all([
-          this.catalog.read(run, span, names),
-          other ? this.catalog.read(other, span, names) : null,
-        ]);
-        if (turn !== this.reading) return;
-        this.draw(own, beside);
-      }
-    } catch (error) {
+    for (const names of [spectrumPanel.reads, () => true]) {
+      const [own, beside] = await Promise.all([
+        this.catalog.read(run, span, names),
+        other ? this.catalog.read(other, span, names) : null,
+      ]);
       if (turn !== this.reading) return;
-      this.told.append(html("p", { class: "k-warning" }, `The data cannot be read: ${error.message}`));
+      this.warn();
+      this.draw(own, beside);
     }
   }
 

@@ -41,6 +41,7 @@ export class Catalog {
     this.source = source;
     this.runs = new Map();
     this.warnings = [];
+    this.unread = new Map();
     this.blocks = new Map();
   }
 
@@ -64,6 +65,12 @@ export class Catalog {
       names.map((run) => [run, spansOf(known.filter((entry) => entry.run === run))]),
     );
     this.blocks.clear();
+    this.unread.clear();
+  }
+
+  /** Sentences on what cannot be shown. */
+  told() {
+    return [...this.warnings, ...this.unread.values()];
   }
 
   /** Names of all spans of a run. */
@@ -86,13 +93,22 @@ export class Catalog {
     return this.blocks.get(entry.key);
   }
 
-  /** The series of a span that have one of these names: name → {about, block}. */
+  /** The numbers of a series, or null where they cannot be read, which is told. */
+  async attempt(entry) {
+    try {
+      return await this.block(entry);
+    } catch (error) {
+      this.unread.set(entry.key, `${entry.name} of run ${entry.run} cannot be read: ${error.message}`);
+      return null;
+    }
+  }
+
+  /** Readable series of a span that have one of these names: name → {about, block}. */
   async read(run, span, names) {
     const wanted = this.entries(run, span).filter((entry) => names(entry.name));
-    const blocks = await Promise.all(wanted.map((entry) => this.block(entry)));
-    return Object.fromEntries(
-      wanted.map((entry, k) => [entry.name, { about: entry.about, block: blocks[k] }]),
-    );
+    const blocks = await Promise.all(wanted.map((entry) => this.attempt(entry)));
+    const found = wanted.map((entry, k) => [entry.name, { about: entry.about, block: blocks[k] }]);
+    return Object.fromEntries(found.filter(([, { block }]) => block));
   }
 
   /** A step as people read it. */
