@@ -39,6 +39,7 @@ PARTS: dict[str, tuple[str, int]] = {
     "systems": ("benchmarks.parts.systems", 2),
     "surgery": ("benchmarks.parts.surgery", 2),
     "fields": ("benchmarks.parts.fields", 2),
+    "gated": ("benchmarks.parts.gated", 1),
     "cost": ("benchmarks.parts.cost", 1),
 }
 """Part → its module, and how many of its jobs may run side by side; times of one are of one alone.

@@ -1,5 +1,6 @@
 """Networks that are applied again and again: latent vector fields, surrogates, recurrent cells."""
 
+from torchkoopman.flows.drifting import readout_drift
 from torchkoopman.flows.fixed_points import FixedPoints
 from torchkoopman.flows.flip_flops import FlipFlops, flip_flops
 from torchkoopman.flows.flow import Flow
@@ -18,6 +19,7 @@ __all__ = [
     "GatedODECell",
     "flip_flops",
     "FlipFlops",
+    "readout_drift",
     "memorization",
     "Memorization",
     "dictionary_rank",
