@@ -137,7 +137,7 @@ def test_blocks_are_the_steps_of_an_inspection(page: Any) -> None:
     inspection = inspected()
     index, found = page(inspection, title="Net")
     assert index["axis"] == "layer"
-    assert index["labels"] == {"1": "1 → 3", "2": "3 → 5", "3": "5 → 7", "0": "1 → 7"}
+    assert index["labels"] == {"1": "1 → 3", "2": "3 → 5", "3": "5 → 7", "0": "whole span"}
     spectra, r2 = (found["results", "blocks", name] for name in ("spectrum", "r2"))
     assert list(spectra) == list(r2) == [1, 2, 3]
     for step, block in enumerate(inspection.blocks, start=1):

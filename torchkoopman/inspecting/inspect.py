@@ -87,7 +87,7 @@ def inspect(
         positions: take so many random positions of each sample at most; None takes all.
         rank: directions of most variance that spectra, ranks of maps and non-normality are
             computed on, where layers are wider.
-        points: rows whose shape is looked at.
+        points: rows whose shape is looked at; loops are those of 200 of them at most.
         layout: einops pattern of the layers' outputs, as for :func:`torchkoopman.attach`.
         output: which tensor is a layer's state, likewise.
         forward: how to call the model on a batch, if not as :func:`torchkoopman.fit` does.

@@ -35,6 +35,8 @@ Found = TypeVar("Found")
 
 _BANDS = 20
 """Subsamples for the band of components; those of loops would take most of the time."""
+_LOOPS = 200
+"""Points whose loops are counted; the time grows with their cube."""
 _EXPECTED = (ValueError, RuntimeError, ArithmeticError, ImportError)
 """What a measure says where it cannot be taken; others are faults."""
 
@@ -92,7 +94,7 @@ class Measures:
             found,
             self._attempt(f"spectrum {where}", found.spectrum),
             self._attempt(f"rank of the map {where}", lambda: rank_of(svdvals(matrix))),
-            self._attempt(f"non-normality {where}", lambda: non_normality(matrix, points=21)),
+            self._attempt(f"non-normality {where}", lambda: non_normality(matrix, points=15)),
         )
 
     def surrogate(self) -> Surrogate | None:
@@ -154,7 +156,7 @@ class Measures:
         times = {layer: surrogate.time(layer) for layer in self.layers}
         rows = len(network[self.layers[0]])
         draws = {0: subsamples(rows, _BANDS, self._generator), 1: ()}
-        return compared(network, own, times, draws, points)
+        return compared(network, own, times, draws, _LOOPS)
 
     def _state_rank(self, layer: str) -> Rank:
         """By standard deviations of a layer's states along their principal axes."""

@@ -52,7 +52,7 @@ def add_blocks(
 def add_whole(document: Document, run: str, surrogate: Surrogate) -> None:
     """Add the whole span as step 0, with R² on rows that the fit has not seen."""
     ends = f"{surrogate.layers[0]} → {surrogate.layers[-1]}"
-    _name(document, 0, ends)
+    document.labels[0] = "whole span"  # of any other result on the page, too
     document.add(run, f"whole span, {ends}", 0, series_of(surrogate).series)
 
 
