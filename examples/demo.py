@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 from torch.utils.tensorboard import SummaryWriter
-from torchkoopman_tensorboard import log
+from torchkoopman_tensorboard import log, report
 
 import torchkoopman as tk
 from benchmarks.networks import accuracy, class_accuracies
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from benchmarks.networks import ResidualMLP
-    from torchkoopman.datasets import Labelled
+    from torchkoopman.datasets import Split
 
 
 @dataclass
@@ -58,13 +58,15 @@ def main() -> None:
     torch.set_num_threads(1)
     task = TASKS[arguments.data]
     out = arguments.out / arguments.data
+    out.mkdir(parents=True, exist_ok=True)
     outcomes = [run(task, seed, out, compare=arguments.compare) for seed in range(arguments.seeds)]
     print(f"\n{arguments.data}: {len(outcomes)} seed(s), one thread, unseen test data")
     print(accuracy_table(outcomes))
     print(class_table(outcomes, task))
     for path in sorted(out.glob("forgetful-*")):
         print(f"exported {path}")
-    print(f"look: tensorboard --logdir {out}")
+    report(out, out / "training.html")
+    print(f"look: {out}/training.html, {out}/network.html, or tensorboard --logdir {out}")
 
 
 def run(task: Task, seed: int, out: Path, compare: bool) -> Outcome:
@@ -73,6 +75,7 @@ def run(task: Task, seed: int, out: Path, compare: bool) -> Outcome:
     loader, unseen = task.stream(data.train, seed), data.test.loader(1000)
     print(f"seed {seed}: training the network", flush=True)
     model = task.trained(data.train, seed)
+    tk.inspect(model, loader, progress=False).report(out / "network.html")
     swapped: dict[str, nn.Module] = {
         "network": model,
         "skip the blocks": tk.swap(model, nn.Identity(), *task.span),
@@ -88,9 +91,9 @@ def run(task: Task, seed: int, out: Path, compare: bool) -> Outcome:
             model, loader, "blocks.*", method="edmd", dynamics="step", progress=False
         )
         methods["autoencoder, ends"] = lambda: logged(
-            task, model, data.train, seed, out / f"seed{seed}-ends", dynamics="span"
+            task, model, data, seed, out / f"seed{seed}-ends", dynamics="span"
         )
-    methods["autoencoder"] = lambda: logged(task, model, data.train, seed, out / f"seed{seed}")
+    methods["autoencoder"] = lambda: logged(task, model, data, seed, out / f"seed{seed}")
     for name, method in methods.items():
         start = time.perf_counter()
         surrogate = method()
@@ -119,10 +122,10 @@ def run(task: Task, seed: int, out: Path, compare: bool) -> Outcome:
 
 
 def logged(
-    task: Task, model: ResidualMLP, data: Labelled, seed: int, logs: Path, **options: Any
+    task: Task, model: ResidualMLP, data: Split, seed: int, logs: Path, **options: Any
 ) -> tk.Surrogate:
     """The autoencoder, watched in TensorBoard while the data stream."""
-    fitter, loader = task.fitter(model, seed, **options), task.stream(data, seed)
+    fitter, loader = task.fitter(model, seed, **options), task.stream(data.train, seed)
     every = max(1, len(loader) // 5)
     with SummaryWriter(str(logs)) as writer:
 
@@ -132,6 +135,9 @@ def logged(
 
         surrogate = watch(model, loader, fitter, log_fifths).train(task.steps).surrogate
         log(writer, surrogate, fitter.steps)
+        shape = surrogate.topology(model, data.test.loader(1000), points=300)
+        log(writer, shape, fitter.steps)
+        log(writer, surrogate.paths(model, data.test.loader(1000)), fitter.steps)
     return surrogate
 
 

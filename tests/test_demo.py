@@ -33,6 +33,9 @@ def test_the_demo_prints_its_tables_and_writes_logs_and_models(
         assert row in printed
     folder = tmp_path / "yinyang"
     assert len(list(folder.glob("seed?/events.out.tfevents.*"))) == 2
+    for page in ("training.html", "network.html"):
+        assert "</html>" in (folder / page).read_text()
+        assert page in printed
     for path in (folder / "forgetful-seed0.pt2", folder / "forgetful-seed1.safetensors"):
         assert path.is_file()
         assert str(path) in printed
