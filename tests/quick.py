@@ -15,6 +15,7 @@ QUICK = {
     "integrations": ("events",),
     "koopman": ("coordinates", "feature_maps", "files", "folding", "operators", "surrogate"),
     "observe": ("facts", "layouts", "moments", "probes", "selection", "trajectory", "views"),
+    "panels": ("modules", "page"),
     "running": ("baselines", "evaluation"),
     "scaling": ("scale",),
     "shipping": ("weights",),

@@ -62,6 +62,6 @@ def _of_span(
                 Series("spectrum", spectrum, about),
                 Series("singular_values", singular, {}),
                 Series("r2", r2, {"layers": names[1:]}),
-                Series("tracks", np.argsort(order).repeat(2).astype(float), {}),
+                Series("tracks", (2.0 * order[:, None] + [0, 1]).reshape(-1), {}),
             ],
         )

@@ -214,7 +214,7 @@ class Page {
     const first = sentenceOf(this.own, step);
     const second = this.otherSeries ? sentenceOf(this.otherSeries, step) : "";
     const all = second ? `${run}: ${first}. ${other}: ${second}.` : first && `${first}.`;
-    const pieces = (all || "There is no spectrum here.").split(/(?<=, )/);
+    const pieces = all.split(/(?<=, )/);
     this.sentence.replaceChildren(...pieces.map((piece) => html("span", { class: "k-piece" }, piece)));
   }
 

@@ -3,6 +3,23 @@
 import { modesAt } from "./modes.js";
 import { number } from "./numbers.js";
 
+/** Such as "forgotten classes still right 90 % → 1 %", of the original network and the edited one. */
+function afterEditing({ about, block }, position) {
+  const { measures, networks } = about;
+  const edited = networks.indexOf("edited");
+  const parts = [
+    ["forgotten classes still right", "forgotten, still right, test %"],
+    ["retained classes right", "retained, test %"],
+  ];
+  return parts
+    .map(([words, measure]) => [words, measures.indexOf(measure)])
+    .filter(([, row]) => row >= 0 && edited > 0)
+    .map(([words, row]) => {
+      const [before, after] = [0, edited].map((column) => block.cell(position, row * networks.length + column));
+      return `${words} ${number(before)} % → ${number(after)} %`;
+    });
+}
+
 /** Such as "3 of 64 modes trusted, slowest |λ| 0.98, R² 0.99". */
 export function sentenceOf(series, step) {
   const parts = [];
@@ -25,5 +42,6 @@ export function sentenceOf(series, step) {
     const last = block.cell(block.position(step), block.size - 1);
     if (Number.isFinite(last)) parts.push(`R² ${number(last)}`);
   }
+  if (series.audit) parts.push(...afterEditing(series.audit, series.audit.block.position(step)));
   return parts.join(", ");
 }
