@@ -31,6 +31,26 @@ def test_costs_of_a_perceptron_are_its_matrix_products_per_sample(batch: int) ->
     assert costs.states == {"0": (batch, 1, 5), "2": (batch, 1, 7), "4": (batch, 1, 2)}
 
 
+class Table(nn.Module):
+    """A module that is called with a view of a parameter, as relative positions of DeBERTa are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table = nn.Parameter(torch.ones(2, 3))
+        self.blocks = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+        self.projection = nn.Linear(3, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.blocks(x) + self.projection(self.table[:1])
+        return out
+
+
+def test_a_module_that_is_given_a_view_of_a_parameter_is_counted() -> None:
+    costs = measured(Table(), ["blocks.0", "blocks.1"], torch.zeros(2, 3))
+    assert costs.between("blocks.0", "blocks.1").operations == 2 * 3 * 3
+    assert costs.network.operations == 2 * 2 * 3 * 3 + 2 * 3 * 3 / 2
+
+
 class Convolutions(nn.Module):
     """A stem, two blocks with one convolution in common, and a head that takes it once more."""
 

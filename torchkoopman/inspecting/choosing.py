@@ -92,7 +92,8 @@ def repeated(model: nn.Module, seen: FirstPass) -> Chosen:
         said += f"; before them {before!r}, whose output the first of them takes"
     if not taken.chained:
         said += "; what runs between two of them is part of the step"
-    others = [str(each.run) for each in outermost if each is not taken]
+    rest = [each for each in outermost if each is not taken]
+    others = [str(each.run) for each in rest if 2 * len(each.states) > len(taken.states)]
     if others:
         said += f"; not looked at: {listed(others[:3])}, for which give layers="
     names = tuple(state.name for state in states)

@@ -183,7 +183,25 @@ def unfused() -> Iterator[None]:
 def _counter() -> FlopCounterMode:
     """A counter that also knows attention on a CPU, which torch 2.13 counts as nothing."""
     fused = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
-    return FlopCounterMode(display=False, custom_mapping={fused: _attention})
+    counter = FlopCounterMode(display=False, custom_mapping={fused: _attention})
+    counter.mod_tracker = _Whole()  # type: ignore[assignment]
+    return counter
+
+
+class _Whole:
+    """All operations are those of the whole, in the place of torch's tracker of modules.
+
+    That one asks arguments of modules for gradients, which fails for views of parameters where none
+    are taken, as in DeBERTa.
+    """
+
+    parents = ("Global",)
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *args: object) -> None:
+        pass
 
 
 def _attention(query: Shape, key: Shape, value: Shape, *rest: object, **options: object) -> int:
