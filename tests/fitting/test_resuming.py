@@ -215,7 +215,7 @@ def damaged(state: dict[str, Any]) -> list[tuple[dict[str, Any], str]]:
     }
     return [
         ({**state, "version": 99}, "version 99"),
-        ({"model": 1}, "no state of a AutoencoderFitter"),
+        ({"model": 1}, "not a state of a AutoencoderFitter"),
         (missing, "damaged"),
         (wrong, "damaged"),
     ]

@@ -210,7 +210,7 @@ def test_a_resumed_training_of_other_layers_is_told_at_the_start(fit: Fit, tmp_p
 def test_a_checkpoint_without_a_state_is_told_at_the_start(tmp_path: Path) -> None:
     transformers_fit(tmp_path, 10)
     (tmp_path / "checkpoint-5" / "koopman.safetensors").rename(tmp_path / "koopman.safetensors")
-    with pytest.raises(RuntimeWarning, match="behind step 5, and there is no state"):
+    with pytest.raises(RuntimeWarning, match="after step 5, but no state"):
         transformers_fit(tmp_path, 10, resume=True)
     before = points(tmp_path / "koopman")
     (tmp_path / "checkpoint-5").rename(tmp_path / "elsewhere")

@@ -760,7 +760,7 @@ def test_a_fitter_without_a_state_gets_no_checkpoint(tmp_path: Path) -> None:
         def surrogate(self) -> tk.Surrogate:
             raise NotImplementedError
 
-    with pytest.raises(TypeError, match="Mine has not both"):
+    with pytest.raises(TypeError, match="Mine does not have both"):
         fit(network(), shuffled(), tmp_path / "checkpoint", method=Mine())
 
 

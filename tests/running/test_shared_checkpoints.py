@@ -68,7 +68,7 @@ def test_who_is_killed_while_writing_leaves_a_round_of_all(
     (survivor,) = found(f"{name} killed")
     assert "waited for another one that died" in survivor["error"]
     assert_same_bits(found.ended("whole")[0], found.ended(name)[0])
-    anew = [any("begins anew" in said for said in each["warnings"]) for each in found(name)]
+    anew = [any("starts from scratch" in said for said in each["warnings"]) for each in found(name)]
     assert anew == [(dying, number) in ((0, 1), (0, 2), (1, 1))] * 2
     left = [path.name for path in found.folder.glob(f".ckpt {name}*")]
     assert not left, "temporaries stay behind"

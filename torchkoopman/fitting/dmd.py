@@ -74,7 +74,9 @@ class DMDFitter(ClosedForm):
     ) -> None:
         super().__init__(frames, dynamics, ridge, pairs, halflife)
         if pairs in ("ends", "chain"):
-            raise ValueError(f"pairs={pairs!r} cannot align the layers between; take 'adjacent'.")
+            raise ValueError(
+                f"pairs={pairs!r} cannot align the layers in between; take 'adjacent'."
+            )
         CoordinateOptions(rank)
         self.rank = rank
         self.delays = delays

@@ -99,14 +99,14 @@ class TrainingMonitor(SamplingMonitor):
         names = tuple(mark for each in select(model, self.layers) for mark in each.required)
         if self._names and names != self._names:
             raise ValueError(
-                f"the monitor's state is of the layers {self._names}, and here {self.layers!r} "
-                f"means {names}. Give the layers of the training that is resumed, or begin anew "
-                "without its state."
+                f"the monitor's state is of the layers {self._names}, but in this model "
+                f"{self.layers!r} selects {names}. Give the layers of the training that is "
+                "resumed, or start over without the state."
             )
         return names
 
     def attach(self, model: nn.Module, step: int | None = None) -> Self:
-        """Watch a model from now on, and no other one any more.
+        """Watch this model from now on, in place of any other.
 
         Args:
             model: the module that the training calls, neither compiled nor in ``nn.DataParallel``.
@@ -124,13 +124,13 @@ class TrainingMonitor(SamplingMonitor):
         if step is not None and step != self._done:
             if self._done or self._passes:
                 raise ValueError(
-                    f"the training goes on behind step {step}, and the monitor's state is of step "
+                    f"the training continues after step {step}, but the monitor's state is of step "
                     f"{self._done}. Load the state that was saved with the training's, or give "
-                    "step=0 to begin anew."
+                    "step=0 to start over."
                 )
             warnings.warn(
-                f"the training goes on behind step {step}, and there is no state of a monitor of "
-                "these layers from before: its curves begin here.",
+                f"the training continues after step {step}, but no state of a monitor of these "
+                "layers was loaded: the curves begin here.",
                 RuntimeWarning,
                 stacklevel=2,
             )
@@ -166,8 +166,8 @@ class TrainingMonitor(SamplingMonitor):
             self.log.close()
         if not quiet and self._done and not self._hindrance and not self._tracker:
             warnings.warn(
-                f"the training ended behind step {self._done}, and nothing was logged: a spectrum "
-                f"is taken after every {self.log_every} steps. Give a smaller log_every=.",
+                f"the training ended after step {self._done}, and nothing was logged: a spectrum "
+                f"is taken every {self.log_every} steps. Give a smaller log_every=.",
                 RuntimeWarning,
                 stacklevel=2,
             )
@@ -188,7 +188,10 @@ class TrainingMonitor(SamplingMonitor):
         before, self._done = self._done, self._done + 1 if step is None else step
         if self._done < before:
             self._done = before
-            raise ValueError(f"step {step} comes after step {before}: attach() begins a training.")
+            raise ValueError(
+                f"step({step}) was called after step {before}: steps never decrease. For another "
+                "training call attach() again."
+            )
         if self._done == before or self._given_up:
             return
         if self._watching:

@@ -85,7 +85,7 @@ class SavedMonitor:
             )
         if state.get("version") != _VERSION or not self._state().keys() <= state.keys():
             raise ValueError(
-                f"this is no state of a TrainingMonitor of version {_VERSION}: it has "
+                f"this is not a state of a TrainingMonitor of version {_VERSION}: it has "
                 f"{sorted(map(str, state))[:6]}. Give what state_dict() returned."
             )
         try:

@@ -120,8 +120,8 @@ class Reservoir(Slots):
             capacity = fresh._allocate(paths)
             if len(paths) > capacity or len(state["places"]) != len(fresh._places):
                 raise ValueError(
-                    f"a sample of {len(paths)} paths is no sample of a reservoir of {capacity}; "
-                    "load it into one of the same max_bytes and halflife."
+                    f"a sample of {len(paths)} paths does not fit a reservoir of {capacity}; load "
+                    "it into one with the same max_bytes and halflife."
                 )
             fresh._filled = len(paths)
             fresh._write(slice(len(paths)), slice(None), state["sample"])
@@ -146,8 +146,9 @@ class Reservoir(Slots):
         shapes = {each._columns[0].shape[1:] for each in (self, other) if each._columns}
         if other is self or limits[0] != limits[1] or len(shapes) > 1:
             raise ValueError(
-                "two samples merge if they are of two streams, of the same max_bytes and halflife, "
-                f"and of paths of one shape; these have {limits}, shapes {list(map(list, shapes))}."
+                "two samples merge if they come from two streams, have the same max_bytes and "
+                f"halflife, and hold paths of one shape; these have {limits}, shapes "
+                f"{list(map(list, shapes))}."
             )
         theirs = other.parts()
         if not theirs:

@@ -52,7 +52,7 @@ class Resumable:
             )
         if not {"version", "fitter", "options", "parts"} <= set(state):
             raise ValueError(
-                f"this is no state of a {kind}: it has {sorted(map(str, state))[:6]}. Give what "
+                f"this is not a state of a {kind}: it has {sorted(map(str, state))[:6]}. Give what "
                 "state_dict() of a fitter returned."
             )
         if state["version"] != VERSION:
@@ -62,8 +62,8 @@ class Resumable:
             )
         if state["fitter"] != kind:
             raise ValueError(
-                f"the state is of a {state['fitter']}, this is a {kind}. Load it into a fitter of "
-                "its kind."
+                f"the state is of a {state['fitter']}, and this is a {kind}. Load it into a fitter "
+                "of the same kind."
             )
         if difference := differing(state["options"], self._options()):
             raise ValueError(
@@ -104,7 +104,8 @@ class Resumable:
             raise ValueError(f"a {kinds[0]} cannot be merged into a {kinds[1]}.")
         if difference := differing(other._options(), self._options()):
             raise ValueError(
-                f"fitters merge if they are made alike; the other one has {difference} in this one."
+                f"fitters merge if they have the same options; the other one has {difference} in "
+                "this one."
             )
         layers, known = other._layers(), self._layers()
         if layers and known and layers != known:

@@ -30,7 +30,7 @@ def judging(frame: Coordinates, tail: nn.Module | None, positions: int) -> nn.Mo
         return None
     if positions != 1:
         raise ValueError(
-            f"tail= judges one row at a time, but samples have {positions} positions; "
+            f"tail= is applied to one row at a time, but samples have {positions} positions; "
             "leave the tail out, or flatten them with layout='b ... -> b 1 (...)'."
         )
     return nn.Sequential(_Decoded(copy.deepcopy(frame).float()), tail)

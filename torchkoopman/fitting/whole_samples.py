@@ -114,8 +114,8 @@ class WholeSamples:
         mine, theirs = ((each.max_bytes, each.halflife, each._width()) for each in (self, other))
         if other is self or mine[:2] != theirs[:2] or 0 != mine[2] != theirs[2] != 0:
             raise ValueError(
-                "two samples merge if they are of two streams, of the same memory, halflife and "
-                f"width; these have {mine} and {theirs}."
+                "two samples merge if they come from two streams and have the same memory, "
+                f"halflife and width; these have {mine} and {theirs}."
             )
         before, self.seen = self.seen, self.seen + other.seen
         self._bound = min(self._bound, other._bound)

@@ -72,7 +72,7 @@ class Checkpoints:
         except (OSError, RuntimeError) as error:  # the latter is what torch says of a full disk
             raise OSError(
                 f"the checkpoint {str(self.path)!r} could not be written ({error}). The one before "
-                "it stays, and the fit goes on from there once there is room."
+                "it is kept: once there is room, the same call continues from there."
             ) from error
         self._clear({each["log"] for _, each in rows})
 
@@ -189,5 +189,5 @@ def _read(path: Path, *, mmap: bool) -> Mapping[str, Any]:
             raise ValueError(f"the checksum of {bad!r} is wrong")
     content = torch.load(path, weights_only=True, mmap=mmap)
     if not (isinstance(content, dict) and {"format", "run", "state"} <= set(content)):
-        raise ValueError("it is no checkpoint of a fit")
+        raise ValueError("it is not a checkpoint of a fit")
     return content

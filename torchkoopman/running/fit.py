@@ -108,8 +108,8 @@ def fit(
             has a seeded ``generator``; or one with ``state_dict`` and ``load_state_dict``. The
             latest checkpoint and the one before it are kept, also at the end: remove them to fit
             anew. The autoencoder's rows are in a file beside them, ``<checkpoint>.rows-…``, which
-            grows: move it with them. Of many processes each writes a file of its own beside it;
-            they go on from the latest that all have, and must be as many as before.
+            grows: move it with them. With many processes each writes a file of its own beside it;
+            they continue from the latest that all of them have, and must be as many as before.
         every: rows of a process from one checkpoint to the next; the end of the stream has one too.
         **options: of the fitter, such as ``latent=32``.
 

@@ -137,10 +137,10 @@ def warn_of_same(first: Sequence[str]) -> None:
     if alike := next((each for each in first if each and first.count(each) > 1), None):
         same = [rank for rank, digest in enumerate(first) if digest == alike]
         warnings.warn(
-            f"the loaders of processes {same} begin with the same batch. If all of it is the same, "
-            "each row counts once for each of them, and what is held out of one is learnt from "
-            "another: give every process its own shard, as DistributedSampler does, or the group "
-            "of those that have one, group=.",
+            f"the loaders of processes {same} begin with the same batch. If the rest is the same "
+            "too, every row counts several times, and rows that one process holds out are learnt "
+            "in another. Give every process a shard of its own, as DistributedSampler does, or "
+            "group=, the group of the processes that have one.",
             RuntimeWarning,
             stacklevel=3,
         )

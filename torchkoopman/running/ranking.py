@@ -193,7 +193,7 @@ def rank_spans(
         raise ValueError(
             "rank_spans() fits on half of the batches and scores on the other half, so it needs "
             f"two batches with rows in them, the first one included; it got {halves.batches} with "
-            f"{halves.rows} rows. Give a loader of more, smaller batches."
+            f"{halves.rows} rows. Give a loader with more and smaller batches."
         )
     spans = [ranked_span(halves, costs, *ends) for ends in combinations(halves.layers, 2)]
     ranking = ranking_of(spans, costs, halves)

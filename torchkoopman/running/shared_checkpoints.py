@@ -86,8 +86,8 @@ class SharedCheckpoints:
                 raise ValueError(_nothing(self.path, rounds, damaged))
             if any(rounds):
                 warnings.warn(
-                    f"of the first checkpoint at {str(self.path)!r} some processes have no file, "
-                    "as when they were killed while they wrote it; the fit begins anew.",
+                    f"some processes have no file of the first checkpoint at {str(self.path)!r}, "
+                    "as happens if they are killed while writing it; the fit starts from scratch.",
                     RuntimeWarning,
                     stacklevel=4,
                 )

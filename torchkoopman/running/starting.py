@@ -99,7 +99,7 @@ def _check_resumable(fitter: Fitter, every: int) -> None:
     if not (hasattr(fitter, "state_dict") and hasattr(fitter, "load_state_dict")):
         raise TypeError(
             f"checkpoint= needs a fitter with state_dict() and load_state_dict(); "
-            f"{type(fitter).__name__} has not both. Write them, or leave checkpoint= out."
+            f"{type(fitter).__name__} does not have both. Write them, or leave checkpoint= out."
         )
 
 
