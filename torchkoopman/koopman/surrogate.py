@@ -49,8 +49,8 @@ class Surrogate(Following):
         """Eigenvalues of K over the whole span, with modes, rates, residuals and energies.
 
         The first call takes seconds for a thousand latent coordinates. The result is kept, and
-        computed anew once a bit of the operator, the statistics or the evidence has changed,
-        whoever changed it and how; each call returns a copy of its own.
+        computed again when a bit of the operator, the statistics or the evidence has changed, in
+        whatever way; each call returns a copy of its own.
         """
         return self._spectrum.of(self._spectral_sources, self._computed_spectrum)
 

@@ -85,7 +85,7 @@ class Probe:
         self.detach(quiet=kind is not None)
 
     def detach(self, *, quiet: bool = False) -> None:
-        """Take all hooks off, and forget a pass that is not complete; twice does no more.
+        """Take all hooks off, and forget a pass that is not complete; a second call does nothing.
 
         Unless ``quiet``, it warns if there are listeners and no forward pass could be read, and
         says the likely cause. The report tells of passes that broke off or did not pair.

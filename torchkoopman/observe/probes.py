@@ -43,7 +43,7 @@ def attach(
         (('1', '3', '5', '7', '9'), torch.Size([8, 1, 32]))
 
     Args:
-        model: any eager module; it is not changed but for hooks that return nothing.
+        model: any eager module; nothing is added to it but hooks, which return nothing.
         layers: a name, a wildcard (``*`` stays within one dotted component, ``**`` crosses dots), a
             module, a module type, a callable ``(name, module) -> bool``, or an iterable of these.
             A module called several times a forward gives the streams ``name#0``, ``name#1``, …;

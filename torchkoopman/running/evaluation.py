@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 class Evaluation(Tabular):
     """R² of a surrogate's predictions on rows the fit has not seen; print it.
 
-    R² is the share of variance that is explained, one less mean squared error over variance: 1 is
-    perfect, 0 no better than the mean, negative worse.
+    R² is the share of variance that is explained, 1 - mean squared error / variance: 1 is perfect,
+    0 no better than the mean, negative worse.
 
     Example:
         >>> print(tk.evaluate(surrogate, model, test.loader(500)))

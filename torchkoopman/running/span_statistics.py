@@ -32,7 +32,7 @@ _NULL = 1e-24
 
 
 class SpanStatistics(Resumable):
-    """What :func:`torchkoopman.rank_spans` has streamed; give it to another call to go on with.
+    """What :func:`torchkoopman.rank_spans` has streamed; pass it to another call to add rows.
 
     It holds moments of the layers' states and observables, for odd and even batches apart.
     Statistics of several streams can be merged if they were calibrated with the same sample before.
