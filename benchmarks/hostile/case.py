@@ -94,11 +94,13 @@ class Six(nn.Module):
 
     def span(self, h: Tensor) -> Tensor:
         """From the output of ``b.1`` to that of ``b.3``."""
-        return self.b[3](self.inside(self.b[2](h)))
+        y: Tensor = self.b[3](self.inside(self.b[2](h)))
+        return y
 
     def forward(self, x: Tensor) -> Tensor:
         h = self.b[1](self.before(self.b[0](x)))
-        return self.b[5](self.behind(self.b[4](self.span(h))))
+        y: Tensor = self.b[5](self.behind(self.b[4](self.span(h))))
+        return y
 
 
 def layer() -> nn.Module:

@@ -35,7 +35,7 @@ def flat(value: Any, path: str = "", seen: tuple[int, ...] = ()) -> dict[str, An
         items = enumerate(value)
     elif hasattr(value, "__dict__"):
         items = vars(value).items()
-    found = {}
+    found: dict[str, Any] = {}
     for key, each in list(items):
         found |= flat(each, f"{path}.{key}" if path else str(key), (*seen, id(value)))
     return found

@@ -89,7 +89,7 @@ def slopes(values: dict[str, Any], leaves: dict[str, Tensor]) -> tuple[dict[str,
     found: dict[str, Any] = {f"flow to {key}": x.requires_grad for key, x in tensors.items()}
     try:
         if isinstance(cost, Tensor) and cost.requires_grad:
-            cost.backward()
+            cost.backward()  # type: ignore[no-untyped-call]
     except Exception as error:  # of anybody's code
         return {}, described(error)
     return found | {name: dense(leaf) for name, leaf in leaves.items()}, ""
@@ -117,7 +117,7 @@ def seed(number: int) -> None:
 
 def random_state() -> tuple[Any, ...]:
     """These states."""
-    numpy = np.random.get_state()  # noqa: NPY002
+    numpy: Any = np.random.get_state()  # noqa: NPY002
     return torch.get_rng_state().tolist(), str(numpy[1].tolist()), numpy[2:], random.getstate()
 
 

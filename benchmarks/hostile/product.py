@@ -66,7 +66,7 @@ def known(path: Path) -> dict[Job, Verdict]:
             *job, verdict, detail = json.loads(line)
         except ValueError:
             continue
-        found[tuple(job)] = (verdict, detail)  # type: ignore[index]
+        found[tuple(job)] = (verdict, detail)
     return found
 
 

@@ -124,11 +124,11 @@ def _judge(case: Case, how: str, prior: bool, kind: str, inputs: list[Inputs]) -
     gradients = ""
     found = play(case, edited, inputs, edited.get_submodule(tk.swap_history(edited)[-1].module))
     for number, (mine, use) in enumerate(zip(found, uses, strict=True)):
-        if error := mine.error or (not use.backward_error and mine.backward_error):
+        if told := mine.error or ("" if use.backward_error else mine.backward_error):
             # the two have parted; are they equal without this input?
             rest = inputs[:number] + inputs[number + 1 :]
             other = _judge(case, how, prior, kind, rest) if rest else ("loud", "")
-            return other if other[0] == "silent" else ("loud", error)
+            return other if other[0] == "silent" else ("loud", told)
         if told := first_difference(mine.values, use.values):
             return "silent", f"call {number}: {told}"
         both = mine.gradients.keys() & use.gradients.keys() - gone(case, edited, use.gradients)
@@ -188,8 +188,8 @@ def main() -> int:
             print(f"{row.name[:39]:<40}{row.cause:<32}{cells}{found[-1][1]}", flush=True)
     for way in ways:
         print(totals(chosen, way), flush=True)
-    found = {verdicts(one, way)[0] for one in chosen for way in ways}
-    return 0 if found <= set(FINE) else 1
+    came = {verdicts(one, way)[0] for one in chosen for way in ways}
+    return 0 if came <= set(FINE) else 1
 
 
 if __name__ == "__main__":
