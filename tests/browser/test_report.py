@@ -194,10 +194,12 @@ def test_no_mode_one_mode_and_numbers_that_are_none_are_drawn(
     document.add("run", "1-9", 0, [Series("spectrum", spectrum, {"layers": ["1", "9"]})])
     odd = [Series("r2", np.array([np.nan, np.inf]), {"layers": ["5", "9"]})]
     document.add("run", "1-9", 0, [*odd, Series("singular_values", np.full(3, np.nan))])
+    document.warnings = ["Something was left out."]
     path = tmp_path / "few.html"
     path.write_text(page(document))
     shown = read(context, path.as_uri())
     assert shown.frame.locator(".k-failed").count() == 0
+    assert shown.frame.locator(".k-warning").all_inner_texts() == document.warnings
     assert shown.frame.locator(f"{SPECTRUM} .k-mode[data-mode]").count() == modes
     assert shown.told == []
     shown.page.close()
