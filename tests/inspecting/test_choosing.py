@@ -108,10 +108,15 @@ class Apart(nn.Module):
         return out
 
 
-def test_what_runs_between_blocks_is_said() -> None:
-    found = inspect(Apart(), [normal(40, 4, seed=k) for k in range(2)])
+def test_what_runs_between_blocks_is_said_and_two_of_them_are_no_run() -> None:
+    model, batches = Apart(), [normal(40, 4, seed=k) for k in range(2)]
+    found = inspect(model, batches)
     assert found.layers == ("first", "second", "third")
     assert "part of the step" in found.found
+    model.third = nn.Identity()  # type: ignore[assignment]
+    with pytest.raises(ValueError, match="does not take what the first gave"):
+        inspect(model, batches)
+    assert inspect(model, batches, ["first", "second"]).layers == ("first", "second")
 
 
 class Branches(nn.Module):

@@ -71,6 +71,7 @@ def repeated(model: nn.Module, seen: FirstPass) -> Chosen:
     """
     runs = runs_of(model)
     stretches = [found for run in runs if (found := stretch_of(run, seen)) is not None]
+    stretches = [each for each in stretches if each.chained or len(each.states) > 2]
     stretches += iterated(model, seen)
     outermost = [each for each in stretches if not any(hidden(each, other) for other in stretches)]
     taken = max(outermost, key=worth, default=None)
@@ -140,4 +141,6 @@ def _why_not(run: Run, seen: FirstPass) -> str:
         return "fewer than two of which run once in a forward pass"
     if len({shape[:2] for shape in shapes}) > 1:
         return "of differing positions"
+    if len(run.blocks) == 2:
+        return "the second of which does not take what the first gave"
     return "side by side, not one after another"

@@ -55,10 +55,10 @@ def inspect(
 
     Without ``layers`` it takes the longest run of siblings of one class, or of a pattern of
     classes such as Linear, Tanh, whose states are of the same points; or of the calls of a module
-    that takes again what it gave. Blocks that do not take what the one before gave count half; of
-    several runs as long the one that holds most parameters is taken, and none within the blocks of
-    another. The state before the first block is taken too where a module gives it. The result says
-    which layers these are.
+    that takes again what it gave. Blocks that do not take what the one before gave count half, and
+    must be three or more; of several runs as long the one that holds most parameters is taken, and
+    none within the blocks of another. The state before the first block is taken too where a module
+    gives it. The result says which layers these are.
 
     The loader is gone through once, and no further than there are rows enough; its first batch is
     also used to find the blocks and to count operations. The model runs in eval mode without
