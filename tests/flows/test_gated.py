@@ -150,7 +150,7 @@ def test_one_seed_gives_the_same_trials_and_global_random_state_stays() -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: GatedODECell(0, 4), "inputs=0, states=4"),
+        (lambda: GatedODECell(-1, 4), "inputs=-1, states=4"),
         (lambda: GatedODECell(2, 4, widths=[8, 0]), r"widths=\[8, 0\]"),
         (lambda: GatedODECell(2, 4, alpha=1.5), "alpha=1.5.*overshoots"),
         (lambda: GatedODECell(2, 4, alpha=0), "alpha=0"),

@@ -5,6 +5,8 @@ from torchkoopman.flows.fixed_points import FixedPoints
 from torchkoopman.flows.flip_flops import FlipFlops, flip_flops
 from torchkoopman.flows.flow import Flow
 from torchkoopman.flows.gated import GatedODECell
+from torchkoopman.flows.gated_fit import fit_gated
+from torchkoopman.flows.gated_surrogate import GatedSurrogate
 from torchkoopman.flows.memory import Memorization, chamfer, dictionary_rank, memorization
 from torchkoopman.flows.novelty import NoveltyScores, NoveltyTable
 from torchkoopman.flows.pairing import pairs
@@ -20,6 +22,8 @@ __all__ = [
     "flip_flops",
     "FlipFlops",
     "readout_drift",
+    "fit_gated",
+    "GatedSurrogate",
     "memorization",
     "Memorization",
     "dictionary_rank",

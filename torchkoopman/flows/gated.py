@@ -50,7 +50,7 @@ class GatedODECell(nn.Module):
         torch.Size([8, 5])
 
     Args:
-        inputs: width of the input.
+        inputs: width of the input; 0 for a flow of the state alone.
         states: width of the state.
         widths: of F's hidden layers.
         gate: whether G is there, or 1.
@@ -72,10 +72,10 @@ class GatedODECell(nn.Module):
         method: Method = "euler",
     ) -> None:
         super().__init__()
-        if min(inputs, states, *widths) < 1:
+        if inputs < 0 or min([states, *widths]) < 1:
             raise ValueError(
                 f"GatedODECell got inputs={inputs}, states={states} and widths={list(widths)}; "
-                "give widths of 1 or more."
+                "give inputs of 0 or more, and widths of 1 or more."
             )
         if not alpha > 0 or (method == "euler" and alpha > 1):
             raise ValueError(

@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from torchkoopman.koopman.edits import Edit
 from torchkoopman.koopman.regression import koopman_matrix, solve_ridge
+from torchkoopman.koopman.surrogate import Surrogate
 from torchkoopman.unlearning.heads import head_of
 from torchkoopman.unlearning.neutral import neutralised
 from torchkoopman.unlearning.problem import (
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
     from typing import SupportsIndex
 
     from torchkoopman.koopman.edits import Target
-    from torchkoopman.koopman.surrogate import Surrogate
     from torchkoopman.observe.class_moments import LabelledMoments
     from torchkoopman.observe.example import ExampleInputs
 
@@ -116,10 +116,15 @@ def unlearn(
             outside [0, 1], more constraints than the latent space has room for, class means too
             alike to be told apart, or a head that does not give the model's answers from the span's
             last state.
-        TypeError: classes that are no integers, a head that is no linear layer, a model that is no
-            module, or example inputs that are no arguments.
+        TypeError: no linear surrogate, classes that are no integers, a head that is no linear
+            layer, a model that is no module, or example inputs that are no arguments.
     """
     began = time.perf_counter()
+    if not isinstance(surrogate, Surrogate):
+        raise TypeError(
+            f"unlearn() redirects the operator of a linear surrogate, and a "
+            f"{type(surrogate).__name__} has none: give what tk.fit() or a fitter returns."
+        )
     if example_inputs is not None and model is None:
         raise ValueError("example_inputs= says how model= is called; give the model too.")
     if head is not None or model is not None:
