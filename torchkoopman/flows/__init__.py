@@ -1,6 +1,7 @@
 """Networks that are applied again and again: latent vector fields, surrogates, recurrent cells."""
 
 from torchkoopman.flows.drifting import readout_drift
+from torchkoopman.flows.expressing import Expressivity, expressivity
 from torchkoopman.flows.fixed_points import FixedPoints
 from torchkoopman.flows.flip_flops import FlipFlops, flip_flops
 from torchkoopman.flows.flow import Flow
@@ -22,6 +23,8 @@ __all__ = [
     "flip_flops",
     "FlipFlops",
     "readout_drift",
+    "expressivity",
+    "Expressivity",
     "fit_gated",
     "GatedSurrogate",
     "memorization",
