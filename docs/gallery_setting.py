@@ -12,6 +12,7 @@ ORDER = (
     "depth",
     "transformer",
     "latent_field",
+    "flip_flop",
     "forgetting",
     "training",
     "shipping",

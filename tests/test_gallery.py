@@ -40,6 +40,8 @@ CLAIMS = {
     " and edit['classes'] == [2] and (card['start'], card['end']) == ('1', '9')",
     "latent_field": "coefficients[0] > nulls[0] + 0.1 and coefficients[1] < nulls[1] + 0.03"
     " and found.share_converged > 0.9",
+    "flip_flop": "error < 0.1 * test.targets.var() and drift[8] < 0.03 * variance < drift[100]"
+    " and 0 < len(found.attractors) < 20 and 0.9 < found.radii.min() < 1",
     "processes": "len(two) == 2 and len(set(two)) == 1 and difference < 1e-6"
     " and alone.record.rows == together.record.rows == 6000",
 }
