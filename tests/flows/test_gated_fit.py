@@ -144,6 +144,59 @@ def test_few_steps_are_enough_to_run(steps: int) -> None:
     assert 0 <= found.step <= steps
 
 
+def test_the_observables_that_are_given_stay_as_they_are() -> None:
+    part = tk.RandomFeatures(30)
+    fit_gated(network(4, 6, 5), batches(4), "0", "1", **QUICK, observables=part)
+    assert not dict(part.named_buffers())
+
+
+class Twice(nn.Module):
+    """A layer that is called twice and returns a tuple, in bfloat16."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.inner = nn.Linear(4, 6), Pair()
+        self.last = nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        state, _ = self.inner(self.first(x))
+        return self.last(self.inner(state)[0])
+
+
+class Pair(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(6, 6)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, int]:
+        return torch.tanh(self.linear(x)), 1
+
+
+def test_a_call_among_many_a_tensor_in_a_tuple_and_half_precision() -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = Twice().bfloat16()
+    loader = [batch.bfloat16() for batch in batches(4)]
+    found = fit_gated(model, loader, "first", "inner#1", output={"inner": "0"}, **FEW)
+    assert found.r2["gnODE"] > 0.5
+    assert found.module.core.linear.weight.dtype == torch.float32
+    given = model.first(loader[0])
+    with torch.no_grad():
+        assert found.module(given).dtype == torch.bfloat16
+        edited = tk.swap(
+            model, found.module, "first", "inner#1", "fx", loader[0], output={"inner#1": "0"}
+        )
+        assert torch.equal(edited(loader[0]), model.last(found.module(given)))
+
+
+def test_some_positions_of_each_image_are_enough() -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 6, 1), nn.Tanh())
+    found = fit_gated(model, batches(1, 5, 5, count=40, size=8), "0", "2", positions=3, **FEW)
+    assert (found.rows, found.chosen_on, found.held_out) == (32 * 3, 4 * 3, 4 * 3)
+
+
 def test_double_precision_stays() -> None:
     model = network(4, 6, 5).double()
     loader = [batch.double() for batch in batches(4)]
@@ -192,8 +245,9 @@ def test_what_needs_an_operator_is_refused_by_name() -> None:
         ({"learning_rate": 0.0}, "learning_rate=0.0"),
         ({"observables": tk.Neighbours([-1])}, "Neighbours, which look along"),
         ({"loader": batches(4, count=8)}, "of 8 samples there is no row to report"),
+        ({"loader": batches(4, count=10)}, r"layer '1' is constant over the 1 row.*choose by"),
         ({"loader": []}, "no batches"),
-        ({"loader": [torch.zeros(50, 4)]}, "layer '0' is constant over all 40 rows"),
+        ({"loader": [torch.zeros(50, 4)]}, "layer '0' is constant over the 40"),
         ({"layout": "b ... -> b 1, mean over ..."}, "mean|layout"),
         ({"output": lambda output: output}, "through the function"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -59,7 +60,7 @@ def fit_gated(
     EDMD (the best affine map of the observables), fitted on the same rows, are given beside it.
 
     The model runs once over the loader, in eval mode without gradients, and is given back as it
-    was. Global random state is not touched.
+    was. Global random state is not touched. Of many processes each fits what its own loader gives.
 
     Example:
         >>> gated = tk.flows.fit_gated(model, train.loader(500), "1", "9", progress=False)
@@ -71,7 +72,7 @@ def fit_gated(
 
     Args:
         model: any eager module.
-        loader: batches as for :func:`torchkoopman.fit`, of ten samples or more in all.
+        loader: batches as for :func:`torchkoopman.fit`, of twenty samples or more in all.
         start: the layer whose state is taken.
         end: a later layer, of any width, whose state is predicted.
         states: width of the flow's state; None for that of the start. A narrower flow starts from
@@ -95,11 +96,11 @@ def fit_gated(
         ``tk.swap(model, result.module, start, end)``.
 
     Raises:
-        ValueError: options out of range, layers that do not run in this order, fewer than ten
-            samples, an end that is constant, or states that no module can be put back to (an
+        ValueError: options out of range, layers that do not run in this order, too few
+            samples, a layer that is constant, or states that no module can be put back to (an
             average, or a function of the output).
     """
-    parts = [RandomFeatures()] if observables is None else as_parts(observables)
+    parts = [RandomFeatures()] if observables is None else as_parts(copy.deepcopy(observables))
     _require_options(states, times, steps, learning_rate, batch, rows, parts)
     generator = torch.Generator().manual_seed(0) if generator is None else generator
     ends = Ends(start, end, rows, generator)
@@ -109,8 +110,9 @@ def fit_gated(
     for layer, view in ends.views.items():
         require_way_back(layer, view)
     fit, choose, report = (ends.pairs(kind) for kind in ("fit", "choose", "report"))
-    for layer, values in zip((start, end), fit, strict=True):
-        require_spread(layer, values)
+    require_spread(start, fit[0], "fit")
+    for kind, rows_of in (("fit", fit), ("choose by", choose), ("report on", report)):
+        require_spread(end, rows_of[1], kind)
     linear = _closed_forms(fit, report[0], parts, generator)
     found = trained(
         fit,

@@ -67,7 +67,7 @@ class Ends:
         if not kept or not len(kept["start"]):
             raise ValueError(
                 f"fit_gated() fits on eight of ten samples, chooses by one and reports on one; of "
-                f"{self._seen} samples there is no row to {kind}. Give ten samples or more."
+                f"{self._seen} samples there is no row to {kind}. Give twenty samples or more."
             )
         return kept["start"], kept["end"]
 
@@ -87,11 +87,12 @@ def require_way_back(layer: str, view: View) -> None:
         )
 
 
-def require_spread(layer: str, rows: Tensor) -> None:
-    """Refuse rows that are all the same."""
+def require_spread(layer: str, rows: Tensor, what: str) -> None:
+    """Refuse rows that are all the same: nothing to learn, and no variance to explain."""
     scale = Scale.of(rows)
     if scale.size <= _CONSTANT * rows.double().square().mean().sqrt():
         raise ValueError(
-            f"layer {layer!r} is constant over all {len(rows)} rows that fit_gated() fits, so "
-            "there is nothing to learn. Choose other layers."
+            f"layer {layer!r} is constant over the {len(rows)} row(s) that fit_gated() would "
+            f"{what}, so there is nothing to explain. Choose other layers, or give more samples: "
+            "of ten, eight are fitted, one chooses the step, and one is for the report."
         )
