@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 import torchkoopman as tk
-from tests.browser.browsing import PATIENCE, SPECTRUM, Shown, chromium, failures, listening
+from tests.browser.browsing import PATIENCE, SPECTRUM, Shown, chromium, failures, listening, until
 from tests.systems import normal
 
 if TYPE_CHECKING:
@@ -57,25 +57,19 @@ def shown(browser: Browser, inspection: Inspection, tmp_path: Path) -> Iterator[
     assert told == []
 
 
-def until(shown: Shown, words: str) -> None:
-    shown.frame.wait_for_function(
-        "words => document.querySelector('.k-first').innerText.startsWith(words)",
-        arg=words,
-        timeout=PATIENCE,
-    )
-
-
 def test_the_slider_goes_over_the_blocks(shown: Shown, inspection: Inspection) -> None:
     assert shown.page.title() == "A <small> network"
     assert shown.chosen("span") == "blocks"
     assert shown.count() == "3 of 3"
     first, second, last = inspection.blocks
     assert last.spectrum is None
-    until(shown, "no mode was kept")  # and not the spectrum of the block before
+    # Nothing, and not the spectrum of the block before.
+    until(lambda: shown.sentence().startswith("no mode was kept"))
     for position, block in enumerate((first, second)):
         shown.slider.fill(str(position))
-        until(shown, f"{block.trusted} of 4 modes trusted")
-        assert shown.box.input_value() == f"{block.start} → {block.end}"
+        name = f"{block.start} → {block.end}"
+        until(lambda name=name: shown.box.input_value() == name)  # type: ignore[misc]
+        assert shown.sentence().startswith(f"{block.trusted} of 4 modes trusted")
         assert f"R² {block.r2:.3g}" in shown.sentence()
 
 
@@ -91,5 +85,6 @@ def test_tables_say_what_the_printed_inspection_says(shown: Shown, inspection: I
 def test_the_page_is_accessible_and_narrow_enough_for_a_phone(shown: Shown) -> None:
     assert failures(shown.frame) == []
     shown.page.set_viewport_size({"width": 390, "height": 800})
-    assert shown.page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    fits = "document.documentElement.scrollWidth <= innerWidth"
+    until(lambda: shown.page.evaluate(fits))  # once it is drawn anew
     shown.keep("inspection-narrow")

@@ -12,7 +12,16 @@ import pytest
 from torchkoopman_panels import Document, Series, page
 from torchkoopman_tensorboard import report
 
-from tests.browser.browsing import PATIENCE, SPECTRUM, Shown, chromium, failures, framed, listening
+from tests.browser.browsing import (
+    PATIENCE,
+    SPECTRUM,
+    Shown,
+    chromium,
+    failures,
+    framed,
+    listening,
+    until,
+)
 from tests.browser.marks import draws, eigenvalues
 from tests.browser.trainings import RUNS, STEPS, logged
 from tests.panels.test_page import HOSTILE
@@ -28,6 +37,7 @@ if TYPE_CHECKING:
 Written = dict[tuple[str, str, int], "tk.Surrogate"]
 FIRST, SECOND = RUNS
 LONG, SHORT = "b.2-b.9", "b.2-b.10"
+OVER = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
 SIZE: Any = {"width": 1300, "height": 1700}
 
 
@@ -74,6 +84,11 @@ def read(context: BrowserContext, address: str, wait_for: str = SPECTRUM) -> Sho
     return Shown(opened, frame, told)
 
 
+def address_of(shown: Shown) -> str:
+    address: str = shown.page.evaluate("location.href")
+    return address
+
+
 def drive(shown: Shown, written: Written) -> None:
     """What a reader does, held against the log."""
     shown.choose("span", LONG)
@@ -109,8 +124,9 @@ def test_a_report_is_read_from_a_file(
     ET.fromstring(shown.picture("spectrum"))
     assert "rounded" in shown.frame.locator("footer").inner_text()
     assert failures(shown.frame) == []
+    until(lambda: "run=lr%2010" in address_of(shown))
     # What the address says is what a reload, or a reader that the address is sent to, sees.
-    again = read(context, shown.page.url)
+    again = read(context, address_of(shown))
     assert draws(again, written[SECOND, SHORT, 20])
     assert again.chosen("run") == SECOND
     assert shown.told == again.told == []
@@ -143,6 +159,30 @@ def test_a_report_is_read_in_a_sandboxed_frame(
     shown.page.close()
 
 
+def test_a_slider_that_is_drawn_to_and_fro_writes_the_address_once(
+    context: BrowserContext, path: Path, written: Written
+) -> None:
+    shown = read(context, path.as_uri())
+    shown.choose("span", LONG)
+    # Browsers ignore whoever changes the address 200 times within ten seconds.
+    shown.slider.evaluate(
+        """slider => {
+          const write = history.replaceState.bind(history);
+          window.written = 0;
+          history.replaceState = (...all) => { window.written += 1; write(...all); };
+          for (let k = 0; k <= 300; k += 1) {
+            slider.value = k % 4;
+            slider.dispatchEvent(new Event("input"));
+          }
+        }"""
+    )
+    until(lambda: "step=0" in address_of(shown))
+    assert shown.page.evaluate("window.written") == 1
+    assert draws(shown, written[FIRST, LONG, 0])
+    assert shown.told == []
+    shown.page.close()
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_report_follows_the_systems_theme_and_fits_its_window(
     browser: Browser, path: Path, scheme: Any
@@ -157,8 +197,7 @@ def test_a_report_follows_the_systems_theme_and_fits_its_window(
     assert failures(shown.frame) == []
     for width in (1500, 420):
         shown.page.set_viewport_size({"width": width, "height": 1000})
-        over = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
-        shown.frame.wait_for_function(f"{over} === 0")
+        until(lambda: shown.frame.evaluate(OVER) == 0)
         shown.keep(f"report-{width}-{scheme}")
     assert shown.told == []
     context.close()

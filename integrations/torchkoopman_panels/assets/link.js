@@ -1,5 +1,6 @@
 // What is shown, as keys of an address's hash, so that a copied link shows it again.
 
+const QUIET = 250; // ms without a change until the address is written: browsers stop those that write often
 const KEY_PREFIX = "p.koopman."; // TensorBoard hands a plugin the keys that begin like this
 
 /** The part of a hash such as `#koopman&p.koopman.run=a` that is ours: name → text. */
@@ -35,6 +36,12 @@ export function hashWithKeys(hash, keys) {
  */
 export function urlLink(shown, start = {}) {
   let current = { ...start, ...attempt(() => keysOfHash(shown.location.hash), {}) };
+  let waiting = 0;
+  const address = () =>
+    attempt(() => {
+      const hash = hashWithKeys(shown.location.hash, current);
+      shown.history.replaceState(shown.history.state, "", hash);
+    });
   attempt(() => {
     shown.addEventListener("hashchange", () => {
       const asked = keysOfHash(shown.location.hash);
@@ -46,16 +53,13 @@ export function urlLink(shown, start = {}) {
     read: () => ({ ...current }),
     write(keys) {
       current = keysOfHash(hashWithKeys("", keys));
-      attempt(() => {
-        const hash = hashWithKeys(shown.location.hash, current);
-        shown.history.replaceState(shown.history.state, "", hash);
-      });
+      clearTimeout(waiting);
+      waiting = setTimeout(address, QUIET);
     },
     url() {
-      const hash = (address) => hashWithKeys(new URL(address).hash, current);
       return attempt(() => {
-        const address = shown.location.href;
-        return address.split("#")[0] + hash(address);
+        const [page] = shown.location.href.split("#");
+        return page + hashWithKeys(shown.location.hash, current);
       }, hashWithKeys("", current));
     },
   };
