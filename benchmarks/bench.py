@@ -104,6 +104,8 @@ def work(name: str, quick: bool, folder: Path) -> None:
     result = jobs(part, quick)[job]()
     result = {"seconds": round(time.perf_counter() - start, 1), **result}
     result["origin"] = origin(part, quick)
+    if "seed" in result:  # of a job that is of one seed alone
+        result["origin"]["seeds"] = [result["seed"]]
     path = folder / part / f"{job}.json"
     path.with_suffix(".part").write_text(json.dumps(result, indent=1))
     path.with_suffix(".part").replace(path)

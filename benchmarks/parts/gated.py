@@ -104,7 +104,11 @@ def held(task: str, seed: int, quick: bool) -> dict[str, Any]:
     found = {
         f"{cell} {n}": measured(cell, n, seed, train, chosen, test, quick) for cell, n in cells
     }
-    return {"variance": (test.targets - test.targets.mean()).square().mean().item(), "cells": found}
+    return {
+        "seed": seed,
+        "variance": (test.targets - test.targets.mean()).square().mean().item(),
+        "cells": found,
+    }
 
 
 def measured(

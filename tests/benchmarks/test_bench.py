@@ -27,11 +27,14 @@ def add():
     runs.write_text(str(int(runs.read_text()) + 1 if runs.exists() else 1))
     return {"sum": 3, "threads": os.environ["OMP_NUM_THREADS"], "seeds": seeds(True)}
 
+def alone():
+    return {"sum": 3, "seed": seeds(True)[-1]}
+
 def fail():
     raise ValueError("nothing to measure")
 
 def jobs(quick):
-    return {"add": add} if quick else {"add": add, "fail": fail}
+    return {"add": add, "alone": alone} if quick else {"add": add, "fail": fail}
 
 def table(results):
     return f"sum {results['add']['sum']}"
@@ -73,6 +76,8 @@ def test_other_seeds_reach_the_jobs_and_their_results_lie_apart(
     for folder, seeds in (("quick", [0]), ("quick-7-8", [7, 8])):
         results = json.loads((part / "runs/bench" / folder / "bench.json").read_text())
         assert results["made"]["add"]["seeds"] == seeds
+        assert results["made"]["add"]["origin"]["seeds"] == seeds
+        assert results["made"]["alone"]["origin"]["seeds"] == seeds[-1:]
 
 
 def test_a_job_that_has_a_result_is_not_run_again_but_with_fresh(part: Path) -> None:
