@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import pickle
 from itertools import pairwise
 
 import pytest
@@ -72,7 +74,7 @@ def test_of_a_span_that_is_not_linear_it_explains_more_than_the_linear_forms() -
     assert found.step > 0
 
 
-@pytest.mark.parametrize("how", ["fx", "eager"])
+@pytest.mark.parametrize("how", ["fx", "export", "eager"])
 def test_a_swap_puts_the_module_between_the_two_layers(how: str) -> None:
     model, loader = network(4, 6, 6, 5), batches(4)
     found = fit_gated(model, loader, "0", "2", **FEW)
@@ -223,6 +225,7 @@ def test_the_table_says_on_which_rows_and_what_is_not_beaten() -> None:
 
 def test_what_needs_an_operator_is_refused_by_name() -> None:
     found = made()
+    assert copy.deepcopy(found).r2 == pickle.loads(pickle.dumps(found)).r2 == found.r2
     for ask in (found.spectrum, found.pseudospectrum):
         with pytest.raises(TypeError, match=r"'0' to '1' is not linear.*tk\.fit"):
             ask()
