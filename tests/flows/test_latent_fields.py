@@ -110,6 +110,11 @@ def test_novelty_scores_are_those_of_their_definitions() -> None:
     gap = (x - target).norm(dim=1).double()
     close = {"atol": 1e-4, "rtol": 1e-3}
     torch.testing.assert_close(told["orbit"], gap * sum(0.5**k for k in range(1, 6)) / 5, **close)
+    # To rest: until a step is below 1e-4 of the training latents' spread.
+    spread = (train - train.mean(0)).double().norm(dim=1).square().mean().sqrt()
+    steps = (gap / (1e-4 * spread)).log2().ceil()
+    until = gap * (1 - 0.5**steps) / steps
+    torch.testing.assert_close(told["orbit, converged"], until, atol=1e-3, rtol=2e-2)
     torch.testing.assert_close(told["path"], gap * (0.5 + 0.25 + 0.125), **close)
     torch.testing.assert_close(told["first step"], gap / 2 / x.norm(dim=1), **close)
     torch.testing.assert_close(told["reconstruction"], gap.square() / 8, **close)

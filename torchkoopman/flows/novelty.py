@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
 _ROWS = 2**12
+_LONGEST = 1000
+"""Applications at most until a start is at rest."""
 _KNOWN_KEPT = 0.95
 """Share of known inputs that are accepted where the false positives are counted."""
 
@@ -60,7 +62,8 @@ class NoveltyScores:
 
     * ``orbit``: mean distance of the latent orbit's states, over ``steps`` applications of encoding
       after decoding, to the nearest training attractor; ``orbit, converged`` over the states until
-      the orbit is at rest, so that it mixes distance and speed, as the paper's score does.
+      the orbit is at rest (a thousand at most), so that it mixes distance and speed, as the paper's
+      score does.
     * ``first step``: ``|f(z) - z| / |z|``; ``path``: length of the orbit's first three steps.
     * ``reconstruction``: mean squared error; ``kNN``: distance to the nearest training latent;
       ``Mahalanobis``: distance to the training latents' mean in their covariance.
@@ -76,7 +79,7 @@ class NoveltyScores:
         encode: from inputs to latent states.
         decode: from latent states to inputs.
         train: inputs that the autoencoder was trained on.
-        steps: of orbits, and applications at most until a training start is an attractor's.
+        steps: of orbits.
         tolerance: see :meth:`Flow.settle`.
 
     Raises:
@@ -97,9 +100,9 @@ class NoveltyScores:
         with torch.no_grad():
             self.latents = encode(train).flatten(1)
             starts = encode(train)
-        told = self.flow.settle(starts, max(1000, steps), tolerance=tolerance)
-        self.attractors = told.ends[told.converged].flatten(1)
-        """Where training starts come to rest, equal ones not merged; empty if none does."""
+        found = self.flow.fixed_points(starts, _LONGEST, tolerance=tolerance)
+        self.attractors = found.attractors.flatten(1)
+        """Distinct points where training starts come to rest; empty if none does."""
         self.mean = self.latents.double().mean(0)
         cov = torch.cov(self.latents.double().T).reshape(len(self.mean), -1)
         self._precision = torch.linalg.pinv(cov, hermitian=True)
@@ -130,16 +133,24 @@ class NoveltyScores:
             states = orbit[1 : self.steps + 1]
             distances = torch.stack([_nearest(s, self.attractors.double()) for s in states])
             found["orbit"] = distances.mean(0)
-            found["orbit, converged"] = self._until_rest(distances, moves[: self.steps], flat)
+            found["orbit, converged"] = self._until_rest(z)
         return {name: score.nan_to_num(nan=torch.inf) for name, score in found.items()}
 
-    def _until_rest(self, distances: Tensor, moves: Tensor, flat: Tensor) -> Tensor:
-        """Mean distance over the states up to the first at rest, all of them where none is."""
+    def _until_rest(self, states: Tensor) -> Tensor:
+        """Mean distance over the states until each is at rest, float64, ``(n,)``."""
         scale = (self.latents.double() - self.mean).norm(dim=1).square().mean().sqrt()
-        rest = (moves <= self.tolerance * scale).int()
-        first = torch.where(rest.any(0), rest.argmax(0), len(moves) - 1)
-        upto = torch.arange(len(moves), device=flat.device)[:, None] <= first
-        return (distances * upto).sum(0) / upto.sum(0)
+        total = torch.zeros(len(states), dtype=torch.float64, device=states.device)
+        count, active = total.clone(), torch.arange(len(states), device=states.device)
+        with self.flow.running(states), torch.no_grad():
+            for _ in range(_LONGEST):
+                after = self.flow(states)
+                total[active] += _nearest(after.flatten(1).double(), self.attractors.double())
+                count[active] += 1
+                moving = (after - states).flatten(1).double().norm(dim=1) > self.tolerance * scale
+                states, active = after[moving], active[moving]
+                if not len(active):
+                    break
+        return total / count
 
     def compare(self, known: Tensor, novel: Tensor) -> NoveltyTable:
         """How well each score tells two sets of inputs apart.
