@@ -230,7 +230,10 @@ def table(results: dict[str, dict[str, Any]]) -> str:
         "size": (shown.memory_table, "Attractors from training starts, 8 × 8 digits:"),
         "probe": (shown.probe_table, "Digits 5 to 9 by few atoms, autoencoder of 0 to 4:"),
         "score": (shown.score_table, "The field in the plane and the score of a known mixture:"),
-        "novelty": (shown.novelty_table, "Known are unseen digits 0 to 4; novel are:"),
+        "novelty": (
+            shown.novelty_table,
+            "Novelty; known are unseen digits 0 to 4, novel what the columns say:",
+        ),
     }
     parts = [
         f"{title}\n\n{draw(results)}"

@@ -109,4 +109,4 @@ def novelty_table(results: Results) -> str:
             cells += [spread([each[k] for each in known], 3) for k in (0, 1)]
         rows.append([name, *cells])
     head = ["score", *(f"{novel}, {what}" for novel in NOVEL for what in ("AUROC", "FPR95"))]
-    return markdown(head, rows)
+    return f"{markdown(head, rows)}\n\nData: {runs[0]['data']}; chance is 0.5 and 0.95."

@@ -9,6 +9,19 @@ from benchmarks.tables import markdown, spread
 
 GOALS = "at most 0.5 % left, retained within 0.2 points of the unedited swap"
 
+ORDER = (
+    "original",
+    "unedited swap",
+    "edited",
+    "neutral row only",
+    "operator edit only",
+    "the paper's edit",
+    "LEACE",
+    "retrained",
+    "another retrained",
+)
+"""Networks as the tables have them."""
+
 
 def table(results: dict[str, dict[str, Any]]) -> str:
     """The audits as tables, network by network, and whether the goals are met."""
@@ -39,7 +52,8 @@ def _audits(cards: list[dict[str, Any]]) -> str:
     head = ["network", "left %", "retained %", "KL, forgotten", "KL, retained", "members %"]
     head += ["relearning, steps", "probe: start", "operator", "decoded", "neighbours: decoded"]
     rows = []
-    for name in cards[0]["columns"]:
+    known = cards[0]["columns"]
+    for name in sorted(known, key=lambda each: ORDER.index(each) if each in ORDER else len(ORDER)):
         each = [card["columns"][name] for card in cards]
         steps = [column["relearning"] for column in each]
         rows.append(
