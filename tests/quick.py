@@ -16,6 +16,7 @@ QUICK = {
     "koopman": ("coordinates", "feature_maps", "files", "folding", "operators", "surrogate"),
     "observe": ("facts", "layouts", "moments", "probes", "selection", "trajectory", "views"),
     "panels": ("modules", "page"),
+    "plots": ("functions",),
     "running": ("baselines", "evaluation"),
     "scaling": ("scale",),
     "shipping": ("weights",),

@@ -51,6 +51,7 @@ ARROWS: dict[str, set[str]] = {
     },
     "flows": {"koopman", "observe", "pictures", "spectra", "tables"},
     "reporting": {"showing", "koopman", "topology", "unlearning", "storage", "tables"},
+    "plots": {"koopman", "spectra", "topology", "unlearning"},
     "results": {"inspecting", "running", "koopman", "scaling", "spectra", "topology", "unlearning"},
     "undo": {"koopman", "surgery"},
     "datasets": set(),

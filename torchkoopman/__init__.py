@@ -5,7 +5,7 @@ how representations move through depth can be looked at, put in place of layers,
 class, and exported.
 """
 
-from torchkoopman import datasets, flows, results, scaling, showing, spectra, topology
+from torchkoopman import datasets, flows, plots, results, scaling, showing, spectra, topology
 from torchkoopman.fitting.autoencoder import AutoencoderFitter
 from torchkoopman.fitting.dmd import DMDFitter
 from torchkoopman.fitting.edmd import EDMDFitter
@@ -82,6 +82,7 @@ __all__ = [
     "topology",
     "scaling",
     "flows",
+    "plots",
     "showing",
     "datasets",
     "__version__",
