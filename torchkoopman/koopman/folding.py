@@ -121,17 +121,28 @@ def fold(
         read = observables.decoding_matrix().to(transfer)
         matrix = outer[0] @ read @ K @ transfer
         linear = _linear(matrix[:, 1:], matrix[:, 0] + outer[1])
-        return Folded(Encoding(dictionary), linear, nn.Identity()).to(dtype).to(device)
+        return _narrow(Folded(Encoding(dictionary), linear, nn.Identity()), dtype, device)
     skip = int(observables.constant)
     linear = _linear(K[skip:, skip:], K[1:, 0] if observables.constant else None)
     encoder, decoder = observables.encoder.before(inner), observables.decoder.after(outer)
-    return Folded(encoder, linear, decoder).to(dtype).to(device)
+    return _narrow(Folded(encoder, linear, decoder), dtype, device)
 
 
 def _wide(part: M, device: torch.device) -> M:
-    """A copy in float64: on the device, or on the CPU where the device has none."""
-    home = torch.device("cpu") if device.type in _WITHOUT_FLOAT64 else device
-    return copy.deepcopy(part).to(home).double()  # in this order: a device refuses to convert
+    """A copy in float64, where it is, or on the CPU where the device has none."""
+    own = copy.deepcopy(part)
+    if device.type in _WITHOUT_FLOAT64:
+        own = own.to("cpu")  # before it is converted, which the device refuses
+    return own.double()
+
+
+def _narrow(folded: Folded, dtype: torch.dtype, device: torch.device) -> Folded:
+    """In the precision of the parts, and on their device where folding was done on the CPU.
+
+    Elsewhere nothing is moved: parts may be on the meta device beside others that are not.
+    """
+    found = folded.to(dtype)
+    return found.to(device) if device.type in _WITHOUT_FLOAT64 else found
 
 
 def _features_first(state: Tensor) -> bool:
