@@ -76,7 +76,7 @@ nitpick_ignore_regex = [
 ]
 """torch, numpy and Python, whose pages are not at hand without network."""
 
-GATHERING = ("results", "spectra", "topology", "scaling")
+GATHERING = ("results", "spectra", "topology", "scaling", "showing", "flows", "plots")
 """Modules of the package with public names of their own."""
 
 WITHOUT_PAGE = {
