@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -308,3 +309,19 @@ def test_pairs_of_an_orbit_that_diverges_are_refused() -> None:
         tk.flows.pairs(flow, starts, 9)
     with pytest.raises(ValueError, match="steps=0"):
         tk.flows.pairs(flow, starts, 0)
+
+
+def test_modules_that_a_function_names_are_held_to_evaluation_mode_too() -> None:
+    net = nn.Sequential(nn.Linear(2, 8), nn.BatchNorm1d(8), nn.Linear(8, 2))
+    before = net[1].running_mean.clone()
+    for flow in (Flow(lambda x: net(x)), Flow(partial(torch.func.functional_call, net, {}))):
+        with pytest.raises(ValueError, match="Sequential of this flow is in training mode"):
+            flow.fixed_points(gaussians(5, 2, torch.float32))
+    assert torch.equal(net[1].running_mean, before)
+
+
+def test_a_map_that_mixes_the_states_of_a_batch_is_refused() -> None:
+    flow = Flow(lambda x: x - 0.5 * x.mean(0))
+    for call in (flow.velocity, flow.settle, flow.fixed_points, flow.jacobian):
+        with pytest.raises(ValueError, match="mixes the states of a batch"):
+            call(gaussians(5, 2))

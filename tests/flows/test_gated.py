@@ -166,3 +166,8 @@ def test_one_seed_gives_the_same_trials_and_global_random_state_stays() -> None:
 def test_what_cannot_be_made_is_refused(call: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call()
+
+
+def test_counts_that_are_no_whole_numbers_are_refused() -> None:
+    with pytest.raises(TypeError, match=r"times=2\.5; give a whole number"):
+        flip_flops(3, times=2.5)

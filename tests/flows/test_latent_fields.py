@@ -93,6 +93,9 @@ def test_the_controls_of_a_probe_are_as_many_as_the_attractors() -> None:
     assert all(torch.equal(each, again[name]) for name, each in atoms.items())
 
 
+NAN = torch.tensor([[1.0, 0.0], [torch.nan, 0.0]])
+
+
 class Pull(nn.Module):
     """A decoder whose field pulls every state halfway to the nearer of two points."""
 
@@ -175,12 +178,26 @@ def test_a_denoising_autoencoder_remembers_each_of_ten_digits_as_a_point_that_at
     assert told.coefficient > 0.99 > told.null.mean()
 
 
+def test_training_mode_is_refused_before_anything_is_encoded() -> None:
+    net = nn.BatchNorm1d(2)
+    before = net.running_mean.clone()
+    with pytest.raises(ValueError, match="training mode"):
+        NoveltyScores(net, identity, gaussians(9, 2))
+    assert torch.equal(net.running_mean, before)
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [
         (lambda: memorization(gaussians(2, 3), gaussians(2, 4)), r"decoded= of shape \(2, 3\)"),
         (lambda: memorization(gaussians(2, 3), gaussians(0, 3)), "no training samples"),
         (lambda: dictionary_rank(gaussians(3, 3), 1.5), "share=1.5"),
+        (lambda: dictionary_rank(NAN), r"dictionary_rank\(\) got 1 points that are not finite"),
+        (lambda: chamfer(NAN, NAN), r"chamfer\(\) got 2 points"),
+        (lambda: memorization(NAN, NAN[:1]), r"memorization\(\) got 1 points"),
+        (lambda: memorization(NAN[:1], NAN[:1], threshold=7), "threshold=7"),
+        (lambda: NoveltyScores(identity, identity, gaussians(1, 2)), "1 training inputs"),
+        (lambda: probe(nn.Dropout(), identity, gaussians(2, 3), {}), "training mode"),
         (lambda: chamfer(gaussians(0, 3), gaussians(2, 3)), r"shapes \(0, 3\) and \(2, 3\)"),
         (lambda: probe(identity, identity, gaussians(0, 3), {}), "got 0 inputs"),
         (

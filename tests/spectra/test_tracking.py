@@ -259,3 +259,8 @@ def test_mistakes_are_named() -> None:
     unpaired = replace(spectrum, eigenvalues=torch.tensor([1j, 0.5]).to(torch.complex128))
     with pytest.raises(ValueError, match="1 eigenvalues above the real axis and 0 below"):
         follow([unpaired])
+
+
+def test_what_is_no_spectrum_cannot_be_followed() -> None:
+    with pytest.raises(TypeError, match=r"follow\(\) takes spectra.*got a int"):
+        follow([3])

@@ -79,7 +79,11 @@ def flip_flops(
         raise ValueError(f"shape={shape!r} is unknown; choose one of {', '.join(get_args(Shape))}.")
     if bits != 2 and shape not in ("fixed", "square"):
         raise ValueError(f"the shape {shape!r} has two coordinates, and bits={bits}; give bits=2.")
-    if min(trials, bits, times, width) < 1 or not pulses >= 0:
+    counted = {"trials": trials, "bits": bits, "times": times, "width": width}
+    for name, count in counted.items():
+        if isinstance(count, bool) or not isinstance(count, int):
+            raise TypeError(f"flip_flops() got {name}={count!r}; give a whole number.")
+    if min(counted.values()) < 1 or not pulses >= 0:
         raise ValueError(
             f"flip_flops() got trials={trials}, bits={bits}, times={times}, width={width} and "
             f"pulses={pulses}; give 1 or more of each, and no negative number of pulses."

@@ -92,7 +92,8 @@ class Flow(Map):
                 f"{surrogate.layers[0]!r} has {first} features and {surrogate.layers[-1]!r} has "
                 f"{last}, so what the surrogate predicts cannot be its input again."
             )
-        return cls(lambda rows: surrogate(rows[:, None])[:, 0])
+        predict = surrogate.predict  # the same in training mode
+        return cls(lambda rows: predict(rows[:, None])[:, 0])
 
     @classmethod
     def of_cell(cls, cell: nn.Module, held: Tensor) -> Flow:

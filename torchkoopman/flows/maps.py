@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import inspect
 import math
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -13,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
 _SAME = 1e-4
-"""Relative difference of two applications on a GPU that its order of additions can explain."""
+"""Relative difference that another order of additions can explain, as on a GPU or in a batch."""
 
 
 class Map:
@@ -42,13 +44,7 @@ class Map:
     def running(self, starts: Tensor) -> Iterator[None]:
         """Check the starts and the map on them; global random state is as before in the end."""
         require_states(starts)
-        for module in self.modules:
-            training = [name or "it" for name, each in module.named_modules() if each.training]
-            if training:
-                raise ValueError(
-                    f"a {type(module).__name__} of this flow is in training mode ({training[0]}): "
-                    "its dropout would be random and its statistics would move. Call .eval() on it."
-                )
+        require_eval(self.modules)
         devices = [starts.device] if starts.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
             with torch.no_grad():
@@ -75,6 +71,20 @@ class Map:
             raise ValueError(
                 f"two applications of the map to the same states differ by {apart:.3g}: it draws "
                 "random numbers. Give Flow(…, seed=0), so that each application draws the same."
+            )
+        if self.seed is None:
+            self._require_alone(starts, first)
+
+    def _require_alone(self, starts: Tensor, together: Tensor) -> None:
+        """Each state's successor is its own, whatever stands beside it in the batch."""
+        alone = torch.cat([self(state[None]) for state in starts])
+        apart = (together - alone).abs().nan_to_num().max().item()
+        size = max(each.abs().nan_to_num().max().item() for each in (together, starts))
+        if apart > _SAME * size:
+            raise ValueError(
+                f"the map gives a state another successor, by {apart:.3g}, where another state "
+                "stands beside it: it mixes the states of a batch, and a flow is a map of one "
+                "state. Is something normalised over the batch?"
             )
 
 
@@ -104,11 +114,37 @@ def require_states(starts: Tensor) -> None:
 
 
 def modules_of(*parts: Any) -> list[nn.Module]:
-    """Modules among functions: themselves, or those that their methods belong to."""
-    owners = [
-        part if isinstance(part, nn.Module) else getattr(part, "__self__", None) for part in parts
-    ]
-    return [owner for owner in owners if isinstance(owner, nn.Module)]
+    """Modules among functions: themselves, their methods' owners, and those that functions name.
+
+    What a function names are its closure and the globals that it reads.
+    """
+    found: list[nn.Module] = []
+    for part in parts:
+        owner = part if isinstance(part, nn.Module) else getattr(part, "__self__", None)
+        if isinstance(owner, nn.Module):
+            found.append(owner)
+        elif isinstance(part, partial):
+            found += modules_of(part.func, *part.args, *part.keywords.values())
+        elif inspect.isfunction(part):
+            named = inspect.getclosurevars(part)
+            values = [*named.nonlocals.values(), *named.globals.values()]
+            found += [each for each in values if isinstance(each, nn.Module)]
+    return found
+
+
+def require_eval(modules: Iterable[nn.Module]) -> None:
+    """Refuse modules in training mode.
+
+    Raises:
+        ValueError: one of them, or of their parts, is.
+    """
+    for module in modules:
+        training = [name or "it" for name, each in module.named_modules() if each.training]
+        if training:
+            raise ValueError(
+                f"a {type(module).__name__} of this flow is in training mode ({training[0]}): "
+                "its dropout would be random and its statistics would move. Call .eval() on it."
+            )
 
 
 def composed(

@@ -80,6 +80,9 @@ def memorization(
         ValueError: samples of different sizes, or no training samples.
     """
     _require_alike(train, decoded=decoded, unseen=unseen)
+    _require_finite("memorization()", train, decoded, unseen)
+    if not -1 <= threshold <= 1:
+        raise ValueError(f"memorization() got threshold={threshold}; a cosine is at most 1.")
     cosines, nearest = _most_alike(decoded, train)
     null = train.new_zeros(0) if unseen is None else _most_alike(unseen, train)[0]
     recovered = torch.zeros(len(train), dtype=torch.bool, device=train.device)
@@ -103,6 +106,7 @@ def dictionary_rank(points: Tensor, share: float = 0.9) -> int:
     """
     if not 0 < share <= 1:
         raise ValueError(f"dictionary_rank() got share={share}; give more than 0 and at most 1.")
+    _require_finite("dictionary_rank()", points)
     if len(points) < 2:
         return 0
     flat = points.flatten(1).double()
@@ -132,6 +136,7 @@ def chamfer(first: Tensor, second: Tensor) -> float:
             f"chamfer() got sets of shapes {tuple(first.shape)} and {tuple(second.shape)}; give "
             "one point or more in each, of one size."
         )
+    _require_finite("chamfer()", a, b)
     there = torch.cat([torch.cdist(part, b).amin(1) for part in torch.split(a, _ROWS)]).mean()
     back = torch.cat([torch.cdist(part, a).amin(1) for part in torch.split(b, _ROWS)]).mean()
     return ((there + back) / 2).item()
@@ -147,6 +152,13 @@ def _require_alike(train: Tensor, **others: Tensor | None) -> None:
                 f"{tuple(train.shape)}; all but the first numbers must be the same. Decode the "
                 "attractors before."
             )
+
+
+def _require_finite(call: str, *sets: Tensor | None) -> None:
+    """Refuse points that are not finite, as states of orbits that diverged are."""
+    bad = sum(int((~each.flatten(1).isfinite().all(1)).sum()) for each in sets if each is not None)
+    if bad:
+        raise ValueError(f"{call} got {bad} points that are not finite; leave them out.")
 
 
 def _most_alike(samples: Tensor, train: Tensor) -> tuple[Tensor, Tensor]:

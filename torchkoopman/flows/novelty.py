@@ -15,6 +15,7 @@ from sklearn.metrics import roc_auc_score, roc_curve
 from torch import Tensor
 
 from torchkoopman.flows.flow import Flow
+from torchkoopman.flows.maps import require_eval
 from torchkoopman.tables import Table, Tabular
 
 if TYPE_CHECKING:
@@ -97,6 +98,11 @@ class NoveltyScores:
     ) -> None:
         self.encode, self.decode, self.steps, self.tolerance = encode, decode, steps, tolerance
         self.flow = Flow.of_autoencoder(encode, decode)
+        require_eval(self.flow.modules)
+        if len(train) < 2 or not train.isfinite().all():
+            raise ValueError(
+                f"NoveltyScores got {len(train)} training inputs; give two or more, all finite."
+            )
         with torch.no_grad():
             self.latents = encode(train).flatten(1)
             starts = encode(train)

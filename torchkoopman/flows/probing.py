@@ -16,6 +16,7 @@ import torch
 from sklearn.linear_model import orthogonal_mp
 from torch import Tensor
 
+from torchkoopman.flows.maps import modules_of, require_eval
 from torchkoopman.tables import Table, Tabular
 
 if TYPE_CHECKING:
@@ -129,6 +130,7 @@ def probe(
             f"probe() got {len(inputs)} inputs and counts={list(counts)}; give one input or more, "
             "and counts of 1 or more."
         )
+    require_eval(modules_of(encode, decode))
     with torch.no_grad():
         latents = encode(inputs)
         plain = _error(decode(latents), inputs)

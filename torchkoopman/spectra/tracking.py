@@ -62,6 +62,7 @@ def follow(
             dictionary are spurious. False follows all modes.
 
     Raises:
+        TypeError: something that is no spectrum.
         ValueError: ``trusted=True`` and a spectrum made without data; no spectra, as many steps as
             spectra are not given or do not ascend, eigenvalues that are not finite or not in
             conjugate pairs, or a negative weight or gate.
@@ -69,6 +70,12 @@ def follow(
     when = tuple(float(step) for step in (range(len(spectra)) if steps is None else steps))
     if not len(spectra):
         raise ValueError("follow() needs at least one spectrum; got none.")
+    for each in spectra:
+        if not isinstance(each, Spectrum):
+            raise TypeError(
+                "follow() takes spectra, such as surrogate.spectrum(); "
+                f"got a {type(each).__name__}."
+            )
     if len(when) != len(spectra):
         raise ValueError(f"{len(when)} steps were given for {len(spectra)} spectra.")
     if any(later <= earlier for earlier, later in pairwise(when)):
