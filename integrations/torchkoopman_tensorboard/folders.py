@@ -7,12 +7,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from tensorboard.backend.event_processing.data_provider import MultiplexerDataProvider
 from tensorboard.backend.event_processing.plugin_event_multiplexer import EventMultiplexer
 from tensorboard.context import RequestContext
 from torchkoopman_panels import Document, Series, page
 
 from torchkoopman_tensorboard import PLUGIN_NAME
+from torchkoopman_tensorboard.notes import TEXT, notes_in, without_numbers
 from torchkoopman_tensorboard.reading import LoggedSeries, arrays_in, series_in
 
 
@@ -73,6 +75,7 @@ def _document(logdir: Path) -> Document:
     multiplexer.Reload()
     provider = MultiplexerDataProvider(multiplexer, str(logdir))
     asked: dict[str, Any] = {"experiment_id": "", "plugin_name": PLUGIN_NAME}
+    texts = {**asked, "plugin_name": TEXT}
     series, warnings = series_in(provider.list_tensors(RequestContext(), **asked))
     if not series:
         found = "; ".join(warnings) or "it holds no event files with series of the Koopman tab."
@@ -80,10 +83,15 @@ def _document(logdir: Path) -> Document:
             f"there is nothing to report on in {str(logdir)!r}: {found} "
             "torchkoopman_tensorboard.log(writer, surrogate, step) writes them."
         )
-    read = provider.read_tensors(RequestContext(), downsample=2**31 - 1, **asked)
+    everything = 2**31 - 1
+    read = provider.read_tensors(RequestContext(), downsample=everything, **asked)
+    said = provider.read_tensors(RequestContext(), downsample=everything, **texts)
     document = Document(title=logdir.resolve().name, warnings=warnings)
     for each in series:
         _add(document, each, read[each.run][each.tag])
+    for each in notes_in(said, series):
+        (step,) = without_numbers(said[each.run][each.tag])
+        document.add(each.run, each.span, step, [Series(each.name, np.zeros(0), each.about)])
     return document
 
 

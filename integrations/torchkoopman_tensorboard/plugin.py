@@ -15,6 +15,7 @@ from torchkoopman_panels import SCHEMA, assets, pack
 from werkzeug import wrappers
 
 from torchkoopman_tensorboard import PLUGIN_NAME
+from torchkoopman_tensorboard.notes import TEXT, notes_in, plugin_of, without_numbers
 from torchkoopman_tensorboard.reading import arrays_in, series_in
 
 if TYPE_CHECKING:
@@ -56,9 +57,23 @@ class KoopmanPlugin(base_plugin.TBPlugin):  # type: ignore[misc]
         )
         return found
 
+    def _texts(self, context: RequestContext, experiment: str) -> Mapping[str, Mapping[str, Any]]:
+        """Run → tag → the notes among all texts."""
+        asked = {"experiment_id": experiment, "plugin_name": TEXT}
+        listed = self._provider.list_tensors(context, **asked)
+        tags = [tag for texts in listed.values() for tag in texts if plugin_of(tag) == TEXT]
+        if not tags:
+            return {}
+        chosen = RunTagFilter(tags=tags)
+        found: Mapping[str, Mapping[str, Any]] = self._provider.read_tensors(
+            context, downsample=ALL, run_tag_filter=chosen, **asked
+        )
+        return found
+
     def _index(self, request: wrappers.Request) -> Any:
         """What there is, in the form of ``Document.index()``; a ``key`` is for :meth:`_block`."""
         series, warnings = series_in(self._listed(*_asked(request)))
+        series += notes_in(self._texts(*_asked(request)), series)
         index = {
             "schema": SCHEMA,
             "title": "",
@@ -89,7 +104,7 @@ class KoopmanPlugin(base_plugin.TBPlugin):  # type: ignore[misc]
         read = self._provider.read_tensors(
             context,
             experiment_id=experiment,
-            plugin_name=PLUGIN_NAME,
+            plugin_name=plugin_of(tag),
             downsample=ALL,
             run_tag_filter=RunTagFilter([run], [tag]),
         )
@@ -97,7 +112,7 @@ class KoopmanPlugin(base_plugin.TBPlugin):  # type: ignore[misc]
         if not data:
             return refuse(f"there is no series {tag!r} in run {run!r} any more.", code=404)
         try:
-            arrays = arrays_in(data)
+            arrays = (without_numbers if plugin_of(tag) == TEXT else arrays_in)(data)
         except ValueError as error:
             return refuse(f"series {tag!r} of run {run!r} cannot be drawn: {error}", code=400)
         sampled = self._kept is None or 0 < self._kept <= len(data)

@@ -93,6 +93,11 @@ def test_the_slider_shows_the_spectrum_of_each_step_that_was_logged(
         assert filled.count() == trusted
 
 
+def test_the_latest_notes_of_the_span_stand_at_the_foot(tab: Shown) -> None:
+    told = tab.frame.locator("footer .k-sentence").first.inner_text()
+    assert told == f"At step {STEPS[-1]}: fitted after step {STEPS[-1]}"
+
+
 def test_a_typed_step_is_the_latest_that_is_not_after_it(tab: Shown, written: Written) -> None:
     for typed, step in (("20", 20), ("34.5", 20), ("1e9", 50), ("-3", 0), ("x", 0)):
         tab.box.fill(typed)

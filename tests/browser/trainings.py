@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -45,7 +46,8 @@ def logged(folder: Path) -> dict[tuple[str, str, int], tk.Surrogate]:
                 fit = written[run, span, step] = fitted(number, step, layers)
                 spectra.append(fit.spectrum())
                 tracks = tk.follow(spectra, steps=STEPS[: len(spectra)])
-                log(events, fit, step, span, tracks=tracks)
+                said = replace(fit.record, notes=(f"fitted after step {step}",))
+                log(events, fit.with_(record=said), step, span, tracks=tracks)
         log(events, topology(), STEPS[-1], "b.2-b.9")
         log(events, audit(), STEPS[-1])
         events.close()

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from tensorboard.compat.proto.summary_pb2 import Summary
+from torch.utils.tensorboard import SummaryWriter
 from torchkoopman_panels import SCHEMA, Series
-from torchkoopman_tensorboard import PLUGIN_NAME, EventFolder, report
+from torchkoopman_tensorboard import PLUGIN_NAME, EventFolder, log, report
 from torchkoopman_tensorboard.summary import _of_series, _tensor
 
 from benchmarks.panels.drifting import drifting
 from benchmarks.panels.logs import logged, write
+from tests.integrations.test_tensorboard import surrogate
 from tests.panels.test_page import block_of, index_of
 from tests.processes import completed
 
@@ -40,6 +43,17 @@ def test_a_report_holds_all_that_was_logged(tmp_path: Path) -> None:
         assert header["steps"] == list(arrays)
         assert header["of"] == steps
         np.testing.assert_allclose(values, np.stack(list(arrays.values())), rtol=4e-3)
+
+
+def test_notes_are_in_the_report_as_in_the_tab(tmp_path: Path) -> None:
+    fit = surrogate()
+    with SummaryWriter(str(tmp_path / "runs")) as writer:
+        for step, notes in ((7, ("before",)), (9, ("first", "second"))):
+            log(writer, fit.with_(record=replace(fit.record, notes=notes)), step)
+    text = report(tmp_path / "runs", tmp_path / "r.html").read_text("utf-8")
+    (entry,) = (each for each in index_of(text)["series"] if each["name"] == "notes")
+    assert entry["about"]["notes"] == ["At step 9: first", "At step 9: second"]
+    assert block_of(text, entry["key"])[0]["steps"] == [9]
 
 
 def test_points_that_a_resumed_run_wrote_again_are_those_of_the_later_run(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ import argparse
 import gzip
 import json
 import sys
+from dataclasses import replace
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
@@ -174,6 +175,22 @@ def test_series_without_numbers_are_served(tmp_path: Path) -> None:
     (entry,) = index_of(client)["series"]
     assert entry["about"] == {"notes": ["α", "b"]}
     assert block_of(client, entry["key"])[0]["steps"] == [3]
+
+
+def test_the_latest_notes_of_each_span_come_with_its_series(tmp_path: Path) -> None:
+    fit = surrogate()
+    with SummaryWriter(str(tmp_path)) as writer:
+        for step, notes in ((7, ("α: one row\u2009left out",)), (9, ("first", "second")), (11, ())):
+            log(writer, fit.with_(record=replace(fit.record, notes=notes)), step)
+        writer.add_text("koopman/other/notes", "of a span without series", 9)
+        writer.add_text("koopman/notes", "another's", 9)
+        writer.add_text("notes", "another's", 9)
+    client = served(tmp_path)
+    (entry,) = (each for each in index_of(client)["series"] if each["name"] == "notes")
+    assert entry["span"] == "b.9-b.2"
+    assert entry["about"]["notes"] == ["At step 9: first", "At step 9: second"]
+    header, values = block_of(client, entry["key"])
+    assert (header["steps"], values.size) == ([9], 0)
 
 
 def test_a_series_of_which_tensorboard_kept_a_sample_says_so(tmp_path: Path) -> None:

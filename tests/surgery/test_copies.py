@@ -229,7 +229,7 @@ def test_what_a_copy_uses_of_the_original_is_named() -> None:
 
     model = nn.Sequential(nn.Linear(4, 4), Stubborn(4, 4))
     trespass, other = Trespass(model), full_copy(model)
-    told = r"goes on using '1\.(weight|bias)'.*of the model given"
+    told = r"still uses '1\.(weight|bias)'.*of the model given"
     with pytest.raises(RuntimeError, match=told), trespass:
         other(rows())
 

@@ -144,7 +144,7 @@ def _call(model: nn.Module, calls: list[Call], layer: str) -> Call:
 class _Search:
     """Looks for the shortest chain of whole layers, outermost modules first.
 
-    The shortest, since a layer may also read what was computed beside: rotary tables, say.
+    The shortest, since a layer may also read what was computed elsewhere, such as rotary tables.
     """
 
     def __init__(self, calls: list[Call], last: Call, place: Place) -> None:

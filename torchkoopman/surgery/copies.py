@@ -24,8 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SMALL, SAMPLED = 2**14, 2**9
-"""Of tensors with more numbers than the first so many, evenly spaced, are compared in between: a
-write into the whole tensor changes them. What a sample misses the thorough comparison finds."""
+"""A tensor with more than ``SMALL`` numbers is compared at ``SAMPLED`` evenly spaced ones, which a
+write into the whole tensor changes. The thorough comparison finds what this sample misses."""
 DICTS = (dict, OrderedDict)
 Model = TypeVar("Model", bound=nn.Module)
 
@@ -50,10 +50,10 @@ def sharing_copy(model: Model) -> Model:
 
 
 class Workbench:
-    """One full copy of a model, on whose memory all other copies stand; the model itself is left.
+    """One full copy of a model, whose memory all other copies share; the model itself is not used.
 
-    Whatever writes into that memory, a momentum encoder say, is found by :meth:`restore`; from then
-    on copies to run are full ones.
+    If a call writes into that memory, as a momentum encoder does, :meth:`restore` finds it, and
+    copies to run are full ones from then on.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -66,8 +66,8 @@ class Workbench:
         if shared:
             raise RuntimeError(
                 f"a copy of the model has {shared[0] or type(model).__name__!r} of the model given "
-                "itself, so editing the copy would edit the model: let it be copied by "
-                "copy.deepcopy."
+                "itself, so editing the copy would edit the model. Remove the __deepcopy__ that "
+                "keeps it, so that copy.deepcopy copies it."
             )
         self.apart = False
         """Whether copies to run own their parameters, since calls write into these."""
@@ -135,8 +135,9 @@ class Trespass(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if error is None and self.used:
             names = ", ".join(map(repr, dict.fromkeys(self.used[:5])))
             raise Borrowed(
-                f"a copy of the model goes on using {names} of the model given: a global variable "
-                "or an object that copies itself holds its layers. Let them be found through self."
+                f"a copy of the model still uses {names} of the model given, because a global "
+                "variable or an object with a __deepcopy__ of its own holds these layers. Make "
+                "them attributes of the model and use them through self."
             )
 
 
@@ -147,8 +148,8 @@ def _refuse_hooked(model: nn.Module) -> None:
     if hooked:
         raise RuntimeError(
             f"{', '.join(map(repr, hooked[:5]))} have hooks that run when their gradients are "
-            "complete, an optimizer step say, and a copy must not run them: take them off, and put "
-            "them on the result."
+            "complete, such as an optimizer step, and a copy must not run these: remove them, "
+            "and register them on the edited model."
         )
 
 

@@ -121,7 +121,7 @@ def _refuse_hidden_writes(bench: Workbench, edited: Edited, evidence: Evidence) 
         not facts
     ):
         raise NoChain(
-            f"layer {first!r} may write into its input, to judge by its code, and the model reads "
+            f"the code of layer {first!r} may write into its input, and the model reads "
             "that input elsewhere, so whether the original would differ there depends on the data"
         )
 

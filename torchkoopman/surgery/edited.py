@@ -43,7 +43,7 @@ def apart(output: Any, source: Any) -> Any:
 
 
 def copied(tensor: Tensor) -> Tensor:
-    """A copy with the history of the tensor, as it has it itself under ``torch.no_grad`` too."""
+    """A copy through which gradients reach the tensor, also under ``torch.no_grad``."""
     with torch.set_grad_enabled(torch.is_grad_enabled() or tensor.requires_grad):
         return tensor.clone()
 

@@ -1,4 +1,4 @@
-"""Stand-ins: modules in the places of replaced layers, with their signatures and their manners."""
+"""Stand-ins: modules in the places of replaced layers, called and returning as these did."""
 
 from __future__ import annotations
 

@@ -176,7 +176,7 @@ def _order(evidence: Evidence | None) -> Iterable[str]:
 def _made_up(
     bench: Workbench, request: SwapRequest, inputs: tuple[InputSpec, ...]
 ) -> Evidence | None:
-    """A evidence on numbers of the shapes that the surrogate saw; None if the model fails there."""
+    """Evidence on made-up inputs of the shapes that the surrogate saw; None if the model fails."""
     device = next((each.device for each in tensors(bench.model).values()), torch.device("cpu"))
     example = Example.made(inputs, device)
     try:

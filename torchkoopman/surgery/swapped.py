@@ -135,12 +135,13 @@ def swapped_module(
     if reads.unstable:
         raise SideEffect(
             f"the forward of {type(model).__name__} reads {', '.join(reads.unstable[:5])}, which "
-            "may change with every call, and a graph would hold what it was: swap with how='eager'."
+            "may change with every call, and a graph would keep its value of now: swap with "
+            "how='eager'."
         )
     if reads.manners:
         raise SideEffect(
-            f"{', '.join(reads.manners[:5])} gives a method of nn.Module another meaning, and a "
-            "graph would not have it: swap with how='eager'."
+            f"{', '.join(reads.manners[:5])} overrides a method of nn.Module, and a graph would "
+            "not have it: swap with how='eager'."
         )
     for path, module in edited.named_modules():  # torch.fx makes opened containers anew
         module.training = modes.get(path, root.training)

@@ -5,7 +5,7 @@ import { bettiPanel } from "./betti.js";
 import { Catalog } from "./catalog.js";
 import { Controls } from "./controls.js";
 import { html } from "./dom.js";
-import { number } from "./numbers.js";
+import { footOf } from "./foot.js";
 import { Frame, Tip } from "./panel.js";
 import { qualityPanel } from "./quality.js";
 import { sentenceOf } from "./sentence.js";
@@ -25,7 +25,6 @@ const PANELS = [
   [auditPanel, "log(writer, tk.audit(model, edited, classes, train, test), step)"],
   [trajectoriesPanel, "log(writer, surrogate.paths(model, loader), step)"],
 ];
-const EXACT = 1e-6; // relative; float32 itself rounds by less
 const DEFAULTS = { run: "", span: "", other: "", step: NaN, view: "lambda", theme: "auto" };
 
 /** Whether the page around is dark, by the system's setting. */
@@ -206,7 +205,7 @@ class Page {
     if (!same) this.panels.replaceChildren(...nodes);
     for (const frame of frames) frame.draw(own, other, choices.step);
     this.tell();
-    this.close(wanted.filter(([panel]) => !panel.present(own)));
+    this.foot.replaceChildren(...footOf(own, wanted.filter(([panel]) => !panel.present(own))));
   }
 
   tell() {
@@ -217,41 +216,6 @@ class Page {
     const pieces = all.split(/(?<=, )/);
     this.sentence.replaceChildren(...pieces.map((piece) => html("span", { class: "k-piece" }, piece)));
   }
-
-  /** What is missing, how numbers were rounded, and steps that were left out. */
-  close(missing) {
-    const items = missing.map(([panel, call]) => html("li", {}, `${panel.title}: `, html("code", {}, call)));
-    const absent = items.length
-      ? [html("details", {}, html("summary", {}, "What is not here, and the call that adds it"), html("ul", {}, items))]
-      : [];
-    const notes = (this.own.notes?.about.notes ?? []).map((note) => html("p", { class: "k-sentence" }, note));
-    this.foot.replaceChildren(...notes, ...absent, ...precisionOf(this.own));
-  }
-}
-
-/** Sentences on what was rounded and on steps that were left out, where any were. */
-function precisionOf(series) {
-  const blocks = Object.entries(series).filter(([, { block }]) => block.size);
-  const rounding = blocks
-    .map(([name, { block }]) => [name, [block.error].flat()])
-    .filter(([, errors]) => Math.max(...errors) > EXACT)
-    .map(([name, errors]) => {
-      const percents = [...new Set(errors.filter((each) => each > EXACT).map((each) => number(100 * each, 1)))];
-      return `${name} by at most ${percents.join(" or ")} %${percents.length > 1 ? ", by column" : ""}`;
-    });
-  const thinned = blocks
-    .filter(([, { block }]) => block.of > block.steps.length)
-    .map(([name, { block }]) => `${name} at ${block.steps.length} of ${block.of} steps`);
-  const sampled = blocks.filter(([, { block }]) => block.of === null).map(([, { block }]) => block.steps.length);
-  const sentences = [
-    sampled.length
-      ? `TensorBoard keeps ${Math.max(...sampled)} steps of a series, chosen at random where there are more; ` +
-        "started with --samples_per_plugin koopman=0 it keeps all."
-      : "",
-    rounding.length ? `Values are rounded: ${rounding.join("; ")} of each value.` : "",
-    thinned.length ? `Steps are left out: ${thinned.join("; ")}.` : "",
-  ];
-  return sentences.filter(Boolean).map((text) => html("p", { class: "k-sentence" }, text));
 }
 
 /**

@@ -3,6 +3,8 @@
 import { modesAt } from "./modes.js";
 import { number } from "./numbers.js";
 
+const ROUNDING = 1e-6; // of λ near 1, kept as float32
+
 /** Such as "forgotten classes still right 90 % → 1 %", of the original network and the edited one. */
 function afterEditing({ about, block }, position) {
   const { measures, networks } = about;
@@ -20,6 +22,12 @@ function afterEditing({ about, block }, position) {
     });
 }
 
+/** Modes without the constant function, whose λ is 1 whatever the network does; at most one is taken off. */
+function changing(modes) {
+  const constant = modes.find(({ real, imaginary }) => Math.hypot(real - 1, imaginary) < ROUNDING);
+  return modes.filter((mode) => mode !== constant);
+}
+
 /** Such as "3 of 64 modes trusted, slowest |λ| 0.98, R² 0.99". */
 export function sentenceOf(series, step) {
   const parts = [];
@@ -33,8 +41,10 @@ export function sentenceOf(series, step) {
       parts.push(`${modes.length} modes, trust unknown without data`, `largest |λ| ${number(largest)}`);
     } else {
       parts.push(`${trusted.length} of ${modes.length} modes trusted`);
-      const largest = Math.max(...trusted.map(({ modulus }) => modulus));
-      if (trusted.length) parts.push(`${largest > 1 + 1e-6 ? "largest" : "slowest"} |λ| ${number(largest)}`);
+      const others = changing(trusted);
+      const largest = Math.max(...others.map(({ modulus }) => modulus));
+      if (others.length) parts.push(`${largest > 1 + ROUNDING ? "largest" : "slowest"} |λ| ${number(largest)}`);
+      else if (trusted.length) parts.push("the constant one");
     }
   }
   if (series.r2) {
