@@ -13,12 +13,14 @@ from torchkoopman.flows.novelty import NoveltyScores, NoveltyTable
 from torchkoopman.flows.pairing import pairs
 from torchkoopman.flows.probing import ProbeTable, dictionaries, probe
 from torchkoopman.flows.settling import Settled
+from torchkoopman.flows.solving import solve
 
 __all__ = [
     "Flow",
     "FixedPoints",
     "Settled",
     "pairs",
+    "solve",
     "GatedODECell",
     "flip_flops",
     "FlipFlops",

@@ -95,6 +95,22 @@ def require_states(starts: Tensor) -> None:
         TypeError: no tensor, or not of float32 or float64.
         ValueError: no states, or some that are not finite.
     """
+    require_kind(starts)
+    bad = ~starts.flatten(1).isfinite().all(1)
+    if bad.any():
+        raise ValueError(
+            f"{int(bad.sum())} of {len(starts)} starts are not finite, the first of them number "
+            f"{int(bad.int().argmax())}; leave them out."
+        )
+
+
+def require_kind(starts: Tensor) -> None:
+    """Refuse what is no batch of states; what they are is not looked at, as under ``vmap``.
+
+    Raises:
+        TypeError: no tensor, or not of float32 or float64.
+        ValueError: no states.
+    """
     if not isinstance(starts, Tensor) or starts.dtype not in (torch.float32, torch.float64):
         kind = starts.dtype if isinstance(starts, Tensor) else type(starts).__name__
         raise TypeError(
@@ -104,12 +120,6 @@ def require_states(starts: Tensor) -> None:
     if starts.ndim < 2 or starts.numel() == 0:
         raise ValueError(
             f"a flow starts from one state or more, (n, …); got shape {tuple(starts.shape)}."
-        )
-    bad = ~starts.flatten(1).isfinite().all(1)
-    if bad.any():
-        raise ValueError(
-            f"{int(bad.sum())} of {len(starts)} starts are not finite, the first of them number "
-            f"{int(bad.int().argmax())}; leave them out."
         )
 
 
