@@ -94,7 +94,7 @@ def export_span(
     if drew:
         raise SideEffect(
             f"the forward of {type(model).__name__} draws random numbers by Python or NumPy, and "
-            "its program would hold the ones drawn now: draw them with torch, or swap with "
+            "its program would repeat the present ones: draw them with torch, or swap with "
             "how='eager'."
         )
     assert isinstance(root, fx.GraphModule)

@@ -80,8 +80,8 @@ class Frozen(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if name := self._source(values):
             raise SideEffect(
                 f"the model's forward reads a number or a size out of the values of {name!r}, and "
-                "a graph would hold the one of now: keep it as a tensor, move that into a layer, "
-                "or swap with how='eager'."
+                "a graph would keep its present value: keep it as a tensor, move that into a "
+                "layer, or swap with how='eager'."
             )
         self.numbers |= self._computed_of(values)
 
@@ -95,7 +95,7 @@ class Frozen(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if name := self._source(constants):
             raise SideEffect(
                 f"the model's forward computes something of {name!r} alone, and a graph would hold "
-                "what comes out now: move that into a layer, or swap with how='eager'."
+                "the present result: move that into a layer, or swap with how='eager'."
             )
         live = {storage_of(each) for each in constants if isinstance(each, Tensor)}
         self.numbers |= self._computed_of(constants) - live

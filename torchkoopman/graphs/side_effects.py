@@ -70,7 +70,7 @@ def without_side_effects(
     if drew:
         raise SideEffect(
             f"the forward of {type(root).__name__} draws random numbers that depend on no tensor, "
-            "and a graph would hold the ones drawn now: draw them in a layer outside the span, or "
+            "and a graph would repeat the present ones: draw them in a layer outside the span, or "
             "swap with how='eager'."
         )
 
@@ -97,7 +97,7 @@ def refuse_unseen(root: nn.Module, opened: Iterable[nn.Module]) -> None:
         if not called:
             raise SideEffect(
                 f"{where} is of a class with a __call__ of its own, which "
-                "tracing would run now and again: swap with how='eager'."
+                "tracing would run once and the graph once more: swap with how='eager'."
             )
     for module in opened:
         where = repr(names[id(module)]) if names[id(module)] else "the model itself"

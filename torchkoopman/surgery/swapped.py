@@ -135,7 +135,7 @@ def swapped_module(
     if reads.unstable:
         raise SideEffect(
             f"the forward of {type(model).__name__} reads {', '.join(reads.unstable[:5])}, which "
-            "may change with every call, and a graph would keep its value of now: swap with "
+            "may change with every call, and a graph would keep its present value: swap with "
             "how='eager'."
         )
     if reads.manners:
