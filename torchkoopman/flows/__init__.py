@@ -12,6 +12,7 @@ from torchkoopman.flows.memory import Memorization, chamfer, dictionary_rank, me
 from torchkoopman.flows.novelty import NoveltyScores, NoveltyTable
 from torchkoopman.flows.pairing import pairs
 from torchkoopman.flows.probing import ProbeTable, dictionaries, probe
+from torchkoopman.flows.prototypes import PrototypeErrors, prototype_errors
 from torchkoopman.flows.settling import Settled
 from torchkoopman.flows.solving import solve
 
@@ -31,6 +32,8 @@ __all__ = [
     "GatedSurrogate",
     "memorization",
     "Memorization",
+    "prototype_errors",
+    "PrototypeErrors",
     "dictionary_rank",
     "chamfer",
     "dictionaries",
