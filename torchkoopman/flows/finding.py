@@ -102,33 +102,39 @@ def _newton(flow: Map, starts: Tensor, steps: int, spread: float) -> tuple[Tenso
     """Levenberg-Marquardt on ``|f(x) - x|²`` from each start, and where its slope vanishes.
 
     The damping of each start grows where a step would raise its speed, and shrinks elsewhere.
+    Those that move no more are left out of later steps.
     """
     states = starts.clone()
+    flat = torch.zeros(len(states), dtype=torch.bool, device=states.device)
     if not len(states):
-        return states, torch.zeros(0, dtype=torch.bool, device=starts.device)
+        return states, flat
     width = states[0].numel()
     eye = torch.eye(width, dtype=torch.float64, device=states.device)
     damping = torch.full((len(states), 1, 1), 1e-6, dtype=torch.float64, device=states.device)
-    flat = torch.zeros(len(states), dtype=torch.bool, device=states.device)
+    active = torch.arange(len(states), device=states.device)
     for _ in range(steps):
+        own, lift = states[active], damping[active]
         with torch.no_grad():
-            error = (flow(states) - states).flatten(1).double()
-        A = jacobians(flow, states).double() - eye
+            error = (flow(own) - own).flatten(1).double()
+        A = jacobians(flow, own).double() - eye
         slope = (A.mT @ error[..., None])[..., 0]
         size = error.norm(dim=1)
         scale = torch.linalg.matrix_norm(A) * size
-        flat = slope.norm(dim=1) <= _FLAT * scale
+        flat[active] = slope.norm(dim=1) <= _FLAT * scale
         normal = A.mT @ A
-        lift = damping * normal.diagonal(dim1=-2, dim2=-1).mean(-1)[:, None, None].clamp_min(1e-30)
-        step = torch.linalg.solve(normal + lift * eye, -slope[..., None])[..., 0]
-        tried = states + step.view_as(states).to(states.dtype)
+        mean = normal.diagonal(dim1=-2, dim2=-1).mean(-1)[:, None, None].clamp_min(1e-30)
+        step = torch.linalg.solve(normal + lift * mean * eye, -slope[..., None])[..., 0]
+        tried = own + step.view_as(own).to(own.dtype)
         with torch.no_grad():
             after = (flow(tried) - tried).flatten(1).double().norm(dim=1)
         better = after < size
-        states = torch.where(better.view(-1, *(1,) * (states.ndim - 1)), tried, states)
-        damping = torch.where(better[:, None, None], damping / 5, damping * 5).clamp(1e-12, 1e12)
+        states[active] = torch.where(better.view(-1, *(1,) * (own.ndim - 1)), tried, own)
+        lift = torch.where(better[:, None, None], lift / 5, lift * 5).clamp(1e-12, 1e12)
+        damping[active] = lift
         moving = better & (step.norm(dim=1) > 1e-12 * spread)
-        if not (moving | (damping[:, 0, 0] < 1e6) & ~better & (size > 1e-12 * spread)).any():
+        trying = (lift[:, 0, 0] < 1e6) & ~better & (size > 1e-12 * spread)
+        active = active[moving | trying]
+        if not len(active):
             break
     return states, flat
 
