@@ -49,7 +49,7 @@ ARROWS: dict[str, set[str]] = {
         "showing",
         "tables",
     },
-    "flows": {"koopman", "observe", "pictures", "spectra", "tables"},
+    "flows": {"fitting", "koopman", "observe", "pictures", "spectra", "storage", "tables"},
     "reporting": {"showing", "koopman", "topology", "unlearning", "storage", "tables"},
     "plots": {"koopman", "spectra", "topology", "unlearning"},
     "results": {"inspecting", "running", "koopman", "scaling", "spectra", "topology", "unlearning"},

@@ -8,7 +8,10 @@ from torchkoopman.flows.flow import Flow
 from torchkoopman.flows.gated import GatedODECell
 from torchkoopman.flows.gated_fit import fit_gated
 from torchkoopman.flows.gated_surrogate import GatedSurrogate
+from torchkoopman.flows.history import FlowHistory
+from torchkoopman.flows.looks import FlowLook
 from torchkoopman.flows.memory import Memorization, chamfer, dictionary_rank, memorization
+from torchkoopman.flows.monitor import FlowMonitor
 from torchkoopman.flows.novelty import NoveltyScores, NoveltyTable
 from torchkoopman.flows.pairing import pairs
 from torchkoopman.flows.probing import ProbeTable, dictionaries, probe
@@ -20,6 +23,9 @@ __all__ = [
     "Flow",
     "FixedPoints",
     "Settled",
+    "FlowMonitor",
+    "FlowLook",
+    "FlowHistory",
     "pairs",
     "solve",
     "GatedODECell",
