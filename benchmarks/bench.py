@@ -39,6 +39,8 @@ PARTS: dict[str, tuple[str, int]] = {
     "systems": ("benchmarks.parts.systems", 2),
     "surgery": ("benchmarks.parts.surgery", 2),
     "fields": ("benchmarks.parts.fields", 2),
+    "contraction": ("benchmarks.parts.contraction", 2),
+    "streams": ("benchmarks.parts.streams", 2),
     "gated": ("benchmarks.parts.gated", 1),
     "cost": ("benchmarks.parts.cost", 1),
 }

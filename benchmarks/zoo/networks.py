@@ -135,12 +135,12 @@ class Structured(Blocks):
 
 
 class Mixer(nn.Module):
-    """An MLP-Mixer block on 6 positions: mix these, then the features."""
+    """An MLP-Mixer block: mix the positions, then the features."""
 
-    def __init__(self) -> None:
+    def __init__(self, positions: int = 6, width: int = 16) -> None:
         super().__init__()
-        self.norm1, self.norm2 = nn.LayerNorm(16), nn.LayerNorm(16)
-        self.positions, self.features = Dense(6), Dense(16)
+        self.norm1, self.norm2 = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.positions, self.features = Dense(positions), Dense(width)
 
     def forward(self, x: Tensor) -> Tensor:
         x = x + self.positions(self.norm1(x).transpose(1, 2)).transpose(1, 2)
