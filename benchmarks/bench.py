@@ -42,6 +42,7 @@ PARTS: dict[str, tuple[str, int]] = {
     "contraction": ("benchmarks.parts.contraction", 2),
     "streams": ("benchmarks.parts.streams", 2),
     "gated": ("benchmarks.parts.gated", 1),
+    "cells": ("benchmarks.parts.cells", 1),
     "cost": ("benchmarks.parts.cost", 1),
 }
 """Part → its module, and how many of its jobs may run side by side; times of one are of one alone.

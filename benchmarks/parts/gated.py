@@ -12,10 +12,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor, nn
-from tqdm.auto import trange
 
 import torchkoopman as tk
+from benchmarks.parts.gated_networks import Network, Training, drawn, error
 from benchmarks.tables import markdown, seeds, spread
 
 if TYPE_CHECKING:
@@ -23,15 +22,6 @@ if TYPE_CHECKING:
 
     from torchkoopman.flows import FlipFlops
 
-WIDTHS = (100, 100)
-"""Hidden layers of F."""
-CELLS: dict[str, dict[str, Any]] = {
-    "RNN": {"gate": False},
-    "mGRU": {},
-    "nODE": {"gate": False, "widths": WIDTHS},
-    "gnODE": {"widths": WIDTHS},
-}
-"""Cells that are a ``GatedODECell``, all with α = 1, as in the paper; the GRU is torch's."""
 SQUARE = (("RNN", 2), ("mGRU", 2), ("GRU", 2), ("nODE", 2), ("gnODE", 2), ("GRU", 32))
 FIXED = (("RNN", 6), ("mGRU", 6), ("GRU", 6), ("gnODE", 6))
 TASKS: dict[str, tuple[tuple[tuple[str, int], ...], dict[str, Any]]] = {
@@ -39,7 +29,7 @@ TASKS: dict[str, tuple[tuple[tuple[str, int], ...], dict[str, Any]]] = {
     "fixed": (FIXED, {"bits": 3, "shape": "fixed"}),
 }
 RATES = (3e-3, 1e-2)
-ITERATIONS, BATCH, TRIALS, UNSEEN = 600, 50, 500, 100
+ITERATIONS, TRIALS, UNSEEN = 600, 500, 100
 QUICK: dict[str, Any] = {"iterations": 5, "rates": (1e-2,), "trials": 50}
 STARTS = 200
 """States of the test trials from which fixed points are searched and read-outs drift."""
@@ -47,41 +37,6 @@ STILL = 100
 """Steps without pulses over which the drift is measured: as long as a trial."""
 HALF = 0.5
 """The goal: the gnODE's error over that of the GRU with 32 states."""
-
-
-class Network(nn.Module):
-    """A cell and its linear read-out, run over whole trials."""
-
-    def __init__(self, cell: str, states: int, bits: int) -> None:
-        super().__init__()
-        own = cell in CELLS
-        self.core = tk.flows.GatedODECell(bits, states, **CELLS[cell]) if own else None
-        self.gru = None if own else nn.GRU(bits, states)
-        self.readout = nn.Linear(states, bits)
-
-    def states(self, inputs: Tensor) -> Tensor:
-        """``(times, trials, bits)`` → ``(times, trials, states)``."""
-        if self.core is not None:
-            return self.core.run(inputs)
-        assert self.gru is not None
-        found: Tensor = self.gru(inputs)[0]
-        return found
-
-    def forward(self, inputs: Tensor) -> Tensor:
-        """What is read out at each time."""
-        out: Tensor = self.readout(self.states(inputs))
-        return out
-
-    def resting(self) -> tk.flows.Flow:
-        """The flow between pulses, in float64."""
-        self.double().eval()
-        cell: nn.Module | None = self.core
-        if self.gru is not None:
-            cell = nn.GRUCell(self.gru.input_size, self.gru.hidden_size).double().eval()
-            weights = {k.removesuffix("_l0"): v for k, v in self.gru.state_dict().items()}
-            cell.load_state_dict(weights)
-        assert cell is not None
-        return tk.flows.Flow.of_cell(cell, torch.zeros(self.readout.out_features).double())
 
 
 def jobs(quick: bool) -> dict[str, Callable[[], dict[str, Any]]]:
@@ -118,7 +73,8 @@ def measured(
     start = time.process_time()
     best, least, rate = None, torch.inf, 0.0
     for each in QUICK["rates"] if quick else RATES:
-        network = trained(cell, n, seed, train, each, QUICK["iterations"] if quick else ITERATIONS)
+        iterations = QUICK["iterations"] if quick else ITERATIONS
+        network, _ = drawn(cell, n, seed, train, Training(each, iterations))
         loss = error(network, chosen)
         if best is None or loss < least:
             best, least, rate = network, loss, each
@@ -127,35 +83,10 @@ def measured(
     told = {
         "error": error(best, test),
         "rate": rate,
-        "parameters": sum(p.numel() for p in best.parameters()),
+        "parameters": best.size,
         "processor seconds": seconds,
     }
     return told | looked(best, test, seed)
-
-
-def trained(
-    cell: str, n: int, seed: int, trials: FlipFlops, rate: float, iterations: int
-) -> Network:
-    """AdamW on the mean squared error, batches drawn with the seed."""
-    torch.manual_seed(seed)
-    network = Network(cell, n, trials.inputs.shape[2])
-    optimizer = torch.optim.AdamW(network.parameters(), lr=rate)
-    generator = torch.Generator().manual_seed(seed)
-    for _ in trange(iterations, desc=f"{cell} {n} at {rate}", leave=False):
-        rows = torch.randperm(trials.inputs.shape[1], generator=generator)[:BATCH]
-        loss = (network(trials.inputs[:, rows]) - trials.targets[:, rows]).square().mean()
-        optimizer.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimizer.step()
-    return network.eval()
-
-
-@torch.no_grad()
-def error(network: Network, trials: FlipFlops) -> float:
-    """Mean squared error over all times, trials and bits; infinite where it is not a number."""
-    found: Tensor = (network(trials.inputs) - trials.targets).square().mean()
-    return found.nan_to_num(torch.inf).item()
 
 
 def looked(network: Network, trials: FlipFlops, seed: int) -> dict[str, Any]:

@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 import torch
 
-from benchmarks.parts import gated
+from benchmarks.parts import gated, gated_networks
 
 
-@pytest.mark.parametrize("cell", [*gated.CELLS, "GRU"])
+@pytest.mark.parametrize("cell", [*gated_networks.CELLS, "GRU"])
 def test_the_flow_between_pulses_is_the_network_without_input(cell: str) -> None:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        network = gated.Network(cell, 3, 2).eval()
+        network = gated_networks.Network(cell, 3, 2).eval()
     inputs = torch.randn(6, 10, 2, generator=torch.Generator().manual_seed(1))
     inputs[3:] = 0
     with torch.no_grad():
