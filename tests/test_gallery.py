@@ -38,8 +38,9 @@ CLAIMS = {
     " and accuracy[-1] > 0.9 and len(monitor.tracks.steps) == 20",
     "shipping": "difference < 1e-3 and not (answers.argmax(1) == 2).any()"
     " and edit['classes'] == [2] and (card['start'], card['end']) == ('1', '9')",
-    "latent_field": "coefficients[0] > nulls[0] + 0.1 and coefficients[1] < nulls[1] + 0.03"
-    " and found.share_converged > 0.9",
+    "latent_field": "coefficients['ten digits'] > nulls['ten digits'] + 0.1"
+    " and coefficients['all digits'] < nulls['all digits'] + 0.03"
+    " and abs(coefficients['Yin-Yang'] - nulls['Yin-Yang']) < 1e-3 and min(shares.values()) > 0.9",
     "flip_flop": "error < 0.1 * test.targets.var() and drift[8] < 0.03 * variance < drift[100]"
     " and 0 < len(found.attractors) < 20 and 0.9 < found.radii.min() < 1",
     "processes": "len(two) == 2 and len(set(two)) == 1 and difference < 1e-6"
