@@ -363,3 +363,32 @@ def test_rows_that_come_a_few_at_a_time_are_held_in_few_parts() -> None:
     assert len(sample._parts) <= 33
     whole = streamed(torch.arange(1000), torch.arange(1000), batch=1000, memory=32_000)
     assert all(map(torch.equal, held(sample), held(whole)))
+
+
+@pytest.mark.parametrize("kind", ["plain", "zeros", "subnormal", "half", "infinite", "masked"])
+def test_a_samples_number_reads_mantissas_as_frexp_has_them(kind: str) -> None:
+    """The bits of float32 are read themselves; the transcription is slower and takes float64."""
+    x = torch.randn(40, 3, 24, generator=torch.Generator().manual_seed(1))
+    mask = None
+    match kind:
+        case "zeros":
+            x = x.relu()
+        case "subnormal":
+            x = torch.cat([x.relu(), x * 1e-42])
+        case "half":
+            x = torch.cat([x, x * 1e-6]).half()
+        case "infinite":
+            x[0, 0, 0] = torch.inf
+        case "masked":
+            mask = torch.rand(40, 3, generator=torch.Generator().manual_seed(2)) > 0.3
+    trajectory = Trajectory({"0": x}, mask=mask)
+    counted = trajectory.counted()
+    mantissas = torch.frexp(torch.where(counted[..., None], x.double(), 0.0)).mantissa
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(24, 2, generator=generator, dtype=torch.float64) / 24**0.5
+    read = (mantissas @ weight).sum(1) / counted.sum(1).clamp(min=1)[:, None]
+    quantum = 2.0**-8 if x.dtype == torch.half else 2.0**-14
+    cells = (read / quantum).floor().long()
+    expected = mixed(mixed(cells[:, 0]) + cells[:, 1])
+    same = sample_ids(trajectory) == expected
+    assert same.double().mean() > 0.95  # a sum in another order may cross a cell's border

@@ -15,7 +15,7 @@ from torchkoopman.koopman.regression import pool
 from torchkoopman.koopman.span import FitRecord, Span
 from torchkoopman.koopman.surrogate import Surrogate
 from torchkoopman.observe.capture import plain_modes
-from torchkoopman.observe.class_moments import LabelledMoments, check_halflife
+from torchkoopman.observe.halflife import check_halflife
 from torchkoopman.observe.pairs import layer_pairs
 from torchkoopman.observe.turns import turn_of
 from torchkoopman.spectra.evidence import Evidence
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from torchkoopman.fitting.sampled import Sampled
     from torchkoopman.koopman.coordinates import Coordinates, Frames
     from torchkoopman.koopman.observables import Dictionary
+    from torchkoopman.observe.class_moments import LabelledMoments
     from torchkoopman.observe.moments import Moments
     from torchkoopman.observe.pairs import PairKind
     from torchkoopman.observe.trajectory import Trajectory
@@ -61,6 +62,8 @@ class ClosedForm(Streams):
         ridge: float | None,
         pairs: PairKind,
         halflife: float | None = None,
+        class_pairs: PairKind | None = None,
+        residuals: bool = True,
     ) -> None:
         check_frames(frames)
         check_dynamics(dynamics)
@@ -70,7 +73,7 @@ class ClosedForm(Streams):
         self.frames = frames
         self.dynamics = dynamics
         self.ridge = ridge
-        super().__init__(pairs, check_halflife(halflife))
+        super().__init__(pairs, check_halflife(halflife), class_pairs, residuals)
 
     def update(self, trajectory: Trajectory) -> Self:
         """Learn from one trajectory, in the precision of its states, also under autocast.
@@ -167,7 +170,8 @@ class ClosedForm(Streams):
         operator = Dense(observables.latent, len(layers) - 1 if fit.kind == "step" else 1, True)
         operator.to(coordinates[0].weight).start_from(fit.matrix)
         seen = round(total.count)
-        notes = (*fit.notes, *self._sizes.notes(), *notes)
+        data = latents.between(*ends[0])
+        notes = (*fit.notes, *self._sizes.notes(), *notes, *self._missing(latents, data))
         record = FitRecord(method, seen, frames=frames, dynamics=fit.kind, notes=notes)
         evidence = None
         if rows := sampled.layers:
@@ -175,11 +179,25 @@ class ClosedForm(Streams):
             start, end = (rows[layer] for layer in ends[0])
             evidence = Evidence(start, end, state, True, sampled.samples, sampled.shares)
         parts = span, coordinates, observables, operator
-        data = latents.between(*ends[0]), evidence
-        surrogate = Surrogate(*parts, record, *data).requires_grad_(False)
-        if self._latest is None:
+        surrogate = Surrogate(*parts, record, data, evidence).requires_grad_(False)
+        if self._latest is None or not self.residuals:
             return surrogate
-        return Surrogate(*parts, replace(record, r2=explained(surrogate, self._latest)), *data)
+        record = replace(record, r2=explained(surrogate, self._latest))
+        return Surrogate(*parts, record, data, evidence)
+
+    def _missing(self, latents: LabelledMoments, data: LabelledMoments) -> list[str]:
+        """What a record should say of statistics that were not kept."""
+        missing = []
+        if not self.residuals:
+            missing.append(
+                "residuals=False: nothing was kept to judge the fit by; leave it out for residuals"
+            )
+        if latents.classes and not data.classes:
+            missing.append(
+                "no class statistics: by class only the moments of the whole span were kept; "
+                f"make the fitter with pairs={self.pairs!r} for those of its other spans"
+            )
+        return missing
 
     def _default_ridge(self, pair: Moments, precision: torch.dtype) -> float:
         """The relative ridge of a fit from ``"start"`` to ``"end"`` where none was given."""

@@ -56,6 +56,12 @@ class DMDFitter(ClosedForm):
             span.
         halflife: rows after which a row weighs half as much, for a network that still learns; None
             weighs all rows alike. Coordinates come from the moments, so they follow the data.
+        residuals: keep what residuals and held-out errors are made of: the covariance of the last
+            layer, a third of all products over one step, and a sample of the rows. False is the
+            least that a DMD takes, for a third or more of the time: ``dynamics`` must be named,
+            the one frame is that of all layers but the last, and what the last layer has outside
+            of it is not predicted. The spectrum has no residuals then, and
+            ``Spectrum.trusted()`` and ``pseudospectrum("residual")`` are refused.
 
     Raises:
         ValueError: an argument out of range.
@@ -71,8 +77,15 @@ class DMDFitter(ClosedForm):
         delays: int = 0,
         pairs: PairKind = "adjacent",
         halflife: float | None = None,
+        residuals: bool = True,
     ) -> None:
-        super().__init__(frames, dynamics, ridge, pairs, halflife)
+        super().__init__(frames, dynamics, ridge, pairs, halflife, residuals=residuals)
+        if not residuals and (dynamics == "auto" or frames == "aligned"):
+            raise ValueError(
+                f"residuals=False keeps no rows to choose dynamics={dynamics!r} by and no "
+                f"covariance of the last layer for frames={frames!r}; give dynamics='span' or "
+                "'step' and leave frames at 'auto', or leave out residuals=False."
+            )
         if pairs in ("ends", "chain"):
             raise ValueError(
                 f"pairs={pairs!r} cannot align the layers in between; take 'adjacent'."

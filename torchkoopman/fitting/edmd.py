@@ -55,7 +55,8 @@ class EDMDFitter(EDMDParts):
         ridge: relative to the mean variance; None for the one of least generalised
             cross-validation error.
         pairs: layers whose cross-moments are kept; by default those that ``dynamics`` needs, and
-            ``"all"`` lets :meth:`between` fit any span.
+            ``"all"`` lets :meth:`between` fit any span. Named, they are kept by class too; by
+            default a class keeps those of the whole span, which unlearning it takes.
         calibration: rows held back until coordinates are chosen; None for ten per feature.
         halflife: rows after which a row weighs half as much, for a network that still learns; None
             weighs all rows alike. Where the data drift out of their frame, frame and observables
@@ -84,7 +85,7 @@ class EDMDFitter(EDMDParts):
         generator: torch.Generator | None = None,
     ) -> None:
         kept: PairKind = "ends" if dynamics == "span" else "chain"
-        super().__init__(frames, dynamics, ridge, pairs or kept, halflife)
+        super().__init__(frames, dynamics, ridge, pairs or kept, halflife, pairs or "ends")
         self._renewal = None if halflife is None else Renewal(halflife, replay_bytes)
         self._parts = as_parts(RandomFeatures() if observables is None else observables)
         self._seeded = generator is None

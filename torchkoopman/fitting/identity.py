@@ -12,6 +12,7 @@ cannot tell samples apart, as with offsets thousands of deviations large, the bi
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import torch
@@ -33,8 +34,8 @@ _MOST = 16
 _ODD = (-7046029254386353131, -4658895280553007687, -7723592293110705685)
 """Odd constants of splitmix64 (Steele, Lea & Flood 2014), as signed numbers."""
 
-_NO_EXPONENT, _HALF = -(2**63) | (2**52 - 1), 1022 << 52
-"""Bits of a float64 besides its exponent, and the exponent of a half."""
+_SIZE, _EXPONENT, _HALF = 2**31 - 1, 255 << 23, 126 << 23
+"""Bits of a float32 besides its sign, those of its exponent, and the exponent of a half."""
 
 
 @torch.no_grad()
@@ -46,9 +47,7 @@ def sample_ids(trajectory: Trajectory) -> Tensor:
     state = next(iter(trajectory.states.values()))
     counted = trajectory.counted()
     quantum = _QUANTUM.get(state.dtype, _COARSE)
-    generator = torch.Generator().manual_seed(0)
-    weight = torch.randn(state.shape[-1], 2, generator=generator, dtype=torch.float64)
-    weight = (weight / len(weight) ** 0.5).to(state.device).T.contiguous()
+    weight = _functions(state.shape[-1]).to(state.device)
     # Some samples at a time: whole batches in float64 take longer, for they leave the cache.
     few = max(1, _CHUNK // max(1, state.shape[1] * state.shape[2]))
     parts = zip(torch.split(state, few), torch.split(counted, few), strict=True)
@@ -65,17 +64,29 @@ def sample_ids(trajectory: Trajectory) -> Tensor:
     return mixed(mixed(bits + mixed(places)).sum(1))
 
 
+@lru_cache(64)
+def _functions(features: int) -> Tensor:
+    """The two random functions, ``(2, features)``; they are a few kilobytes."""
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randn(features, 2, generator=generator, dtype=torch.float64, device="cpu")
+    found: Tensor = (weight / features**0.5).T.contiguous()
+    return found
+
+
 def _mantissas(state: Tensor, counted: Tensor) -> Tensor:
     """Mantissas of the states, 0 where a position does not count, as ``torch.frexp`` has them."""
-    numbers = _cleared(state, counted)
-    wide = state.dtype == torch.float64
-    if wide or not numbers.numel() or not numbers.sum().isfinite():
-        return torch.frexp(numbers).mantissa
-    # Of narrower numbers none is subnormal in float64: the exponent's bits are overwritten.
-    zero = None if counted.all() and state.abs().amin() > 0 else numbers == 0
-    bits = numbers.view(torch.int64).bitwise_and_(_NO_EXPONENT).bitwise_or_(_HALF)
-    found = bits.view(torch.float64)
-    return found if zero is None else found.masked_fill_(zero, 0.0)
+    if state.dtype == torch.float64 or not state.numel() or not counted.all():
+        return torch.frexp(_cleared(state, counted)).mantissa
+    # The exponent's bits are overwritten, in float32, where that takes a fraction of the time.
+    numbers = state.float().contiguous()
+    bits = numbers.view(torch.int32)
+    exponents = bits & _EXPONENT
+    least, most = exponents.aminmax()
+    subnormal = least == 0 and exponents.count_nonzero() < (bits & _SIZE).count_nonzero()
+    if most == _EXPONENT or subnormal:  # or not finite
+        return torch.frexp(state.double()).mantissa
+    found = (bits & ~_EXPONENT).bitwise_or_(_HALF).view(torch.float32)
+    return found.double() if least > 0 else found.mul_(numbers.sign().abs_()).double()
 
 
 def _cleared(state: Tensor, counted: Tensor) -> Tensor:

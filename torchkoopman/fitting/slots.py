@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from torchkoopman.fitting.draws import dying
-from torchkoopman.observe.class_moments import check_halflife
+from torchkoopman.observe.halflife import check_halflife
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

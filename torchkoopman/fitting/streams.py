@@ -10,13 +10,13 @@ import torch
 from torchkoopman.fitting.identity import row_ids
 from torchkoopman.fitting.outliers import Sizes
 from torchkoopman.fitting.resuming import Resumable
-from torchkoopman.fitting.sampled import Sampled
+from torchkoopman.fitting.sampled import Sampled, sampled_latents
 from torchkoopman.fitting.snapshots import trajectory_of, trajectory_state
 from torchkoopman.fitting.syncing import Syncing
-from torchkoopman.fitting.whole_samples import RECORD, WholeSamples
+from torchkoopman.fitting.whole_samples import WholeSamples
 from torchkoopman.koopman.span import Span
 from torchkoopman.observe.class_moments import LabelledMoments
-from torchkoopman.observe.pairs import layer_pairs
+from torchkoopman.observe.pairs import layer_pairs, regressions
 from torchkoopman.observe.totals import labelled_total_of
 
 if TYPE_CHECKING:
@@ -31,9 +31,6 @@ if TYPE_CHECKING:
 _SAMPLE_BYTES = 8 * 2**20
 """Memory of the sample of rows that judges what was fitted, until it is asked for: states, from
 which latent ones are computed."""
-_LATENT_BYTES = 16 * 2**20
-"""Memory of the sample's latent states: thousands of rows at usual widths. With half of it one in
-fifteen true eigenvalues of 150 random features was not told from chance."""
 
 NO_DATA = (
     "the fitter has seen no data yet. Stream to it first: `with tk.attach(model, layers) as probe: "
@@ -60,11 +57,22 @@ class Streams(Syncing, Resumable):
     Args:
         pairs: of layers whose cross-moments to keep.
         halflife: in rows, or None.
+        class_pairs: of layers whose cross-moments to keep by class; None for the same.
+        residuals: whether to keep what residuals are made of: the covariance of the last layer,
+            and a sample of the rows.
     """
 
-    def __init__(self, pairs: PairKind, halflife: float | None) -> None:
+    def __init__(
+        self,
+        pairs: PairKind,
+        halflife: float | None,
+        class_pairs: PairKind | None = None,
+        residuals: bool = True,
+    ) -> None:
         self.pairs: PairKind = pairs
         self.halflife = halflife
+        self.residuals = residuals
+        self._class_pairs: PairKind = class_pairs or pairs
         self._begin()
 
     def _begin(self) -> None:
@@ -83,7 +91,12 @@ class Streams(Syncing, Resumable):
     def _open(self, span: Span) -> None:
         """Begin the moments of a span, and the sample of its rows."""
         self._span, self._drawn = span, self._begun()
-        self._own = LabelledMoments(layer_pairs(span.layers, self.pairs), self.halflife)
+        pairs, by_class = (
+            layer_pairs(span.layers, kind) for kind in (self.pairs, self._class_pairs)
+        )
+        if not self.residuals:
+            pairs.remove((span.layers[-1], span.layers[-1]))
+        self._own = LabelledMoments(pairs, self.halflife, regressions(by_class))
 
     def _begun(self) -> WholeSamples:
         """An empty sample."""
@@ -100,7 +113,8 @@ class Streams(Syncing, Resumable):
             trajectory: theirs.
         """
         self._own.update(values, trajectory.row_labels())
-        self._drawn.add(list(sampled.values()), row_ids(trajectory))
+        if self.residuals:
+            self._drawn.add(list(sampled.values()), row_ids(trajectory))
 
     @property
     def _moments(self) -> LabelledMoments:
@@ -109,7 +123,7 @@ class Streams(Syncing, Resumable):
             return self._own
         if not self._own.count:
             return self._shared.moments
-        return LabelledMoments(self._own.pairs).merge(self._shared.moments).merge(self._own)
+        return self._own.fresh().merge(self._shared.moments).merge(self._own)
 
     @property
     def _sample(self) -> WholeSamples:
@@ -123,20 +137,8 @@ class Streams(Syncing, Resumable):
     def _sampled(
         self, widths: Mapping[str, int], encode: Callable[[str, Tensor], Tensor], size: int
     ) -> Sampled:
-        """The latent states of the sampled rows, layer by layer.
-
-        Args:
-            widths: layer → width of what was sampled of it.
-            encode: makes latent states of a layer's rows.
-            size: bytes of one latent state.
-        """
-        most = _LATENT_BYTES // (len(widths) * size + RECORD)
-        found = self._sample.read(list(widths.values()), most)
-        rows = {
-            layer: encode(layer, each)
-            for layer, each in zip(widths, found.columns, strict=bool(found.columns))
-        }
-        return Sampled(rows, found.samples, found.shares, found.weights)
+        """The latent states of the sampled rows; see ``sampled_latents``."""
+        return sampled_latents(self._sample, widths, encode, size)
 
     def _following(self) -> Span:
         if self._span is None:
@@ -159,7 +161,8 @@ class Streams(Syncing, Resumable):
 
     def _options(self) -> dict[str, Any]:
         names = ("frames", "dynamics", "ridge", "pairs", "halflife")
-        return {name: getattr(self, name) for name in names}
+        options = {name: getattr(self, name) for name in names}
+        return options if self.residuals else {**options, "residuals": False}
 
     def _layers(self) -> tuple[str, ...]:
         return () if self._span is None else self._span.watched
@@ -189,7 +192,7 @@ class Streams(Syncing, Resumable):
         self._own.load(state["moments"])
         self._drawn.load_state_dict(state["sample"])
         if state["shared moments"] is not None:
-            moments = LabelledMoments(self._own.pairs).load(state["shared moments"])
+            moments = self._own.fresh().load(state["shared moments"])
             self._shared = Shared(moments, self._begun().load_state_dict(state["shared sample"]))
         self._syncs = tuple(state["syncs"])
         self._sizes.load_state_dict(state["sizes"])
@@ -232,7 +235,7 @@ class Streams(Syncing, Resumable):
         sample = self._drawn.of_all(processes, device)
         if shared is not None:
             sample = self._begun().merge(shared.sample).merge(sample)
-            moments = LabelledMoments(own.pairs).merge(shared.moments).merge(moments)
+            moments = own.fresh().merge(shared.moments).merge(moments)
         self._open(span)
         self._shared = Shared(moments, sample)
         self._sizes = self._sizes.with_those([sizes for _, sizes in found])

@@ -14,7 +14,7 @@ import torch
 
 from torchkoopman.fitting.identity import mixed, thinned
 from torchkoopman.fitting.readings import Reading, beside
-from torchkoopman.observe.class_moments import check_halflife
+from torchkoopman.observe.halflife import check_halflife
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -76,6 +76,11 @@ class Coordinates(nn.Module):
         """Coordinates to features."""
         return coordinates @ self.inverse_weight.T + self.offset
 
+    def clone(self) -> Coordinates:
+        """A copy, with memory of its own."""
+        parts = self.weight, self.mean, self.inverse_weight, self.offset
+        return Coordinates(*(part.clone() for part in parts))
+
     def rotated(self, rotation: Tensor) -> Coordinates:
         """The same coordinates followed by an orthogonal ``rotation``."""
         return Coordinates(

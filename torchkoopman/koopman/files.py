@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from torchkoopman.koopman.structure import filled
 from torchkoopman.observe.class_moments import LabelledMoments
-from torchkoopman.observe.pairs import layer_pairs
+from torchkoopman.observe.pairs import layer_pairs, regressions
 from torchkoopman.spectra.evidence import Evidence
 from torchkoopman.storage.errors import FileError, understood
 from torchkoopman.storage.formats import parsed
@@ -113,7 +113,8 @@ def _statistics(tensors: Mapping[str, Tensor], latent: int) -> LabelledMoments |
                 f"its statistics {name!r} have shape {tuple(tensor.shape)} and type "
                 f"{tensor.dtype}, for latent={latent}"
             )
-    return LabelledMoments(_PAIRS).load(named)
+    kept = any(name.endswith("scatter/end/end") for name in named) or len(named) == 1
+    return LabelledMoments(_PAIRS if kept else regressions(_PAIRS)).load(named)
 
 
 def _evidence(

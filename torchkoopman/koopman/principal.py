@@ -5,7 +5,6 @@ As in arXiv 2505.12809, §3.3.
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from functools import reduce
 from typing import TYPE_CHECKING
@@ -34,22 +33,30 @@ def layer_coordinates(
     """Coordinates of each layer, all of one size.
 
     Args:
-        moments: of the layers; aligning needs the covariance of each layer with the last.
+        moments: of the layers; aligning needs the covariance of each layer with the last. One
+            frame for all is that of the layers whose own covariance is there.
         layers: names of the variables, first layer first.
         options: the steps.
 
     Raises:
-        ValueError: a layer that is constant, or shared frames of layers of different widths.
+        ValueError: a layer that is constant, shared frames of layers of different widths, or
+            frames of their own without the covariance of each layer.
     """
     widths = {layer: moments.features(layer) for layer in layers}
     if resolve_frames(options.frames, widths) == "shared":
-        for layer in layers:
-            _require_motion(moments.cov(layer, layer), layer)
-        mean, cov = _pooled(moments, layers)
+        known = [layer for layer in layers if (layer, layer) in moments.pairs]
+        mean, cov = _pooled(moments, known)
         axes = _axes(cov, layers[0], options.massive)
         size = truncation_rank(axes.variances, options.rank, moments.count)
         shared = _principal(mean, axes, size, options.whitening)
-        return [copy.deepcopy(shared) for _ in layers]
+        return [shared.clone() for _ in layers]
+    unknown = [layer for layer in layers if (layer, layer) not in moments.pairs]
+    if unknown:
+        raise ValueError(
+            f"layers of the widths {widths} have frames of their own, and of {unknown[0]!r} no "
+            "covariance was kept to find one (residuals=False). Leave that out, or choose layers "
+            "of one width."
+        )
     own = {layer: _axes(moments.cov(layer, layer), layer, options.massive) for layer in layers}
     wanted = max(truncation_rank(a.variances, options.rank, moments.count) for a in own.values())
     size = min(wanted, *(truncation_rank(a.variances, -1, moments.count) for a in own.values()))
@@ -94,13 +101,14 @@ def procrustes(cross: Tensor) -> Tensor:
 
 def _pooled(moments: Moments, layers: Sequence[str]) -> tuple[Tensor, Tensor]:
     means = torch.stack([moments.mean(layer) for layer in layers])
-    within = reduce(Tensor.add_, (moments.cov(layer, layer) for layer in layers))  # in place
+    covs = (_moving(moments.cov(layer, layer), layer) for layer in layers)
+    within = reduce(Tensor.add_, covs)  # in place
     return means.mean(0), within.div_(len(layers)).add_(means.T.cov(correction=0))
 
 
-def _require_motion(cov: Tensor, layer: str) -> None:
-    """Refuse a layer whose covariance says that it does not vary, or that nothing is known."""
-    if not cov.isfinite().all():
+def _moving(cov: Tensor, layer: str) -> Tensor:
+    """The covariance, if it says that the layer varies and is known."""
+    if not cov.sum().isfinite() and not cov.isfinite().all():
         raise ValueError(
             f"layer {layer!r} has states so large that their covariance is not finite; leave such "
             "rows out with a mask, or choose another layer."
@@ -115,6 +123,7 @@ def _require_motion(cov: Tensor, layer: str) -> None:
             f"layer {layer!r} is constant over the {cov.shape[0]} features of all rows seen; there "
             "is no state to follow. Choose another layer, or stream more than one sample."
         )
+    return cov
 
 
 @dataclass(frozen=True)
@@ -131,7 +140,7 @@ class _Axes:
 
 def _axes(cov: Tensor, layer: str, massive: float) -> _Axes:
     """Principal axes of a covariance, which is overwritten; features scaled down to ``massive``."""
-    _require_motion(cov, layer)
+    _moving(cov, layer)
     deviations = cov.diagonal().clamp(min=0).sqrt()
     varying = deviations[deviations > _NULL * deviations.max()]
     scales = (deviations / (massive * varying.median())).clamp(min=1)

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from torchkoopman.observe.moments import Moments
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from torch import Tensor
 
-    from torchkoopman.observe.moments import Moments
 
 _REGULAR = 1e-11
 """Variances no further apart than this need no ridge in float64: one of 1e-12 would bias the least
@@ -96,9 +97,13 @@ def best_ridge(moments: Moments, precision: torch.dtype) -> float:
 
 def pool(moments: Moments, pairs: Sequence[tuple[str, str]]) -> Moments:
     """The moments of several (start, end) pairs of variables as one stream of pairs."""
-    pooled = moments.between(*pairs[0])
-    for pair in pairs[1:]:
-        pooled.merge(moments.between(*pair))
+    parts = [moments.between(*pair) for pair in pairs]
+    if len(parts) == 1:
+        return parts[0]
+    common = [pair for pair in parts[0].pairs if all(pair in part.pairs for part in parts)]
+    pooled = Moments(common)
+    for part in parts:
+        pooled.merge(part.only(common))
     return pooled
 
 

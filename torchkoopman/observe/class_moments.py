@@ -1,17 +1,21 @@
 """Moments by class: what unlearning needs to know, streamed beside the overall moments.
 
+Of a class it is what a regression without it takes: not how the last layer varies by itself, and of
+layers between only where their spans are asked for. What no class keeps is there of all rows with a
+label together, so that the moments of all rows are whole; and they are the same, to rounding.
+
 With a halflife the past fades: exponential forgetting, for streams of a network that still learns.
 """
 
 from __future__ import annotations
 
-import math
-from numbers import Real
 from typing import TYPE_CHECKING, Self
 
 import torch
 
+from torchkoopman.observe.halflife import check_halflife
 from torchkoopman.observe.moments import Moments
+from torchkoopman.observe.pairs import regressions, roles
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -21,6 +25,8 @@ if TYPE_CHECKING:
     from torchkoopman.observe.pairs import Pair
 
 
+_OTHERS = {"unlabelled": "unlabelled", "labelled": "shared", "faded": "_faded"}
+"""Names in files of what is of no class → attributes."""
 _GONE = 2.0**-10
 """Rows: a class that weighs less has faded. One row of it has after ten halflives."""
 
@@ -35,16 +41,32 @@ class LabelledMoments:
             the batches after its own, whatever their classes: rows of one batch weigh the same. In
             a long stream the weights sum to ``halflife / log 2``. Classes that have not come for
             long are no classes any more; what is left of them counts overall.
+        class_pairs: of the pairs those to keep by class; None for those of regressions (see
+            ``pairs.regressions``).
 
     Raises:
         ValueError: a halflife that is not a positive number.
     """
 
-    def __init__(self, pairs: Iterable[Pair], halflife: float | None = None) -> None:
+    def __init__(
+        self,
+        pairs: Iterable[Pair],
+        halflife: float | None = None,
+        class_pairs: Iterable[Pair] | None = None,
+    ) -> None:
         self.pairs = tuple(pairs)
+        self.class_pairs = regressions(self.pairs) if class_pairs is None else tuple(class_pairs)
         self.halflife = check_halflife(halflife)
         self.by_class: dict[int, Moments] = {}
         self.unlabelled = Moments(self.pairs)
+        self.shared = Moments(pair for pair in self.pairs if pair not in self.class_pairs)
+        """Of all rows with a label together."""
+        self._faded = Moments(self.class_pairs)
+        """Of classes that are none any more."""
+
+    def fresh(self) -> LabelledMoments:
+        """Moments of the same pairs and halflife, of no rows."""
+        return LabelledMoments(self.pairs, self.halflife, self.class_pairs)
 
     @property
     def classes(self) -> tuple[int, ...]:
@@ -54,16 +76,16 @@ class LabelledMoments:
     @property
     def count(self) -> float:
         """Rows streamed; with a halflife the sum of their weights."""
-        return self.unlabelled.count + sum(moments.count for moments in self.by_class.values())
+        return sum(part.count for part in (self.unlabelled, self._faded, *self.by_class.values()))
 
     @property
     def nbytes(self) -> int:
-        """Memory taken, in bytes: one set of moments per class, and one for unlabelled rows."""
-        return self.unlabelled.nbytes + sum(moments.nbytes for moments in self.by_class.values())
+        """Memory taken, in bytes: the larger part is one set of ``class_pairs`` for each class."""
+        return sum(moments.nbytes for moments in self._parts())
 
     def features(self, name: str) -> int:
         """Width of a variable."""
-        seen = [part for part in (self.unlabelled, *self.by_class.values()) if part.count]
+        seen = [part for part in self._parts() if part.count and name in part.names]
         return (seen or [self.unlabelled])[0].features(name)
 
     def update(self, values: Mapping[str, Tensor], labels: Tensor | None = None) -> Self:
@@ -82,22 +104,31 @@ class LabelledMoments:
             chosen = labels == label
             moments = self.unlabelled
             if label >= 0:
-                moments = self.by_class.setdefault(int(label), Moments(self.pairs))
-            moments.update({name: value[chosen] for name, value in values.items()})
+                moments = self.by_class.setdefault(int(label), Moments(self.class_pairs))
+            moments.update({name: values[name][chosen] for name in moments.names})
+        known = labels >= 0
+        if self.shared.pairs and known.any():
+            self.shared.update({name: values[name][known] for name in self.shared.names})
         return self
 
     def total(self) -> Moments:
         """Moments of all rows."""
-        return self.without(())
+        return Moments(self.pairs).merge(self.unlabelled).merge(self._labelled())
 
     def without(self, classes: Iterable[int]) -> Moments:
-        """Moments of all rows but those of the given classes: the exact downdate."""
-        dropped = set(classes)
-        total = Moments(self.pairs).merge(self.unlabelled)
+        """Moments of all rows but those of the given classes: the exact downdate.
+
+        Of the pairs kept by class alone, where one of the classes has rows.
+        """
+        dropped = {label for label in classes if label in self.by_class}
+        if not dropped:
+            return self.total()
+        left = Moments(self.class_pairs).merge(self.unlabelled.only(self.class_pairs))
+        left.merge(self._faded)
         for label in self.classes:
             if label not in dropped:
-                total.merge(self.by_class[label])
-        return total
+                left.merge(self.by_class[label])
+        return left
 
     def same_as(self, other: LabelledMoments) -> bool:
         """Whether both are of the same rows in the same order: equal bit by bit."""
@@ -114,79 +145,106 @@ class LabelledMoments:
         Raises:
             ValueError: these are other moments, or the same object; nothing is changed then.
         """
-        if other is self or (other.pairs, other.halflife) != (self.pairs, self.halflife):
-            own = "themselves" if other is self else f"{self.pairs} of halflife {self.halflife}"
-            raise ValueError(
-                f"cannot merge moments of {other.pairs} of halflife {other.halflife} into {own}."
-            )
+        mine, theirs = (
+            f"{m.pairs}, by class {m.class_pairs}, of halflife {m.halflife}" for m in (self, other)
+        )
+        if other is self or mine != theirs:
+            own = "themselves" if other is self else mine
+            raise ValueError(f"cannot merge moments of {theirs} into {own}.")
         self.total().merge(other.total())  # refuses other widths
         self.unlabelled.merge(other.unlabelled)
+        self.shared.merge(other.shared)
+        self._faded.merge(other._faded)
         for label, moments in other.by_class.items():
-            self.by_class.setdefault(label, Moments(self.pairs)).merge(moments)
+            self.by_class.setdefault(label, Moments(self.class_pairs)).merge(moments)
         return self
 
     def affine(self, maps: Mapping[str, tuple[Tensor, Tensor]]) -> LabelledMoments:
         """Moments of affine images of the variables; see :meth:`Moments.affine`."""
-        return self._each(lambda moments: moments.affine(maps))
+        pairs, class_pairs = (
+            [(a, b) for a, b in known if a in maps and b in maps]
+            for known in (self.pairs, self.class_pairs)
+        )
+        image = LabelledMoments(pairs, class_pairs=class_pairs)
+        image.shared = self.shared.affine(maps) if self.shared.count else image.shared
+        self._image_each(image, lambda moments: moments.affine(maps))
+        return image
 
     def between(self, start: str, end: str) -> LabelledMoments:
-        """The moments of two variables alone, renamed ``"start"`` and ``"end"``."""
-        return self._each(lambda moments: moments.between(start, end))
+        """The moments of two variables alone, renamed ``"start"`` and ``"end"``.
+
+        By class only if ``class_pairs`` has what a regression of the end on the start takes.
+        """
+        pair = LabelledMoments(roles(self.pairs, end))
+        regression = [(start, start), (start, end)]
+        if not {*regression} <= {*self.class_pairs}:
+            pair.unlabelled = self.total().between(start, end)
+            return pair
+        labelled = self._labelled()
+        if labelled.count and pair.shared.pairs:
+            pair.shared = labelled.between(start, end).only(pair.shared.pairs)
+        self._image_each(pair, lambda moments: moments.only(regression).between(start, end))
+        if self.unlabelled.count:
+            pair.unlabelled = self.unlabelled.between(start, end)
+        return pair
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything as named float64 tensors, for saving; class ``c`` under ``class/c/``."""
-        named = {f"unlabelled/{name}": t for name, t in self.unlabelled.tensors().items()}
-        for label, moments in self.by_class.items():
-            named |= {f"class/{label}/{name}": t for name, t in moments.tensors().items()}
-        return named
+        streams = {"unlabelled": self.unlabelled}
+        streams |= {f"class/{label}": moments for label, moments in self.by_class.items()}
+        others = {"labelled": self.shared, "faded": self._faded}
+        streams |= {name: moments for name, moments in others.items() if moments.nbytes}
+        return {
+            f"{stream}/{name}": tensor
+            for stream, moments in streams.items()
+            for name, tensor in moments.tensors().items()
+        }
 
     def load(self, tensors: Mapping[str, Tensor]) -> Self:
-        """The inverse of :meth:`tensors`, which are copied; those of other pairs are refused."""
+        """The inverse of :meth:`tensors`, which are copied; those of other pairs are refused.
+
+        Where every class has all pairs, as in older files, what none keeps is taken together.
+        """
         streams: dict[str, dict[str, Tensor]] = {}
         for name, tensor in tensors.items():
             kind, rest = name.split("/", 1)
-            stream, key = (kind, rest) if kind == "unlabelled" else rest.split("/", 1)
+            stream, key = rest.split("/", 1) if kind == "class" else (kind, rest)
             streams.setdefault(stream, {})[key] = tensor
-        loaded = {stream: Moments(self.pairs).load(named) for stream, named in streams.items()}
-        self.unlabelled = loaded.pop("unlabelled", Moments(self.pairs))
-        self.by_class = {int(label): moments for label, moments in loaded.items()}
+        fresh = self.fresh()
+        for stream, named in streams.items():
+            if stream in _OTHERS:
+                getattr(fresh, _OTHERS[stream]).load(named)
+            elif fresh.shared.pairs and all(f"scatter/{a}/{b}" in named for a, b in self.pairs):
+                whole = Moments(self.pairs).load(named)
+                fresh.shared.merge(whole.only(fresh.shared.pairs))
+                fresh.by_class[int(stream)] = whole.only(self.class_pairs)
+            else:
+                fresh.by_class[int(stream)] = Moments(self.class_pairs).load(named)
+        vars(self).update(vars(fresh))
         return self
+
+    def _labelled(self) -> Moments:
+        """Moments of all rows with a label."""
+        labelled = Moments(self.class_pairs).merge(self._faded)
+        for label in self.classes:
+            labelled.merge(self.by_class[label])
+        return labelled.beside(self.shared).only(self.pairs)
+
+    def _parts(self) -> tuple[Moments, ...]:
+        return self.unlabelled, self.shared, self._faded, *self.by_class.values()
 
     def _fade(self, factor: float) -> None:
         """Weigh all rows until now by ``factor``; classes with too little weight are let go."""
-        self.unlabelled.fade(factor)
+        for moments in self._parts():
+            moments.fade(factor)
         for label, moments in list(self.by_class.items()):
-            if moments.fade(factor).count < _GONE:
-                self.unlabelled.merge(self.by_class.pop(label))
+            if moments.count < _GONE:
+                self._faded.merge(self.by_class.pop(label))
 
-    def _each(self, image: Callable[[Moments], Moments]) -> LabelledMoments:
-        images = {label: image(moments) for label, moments in self.by_class.items()}
-        if self.unlabelled.count or not images:
-            unlabelled = image(self.unlabelled)
-        else:
-            unlabelled = Moments(next(iter(images.values())).pairs)
-        labelled = LabelledMoments(unlabelled.pairs)
-        labelled.by_class, labelled.unlabelled = images, unlabelled
-        return labelled
-
-
-def check_halflife(halflife: float | None) -> float | None:
-    """The halflife, if it is one.
-
-    Raises:
-        ValueError: it is not above 0; infinity is None.
-        TypeError: it is no number.
-    """
-    if halflife is None:
-        return None
-    if isinstance(halflife, bool) or not isinstance(halflife, Real):
-        raise TypeError(
-            f"halflife={halflife!r} is a {type(halflife).__name__}; give a number of rows, or None "
-            "to weigh all rows alike."
-        )
-    if not 0 < halflife < math.inf:
-        raise ValueError(
-            f"halflife={halflife} must be a positive number of rows, after which a row weighs half "
-            "as much; None weighs all rows alike."
-        )
-    return float(halflife)
+    def _image_each(self, image: LabelledMoments, of: Callable[[Moments], Moments]) -> None:
+        """Fill ``image`` with the images of the classes and of rows without one."""
+        image.by_class = {label: of(moments) for label, moments in self.by_class.items()}
+        if self._faded.count:
+            image._faded = of(self._faded)
+        if self.unlabelled.count or not image.by_class:
+            image.unlabelled = of(self.unlabelled)

@@ -19,16 +19,16 @@ import torch
 from torch import Tensor
 
 from torchkoopman.observe import products
-from torchkoopman.observe.pairs import Pair, layer_pairs
+from torchkoopman.observe.covariances import Covariances
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
 _NOTHING = 1e-30
 """Rows: what weighs less counts as nothing; its sums would soon be denormal numbers, and slow."""
 
 
-class Moments:
+class Moments(Covariances):
     """Count, means and covariances of named variables over a stream of rows.
 
     Covariances exist for the pairs asked for; they are normalised by the row count. Where the past
@@ -38,29 +38,6 @@ class Moments:
         pairs: variables whose covariances to keep.
         precision: of products within a batch: float64, or float32 (never TF32); sums are float64.
     """
-
-    def __init__(self, pairs: Iterable[Pair], *, precision: torch.dtype = torch.float64) -> None:
-        if precision not in (torch.float64, torch.float32):
-            raise ValueError(f"precision={precision} is unknown; choose torch.float64 or float32.")
-        self.precision = precision
-        self.pairs = tuple(dict.fromkeys(pairs))
-        self.names = tuple(dict.fromkeys(name for pair in self.pairs for name in pair))
-        crossing = {name for pair in self.pairs for name in pair if len({*pair}) == 2}
-        self._alone = {*self.names} - crossing
-        self.count: float = 0
-        self._means: dict[str, Tensor] = {}
-        self._sums: dict[Pair, Tensor] = {}
-        self._halved = False
-        """Whether sums of squares are there below the diagonal alone, as they are streamed."""
-
-    @property
-    def _scatters(self) -> dict[Pair, Tensor]:
-        """Pair → the sum of products of centred rows, ``(features_a, features_b)``."""
-        for a, b in self._sums if self._halved else ():
-            if a == b:
-                products.mirror(self._sums[a, b])
-        self._halved = False
-        return self._sums
 
     @torch.no_grad()
     def update(self, values: Mapping[str, Tensor], weights: Tensor | None = None) -> Self:
@@ -109,34 +86,6 @@ class Moments:
             scatter *= factor
         return self
 
-    def mean(self, name: str) -> Tensor:
-        """Mean of a variable, float64, shape ``(features,)``."""
-        self._require_rows()
-        return self._means[name]
-
-    def cov(self, a: str, b: str) -> Tensor:
-        """Covariance of two variables, float64, shape ``(features_a, features_b)``."""
-        self._require_rows()
-        if (a, b) in self._scatters:
-            return self._scatters[a, b] / self.count
-        if (b, a) in self._scatters:
-            return self._scatters[b, a].T / self.count
-        raise KeyError(f"the covariance of {a!r} and {b!r} was not asked for; pairs: {self.pairs}.")
-
-    def second(self, a: str, b: str) -> Tensor:
-        """Uncentred second moment E[a bᵀ], shape ``(features_a, features_b)``."""
-        return self.cov(a, b) + torch.outer(self.mean(a), self.mean(b))
-
-    def features(self, name: str) -> int:
-        """Width of a variable."""
-        self._require_rows()
-        return len(self._means[name])
-
-    @property
-    def nbytes(self) -> int:
-        """Memory taken by the sums, in bytes; it does not depend on the number of rows."""
-        return sum(each.nbytes for each in (*self._means.values(), *self._sums.values()))
-
     def merge(self, other: Moments) -> Self:
         """Take in another stream of the same pairs and widths, as if its rows had come here."""
         if other is self or other.pairs != self.pairs:
@@ -168,50 +117,17 @@ class Moments:
             )
         if other.count == 0:
             return Moments(self.pairs).merge(self)
-        rest = Moments(self.pairs, precision=self.precision)
-        rest.count = self.count - other.count
-        share = other.count / rest.count
-        for name in self.names:
-            shift = self._means[name] - other._means[name]
-            rest._means[name] = self._means[name] + share * shift
-        delta = {name: other._means[name] - rest._means[name] for name in self.names}
+        count = self.count - other.count
+        share = other.count / count
+        means = {name: self._means[name].clone() for name in self.names}
+        for name, mean in means.items():
+            mean += share * (self._means[name] - other._means[name])
+        delta = {name: other._means[name] - means[name] for name in self.names}
+        sums = {}
         for (a, b), scatter in self._scatters.items():
-            between = torch.outer(delta[a], delta[b]) * (rest.count * other.count / self.count)
-            rest._sums[a, b] = scatter - other._scatters[a, b] - between
-        return rest
-
-    def affine(self, maps: Mapping[str, tuple[Tensor, Tensor]]) -> Moments:
-        """Moments of the affine images ``weight @ x + bias`` of the variables named in ``maps``.
-
-        Exact: nothing is streamed again. Pairs with a variable that has no map are left out.
-        """
-        self._require_rows()
-        image = Moments(pair for pair in self.pairs if pair[0] in maps and pair[1] in maps)
-        image.count = self.count
-        weights = {name: weight.double() for name, (weight, _) in maps.items()}
-        for name in image.names:
-            image._means[name] = weights[name] @ self._means[name] + maps[name][1].double()
-        for a, b in image.pairs:
-            image._sums[a, b] = weights[a] @ self._scatters[a, b] @ weights[b].T
-        return image
-
-    def between(self, start: str, end: str) -> Moments:
-        """The moments of two variables alone, renamed ``"start"`` and ``"end"``."""
-        self._require_rows()
-        pair = Moments(layer_pairs(("start", "end"), "ends"))
-        names = {"start": start, "end": end}
-        pair.count = self.count
-        pair._means = {role: self._means[name].clone() for role, name in names.items()}
-        pair._sums = {(a, b): self.cov(names[a], names[b]) * self.count for a, b in pair.pairs}
-        return pair
-
-    def tensors(self) -> dict[str, Tensor]:
-        """Everything as named float64 tensors, for saving."""
-        return {
-            "count": torch.tensor(float(self.count), dtype=torch.float64),
-            **{f"mean/{name}": mean for name, mean in self._means.items()},
-            **{f"scatter/{a}/{b}": scatter for (a, b), scatter in self._scatters.items()},
-        }
+            between = torch.outer(delta[a], delta[b]) * (count * other.count / self.count)
+            sums[a, b] = scatter - other._scatters[a, b] - between
+        return self._of(self.pairs, count, means, sums)
 
     def load(self, tensors: Mapping[str, Tensor]) -> Self:
         """The inverse of :meth:`tensors`, which are copied; those of other pairs are refused."""
@@ -238,10 +154,6 @@ class Moments:
                     f"{widths[name]} now; moments need one width per variable. Start a new stream, "
                     "or choose a layout whose features do not depend on the input's size."
                 )
-
-    def _require_rows(self) -> None:
-        if self.count == 0:
-            raise ValueError(f"no rows of {self.names} were streamed yet; moments need one.")
 
 
 def _number(count: Tensor) -> float:

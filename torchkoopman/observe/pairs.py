@@ -6,7 +6,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
 
 Pair = tuple[str, str]
@@ -36,3 +36,20 @@ def layer_pairs(layers: Sequence[str], kind: PairKind) -> list[Pair]:
             later = ((a, b) for depth, a in enumerate(layers) for b in layers[depth + 1 :])
             return [*own, *later]
     raise ValueError(f"pairs={kind!r} is unknown; choose 'ends', 'chain', 'adjacent' or 'all'.")
+
+
+def regressions(pairs: Iterable[Pair]) -> tuple[Pair, ...]:
+    """Those of the pairs that regressions of later variables on earlier ones are made of.
+
+    All but the covariance with itself of a variable that nothing is regressed on; all where no two
+    variables are paired.
+    """
+    pairs = tuple(dict.fromkeys(pairs))
+    starts = {a for a, b in pairs if a != b}
+    return tuple((a, b) for a, b in pairs if a in starts) if starts else pairs
+
+
+def roles(pairs: Collection[Pair], end: str) -> list[Pair]:
+    """The pairs of ``"start"`` and ``"end"``, less the end's own if ``(end, end)`` was not kept."""
+    known = layer_pairs(("start", "end"), "ends")
+    return [pair for pair in known if pair != ("end", "end") or (end, end) in pairs]

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-_BLOCKS = (192, 48)
+_BLOCKS = (192, 24)
 """Columns of the blocks of a symmetric product, and of the smaller ones on its diagonal: of both
 sizes that are whole tiles of the processors' kernels, the fastest for widths from 128 to 1024."""
 _ROWS = 256

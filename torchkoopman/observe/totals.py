@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from torchkoopman.observe.class_moments import LabelledMoments
 from torchkoopman.observe.moments import Moments
 
 if TYPE_CHECKING:
@@ -14,6 +13,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from torchkoopman.observe.class_moments import LabelledMoments
     from torchkoopman.observe.processes import Processes
 
 
@@ -68,11 +68,13 @@ def labelled_total_of(
         processes: those that take part.
         device: where the result shall be.
     """
-    total, none = LabelledMoments(moments.pairs), Moments(moments.pairs)
+    total, none = moments.fresh(), Moments(moments.class_pairs)
     for label in sorted(classes):
         own = moments.by_class.get(label, none)
         total.by_class[label] = total_of(own, widths, processes, device)
     total.unlabelled = total_of(moments.unlabelled, widths, processes, device)
+    if total.shared.pairs:
+        total.shared = total_of(moments.shared, widths, processes, device)
     return total
 
 

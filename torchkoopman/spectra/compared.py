@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 Functions = Literal["auto", "state", "latent"]
 
+_NO_FLOOR = (
+    "a fit with residuals=False kept nothing to tell by how far two fits of one system differ"
+)
 _LATENT = (
     "all latent functions were compared, so how these were drawn or learnt counts as well as the "
     "dynamics"
@@ -115,8 +118,10 @@ def comparable(
         return Compared(A, B, "K - I" if less_identity else "operators")
     kind = "functions of the state" if of_state else "latent functions"
     subject = f"{'K - I' if less_identity else 'K'} on {kind},"
-    notes = () if of_state else (_LATENT,)
-    return Compared(A, B, subject, notes, (noise_a, noise_b), (rows_a, rows_b))
+    notes, sides = [] if of_state else [_LATENT], ((first, noise_a), (second, noise_b))
+    if not all(isinstance(s, torch.Tensor) or n is not None for s, n in sides):
+        notes.append(_NO_FLOOR)
+    return Compared(A, B, subject, tuple(notes), (noise_a, noise_b), (rows_a, rows_b))
 
 
 def _in_data_metric(
@@ -134,17 +139,19 @@ def _in_data_metric(
             "unknown; fit it, or compare the matrices surrogate.operator.matrix(1.0) themselves."
         )
     total = operator.statistics.total()
-    G, A, L = (
-        total.second(*pair).cpu() for pair in (("start", "start"), ("end", "start"), ("end", "end"))
-    )
+    G, A = (total.second(*pair).cpu() for pair in (("start", "start"), ("end", "start")))
+    L = total.second("end", "end").cpu() if ("end", "end") in total.pairs else None
     image = matrix @ G
     if of_state and isinstance(operator.observables, Linear):
         read = operator.observables.decoding_matrix().detach().cpu().to(G)
         if operator.observables.constant:
             read = torch.cat([torch.eye(1, len(G)).to(G), read])
-        G, image, A, L = (read @ form @ read.T for form in (G, image, A, L))
+        G, image, A = (read @ form @ read.T for form in (G, image, A))
+        L = None if L is None else read @ L @ read.T
     directions, sizes = excited(G, rank)
     whiten = directions / sizes.sqrt()
-    white, regression, end = (whiten.T @ form @ whiten for form in (image, A, L))
-    left, axes = torch.linalg.eigh(end - regression @ regression.T)
+    white, regression = (whiten.T @ form @ whiten for form in (image, A))
+    if L is None:
+        return white, None, total.count
+    left, axes = torch.linalg.eigh(whiten.T @ L @ whiten - regression @ regression.T)
     return white, axes * left.clamp(min=0).sqrt(), total.count

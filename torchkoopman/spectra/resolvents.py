@@ -56,6 +56,11 @@ def of_data(
             "the residual pseudospectrum asks the data, and there are no moments of the latent "
             "states; give moments= (a fitted surrogate has them), or take kind='matrix'."
         )
+    if ("end", "end") not in moments.pairs:
+        raise ValueError(
+            "the residual pseudospectrum takes the second moment of the end, and the fit kept none "
+            "(residuals=False); fit without that, or take kind='matrix'."
+        )
     if moments.features("start") != latent or moments.features("end") != latent:
         raise ValueError(
             f"the moments are of {moments.features('start')} → {moments.features('end')} latent "

@@ -238,13 +238,13 @@ def spectrum_of(
     functionals = amplitudes.mH / amplitudes.mH.norm(dim=0)
     if moments is None or moments.count == 0:
         return Spectrum(values, modes, functionals, None, None, steps=steps, frames=frames)
-    closures = None
-    if evidence is None or not len(evidence.start):
-        residuals, errors = without_rows(values, modes, functionals, moments)
-    else:
+    energies = shares(amplitudes, moments)
+    residuals = errors = closures = None
+    if evidence is not None and len(evidence.start):
         told = judge(values, modes, functionals, moments, evidence)
         residuals, errors, closures = told.residuals, told.errors, told.closures
-    energies = shares(amplitudes, moments)
+    elif ("end", "end") in moments.pairs:
+        residuals, errors = without_rows(values, modes, functionals, moments)
     return Spectrum(
         values, modes, functionals, residuals, energies, errors, closures, steps, frames
     )

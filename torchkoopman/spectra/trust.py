@@ -52,8 +52,8 @@ def doubts(judged: Judged, tolerance: float = OFF, energy: float = ENERGY) -> di
     if judged.residuals is None or judged.energies is None:
         raise ValueError(
             "this spectrum was made without data, so there are no residuals to judge its "
-            "modes by; take surrogate.spectrum() of a surrogate that was fitted, or give "
-            "spectrum_of() the moments of the latent states."
+            "modes by; take surrogate.spectrum() of a surrogate that was fitted, and not with "
+            "residuals=False, or give spectrum_of() the moments of the latent states."
         )
     if not (tolerance >= 0 and energy >= 0):
         raise ValueError(f"tolerance={tolerance}, energy={energy} must not be negative.")
