@@ -51,7 +51,7 @@ ARROWS: dict[str, set[str]] = {
     },
     "flows": {"fitting", "koopman", "observe", "pictures", "spectra", "storage", "tables"},
     "reporting": {"showing", "koopman", "topology", "unlearning", "storage", "tables"},
-    "plots": {"koopman", "spectra", "topology", "unlearning"},
+    "plots": {"flows", "koopman", "spectra", "topology", "unlearning"},
     "results": {"inspecting", "running", "koopman", "scaling", "spectra", "topology", "unlearning"},
     "undo": {"koopman", "surgery"},
     "datasets": set(),

@@ -30,6 +30,11 @@ def surrogate() -> tk.Surrogate:
     return tk.DMDFitter().update(tk.Trajectory(named)).surrogate
 
 
+def more(name: str) -> list[Any]:
+    """What a plot takes beside its result."""
+    return [tk.flows.Flow(lambda x: 0.5 * x)] if name == "plot_phase_portrait" else []
+
+
 def results() -> dict[str, Any]:
     fit = surrogate()
     return {
@@ -39,15 +44,16 @@ def results() -> dict[str, Any]:
         "plot_pseudospectrum": fit.pseudospectrum(points=9),
         "plot_betti": topology(),
         "plot_forgetting": audit(),
+        "plot_phase_portrait": more("plot_phase_portrait")[0].fixed_points(normal(5, 2)),
     }
 
 
 @pytest.mark.parametrize("name", results())
 def test_a_plot_is_drawn_on_the_axes_given_and_gives_them_back(name: str) -> None:
     result, ax = results()[name], plt.subplots()[1]
-    assert getattr(tk.plots, name)(result, ax) is ax
+    assert getattr(tk.plots, name)(result, *more(name), ax) is ax
     assert ax.has_data()
-    own = result.plot(plt.subplots()[1])
+    own = result.plot(*more(name), plt.subplots()[1])
     assert own.get_xlabel() == ax.get_xlabel()
     assert own.get_title() == ax.get_title()
 
@@ -55,7 +61,7 @@ def test_a_plot_is_drawn_on_the_axes_given_and_gives_them_back(name: str) -> Non
 @pytest.mark.parametrize("name", tk.plots.__all__)
 def test_what_a_plot_cannot_draw_is_named_with_what_gives_it(name: str) -> None:
     with pytest.raises(TypeError, match=r"draws what .*\(.*\) gives; it got a Surrogate"):
-        getattr(tk.plots, name)(surrogate())
+        getattr(tk.plots, name)(surrogate(), *more(name))
 
 
 def test_every_plot_has_its_function() -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from torchkoopman.flows.drawing import draw_field
+from torchkoopman.flows.drawing import Portrait, draw_field
 from torchkoopman.spectra.normality import NonNormality, non_normality
 from torchkoopman.tables import Table, Tabular, complex_number, more
 
@@ -105,18 +105,35 @@ class FixedPoints(Tabular):
         factors = self.radii if by == "radius" else self.norms
         return torch.where(factors < 1, -1 / factors.log(), torch.nan)
 
-    def plot(self, flow: Moving, ax: Axes | None = None) -> Axes:
-        """The velocity of a flow in the plane, the points that attract (filled) and others (rings).
+    def plot(
+        self,
+        flow: Moving,
+        ax: Axes | None = None,
+        *,
+        orbits: int = 0,
+        steps: int = 100,
+        readout: Tensor | None = None,
+    ) -> Axes:
+        """A phase portrait: velocity, points that attract (filled) and others (rings), slow points.
+
+        States of two numbers are drawn as they are. Of more numbers, points and orbits are seen
+        along the two leading principal axes of the starts, as the axes say, and no velocity is
+        drawn, for what moves in a plane among many does not stay there.
 
         Args:
             flow: whose fixed points these are.
             ax: matplotlib axes to draw on; None for a new figure.
+            orbits: of so many of the starts.
+            steps: of each orbit.
+            readout: weight of a linear read-out, ``(outputs, states)``: the direction in which each
+                output grows, as an arrow.
 
         Raises:
             ImportError: matplotlib is not installed (the extra ``torchkoopman[plot]``).
-            ValueError: states of more or fewer numbers than two.
+            ValueError: states of one number, or a read-out of other states.
         """
-        return draw_field(flow, self.points, self.stable, self.starts, ax)
+        portrait = Portrait(self.starts, self.points, self.stable, self.slow)
+        return draw_field(flow, portrait, ax, orbits, steps, readout)
 
     def table(self, points: int = 10) -> Table:
         """A row for each point."""

@@ -5,6 +5,7 @@ from torchkoopman.plots.functions import (
     plot_betti,
     plot_forgetting,
     plot_modes,
+    plot_phase_portrait,
     plot_pseudospectrum,
     plot_spectrum,
     plot_tracks,
@@ -20,4 +21,5 @@ __all__ = [
     "plot_trajectories",
     "plot_forgetting",
     "plot_audit",
+    "plot_phase_portrait",
 ]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal, TypeVar
 
+from torchkoopman.flows.fixed_points import FixedPoints
 from torchkoopman.koopman.modes import Modes
 from torchkoopman.koopman.paths import Paths
 from torchkoopman.spectra.pseudospectrum import Pseudospectrum
@@ -19,6 +20,9 @@ from torchkoopman.unlearning.report import Audit
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from torch import Tensor
+
+    from torchkoopman.flows.flow import Flow
 
 Result = TypeVar("Result")
 
@@ -154,6 +158,41 @@ def plot_audit(audit: Audit, ax: Axes | None = None) -> Axes:
         ImportError: matplotlib is not installed.
     """
     return _checked(audit, Audit, "tk.audit(…)").plot(ax, "detection")
+
+
+def plot_phase_portrait(
+    found: FixedPoints,
+    flow: Flow,
+    ax: Axes | None = None,
+    *,
+    orbits: int = 0,
+    steps: int = 100,
+    readout: Tensor | None = None,
+) -> Axes:
+    """A flow with its fixed and slow points, see :meth:`torchkoopman.flows.FixedPoints.plot`.
+
+    Example:
+        >>> cell = tk.flows.GatedODECell(0, 2, widths=[16]).eval()
+        >>> flow = tk.flows.Flow.of_cell(cell, torch.zeros(0))
+        >>> found = flow.fixed_points(torch.randn(50, 2), search="newton")
+        >>> tk.plots.plot_phase_portrait(found, flow, orbits=10).get_xlabel()
+        'first coordinate'
+
+    Args:
+        found: fixed points of the flow.
+        flow: the flow itself.
+        ax: axes to draw on.
+        orbits: of so many of the starts.
+        steps: of each orbit.
+        readout: weight of a linear read-out, ``(outputs, states)``.
+
+    Raises:
+        TypeError: they are no fixed points.
+        ValueError: states of one number, or a read-out of other states.
+        ImportError: matplotlib is not installed.
+    """
+    own = _checked(found, FixedPoints, "flow.fixed_points(starts)")
+    return own.plot(flow, ax, orbits=orbits, steps=steps, readout=readout)
 
 
 def _checked(result: Result, kind: type | tuple[type, ...], call: str) -> Result:
