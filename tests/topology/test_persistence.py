@@ -182,3 +182,23 @@ def test_what_is_no_cloud_is_refused() -> None:
         diagram(draw(5, 2), -1)
     with pytest.raises(ValueError, match="two points or more"):
         scale(draw(1, 2))
+
+
+@pytest.mark.parametrize("offset", [0.0, 1e3])
+def test_merging_scales_of_more_points_than_a_block_are_those_of_a_plain_prim(
+    offset: float,
+) -> None:
+    """Across blocks, far from the origin, with duplicates, and asked a second time."""
+    cloud = torch.randn(1500, 3, generator=torch.Generator().manual_seed(0)) + offset
+    cloud[1400] = cloud[3]
+    x = cloud.double()
+    distances = (x[:, None] - x).norm(dim=2)
+    closest, left, expected = distances[0].clone(), set(range(1, 1500)), []
+    while left:
+        nearest = min(left, key=closest.tolist().__getitem__)
+        expected.append(closest[nearest].item())
+        left.remove(nearest)
+        closest = torch.minimum(closest, distances[nearest])
+    wanted = torch.tensor(expected, dtype=torch.float64).sort().values
+    for _ in range(2):
+        torch.testing.assert_close(deaths(cloud), wanted, rtol=1e-6, atol=1e-12)

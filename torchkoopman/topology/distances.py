@@ -37,29 +37,47 @@ def require_cloud(points: Tensor, what: str = "points") -> None:
 
 
 def blocks(points: Tensor) -> Iterator[tuple[slice, slice, Tensor]]:
-    """Squared distances between rows and columns, float64, on and above the diagonal of blocks."""
+    """Squared distances between rows and columns, float64, on and above the diagonal of blocks.
+
+    As the product leaves them: those of 0 may be slightly negative. All blocks are in the same
+    memory, one after the other, since fresh memory takes the system as long as a pass over it.
+    """
     sums = [part.double().sum(0) for part in torch.split(points, BLOCK)]
     mean = torch.stack(sums).sum(0) / len(points)
+    few, width = min(BLOCK, len(points)), points.shape[1]
+    room, left, right = (mean.new_empty(few, size) for size in (few, width + 2, width + 2))
     starts = range(0, len(points), BLOCK)
     for start in starts:
         rows = slice(start, min(start + BLOCK, len(points)))
-        a = points[rows].double() - mean
+        # (-2a, |a|², 1) · (b, 1, |b|²) is the squared distance: one product and no pass after it.
+        a = _centred(points[rows], mean, left, -2)
         for other in starts[start // BLOCK :]:
             columns = slice(other, min(other + BLOCK, len(points)))
-            b = a if other == start else points[columns].double() - mean
-            squares = torch.addmm(b.square().sum(1), a, b.T, alpha=-2)
-            squares += a.square().sum(1)[:, None]
-            squares.clamp_(min=0)
-            if other == start:
-                squares.fill_diagonal_(0)
-            yield rows, columns, squares
+            b = _centred(points[columns], mean, right, 1)
+            yield (
+                rows,
+                columns,
+                torch.mm(a, b.T, out=room.flatten()[: len(a) * len(b)].view(len(a), -1)),
+            )
+
+
+def _centred(points: Tensor, mean: Tensor, room: Tensor, factor: float) -> Tensor:
+    """Centred points times a factor, beside their square and 1, or 1 and their square."""
+    found, one, square = room[: len(points)], *((-1, -2) if factor < 0 else (-2, -1))
+    inner = found[:, :-2].copy_(points).sub_(mean)
+    torch.sum(inner.square(), 1, out=found[:, square])
+    found[:, one] = 1
+    inner *= factor
+    return found
 
 
 def squared_distances(points: Tensor) -> Tensor:
     """All squared distances, symmetric, float32, ``(points, points)``."""
     matrix = points.new_empty(len(points), len(points), dtype=torch.float32)
     for rows, columns, squares in blocks(points):
-        single = squares.float()
+        single = squares.float().clamp_(min=0)
+        if rows == columns:
+            single.fill_diagonal_(0)
         matrix[rows, columns] = single
         if rows != columns:
             matrix[columns, rows] = single.T.contiguous()  # transposing in place is slower
