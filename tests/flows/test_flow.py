@@ -164,6 +164,19 @@ def test_a_map_that_writes_in_place_is_differentiated_all_the_same() -> None:
     torch.testing.assert_close(Flow(step).jacobian(states), torch.diag_embed(2 * states))
 
 
+def test_a_transformers_layer_is_differentiated_many_states_at_a_time_without_a_warning() -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        layer = nn.TransformerEncoderLayer(8, 2, 16, batch_first=True).double().eval()
+    states = torch.randn(3, 5, 8, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    found = Flow(layer).jacobian(states)  # torch's fused attention would warn, an error here
+    alone = [
+        torch.autograd.functional.jacobian(layer, state[None]).view(40, 40) for state in states
+    ]
+    torch.testing.assert_close(found, torch.stack(alone))
+    assert torch.backends.cuda.flash_sdp_enabled()  # as it was
+
+
 def test_states_keep_their_shape() -> None:
     block = nn.Conv2d(2, 2, 3, padding=1).eval()
     with torch.no_grad():

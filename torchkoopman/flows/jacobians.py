@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 from torch.func import jacrev, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,7 +22,8 @@ def jacobians(flow: Map, states: Tensor) -> Tensor:
     """``(n, k, k)``, each state by itself.
 
     By ``torch.func``, many states at a time. A map that ``vmap`` cannot take, such as one that
-    writes in place, is differentiated one state at a time.
+    writes in place, is differentiated one state at a time. Attention is computed as it is written
+    down: ``vmap`` would take torch's fused kernels apart, state by state, and warn of it.
     """
     shape, width = states.shape[1:], states[0].numel()
 
@@ -32,7 +34,8 @@ def jacobians(flow: Map, states: Tensor) -> Tensor:
     parts = torch.split(flat, max(1, _NUMBERS // width**2))
     randomness = "error" if flow.seed is None else "same"
     try:
-        found = [vmap(jacrev(of_one), randomness=randomness)(part).detach() for part in parts]
+        with sdpa_kernel(SDPBackend.MATH):
+            found = [vmap(jacrev(of_one), randomness=randomness)(part).detach() for part in parts]
         return torch.cat(found)
     except RuntimeError:
         return torch.stack([_of_one_by_autograd(of_one, state) for state in flat])
