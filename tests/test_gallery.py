@@ -41,7 +41,7 @@ CLAIMS = {
     "latent_field": "coefficients['ten digits'] > nulls['ten digits'] + 0.1"
     " and coefficients['all digits'] < nulls['all digits'] + 0.03"
     " and abs(coefficients['Yin-Yang'] - nulls['Yin-Yang']) < 1e-3 and min(shares.values()) > 0.9",
-    "flip_flop": "error < 0.1 * test.targets.var() and drift[8] < 0.03 * variance < drift[100]"
+    "flip_flop": "error < 0.04 * test.targets.var() and drift[8] < 0.01 * variance < drift[100]"
     " and 0 < len(found.attractors) < 20 and 0.9 < found.radii.min() < 1",
     "processes": "len(two) == 2 and len(set(two)) == 1 and difference < 1e-6"
     " and alone.record.rows == together.record.rows == 6000",
