@@ -41,6 +41,7 @@ PARTS: dict[str, tuple[str, int]] = {
     "fields": ("benchmarks.parts.fields", 2),
     "contraction": ("benchmarks.parts.contraction", 2),
     "streams": ("benchmarks.parts.streams", 2),
+    "attractors": ("benchmarks.parts.attractors", 2),
     "gated": ("benchmarks.parts.gated", 1),
     "cells": ("benchmarks.parts.cells", 1),
     "cost": ("benchmarks.parts.cost", 1),

@@ -9,6 +9,7 @@ from torchkoopman.flows.gated import GatedODECell
 from torchkoopman.flows.gated_fit import fit_gated
 from torchkoopman.flows.gated_surrogate import GatedSurrogate
 from torchkoopman.flows.history import FlowHistory
+from torchkoopman.flows.koopman_pair import autoencoder_of
 from torchkoopman.flows.looks import FlowLook
 from torchkoopman.flows.memory import Memorization, chamfer, dictionary_rank, memorization
 from torchkoopman.flows.monitor import FlowMonitor
@@ -27,6 +28,7 @@ __all__ = [
     "FlowLook",
     "FlowHistory",
     "pairs",
+    "autoencoder_of",
     "solve",
     "GatedODECell",
     "flip_flops",

@@ -25,6 +25,8 @@ _ROUNDING = 100
 """A map of many layers rounds by about so many units in the last place."""
 _POLISHED = 1e-6
 """Newton's method brings the speed of a fixed point to this share of the tolerance and below."""
+_PART = 2**12
+"""States whose steps are taken together."""
 _FLAT = 1e-3
 """Where the slope of the speed is below this share of the speed, it is least."""
 
@@ -48,7 +50,7 @@ def fixed_points_of(
         with torch.no_grad():
             told = settle(flow, starts, steps, tolerance, far, progress)
         ends = told.ends[told.converged]
-        found, _ = _newton(flow, ends, _POLISH, told.spread)
+        found = _polished(flow, ends, told.spread, merge)
         # What moved far was no neighbour of the orbit's end: the speed was small there, not zero.
         apart = (found - ends).flatten(1).double().norm(dim=1)
         good = _at_rest(flow, found, told.spread, tolerance) & (apart <= _MOVED * told.spread)
@@ -95,6 +97,37 @@ def _at_rest(flow: Map, states: Tensor, spread: float, tolerance: float) -> Tens
     size = states.flatten(1).double().norm(dim=1) / spread
     rounding = _ROUNDING * torch.finfo(states.dtype).eps * (1 + size)
     found: Tensor = _speeds(flow, states, spread) <= rounding.clamp_min(_POLISHED * tolerance)
+    return found
+
+
+def _polished(flow: Map, ends: Tensor, spread: float, merge: float) -> Tensor:
+    """The fixed point beside each state that is at rest.
+
+    Of neighbours one is polished. The others take one step of Newton's method with its Jacobian,
+    and are the same point where they come as near to it as points that are one; what does not is
+    polished by itself.
+    """
+    if not len(ends):
+        return ends
+    labels, firsts = _groups(ends, merge * spread)
+    points, _ = _newton(flow, ends[firsts], _POLISH, spread)
+    width = ends[0].numel()
+    eye = torch.eye(width, dtype=torch.float64, device=ends.device)
+    inverse = torch.linalg.pinv(jacobians(flow, points).double() - eye)
+    with torch.no_grad():
+        error = (flow(ends) - ends).flatten(1).double()
+    step = torch.cat(
+        [
+            torch.einsum("nij,nj->ni", inverse[label], each)
+            for label, each in zip(
+                torch.split(labels, _PART), torch.split(error, _PART), strict=True
+            )
+        ]
+    )
+    found = points[labels]
+    apart = (ends.flatten(1).double() - step - found.flatten(1).double()).norm(dim=1)
+    alone = (~(apart <= merge * spread)).nonzero().flatten()
+    found[alone] = _newton(flow, ends[alone], _POLISH, spread)[0]
     return found
 
 

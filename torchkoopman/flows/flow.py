@@ -29,10 +29,10 @@ if TYPE_CHECKING:
 class Flow(Map):
     """A map from states to states of one shape, ``(n, …) → (n, …)``, that is iterated.
 
-    Modules must be in evaluation mode, and the map must not be random: where it draws numbers, as a
-    masked autoencoder draws its mask, ``seed`` fixes them, and each application draws the same
-    ones. Global random state is as before after every call. States are float32 or float64, on any
-    device.
+    Modules must be in evaluation mode, and the map must not be random: where it draws numbers,
+    ``seed`` fixes them, and each application draws the same ones. What draws for each row, as a
+    masked autoencoder draws masks, must be given its numbers. Global random state is as before
+    after every call. States are float32 or float64, on any device.
 
     Example:
         >>> logistic = tk.flows.Flow(lambda x: 2.8 * x * (1 - x))
@@ -48,7 +48,8 @@ class Flow(Map):
     Raises:
         TypeError: in all methods, starts or states that are no float32 or float64 tensor.
         ValueError: in all methods, no starts, starts that are not finite, a module in training
-            mode, a map that gives another shape, or one that draws random numbers without ``seed``.
+            mode, a map that gives another shape, or one that draws random numbers without ``seed``, or
+            for each row.
     """
 
     @classmethod

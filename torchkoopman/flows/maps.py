@@ -72,14 +72,22 @@ class Map:
                 f"two applications of the map to the same states differ by {apart:.3g}: it draws "
                 "random numbers. Give Flow(…, seed=0), so that each application draws the same."
             )
-        if self.seed is None:
-            self._require_alone(starts, first)
+        self._require_alone(starts, first)
 
     def _require_alone(self, starts: Tensor, together: Tensor) -> None:
-        """Each state's successor is its own, whatever stands beside it in the batch."""
+        """Each state's successor is its own, whatever stands beside it in the batch.
+
+        Orbits that have ended leave the batch, so that the others change their rows.
+        """
         alone = torch.cat([self(state[None]) for state in starts])
         apart = (together - alone).abs().nan_to_num().max().item()
         size = max(each.abs().nan_to_num().max().item() for each in (together, starts))
+        if apart > _SAME * size and self.seed is not None:
+            raise ValueError(
+                f"the map gives a state another successor, by {apart:.3g}, in another row of a "
+                f"batch, though seed={self.seed}: it draws numbers for each row. Draw them once "
+                "for all, as for a masked autoencoder by encode(x, noise=noise.expand(len(x), -1))."
+            )
         if apart > _SAME * size:
             raise ValueError(
                 f"the map gives a state another successor, by {apart:.3g}, where another state "
