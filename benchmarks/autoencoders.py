@@ -87,10 +87,13 @@ class Masked(Autoencoder):
     kept, takes the place of that draw.
     """
 
+    noise: Tensor
+
     def __init__(self, side: int = 8, patch: int = 2, hidden: int = 16, keep: float = 0.25) -> None:
         super().__init__()
         from transformers import ViTMAEConfig, ViTMAEForPreTraining
 
+        options: dict[str, Any] = {"attn_implementation": "eager"}
         self.model = ViTMAEForPreTraining(
             ViTMAEConfig(
                 image_size=side,
@@ -105,7 +108,7 @@ class Masked(Autoencoder):
                 decoder_num_attention_heads=2,
                 decoder_intermediate_size=2 * hidden,
                 mask_ratio=1 - keep,
-                attn_implementation="eager",
+                **options,
             )
         )
         count = (side // patch) ** 2

@@ -338,3 +338,21 @@ def test_a_map_that_mixes_the_states_of_a_batch_is_refused() -> None:
     for call in (flow.velocity, flow.settle, flow.fixed_points, flow.jacobian):
         with pytest.raises(ValueError, match="mixes the states of a batch"):
             call(gaussians(5, 2))
+
+
+def test_states_that_rest_beside_one_another_are_polished_as_each_would_be_alone() -> None:
+    """Slow in one direction, so that orbits rest on both sides of a point and apart from it."""
+    flow = Flow(lambda x: torch.stack([torch.tanh(1.02 * x[:, 0]), 0.5 * x[:, 1] + x[:, 0]], 1))
+    starts = gaussians(300, 2)
+    starts[:, 0] += 0.2 * starts[:, 0].sign()  # at 0 it is slow, too, but repels
+    together = flow.fixed_points(starts, 3000, tolerance=1e-4)
+    assert together.share_converged == 1
+    assert len(together.points) == 2
+    assert together.residuals.max() < 1e-9
+    ends, unit = together.settled.ends, together.settled.spread
+    points = together.points[together.basins]
+    assert (ends - points).norm(dim=1).max() > 2e-3 * unit  # further than points that are one
+    assert (points[:, 0].sign() == starts[:, 0].sign()).all()
+    for k in range(0, 300, 23):
+        alone = flow.fixed_points(starts[k : k + 1], 3000, tolerance=1e-4)
+        torch.testing.assert_close(alone.points[0], points[k], atol=1e-6, rtol=0)

@@ -48,8 +48,8 @@ class Flow(Map):
     Raises:
         TypeError: in all methods, starts or states that are no float32 or float64 tensor.
         ValueError: in all methods, no starts, starts that are not finite, a module in training
-            mode, a map that gives another shape, or one that draws random numbers without ``seed``, or
-            for each row.
+            mode, a map that gives another shape, or one that draws random numbers without ``seed``
+            or for each row.
     """
 
     @classmethod

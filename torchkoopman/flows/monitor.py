@@ -66,7 +66,7 @@ class FlowMonitor(SavedFlowMonitor):
 
     def __init__(
         self,
-        flow: Callable[[nn.Module], Flow],
+        flow: Callable[[Any], Flow],
         starts: Mapping[str, Starts],
         log: Callable[[FlowLook, int], object] | None = None,
         *,

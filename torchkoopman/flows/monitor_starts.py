@@ -13,7 +13,7 @@ from torchkoopman.flows.flow import Flow
 from torchkoopman.flows.maps import modules_of, require_eval, require_states
 from torchkoopman.observe.placements import is_dtensor
 
-Starts = Tensor | Callable[[nn.Module], Tensor]
+Starts = Tensor | Callable[[Any], Tensor]
 """Latent states, or a function from the model to these."""
 _OPTIONS = ("tolerance", "merge", "far")
 
