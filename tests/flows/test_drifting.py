@@ -60,3 +60,18 @@ def test_a_cell_drifts_as_its_own_run_without_input_does() -> None:
 def test_what_cannot_be_read_is_refused(readout: object, steps: int, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         readout_drift(Flow(lambda x: x.clone()), readout, gaussians(5, 2), steps)
+
+
+@pytest.mark.parametrize("part", [nn.Dropout(), nn.BatchNorm1d(4)])
+def test_a_read_out_in_training_mode_is_refused_for_its_noise_would_be_a_drift(
+    part: nn.Module,
+) -> None:
+    still, states = (
+        Flow(lambda x: x),
+        torch.randn(20, 4, generator=torch.Generator().manual_seed(0)),
+    )
+    part.train()
+    with torch.random.fork_rng(), pytest.raises(ValueError, match=r"two readings .*\.eval\(\)"):
+        readout_drift(still, part, states, steps=3)
+    assert readout_drift(still, part.eval(), states, steps=3).max() == 0
+    assert readout_drift(still, part, states[:1], steps=3).max() == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from typing import TYPE_CHECKING
 
 import pytest
@@ -158,6 +159,9 @@ def test_one_seed_gives_the_same_trials_and_global_random_state_stays() -> None:
         (lambda: cell()(gaussians(3, 3), gaussians(3, 4)), r"takes inputs \(…, 2\)"),
         (lambda: cell().run(gaussians(3, 2)), r"\(times, batch, inputs\)"),
         (lambda: cell().run(gaussians(0, 3, 2)), "one time or more"),
+        (lambda: cell().run(gaussians(5, 3, 2), gaussians(2, 4)), r"batch of 3, \(3, 4\); got \(2"),
+        (lambda: cell().solve(gaussians(5, 3, 2), gaussians(4)), r"batch of 3, \(3, 4\); got \(4,"),
+        (lambda: flip_flops(3, pulses=math.inf), "pulses=inf; give"),
         (lambda: flip_flops(3, shape="star"), "shape='star' is unknown"),
         (lambda: flip_flops(3, shape="disk", bits=3), "bits=3; give bits=2"),
         (lambda: flip_flops(0), "trials=0"),
@@ -166,6 +170,26 @@ def test_one_seed_gives_the_same_trials_and_global_random_state_stays() -> None:
 def test_what_cannot_be_made_is_refused(call: object, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize("widths", [100, "100"])
+def test_widths_are_a_sequence(widths: object) -> None:
+    with pytest.raises(TypeError, match=r"got widths=.*as widths=\[100\]"):
+        GatedODECell(2, 4, widths=widths)
+
+
+@pytest.mark.parametrize("options", [{}, {"gate": False}, {"widths": [8]}])
+def test_a_cell_gives_the_same_in_another_thread_and_a_second_time(
+    options: dict[str, object],
+) -> None:
+    own, x = cell(**options), gaussians(10, 3, 2)
+    wanted, found = own.run(x), []
+    other = threading.Thread(target=lambda: found.extend([own.run(x), own.run(x)]))
+    other.start()
+    other.join()
+    assert all(torch.equal(each, wanted) for each in found)
+    assert len(found) == 2
+    torch.testing.assert_close(own.double().run(x.double()).float(), wanted)
 
 
 def test_counts_that_are_no_whole_numbers_are_refused() -> None:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from torchkoopman.flows.maps import SAME
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -46,21 +48,44 @@ def readout_drift(
         summed over what is read out.
 
     Raises:
-        ValueError: fewer steps than one, or a read-out that is not one tensor of a row a state.
+        ValueError: fewer steps than one, a read-out that is not one tensor of a row a state, or
+            one that is random or mixes the states of a batch.
     """
     if steps < 1:
         raise ValueError(f"readout_drift() got steps={steps}; give 1 or more.")
     found = []
     with torch.no_grad():
-        for now in flow.orbit(states, steps, progress=progress):
-            read = readout(now)
-            if not isinstance(read, Tensor) or read.ndim < 1 or len(read) != len(states):
-                what = tuple(read.shape) if isinstance(read, Tensor) else type(read).__name__
-                raise ValueError(
-                    f"the read-out of {len(states)} states gives {what}; it must give one tensor "
-                    "with a row for each state."
-                )
+        orbit = flow.orbit(states, steps, progress=progress)
+        _require_same(readout, states)
+        for now in orbit:
+            read = _read(readout, now)
             found.append(read.double().flatten(1) if read.ndim > 1 else read.double()[:, None])
     change = torch.stack(found) - found[0]
     drift: Tensor = change.square().sum(2).mean(1)
     return drift
+
+
+def _read(readout: Callable[[Tensor], Tensor], states: Tensor) -> Tensor:
+    """One tensor with a row for each state."""
+    read = readout(states)
+    if not isinstance(read, Tensor) or read.ndim < 1 or len(read) != len(states):
+        what = tuple(read.shape) if isinstance(read, Tensor) else type(read).__name__
+        raise ValueError(
+            f"the read-out of {len(states)} states gives {what}; it must give one tensor with a "
+            "row for each state."
+        )
+    return read
+
+
+def _require_same(readout: Callable[[Tensor], Tensor], states: Tensor) -> None:
+    """Refuse what reads the same state in two ways: as a drift it would look like one."""
+    first, again = _read(readout, states), _read(readout, states)
+    differ = [first - again]
+    if len(states) > 1:
+        differ.append(first[1:] - _read(readout, states[1:]))
+    apart = max(each.abs().nan_to_num().max().item() for each in differ)
+    if apart > SAME * first.abs().nan_to_num().max().item():
+        raise ValueError(
+            f"two readings of the same states differ by {apart:.3g}: the read-out draws random "
+            "numbers or mixes the states of a batch, as in training mode. Call .eval() on it."
+        )

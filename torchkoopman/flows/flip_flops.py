@@ -83,10 +83,10 @@ def flip_flops(
     for name, count in counted.items():
         if isinstance(count, bool) or not isinstance(count, int):
             raise TypeError(f"flip_flops() got {name}={count!r}; give a whole number.")
-    if min(counted.values()) < 1 or not pulses >= 0:
+    if min(counted.values()) < 1 or not 0 <= pulses < math.inf:
         raise ValueError(
             f"flip_flops() got trials={trials}, bits={bits}, times={times}, width={width} and "
-            f"pulses={pulses}; give 1 or more of each, and no negative number of pulses."
+            f"pulses={pulses}; give 1 or more of each, and a finite number of pulses."
         )
     generator = torch.Generator().manual_seed(0) if generator is None else generator
     inputs = torch.zeros(times, trials, bits)

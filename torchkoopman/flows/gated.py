@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch import Tensor, nn
 
-from torchkoopman.flows.jacobians import jacobians
-from torchkoopman.flows.maps import Map, one_step
+from torchkoopman.flows.critical import scale_critically
+from torchkoopman.flows.maps import one_step
 from torchkoopman.flows.solving import require_solver, solve
 
 if TYPE_CHECKING:
@@ -24,9 +24,6 @@ if TYPE_CHECKING:
     from torchkoopman.flows.solving import Solver
 
 Method = Literal["euler", "rk4"]
-
-_CELLS = 64
-"""States at which the leading eigenvalue is averaged for the critical initialisation."""
 
 
 class GatedODECell(nn.Module):
@@ -76,6 +73,10 @@ class GatedODECell(nn.Module):
         method: Method = "euler",
     ) -> None:
         super().__init__()
+        if isinstance(widths, (int, str)):
+            raise TypeError(
+                f"GatedODECell got widths={widths!r}; give a sequence, as widths=[100]."
+            )
         if inputs < 0 or min([states, *widths]) < 1:
             raise ValueError(
                 f"GatedODECell got inputs={inputs}, states={states} and widths={list(widths)}; "
@@ -183,23 +184,32 @@ class GatedODECell(nn.Module):
         return torch.stack(states)
 
     def _before(self, inputs: Tensor, state: Tensor | None, asked: str) -> Tensor:
-        """The state to begin with."""
+        """The state to begin with, one for each of the batch."""
         if inputs.ndim != 3 or not len(inputs):
             raise ValueError(
                 f"{asked}() takes inputs (times, batch, inputs), one time or more; got "
                 f"{tuple(inputs.shape)}."
             )
-        state = inputs.new_zeros(inputs.shape[1], self.states) if state is None else state
+        batch = inputs.shape[1]
+        state = inputs.new_zeros(batch, self.states) if state is None else state
         self._require_widths(inputs[0], state)
+        if state.shape != (batch, self.states):
+            raise ValueError(
+                f"{asked}() begins with a state for each of a batch of {batch}, ({batch}, "
+                f"{self.states}); got {tuple(state.shape)}."
+            )
         return state
 
-    @torch.no_grad()
     def critical_(self, generator: torch.Generator | None = None) -> GatedODECell:
-        """Scale F and G so that small states neither grow nor die out without input; in place.
+        """Scale F and G so that ``-h + F`` neither grows nor decays near 0; in place.
 
         All weights of F's and of G's layers are multiplied by ``(1 / (η + 1))^(1 / layers)``, where
         η is the largest real part of the eigenvalues of ``∂(-h + F)/∂h``, here the mean over
-        states drawn from a normal distribution. Biases are set to 0, so that 0 is a fixed point.
+        small states drawn at random. Biases are set to 0, so that 0 is a fixed point.
+
+        This is of the differential equation, and of small states on average: at ``alpha=1`` an
+        eigenvalue of another sign or angle can be the largest, and F with ReLU has no bound, so
+        that a cell of few states may run away. ``Flow.of_cell(…).multipliers`` tells.
 
         Args:
             generator: draws the states; None for one seeded with 0.
@@ -210,34 +220,8 @@ class GatedODECell(nn.Module):
         Raises:
             ValueError: F's Jacobian has no eigenvalue with a positive real part to be scaled.
         """
-        generator = torch.Generator().manual_seed(0) if generator is None else generator
-        linear = [layer for layer in self.target if isinstance(layer, nn.Linear)]
-        for layer in [*linear, *([] if self.gate is None else [self.gate])]:
-            layer.bias.zero_()
-        weight = linear[0].weight
-        states = 1e-3 * torch.randn(_CELLS, self.states, generator=generator).to(weight)
-        leading = self._leading(states)
-        if leading <= 0:
-            raise ValueError(
-                f"the leading eigenvalue of F's Jacobian has the real part {leading:.3g}; only a "
-                "positive one can be scaled to 1. Draw other weights."
-            )
-        for layers in (linear, [] if self.gate is None else [self.gate]):
-            for layer in layers:
-                layer.weight.mul_(leading ** (-1 / len(layers)))
+        scale_critically(self.target, self.gate, self.inputs, generator)
         return self
-
-    def _leading(self, states: Tensor) -> float:
-        """Mean over states of the largest real part of the eigenvalues of ∂F/∂h: η + 1."""
-        nothing = states.new_zeros(self.inputs)
-
-        def target(h: Tensor) -> Tensor:
-            found: Tensor = self.target(torch.cat([nothing.expand(*h.shape[:-1], -1), h], -1))
-            return found
-
-        J = jacobians(Map(target), states).double()
-        found: float = torch.linalg.eigvals(J).real.amax(1).mean().item()
-        return found
 
     def extra_repr(self) -> str:
         """What ``print`` shows beside the parts."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
-_SAME = 1e-4
+SAME = 1e-4
 """Relative difference that another order of additions can explain, as on a GPU or in a batch."""
 
 
@@ -66,7 +66,7 @@ class Map:
                 "what it takes. Do the parts fit each other?"
             )
         apart = (first - second).abs().nan_to_num().max().item()
-        allowed = _SAME * first.abs().nan_to_num().max().item() if first.is_cuda else 0.0
+        allowed = SAME * first.abs().nan_to_num().max().item() if first.is_cuda else 0.0
         if apart > allowed:
             raise ValueError(
                 f"two applications of the map to the same states differ by {apart:.3g}: it draws "
@@ -82,13 +82,13 @@ class Map:
         alone = torch.cat([self(state[None]) for state in starts])
         apart = (together - alone).abs().nan_to_num().max().item()
         size = max(each.abs().nan_to_num().max().item() for each in (together, starts))
-        if apart > _SAME * size and self.seed is not None:
+        if apart > SAME * size and self.seed is not None:
             raise ValueError(
                 f"the map gives a state another successor, by {apart:.3g}, in another row of a "
                 f"batch, though seed={self.seed}: it draws numbers for each row. Draw them once "
                 "for all, as for a masked autoencoder by encode(x, noise=noise.expand(len(x), -1))."
             )
-        if apart > _SAME * size:
+        if apart > SAME * size:
             raise ValueError(
                 f"the map gives a state another successor, by {apart:.3g}, where another state "
                 "stands beside it: it mixes the states of a batch, and a flow is a map of one "
