@@ -37,7 +37,7 @@ ARROWS: dict[str, set[str]] = {
     "scaling": {"koopman", "observe"},
     "shipping": {"surgery", "koopman", "observe", "storage", "version"},
     "unlearning": {"koopman", "observe", "pictures", "tables"},
-    "showing": {"tables", "koopman", "spectra", "topology", "unlearning"},
+    "showing": {"tables", "flows", "koopman", "spectra", "topology", "unlearning"},
     "inspecting": {
         "running",
         "fitting",
@@ -50,7 +50,7 @@ ARROWS: dict[str, set[str]] = {
         "tables",
     },
     "flows": {"fitting", "koopman", "observe", "pictures", "spectra", "storage", "tables"},
-    "reporting": {"showing", "koopman", "topology", "unlearning", "storage", "tables"},
+    "reporting": {"showing", "flows", "koopman", "topology", "unlearning", "storage", "tables"},
     "plots": {"flows", "koopman", "spectra", "topology", "unlearning"},
     "results": {"inspecting", "running", "koopman", "scaling", "spectra", "topology", "unlearning"},
     "undo": {"koopman", "surgery"},

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import numpy as np
 from torchkoopman_panels import Document, Series, page
 
+from torchkoopman.flows.looks import FlowLook
 from torchkoopman.koopman.paths import Paths
 from torchkoopman.koopman.surrogate import Surrogate
 from torchkoopman.showing.dispatch import series_of
@@ -46,8 +47,9 @@ def report(path: str | Path, results: Results, *, title: str = "") -> Path:
     or shown in a notebook's frame. Numbers are rounded and steps left out as
     :func:`torchkoopman_panels.page` does, and the page says so.
 
-    Surrogates, topologies, audits and paths are drawn; other results are shown as their tables; an
-    :class:`torchkoopman.results.Inspection` has a page by depth, whose steps are its blocks.
+    Surrogates, topologies, audits, paths and looks at flows are drawn; other results are shown as
+    their tables; an :class:`torchkoopman.results.Inspection` has a page by depth, whose steps are
+    its blocks.
 
     Example:
         >>> inspection = tk.inspect(model, train.loader(500), progress=False)
@@ -102,7 +104,7 @@ def document_of(results: Results, title: str) -> Document:
     for run, step, result in _listed(results):
         at = 0.0 if step is None else step
         stepped |= step is not None
-        if isinstance(result, Surrogate | Topology | Audit | Paths):
+        if isinstance(result, Surrogate | Topology | Audit | Paths | FlowLook):
             shown = series_of(result)
             span = _free(document, run, shown.span, at, shown.series)
             document.add(run, span, at, shown.series)

@@ -28,6 +28,13 @@ name                       shape of one step's array             ``about``
                            2)``: the share of each system's      ``systems``, ``labels``
                            variance along the two axes, then     (one a sample, or None),
                            each sample's place                   ``forgotten`` (classes)
+``flow``                   ``(starts, 3 + starts)``: attractors  ``starts`` (names)
+                           reached, shares converged and
+                           diverged, Chamfer distances to each
+``changes``                ``(4,)``: attractors, born, gone,
+                           median distance moved in spreads
+``attractors``             ``(attractors, 5)``, the columns of
+                           ``ATTRACTOR_COLUMNS``
 ``table:<key>``            ``(0,)``                              ``title``, ``head``, ``rows``
                                                                  (lists of text), ``text`` (columns
                                                                  aligned left), ``above``, ``below``
@@ -58,13 +65,17 @@ version says so, and draws what it knows."""
 SPECTRUM_COLUMNS = ("real", "imaginary", "residual", "energy", "error", "closure", "trusted")
 """λ over the span, ResDMD residual, share of energy, standard error of λ, closure, and 1 where the
 mode is trusted; NaN where unknown."""
+ATTRACTOR_COLUMNS = ("track", "radius", "norm", "moved", "share")
+"""Number that an attractor has through a training, largest modulus of its multipliers, spectral
+norm of the Jacobian, distance moved in spreads, NaN for new ones, and its share of the starts."""
 BITS: dict[str, Bits] = {
     "spectrum": (12, 12, 7, 7, 7, 7, 0),
     "singular_values": 7,
     "tracks": 15,
+    "attractors": (15, 12, 12, 7, 7),
 }
-"""Binary digits that values of a report keep after the leading one, where it is not all of them: λ
-to 0.00013, the others to 0.4 %, and the number of a track exactly, up to 65 536."""
+"""Binary digits that values of a report keep after the leading one, where it is not all of them: λ,
+radii and norms to 0.00013, the others to 0.4 %, and numbers of tracks exactly, up to 65 536."""
 
 
 @dataclass(frozen=True)

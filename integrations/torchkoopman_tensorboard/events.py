@@ -15,11 +15,12 @@ from torchkoopman_tensorboard.summary import log
 
 if TYPE_CHECKING:
     from torchkoopman import Surrogate
+    from torchkoopman.flows import FlowLook
     from torchkoopman.results import ModeTracks
 
 
 class EventFolder:
-    """Event files in a folder of their own; give it to ``torchkoopman.TrainingMonitor`` as its log.
+    """Event files in a folder of their own; give it to a monitor of a training as its log.
 
     When a training is resumed after a step, the points that an earlier run has written of later
     steps are hidden in TensorBoard, so that none is shown twice. A training that begins anew hides
@@ -104,14 +105,19 @@ class EventFolder:
             self._in_use.pop(self._place, None)
             writer.close()
 
-    def __call__(self, surrogate: Surrogate, step: int, tracks: ModeTracks | None = None) -> None:
-        """Write what :func:`log` says of a surrogate."""
+    def __call__(
+        self, result: Surrogate | FlowLook, step: int, tracks: ModeTracks | None = None
+    ) -> None:
+        """Write what :func:`log` says of a surrogate, or of a look at a flow."""
+        due = self._pseudospectrum_is_due(tracks) if hasattr(result, "spectrum") else False
+        log(self, result, step, self.tag, tracks=tracks, pseudospectrum=due)
+        self._writer.flush()
+
+    def _pseudospectrum_is_due(self, tracks: ModeTracks | None) -> bool:
         # The tracks of a training that was resumed have the spectra from before.
         self._spectra = self._spectra + 1 if tracks is None else len(tracks.steps)
         every = self.pseudospectrum_every
-        due = every > 0 and self._spectra % every == 0
-        log(self, surrogate, step, self.tag, tracks=tracks, pseudospectrum=due)
-        self._writer.flush()
+        return every > 0 and self._spectra % every == 0
 
     def add_summary(self, summary: Any, step: int) -> None:
         """Write a summary.

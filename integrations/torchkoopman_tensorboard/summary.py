@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from torchkoopman_panels import Series
 
     from torchkoopman import Surrogate
+    from torchkoopman.flows import FlowLook
     from torchkoopman.results import Audit, ModeTracks, Paths, Topology
 
 
@@ -41,7 +42,7 @@ class Writer(Protocol):
 
 def log(
     writer: Writer,
-    result: Surrogate | Topology | Audit | Paths,
+    result: Surrogate | Topology | Audit | Paths | FlowLook,
     step: int,
     tag: str = "",
     *,
@@ -68,7 +69,10 @@ def log(
       are still given their class, ``retained/<network>``, the accuracy on the other classes, and
       ``edit_cost`` and ``swap_cost``, the accuracy lost on these;
     * of paths ``variance_shown/<layer>``, the share of variance in the plane, and
-      ``paths_r2/<layer>``, R² of the prediction on these samples.
+      ``paths_r2/<layer>``, R² of the prediction on these samples;
+    * of a look at a flow ``attractors``, ``born``, ``gone``, the median distance ``moved``,
+      ``largest_radius`` and ``largest_norm``; by set of starts ``attractors_from/<starts>``,
+      ``converged/<starts>``, ``diverged/<starts>`` and ``chamfer/<starts>-<starts>``.
 
     Series are tensors of the plugin ``koopman``, float32; what each has along its axes is in
     ``torchkoopman_panels.schema``. Notes are the text ``notes``. Everything is one event, so that a
@@ -87,10 +91,10 @@ def log(
     Args:
         writer: ``torch.utils.tensorboard.SummaryWriter``, or an :class:`EventFolder`.
         result: a surrogate fitted to layers of the network that is trained, its topology or its
-            paths, or an audit.
+            paths, an audit, or a look of a :class:`torchkoopman.flows.FlowMonitor`.
         step: the global step of the curve.
-        tag: name of the span; by default ``<first layer>-<last layer>``, and of an audit
-            ``forgetting-<classes>``.
+        tag: name of the span; by default ``<first layer>-<last layer>``, of an audit
+            ``forgetting-<classes>``, and of a look ``flow``.
         tracks: of the spectra until now, of which this surrogate's is the last.
         pseudospectrum: whether to compute and log the surrogate's, which takes seconds.
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from torchkoopman.flows.looks import FlowLook
 from torchkoopman.koopman.paths import Paths
 from torchkoopman.koopman.surrogate import Surrogate
 from torchkoopman.showing.audits import audit_shown
+from torchkoopman.showing.flows import look_shown
 from torchkoopman.showing.samples import paths_shown
 from torchkoopman.showing.surrogates import surrogate_shown
 from torchkoopman.showing.topologies import topology_shown
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def series_of(
-    result: Surrogate | Topology | Audit | Paths,
+    result: Surrogate | Topology | Audit | Paths | FlowLook,
     *,
     tag: str = "",
     tracks: ModeTracks | None = None,
@@ -39,9 +41,10 @@ def series_of(
 
     Args:
         result: a surrogate, :class:`torchkoopman.results.Topology`,
-            :class:`torchkoopman.results.Audit` or :class:`torchkoopman.results.Paths`.
-        tag: name of the span; by default ``<first layer>-<last layer>``, and of an audit
-            ``forgetting-<classes>``.
+            :class:`torchkoopman.results.Audit`, :class:`torchkoopman.results.Paths`, or a
+            :class:`torchkoopman.flows.FlowLook`.
+        tag: name of the span; by default ``<first layer>-<last layer>``, of an audit
+            ``forgetting-<classes>``, and of a look ``flow``.
         tracks: of the spectra until now, of which this surrogate's is the last.
         pseudospectrum: whether to compute the surrogate's, which takes seconds; without data that
             of the matrix.
@@ -52,10 +55,10 @@ def series_of(
     """
     if isinstance(result, Surrogate):
         return surrogate_shown(result, tag, tracks, pseudospectrum)
-    if not isinstance(result, Topology | Audit | Paths):
+    if not isinstance(result, Topology | Audit | Paths | FlowLook):
         raise TypeError(
             f"a {type(result).__name__} has no series of its own; give one of Surrogate, Topology, "
-            "Audit, Paths, such as the surrogate that it comes from."
+            "Audit, Paths and FlowLook, such as the surrogate that it comes from."
         )
     if tracks is not None or pseudospectrum:
         raise TypeError(
@@ -66,4 +69,6 @@ def series_of(
         return topology_shown(result, tag)
     if isinstance(result, Paths):
         return paths_shown(result, tag)
+    if isinstance(result, FlowLook):
+        return look_shown(result, tag)
     return audit_shown(result, tag)

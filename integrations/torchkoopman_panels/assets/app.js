@@ -5,6 +5,7 @@ import { bettiPanel } from "./betti.js";
 import { Catalog } from "./catalog.js";
 import { Controls } from "./controls.js";
 import { html } from "./dom.js";
+import { flowPanel } from "./flow.js";
 import { footOf } from "./foot.js";
 import { Frame, Tip } from "./panel.js";
 import { qualityPanel } from "./quality.js";
@@ -24,6 +25,7 @@ const PANELS = [
   [bettiPanel, "log(writer, surrogate.topology(model, loader), step)"],
   [auditPanel, "log(writer, tk.audit(model, edited, classes, train, test), step)"],
   [trajectoriesPanel, "log(writer, surrogate.paths(model, loader), step)"],
+  [flowPanel, "log(writer, monitor.latest, step), of a tk.flows.FlowMonitor"],
 ];
 const DEFAULTS = { run: "", span: "", other: "", step: NaN, view: "lambda", theme: "auto" };
 

@@ -52,6 +52,11 @@ export function sentenceOf(series, step) {
     const last = block.cell(block.position(step), block.size - 1);
     if (Number.isFinite(last)) parts.push(`R² ${number(last)}`);
   }
+  if (series.changes) {
+    const { block } = series.changes;
+    const [count, born, gone] = block.array(block.position(step));
+    parts.push(`${count} ${count === 1 ? "attractor" : "attractors"}`, `${born} born`, `${gone} gone`);
+  }
   if (series.audit) parts.push(...afterEditing(series.audit, series.audit.block.position(step)));
   return parts.join(", ");
 }
