@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import pickle
+import threading
 from itertools import pairwise
 
 import pytest
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 
 import torchkoopman as tk
 from torchkoopman.flows import GatedSurrogate, fit_gated
+from torchkoopman.flows.gated_training import _drawn
 
 QUICK = {"steps": 60, "widths": [16], "batch": 64, "progress": False}
 FEW = {**QUICK, "observables": tk.RandomFeatures(30)}
@@ -130,6 +132,48 @@ def test_one_generator_gives_the_same_and_nothing_global_changes() -> None:
     assert one.r2["ridge map"] == pytest.approx(other.r2["ridge map"])
     assert four.r2["gnODE"] == pytest.approx(one.r2["gnODE"], abs=0.05)
     assert not any(parameter.requires_grad for parameter in one.module.parameters())
+
+
+def test_threads_that_draw_and_another_default_dtype_change_nothing() -> None:
+    model, loader = network(4, 6, 5), batches(4)
+    alone = fit_gated(model, loader, "0", "1", **FEW)
+    found, done = {}, threading.Event()
+
+    def draw() -> None:
+        while not done.is_set():
+            torch.rand(7)
+
+    def fit(number: int) -> None:
+        found[number] = fit_gated(copy.deepcopy(model), loader, "0", "1", **FEW)
+
+    with torch.random.fork_rng():
+        drawing = threading.Thread(target=draw)
+        fits = [threading.Thread(target=fit, args=(k,)) for k in range(2)]
+        for thread in (drawing, *fits):
+            thread.start()
+        for thread in fits:
+            thread.join()
+        done.set()
+        drawing.join()
+    assert found[0].r2 == found[1].r2 == alone.r2
+    torch.set_default_dtype(torch.float64)
+    try:
+        other = fit_gated(model, loader, "0", "1", **FEW)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert other.r2["gnODE"] == pytest.approx(alone.r2["gnODE"], abs=1e-6)
+
+
+def test_a_fresh_flow_has_the_weights_that_torch_draws_in_distribution() -> None:
+    cell = _drawn(50, [400], 4, torch.Generator().manual_seed(0))
+    for layer in (cell.target[0], cell.target[2], cell.gate):
+        with torch.random.fork_rng():
+            torch.manual_seed(1)
+            theirs = nn.Linear(layer.in_features, layer.out_features)
+        for own, other in ((layer.weight, theirs.weight), (layer.bias, theirs.bias)):
+            assert own.dtype == torch.float32
+            assert own.abs().max() <= layer.in_features**-0.5
+            assert own.std().item() == pytest.approx(other.std().item(), rel=0.25)
 
 
 def test_a_training_that_goes_wrong_keeps_what_it_started_from() -> None:

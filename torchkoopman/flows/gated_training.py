@@ -142,11 +142,19 @@ def _rate(step: int, steps: int) -> float:
 def _drawn(
     states: int, widths: Sequence[int], times: int, generator: torch.Generator
 ) -> GatedODECell:
-    """A cell of unit time in so many steps, its weights drawn by the generator."""
-    seed = int(torch.randint(2**31, (1,), generator=generator))
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed would seed GPUs as well
-        return GatedODECell(0, states, widths=widths, alpha=1 / times)
+    """A cell of unit time in so many steps, with the weights that torch would draw.
+
+    The generator draws them in float32, whatever the default is and whoever draws elsewhere.
+    """
+    with torch.device("meta"):
+        cell = GatedODECell(0, states, widths=widths, alpha=1 / times)
+    cell.float().to_empty(device="cpu")
+    for layer in cell.modules():
+        if isinstance(layer, nn.Linear):
+            bound = layer.in_features**-0.5
+            for values in (layer.weight, layer.bias):
+                nn.init.uniform_(values, -bound, bound, generator)
+    return cell
 
 
 def _directions(rows: Tensor, states: int) -> Tensor:
