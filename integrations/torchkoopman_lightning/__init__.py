@@ -1,5 +1,6 @@
 """torchkoopman in Lightning: ``Trainer(callbacks=[KoopmanCallback("blocks.*")])``."""
 
 from torchkoopman_lightning.callback import KoopmanCallback
+from torchkoopman_lightning.flows import FlowCallback
 
-__all__ = ["KoopmanCallback"]
+__all__ = ["FlowCallback", "KoopmanCallback"]

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from lightning.pytorch import Callback
-from torchkoopman_tensorboard import EventFolder
-
 from torchkoopman import TrainingMonitor
+from torchkoopman_lightning.driving import MonitorCallback
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
-    from lightning.pytorch import LightningModule, Trainer
+    from torchkoopman_tensorboard import EventFolder
 
 
-class KoopmanCallback(Callback):
+class KoopmanCallback(MonitorCallback):
     """Follows the spectrum of layers through a training, and writes it for TensorBoard.
 
     Its attribute ``monitor`` is a :class:`torchkoopman.TrainingMonitor`, driven by the trainer:
@@ -66,6 +64,8 @@ class KoopmanCallback(Callback):
         OSError: when the training starts: the folder cannot be written to.
     """
 
+    monitor: TrainingMonitor
+
     def __init__(
         self,
         layers: str | Sequence[str],
@@ -89,8 +89,7 @@ class KoopmanCallback(Callback):
                 f"KoopmanCallback got the layers {layers!r}; give names or wildcards, by which "
                 "its state in checkpoints is known."
             )
-        self.folder = folder
-        self.monitor = TrainingMonitor(
+        monitor = TrainingMonitor(
             names,
             fitter=fitter,
             sample_every=sample_every,
@@ -98,60 +97,10 @@ class KoopmanCallback(Callback):
             rows=rows,
             **reading,
         )
+        super().__init__(monitor, folder, "koopman")
         self._names = names
-        self._loaded: dict[str, Any] | None = None
-        self._watches = False
-        """Whether this process watches, or did."""
 
     @property
     def state_key(self) -> str:
         """Of the state in checkpoints."""
         return self._generate_state_key(layers=self._names)
-
-    def state_dict(self) -> dict[str, Any]:
-        """That of the monitor; empty in processes that do not watch."""
-        return self.monitor.state_dict() if self._watches else {}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Keep it until the training starts: some strategies restore before others attach."""
-        self._loaded = state_dict
-
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Put the hooks on, and go on from what was loaded."""
-        self.monitor.close(quiet=True)
-        state, self._loaded = self._loaded, None
-        if state is not None:
-            self.monitor.load_state_dict(state)
-        if getattr(trainer, "fast_dev_run", False) or not trainer.is_global_zero:
-            self.monitor.check(pl_module)
-            return
-        folder = self.folder or Path(trainer.default_root_dir) / "koopman"
-        self.monitor.log = folder if isinstance(folder, EventFolder) else EventFolder(folder)
-        self.monitor.attach(pl_module, trainer.global_step)
-        self._watches = True
-
-    def on_train_batch_end(
-        self,
-        trainer: Trainer,
-        pl_module: LightningModule,
-        outputs: Any,
-        batch: Any,
-        batch_idx: int,
-    ) -> None:
-        """Count a step, if the optimiser has made one."""
-        if self.monitor.attached:
-            self.monitor.step(trainer.global_step)
-
-    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Take the hooks off."""
-        self.monitor.close()
-
-    def on_exception(
-        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
-    ) -> None:
-        """Take the hooks off: of all events after an exception this is the only one."""
-        self.monitor.close(quiet=True)
-
-    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Take the hooks off, however the training ended."""
-        self.monitor.close(quiet=True)

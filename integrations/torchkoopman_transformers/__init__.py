@@ -1,5 +1,6 @@
 """torchkoopman in transformers: a callback for its Trainer, ``KoopmanTrainerCallback``."""
 
 from torchkoopman_transformers.callback import KoopmanTrainerCallback
+from torchkoopman_transformers.flows import FlowTrainerCallback
 
-__all__ = ["KoopmanTrainerCallback"]
+__all__ = ["FlowTrainerCallback", "KoopmanTrainerCallback"]

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import warnings
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
-
-from torchkoopman_tensorboard import EventFolder
-from transformers.trainer_callback import TrainerCallback
+from typing import TYPE_CHECKING, Any
 
 from torchkoopman import TrainingMonitor
+from torchkoopman_transformers.driving import MonitorCallback
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from types import TracebackType
+    from pathlib import Path
 
-    from torch import nn
-    from transformers.trainer_callback import TrainerControl, TrainerState
+    from torchkoopman_tensorboard import EventFolder
     from transformers.training_args import TrainingArguments
 
 
-class KoopmanTrainerCallback(TrainerCallback):
+class KoopmanTrainerCallback(MonitorCallback):
     """Follows the spectrum of layers through a training, and writes it for TensorBoard.
 
     Its attribute ``monitor`` is a :class:`torchkoopman.TrainingMonitor`, driven by the Trainer. Use
@@ -71,6 +66,8 @@ class KoopmanTrainerCallback(TrainerCallback):
         OSError: when the training begins: the folder cannot be written to.
     """
 
+    monitor: TrainingMonitor
+
     def __init__(
         self,
         layers: str | Sequence[str],
@@ -89,10 +86,7 @@ class KoopmanTrainerCallback(TrainerCallback):
                 f"KoopmanTrainerCallback got log={reading['log']!r}, but writes event files "
                 "itself, into folder=. For another kind of log use torchkoopman.TrainingMonitor."
             )
-        self.name = name
-        self.folder = folder
-        self.resume_from = resume_from
-        self.monitor = TrainingMonitor(
+        monitor = TrainingMonitor(
             layers,
             fitter=fitter,
             sample_every=sample_every,
@@ -100,79 +94,10 @@ class KoopmanTrainerCallback(TrainerCallback):
             rows=rows,
             **reading,
         )
+        super().__init__(monitor, name, folder, resume_from)
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.monitor.close(quiet=kind is not None)
-
-    def on_train_begin(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        **kwargs: Any,
-    ) -> None:
-        """Put the hooks on; those of a training that broke off, or begins again, come off."""
-        model: nn.Module = kwargs["model"]
-        self.monitor.close(quiet=True)
+    def _refuse(self, args: TrainingArguments) -> None:
         refuse(args)
-        if not state.is_world_process_zero:
-            self.monitor.check(model)
-            return
-        if state.global_step:
-            self._load(args, state)
-        folder = self.folder or Path(str(args.output_dir)) / self.name
-        self.monitor.log = folder if isinstance(folder, EventFolder) else EventFolder(folder)
-        self.monitor.attach(model, state.global_step)
-
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Count a step of the optimiser."""
-        if self.monitor.attached:
-            self.monitor.step(state.global_step)
-
-    def on_save(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Write the monitor's state beside the Trainer's."""
-        if not self.monitor.attached:
-            return
-        path = self._checkpoint(args, state) / f"{self.name}.safetensors"
-        try:
-            self.monitor.save(path)
-        except OSError as error:
-            warnings.warn(
-                f"the monitor's state could not be written to {str(path)!r}: {error}. A training "
-                "that is resumed from there begins its curves anew.",
-                RuntimeWarning,
-                stacklevel=2,
-            )
-
-    def on_train_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
-        """Take the hooks off."""
-        self.monitor.close()
-
-    def _load(self, args: TrainingArguments, state: TrainerState) -> None:
-        """The state in the checkpoint that the training goes on from; without it, none."""
-        folder = Path(self.resume_from or self._checkpoint(args, state))
-        path = folder / f"{self.name}.safetensors"
-        if path.is_file():
-            self.monitor.load(path)
-        else:
-            self.monitor.reset()
-
-    def _checkpoint(self, args: TrainingArguments, state: TrainerState) -> Path:
-        return Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
 
 
 def refuse(args: TrainingArguments) -> None:
