@@ -76,3 +76,22 @@ def test_masked_rows_do_not_count() -> None:
 def test_baselines_without_data_say_so() -> None:
     with pytest.raises(ValueError, match="no data"):
         Baselines().maps(3)
+
+
+def test_maps_of_few_wide_rows_are_those_of_their_moments(monkeypatch: pytest.MonkeyPatch) -> None:
+    states = draw(40, 60), draw(40, 4, seed=2), draw(40, 60, seed=5)
+    states[2][:] += states[0].roll(1, 1)
+    expected = streamed(states, size=15).maps(latent=3)
+    monkeypatch.setattr("torchkoopman.running.baselines._WIDE", 20)
+    few = streamed(states, size=15)
+    resumed = Baselines().load_state_dict(few.state_dict())
+    for found in (few.maps(latent=3), few.maps(latent=3), resumed.maps(latent=3)):
+        for name, pair in expected.items():
+            for ours, theirs in zip(found[name], pair, strict=True):
+                torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-6)
+    more = draw(30, 60, seed=8), draw(30, 4), draw(30, 60, seed=9)  # more rows than features
+    after = few.update(Trajectory.of(*more)).maps(latent=3)
+    monkeypatch.setattr("torchkoopman.running.baselines._WIDE", 1024)
+    whole = streamed(tuple(torch.cat(pair) for pair in zip(states, more, strict=True)))
+    for name, pair in whole.maps(latent=3).items():
+        torch.testing.assert_close(after[name], pair, rtol=1e-6, atol=1e-8)

@@ -16,7 +16,7 @@ from torchkoopman.fitting.dynamics import Dynamics, check_dynamics
 from torchkoopman.fitting.intake import Intake
 from torchkoopman.fitting.latents import evidence_of, span_moments
 from torchkoopman.fitting.losses import LossWeights
-from torchkoopman.fitting.quality import explained
+from torchkoopman.fitting.quality import explained, outside
 from torchkoopman.fitting.tails import frozen
 from torchkoopman.koopman.learnt import LearntObservables
 from torchkoopman.koopman.span import FitRecord, Span
@@ -116,7 +116,7 @@ class AutoencoderFitter(AutoencoderOutcome):
         if batch < 1 or steps_per_update < 0:
             given = f"batch={batch}, steps_per_update={steps_per_update}"
             raise ValueError(f"{given}: batch must be 1 or more, steps_per_update 0 or more.")
-        self.dynamics = dynamics
+        self.dynamics, self.rank = dynamics, rank
         self._way: Literal["step", "span"] = "span" if dynamics == "span" else "step"
         self.tail = None if tail is None else frozen(tail)
         self.batch = batch
@@ -191,7 +191,8 @@ class AutoencoderFitter(AutoencoderOutcome):
             )
             surrogate = Surrogate(*parts, record, *data)
             surrogate.to(intake.frames[0].weight.dtype)  # of the states, whatever it was learnt in
-            record = replace(record, r2=explained(surrogate, intake.latest))
+            left = {layer: each.value for layer, each in outside(surrogate, intake.latest).items()}
+            record = replace(record, r2=explained(surrogate, intake.latest), outside=left)
             return Surrogate(*parts, record, *data)
 
     def _ready(self) -> Trainer:

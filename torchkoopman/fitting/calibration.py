@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Self
 
+import torch
+
 from torchkoopman.fitting.snapshots import trajectories_of, trajectory_state
+from torchkoopman.koopman.coordinates import resolve_frames
 from torchkoopman.koopman.principal import layer_coordinates
+from torchkoopman.observe.few_rows import FewRows
 from torchkoopman.observe.moments import Moments
 from torchkoopman.observe.totals import total_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    import torch
+    from torch import Tensor
 
     from torchkoopman.koopman.coordinates import CoordinateOptions, Coordinates
     from torchkoopman.observe.processes import Processes
@@ -21,6 +25,11 @@ if TYPE_CHECKING:
 
 MASSIVE = 10.0
 """See ``CoordinateOptions.massive``: nonlinear functions of the state need like deviations."""
+WIDE = 1024
+"""Features of a layer above which ten rows for each are too many to wait for, where a number of
+directions is asked for; ten for each direction are enough."""
+_COLUMNS = 3000
+"""The most rows of all layers whose Gram matrix is formed; its eigenvectors take seconds."""
 
 
 class Calibration:
@@ -36,7 +45,8 @@ class Calibration:
     def __init__(self, options: CoordinateOptions, rows: int | None) -> None:
         self.options = options
         self.rows = rows
-        """Rows to wait for; None: ten per feature of the widest layer, at least 2 000."""
+        """Rows to wait for; None: ten per feature of the widest layer, at least 2 000; where that
+        is wider than 1 024 and a number of directions is asked for, ten for each of these."""
         self.held: list[Trajectory] = []
         self.waits = False
         """Whether to hold back all rows, however many, until processes choose together."""
@@ -56,6 +66,8 @@ class Calibration:
             return False
         held = sum(len(part.flatten(next(iter(part.states.values())))) for part in self.held)
         widest = max(state.shape[-1] for state in self.held[-1].states.values())
+        if widest > WIDE and self.options.rank >= 1:
+            widest = min(widest, round(self.options.rank))
         return processes * held >= (max(2000, 10 * widest) if self.rows is None else self.rows)
 
     def finish(
@@ -76,8 +88,10 @@ class Calibration:
                 "padding, or not finite in some layer (probe.report() tells which). Look at the "
                 "inputs, and for a layer that overflows."
             )
-        moments = self._moments(known[0].layers, known)
-        frames = self._chosen(moments, known[0].layers, known[0].dtype)
+        layers, rows = known[0].layers, [trajectory.rows() for trajectory in known]
+        widths = {layer: known[0].states[layer].shape[-1] for layer in layers}
+        few = self._few(rows, widths)
+        frames = self._chosen(few or _moments(layers, rows), layers, known[0].dtype)
         return frames, self.released()
 
     def together(
@@ -92,8 +106,13 @@ class Calibration:
         Raises:
             ValueError: too few rows, in all processes.
         """
-        own = self._moments(layers, self.held)
-        moments = total_of(own, widths, processes, processes.device)
+        rows = [trajectory.rows() for trajectory in self.held]
+        moments: Moments | FewRows | None = None
+        if sum(processes.gather(_count(rows))) < max(widths.values()):
+            own = [{layer: each.cpu() for layer, each in part.items()} for part in rows]
+            moments = self._few([part for parts in processes.gather(own) for part in parts], widths)
+        if moments is None:
+            moments = total_of(_moments(layers, rows), widths, processes, processes.device)
         frames: list[Coordinates] = processes.told(
             lambda: self._chosen(moments, layers, precision), 0
         )
@@ -115,21 +134,47 @@ class Calibration:
         held, self.held = self.held, []
         return held
 
-    def _moments(self, layers: Sequence[str], known: Sequence[Trajectory]) -> Moments:
-        """What coordinates are chosen from."""
-        moments = Moments([*((a, a) for a in layers), *((a, layers[-1]) for a in layers[:-1])])
-        for trajectory in known:
-            moments.update(trajectory.rows())
-        return moments
+    def _few(
+        self, rows: Sequence[Mapping[str, Tensor]], widths: Mapping[str, int]
+    ) -> FewRows | None:
+        """The rows themselves where the widest layer has more features than there are rows.
+
+        All of them, unless their Gram matrix would be too large; then evenly many are left out.
+        """
+        count, widest = _count(rows), max(widths.values())
+        if not 0 < count < widest:
+            return None
+        one = resolve_frames(self.options.frames, widths) == "shared"
+        most = _COLUMNS // len(widths) if one else _COLUMNS
+        if count <= most or not 1 <= self.options.rank < most:
+            return FewRows(rows)
+        kept = torch.linspace(0, count - 1, most).round().long()
+        names = list(rows[0])
+        whole = {name: torch.cat([part[name] for part in rows]) for name in names}
+        return FewRows([{name: each[kept.to(each.device)] for name, each in whole.items()}])
 
     def _chosen(
-        self, moments: Moments, layers: Sequence[str], precision: torch.dtype
+        self, moments: Moments | FewRows, layers: Sequence[str], precision: torch.dtype
     ) -> list[Coordinates]:
+        rank = self.options.rank
         unknowns = max(map(moments.features, layers)) if moments.count else 0
-        if (rank := self.options.rank) >= 1:
-            unknowns = min(unknowns, round(rank))
-        require_rows(moments.count, unknowns)
-        return [frame.to(precision) for frame in layer_coordinates(moments, layers, self.options)]
+        if rank == -1 or rank >= 1:
+            require_rows(moments.count, unknowns if rank == -1 else min(unknowns, round(rank)))
+        frames = layer_coordinates(moments, layers, self.options)
+        require_rows(moments.count, frames[0].size)
+        return [frame.to(precision) for frame in frames]
+
+
+def _count(rows: Sequence[Mapping[str, Tensor]]) -> int:
+    return sum(len(next(iter(part.values()))) for part in rows)
+
+
+def _moments(layers: Sequence[str], rows: Sequence[Mapping[str, Tensor]]) -> Moments:
+    """What coordinates are chosen from."""
+    moments = Moments([*((a, a) for a in layers), *((a, layers[-1]) for a in layers[:-1])])
+    for part in rows:
+        moments.update(part)
+    return moments
 
 
 def require_rows(rows: float, unknowns: int, remedy: str = "") -> None:
@@ -139,9 +184,11 @@ def require_rows(rows: float, unknowns: int, remedy: str = "") -> None:
         ValueError: says how many rows came and how many are needed.
     """
     if rows <= unknowns:
+        few = max(1, min(64, round(rows) // 10))
+        remedy = remedy or f", keep fewer directions (rank={few}), or choose narrower layers"
         raise ValueError(
             f"{round(rows)} rows were streamed, but the fit has {unknowns} features per row and "
-            f"needs more rows than that. Stream more data{remedy or ', or choose narrower layers'}."
+            f"needs more rows than that. Stream more data{remedy}."
         )
 
 

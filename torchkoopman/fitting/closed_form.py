@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol, Self
 
 from torchkoopman.fitting.calibration import require_rows
 from torchkoopman.fitting.dynamics import check_dynamics, closed_form
-from torchkoopman.fitting.quality import explained
+from torchkoopman.fitting.quality import explained, outside
 from torchkoopman.fitting.streams import Streams
 from torchkoopman.koopman.coordinates import check_frames, resolve_frames
 from torchkoopman.koopman.operators import Dense
@@ -182,7 +182,8 @@ class ClosedForm(Streams):
         surrogate = Surrogate(*parts, record, data, evidence).requires_grad_(False)
         if self._latest is None or not self.residuals:
             return surrogate
-        record = replace(record, r2=explained(surrogate, self._latest))
+        left = {layer: each.value for layer, each in outside(surrogate, self._latest).items()}
+        record = replace(record, r2=explained(surrogate, self._latest), outside=left)
         return Surrogate(*parts, record, data, evidence)
 
     def _missing(self, latents: LabelledMoments, data: LabelledMoments) -> list[str]:

@@ -87,6 +87,22 @@ def predictions(surrogate: Surrogate, trajectory: Trajectory) -> dict[str, Tenso
     return rows
 
 
+def outside(surrogate: Surrogate, trajectory: Trajectory) -> dict[str, Unexplained]:
+    """Layer → what its coordinates leave out of one trajectory, where they are fewer than features.
+
+    Its ``value`` is the share of the layer's variance that lies outside the axes that were kept.
+    """
+    rows = surrogate.span.stacked(trajectory).rows()
+    found = {}
+    with plain_modes(trajectory.device.type, grad=False):
+        for layer, frame in zip(surrogate.layers, surrogate.frames(), strict=True):
+            if frame.size < frame.features:
+                # Of an edited surrogate the way back is another; its coordinates are the same.
+                within = frame(rows[layer].to(frame.weight)) @ frame.inverse_weight.T + frame.mean
+                found[layer] = Unexplained().update(within, rows[layer])
+    return found
+
+
 def explained(surrogate: Surrogate, trajectory: Trajectory) -> dict[str, float]:
     """Layer → R² of its prediction from the first layer on one trajectory."""
     truth = surrogate.span.stacked(trajectory).rows()

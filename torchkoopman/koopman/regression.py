@@ -14,7 +14,11 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from torchkoopman.observe.few_rows import FewRows
 
+
+_NULL = 1e-12
+"""Directions with less than this share of the largest variance count as constant."""
 _REGULAR = 1e-11
 """Variances no further apart than this need no ridge in float64: one of 1e-12 would bias the least
 of them by a tenth, rounding does by a hundred-thousandth. Random features are further apart."""
@@ -34,6 +38,31 @@ def ridge_map(moments: Moments, ridge: float) -> tuple[Tensor, Tensor]:
     covariance = moments.cov("start", "start")
     weight = solve_ridge(covariance, moments.cov("start", "end"), ridge).T
     return weight, moments.mean("end") - weight @ moments.mean("start")
+
+
+def ridge_map_of_rows(
+    rows: FewRows, ends: tuple[str, str], ridge: float, size: int | None = None
+) -> tuple[Tensor, Tensor]:
+    """The same map from fewer rows than features, by the eigenvectors of their Gram matrix.
+
+    Args:
+        rows: of both variables.
+        ends: names of ``"start"`` and ``"end"``.
+        ridge: relative to the mean variance of what is regressed on.
+        size: leading principal components of the start that are regressed on; None for all
+            features.
+    """
+    start, end = (rows.factor(name) for name in ends)
+    values, vectors = torch.linalg.eigh(start.T @ start)
+    varying = values > _NULL * values[-1]
+    values, vectors = values[varying], vectors[:, varying]
+    features = len(start)
+    if size is not None:
+        values, vectors = values[-size:], vectors[:, -size:]
+        features = len(values)
+    kept = values + ridge * values.sum() / features
+    weight: Tensor = (end @ (vectors / kept)) @ (start @ vectors).T
+    return weight, rows.mean(ends[1]) - weight @ rows.mean(ends[0])
 
 
 def koopman_matrix(moments: Moments, ridge: float, constant: bool) -> Tensor:

@@ -137,6 +137,10 @@ class FitRecord:
     r2: dict[str, float] = field(default_factory=dict)
     """Layer → R², the share of its variance that its prediction from the first explains, on the
     latest batch of the fit; for rows it has not seen see :func:`torchkoopman.evaluate`."""
+    outside: dict[str, float] = field(default_factory=dict)
+    """Layer → share of its variance outside the directions that were kept (``rank=``), which no
+    prediction of it can explain; only where they are fewer than its features. On the latest batch
+    of the fit; ``torchkoopman.fit`` puts that of held-out rows in its place."""
     losses: dict[str, float] = field(default_factory=dict)
     """Loss term → latest value; empty for closed forms."""
     held_out: dict[str, float] = field(default_factory=dict)
@@ -156,9 +160,14 @@ class FitRecord:
         """The record with other names for some layers."""
         errors = {
             kind: {names.get(name, name): value for name, value in known.items()}
-            for kind, known in (("r2", self.r2), ("held_out", self.held_out))
+            for kind, known in (
+                ("r2", self.r2),
+                ("outside", self.outside),
+                ("held_out", self.held_out),
+            )
         }
-        return replace(self, r2=errors["r2"], held_out=errors["held_out"])
+        r2, outside, held_out = errors["r2"], errors["outside"], errors["held_out"]
+        return replace(self, r2=r2, outside=outside, held_out=held_out)
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> FitRecord:

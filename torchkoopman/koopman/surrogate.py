@@ -209,6 +209,12 @@ class Surrogate(Following):
         quality, r2 = "", record.r2.get(self.layers[-1])
         if r2 is not None:
             quality = f", {record.rows} rows, R² of the latest {qualities(r2)[0]}"
+        ends = {layer: record.outside[layer] for layer in self.layers if layer in record.outside}
+        if ends:
+            shares = [f"{share:.2%} of {layer}" for layer, share in ends.items()]
+            several = [shares[0], "…", shares[-1]] if len(shares) > 2 else shares
+            size = self.frames()[0].size
+            quality += f", {size} directions leave out {', '.join(several)}"
         notes = "".join(f"; {note}" for note in record.notes)
         return f"Surrogate({where}; {kind}{quality}{', edited' if self.edits else ''}{notes})"
 

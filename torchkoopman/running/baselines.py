@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from torchkoopman.koopman.principal import truncation_rank
-from torchkoopman.koopman.regression import ridge_map
+from torchkoopman.koopman.regression import ridge_map, ridge_map_of_rows
+from torchkoopman.observe.few_rows import FewRows
 from torchkoopman.observe.moments import Moments
 from torchkoopman.observe.pairs import layer_pairs
 from torchkoopman.observe.totals import total_of
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from torchkoopman.observe.trajectory import Trajectory
 
 _RIDGE = 1e-7
+_WIDE = 1024
+"""Features above which rows are kept as long as there are fewer: their maps cost less."""
 
 
 class Baselines:
@@ -32,6 +35,8 @@ class Baselines:
         self.delays = delays
         self._moments: Moments | None = None
         self._layers: tuple[str, str] = ("", "")
+        self._few: list[dict[str, Tensor]] = []
+        """All rows until now, instead of their moments, where they are wider than many."""
 
     def update(self, trajectory: Trajectory) -> Self:
         """Take a trajectory's first and last state into the moments, stacked as the fit's are."""
@@ -39,12 +44,19 @@ class Baselines:
         if self._moments is None:
             self._layers = (trajectory.layers[0], trajectory.layers[-1])
             self._moments = Moments(layer_pairs(self._layers, "ends"))
-        self._moments.update(trajectory.rows())
+        rows = trajectory.rows()
+        ends = {layer: rows[layer] for layer in dict.fromkeys(self._layers)}
+        held = sum(len(part[self._layers[0]]) for part in self._few)
+        widest, new = max(each.shape[1] for each in ends.values()), len(rows[self._layers[0]])
+        if self._moments.count == 0 and widest > _WIDE and held + new < widest:
+            self._few.append({layer: each.clone() for layer, each in ends.items()})
+        else:
+            self._summed().update(ends)
         return self
 
     def over(self, processes: Processes) -> Self:
         """Take in what the baselines of all processes have seen; call it once."""
-        mine = self._moments
+        mine = None if self._moments is None else self._summed()
         widths = {n: mine.features(n) for n in mine.names} if mine and mine.count else None
         said = processes.gather((self._layers, widths))
         known = next(((layers, widths) for layers, widths in said if widths is not None), None)
@@ -58,12 +70,13 @@ class Baselines:
     def state_dict(self) -> dict[str, Any]:
         """The layers and their moments, as tensors and plain types."""
         moments = None if self._moments is None else self._moments.tensors()
-        return {"layers": self._layers, "moments": moments}
+        return {"layers": self._layers, "moments": moments, "few": self._few}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> Self:
         """Go on from what :meth:`state_dict` said."""
         first, last = state["layers"]
         self._layers, self._moments = (first, last), None
+        self._few = [dict(part) for part in state["few"]]
         if state["moments"] is not None:
             self._moments = Moments(layer_pairs(self._layers, "ends")).load(state["moments"])
         return self
@@ -77,13 +90,30 @@ class Baselines:
         """
         if self._moments is None:
             raise ValueError("the baselines have seen no data yet.")
-        pair = self._moments.between(*self._layers)
-        start, end = pair.features("start"), pair.features("end")
-        maps = {"ridge map": ridge_map(pair, _RIDGE), "PCA + linear": _principal_map(pair, latent)}
-        if start == end:
-            identity = torch.eye(start).to(maps["ridge map"][0])
-            return {"skip": (identity, torch.zeros(start).to(identity))} | maps
+        if self._few:
+            rows = FewRows(self._few)
+            maps = {
+                "ridge map": ridge_map_of_rows(rows, self._layers, _RIDGE),
+                "PCA + linear": ridge_map_of_rows(rows, self._layers, _RIDGE, latent),
+            }
+        else:
+            pair = self._moments.between(*self._layers)
+            maps = {
+                "ridge map": ridge_map(pair, _RIDGE),
+                "PCA + linear": _principal_map(pair, latent),
+            }
+        weight, bias = maps["ridge map"]
+        if len(weight) == weight.shape[1]:
+            return {"skip": (torch.eye(len(weight)).to(weight), torch.zeros_like(bias))} | maps
         return maps
+
+    def _summed(self) -> Moments:
+        """The moments of all rows until now, those kept included."""
+        assert self._moments is not None
+        few, self._few = self._few, []
+        for part in few:
+            self._moments.update(part)
+        return self._moments
 
 
 def _principal_map(pair: Moments, size: int) -> Affine:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self
 
-from torchkoopman.fitting.quality import Unexplained, predictions
+from torchkoopman.fitting.quality import Unexplained, outside, predictions
 from torchkoopman.tables import Table, Tabular, qualities
 
 if TYPE_CHECKING:
@@ -41,6 +41,9 @@ class Evaluation(Tabular):
     """Baseline → R² of the last layer."""
     notes: tuple[str, ...] = ()
     """What could not be measured, and why."""
+    outside: dict[str, float] = field(default_factory=dict)
+    """Layer → share of its variance outside the directions that the surrogate keeps, which no
+    prediction can explain; only where these are fewer than its features."""
 
     @property
     def r2(self) -> float:
@@ -60,6 +63,9 @@ class Evaluation(Tabular):
         if len(self.layers) > 1:
             shown = zip(self.layers, qualities(*self.layers.values()), strict=True)
             below.append(f"R² by layer: {'  '.join(f'{layer} {r2}' for layer, r2 in shown)}")
+        if self.outside:
+            shares = "  ".join(f"{layer} {share:.2%}" for layer, share in self.outside.items())
+            below.append(f"variance outside the directions kept: {shares}")
         if self.beaten_by():
             below.append(f"the {self.method} does not beat: {', '.join(self.beaten_by())}")
         above = [f"layer {last!r} on {self.rows} held-out rows"]
@@ -83,6 +89,7 @@ class Evaluator:
         self._rivals = dict(rivals or {})
         self._notes = notes
         self._layers = {layer: Unexplained() for layer in surrogate.layers[1:]}
+        self._outside = {layer: Unexplained() for layer in surrogate.layers}
         self._baselines = {name: Unexplained() for name in (*self._maps, *self._rivals)}
 
     def update(self, trajectory: Trajectory) -> None:
@@ -90,6 +97,8 @@ class Evaluator:
         rows = self.surrogate.span.stacked(trajectory).rows()
         for layer, prediction in predictions(self.surrogate, trajectory).items():
             self._layers[layer].update(prediction, rows[layer])
+        for layer, left in outside(self.surrogate, trajectory).items():
+            self._outside[layer].merge(left)
         start, end = rows[self.surrogate.layers[0]], rows[self.surrogate.layers[-1]]
         for name, (weight, bias) in self._maps.items():
             self._baselines[name].update(start.double() @ weight.T + bias, end)
@@ -99,7 +108,7 @@ class Evaluator:
 
     def over(self, processes: Processes) -> Self:
         """Take in what the evaluators of all processes have seen; call it once."""
-        for theirs in ("_layers", "_baselines"):
+        for theirs in ("_layers", "_baselines", "_outside"):
             said = processes.gather(getattr(self, theirs))
             found = {name: Unexplained() for name in said[0]}
             for each in said:
@@ -122,4 +131,5 @@ class Evaluator:
             {layer: each.r2 for layer, each in known.items()},
             {name: each.r2 for name, each in self._baselines.items()},
             self._notes,
+            {layer: each.value for layer, each in self._outside.items() if each.rows},
         )

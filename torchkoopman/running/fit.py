@@ -141,7 +141,7 @@ def fit(
     fitter = _fitter(method, options)
     autoencoder = fitter if isinstance(fitter, AutoencoderFitter) else None
     baselines = Baselines(fitter.delays if isinstance(fitter, DMDFitter) else 0)
-    rival = None if autoencoder is None else EDMDFitter(dynamics="span")
+    rival = None if autoencoder is None else EDMDFitter(rank=autoencoder.rank, dynamics="span")
     kept = Holdout(0 if held_out is not None else _HELD_OUT // together.size, [fitter, baselines])
     kept.listeners += [] if rival is None else [Limited(rival, _RIVAL_ROWS // together.size)]
     watch = Watch(model, layers, layout, positions, forward, output, classes=True, gather=gather)
@@ -178,6 +178,7 @@ def fit(
         record,
         held_out=evaluation.layers,
         baselines=evaluation.baselines,
+        outside=evaluation.outside,
         notes=(*record.notes, *said),
     )
     return surrogate.with_(record=record)
