@@ -8,7 +8,7 @@ from torchkoopman.inspecting.inspection import Inspection
 from torchkoopman.koopman.modes import Modes
 from torchkoopman.koopman.paths import Paths
 from torchkoopman.running.evaluation import Evaluation
-from torchkoopman.running.ranking import SpanRanking
+from torchkoopman.running.ranked import SpanRanking
 from torchkoopman.scaling.scale import Scaling
 from torchkoopman.spectra.comparison import OperatorDistance
 from torchkoopman.spectra.normality import NonNormality

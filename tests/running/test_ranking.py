@@ -14,7 +14,8 @@ import torchkoopman as tk
 from tests.systems import draw
 from torchkoopman.observe.costs import Cost
 from torchkoopman.observe.trajectory import Trajectory
-from torchkoopman.running.ranking import RankedSpan, SpanRanking, rank_spans
+from torchkoopman.running.ranked import RankedSpan, SpanRanking
+from torchkoopman.running.ranking import rank_spans
 
 
 def network() -> nn.Sequential:
@@ -505,3 +506,89 @@ def test_statistics_of_other_scales_or_observables_do_not_merge_and_nothing_chan
     assert one.rows == rows
     with pytest.raises(ValueError, match="leave observables= and ridge= out"):
         tk.rank_spans(small()[0], batches, ["0", "2"], ridge=1e-3, statistics=one, progress=False)
+
+
+class Stages(nn.Module):
+    """Two stages of two blocks, the second at half the resolution, and a block of its own."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(1)
+            wide = [nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), nn.Tanh()) for _ in range(2)]
+            small = [nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), nn.Tanh()) for _ in range(2)]
+            self.one, self.two = nn.Sequential(*wide), nn.Sequential(*small)
+            self.head = nn.Sequential(nn.Flatten(), nn.Linear(48, 4))
+        self.double()
+
+    def forward(self, x: Tensor) -> Tensor:
+        half = nn.functional.avg_pool2d(self.one(x), 2)
+        out: Tensor = self.head(self.two(half))
+        return out
+
+
+def photos(count: int = 5) -> list[Tensor]:
+    return [draw(30, 3 * 64, seed=k).reshape(30, 3, 8, 8) for k in range(count)]
+
+
+@pytest.mark.parametrize("positions", [None, 8])
+def test_each_resolution_is_ranked_as_by_itself_and_the_rest_is_listed(
+    positions: int | None,
+) -> None:
+    model, options = Stages(), {"positions": positions}
+    ranking = rank(model, photos(), ["one.*", "two.*", "head"], **options)
+    found = by_ends(ranking)
+    assert set(found) == {("one.0", "one.1"), ("two.0", "two.1")}
+    for layers in ("one.*", "two.*"):
+        (alone,) = rank(model, photos(), layers, **options).spans
+        span = found[alone.start, alone.end]
+        assert (span.r2, span.skip, span.removed, span.added) == (
+            (alone.r2, alone.skip, alone.removed, alone.added)
+        )
+    left = {(each.start, each.end): each.why for each in ranking.unranked}
+    names = ["one.0", "one.1", "two.0", "two.1", "head"]
+    assert found.keys() | left.keys() == set(combinations(names, 2))
+    assert "64 and 16 positions" in left["one.1", "two.0"]
+    assert "16 and 1 positions" in left["two.1", "head"]
+    assert ranking.statistics is None
+    assert "not ranked: one.0 → two.0" in str(ranking)
+    assert "layout=" in ranking.table().html()
+
+
+def test_layers_of_different_resolution_alone_are_refused_and_so_are_their_statistics() -> None:
+    with pytest.raises(ValueError, match="layers disagree"):
+        rank(Stages(), photos(), ["one.1", "two.0"])
+    known = rank(Stages(), photos(), "one.*").statistics
+    with pytest.raises(ValueError, match="layers disagree"):
+        rank(Stages(), photos(), ["one.*", "two.*"], statistics=known)
+
+
+def test_layouts_and_calls_of_layers_of_different_resolution_are_kept() -> None:
+    layout = {"one.*": "b c h w -> b (h w) c", "two.?": "b c h w -> b 1 (c h w)"}
+    found = by_ends(rank(Stages(), photos(8), ["one.*", "two.*"], layout=layout))
+    assert set(found) == {("one.0", "one.1"), ("two.0", "two.1")}
+    alone = rank(Stages(), photos(8), "two.*", layout={"two.*": layout["two.?"]}).spans[0]
+    assert found["two.0", "two.1"].r2 == alone.r2
+
+
+def test_a_constant_end_is_listed_where_other_spans_can_be_ranked() -> None:
+    model = network()
+    with torch.no_grad():
+        model[5].weight.zero_()
+    ranking = rank(model, batches(), LAYERS)
+    assert [(span.start, span.end) for span in ranking.spans] == [("1", "4")]
+    assert {(each.start, each.end) for each in ranking.unranked} == {("1", "6"), ("4", "6")}
+    assert all("constant over all" in each.why for each in ranking.unranked)
+
+
+def test_a_span_across_resolutions_is_fitted_flat_and_swapped() -> None:
+    model, loader = Stages(), photos(10)
+    flat = {"layout": "b c h w -> b 1 (c h w)", "progress": False}
+    fitted = tk.fit(model, loader, ["one.0", "two.1"], method="dmd", rank=20, **flat)  # type: ignore[arg-type]
+    images = photos(1)[0]
+    edited = tk.swap(model, fitted, example_inputs=images)
+    with torch.no_grad():
+        start = model.one[0](images).flatten(1)[:, None]
+        expected = model.head(fitted(start).reshape(30, 3, 4, 4))
+        torch.testing.assert_close(edited(images), expected)
+        torch.testing.assert_close(edited(images[:7]), expected[:7])

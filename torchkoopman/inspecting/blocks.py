@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from torchkoopman.inspecting.ranks import Rank
     from torchkoopman.koopman.surrogate import Surrogate
-    from torchkoopman.running.ranking import RankedSpan
+    from torchkoopman.running.ranked import RankedSpan
     from torchkoopman.spectra.normality import NonNormality
     from torchkoopman.spectra.spectrum import Spectrum
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from torchkoopman.inspecting.chosen import Skipped
     from torchkoopman.inspecting.ranks import Rank
     from torchkoopman.koopman.surrogate import Surrogate
-    from torchkoopman.running.ranking import SpanRanking
+    from torchkoopman.running.ranked import SpanRanking
     from torchkoopman.topology.report import Topology
 
 _SPANS = 3

@@ -14,7 +14,7 @@ from torchkoopman.fitting.quality import Unexplained
 from torchkoopman.inspecting.blocks import InspectedBlock, linear_part
 from torchkoopman.inspecting.chosen import Skipped
 from torchkoopman.inspecting.ranks import rank_of
-from torchkoopman.running.ranking import ranked_span, ranking_of
+from torchkoopman.running.ranked import ranked_span, ranking_of
 from torchkoopman.spectra.normality import non_normality
 from torchkoopman.topology.betti import subsamples
 from torchkoopman.topology.layers import compared
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from torchkoopman.inspecting.ranks import Rank
     from torchkoopman.koopman.surrogate import Surrogate
     from torchkoopman.observe.costs import NetworkCosts
-    from torchkoopman.running.ranking import RankedSpan, SpanRanking
+    from torchkoopman.running.ranked import RankedSpan, SpanRanking
     from torchkoopman.topology.report import Topology
 
 Found = TypeVar("Found")
@@ -76,7 +76,7 @@ class Measures:
             except _EXPECTED as error:
                 failed.setdefault(_in_a_line(error), []).append(f"{start} → {end}")
         self.skipped += [Skipped(f"R² of {', '.join(each)}", why) for why, each in failed.items()]
-        return ranking_of(spans, costs, statistics) if spans else None
+        return ranking_of(spans, costs, [statistics]) if spans else None
 
     def block(self, start: str, end: str, ranking: SpanRanking | None) -> InspectedBlock:
         """One step from layer to layer."""

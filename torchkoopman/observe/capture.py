@@ -13,6 +13,7 @@ from torch.fx import Proxy
 from torch.fx._symbolic_trace import is_fx_symbolic_tracing
 
 from torchkoopman.observe.layouts import refuse_time_major
+from torchkoopman.observe.shapes import DifferentPointsError
 from torchkoopman.observe.views import View, look
 
 if TYPE_CHECKING:
@@ -86,14 +87,14 @@ class PositionSample:
         """``values`` of shape ``(batch, positions, ...)`` as they are read.
 
         Raises:
-            ValueError: ``values`` has another number of positions than the first layer.
+            DifferentPointsError: ``values`` has another number of positions than the first layer.
         """
         if self.count < 0:
             self._draw(values.shape[1])
         if self._limit is None:
             return values
         if values.ndim < 2 or values.shape[1] != self.count:
-            raise ValueError(
+            raise DifferentPointsError(
                 f"{owner} has shape {tuple(values.shape)}, but the first layer has {self.count} "
                 f"positions, so positions={self._limit} cannot take the same ones of both. Choose "
                 "layers of one resolution, or flatten the positions into the features with "

@@ -10,6 +10,10 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+class DifferentPointsError(ValueError):
+    """Layers whose rows are not the same points: other positions, as in another resolution."""
+
+
 def check_shapes(
     states: Mapping[str, Tensor],
     labels: Tensor | None,
@@ -25,7 +29,8 @@ def check_shapes(
         chosen: ``(batch, k)``.
 
     Raises:
-        ValueError: a shape that does not fit.
+        DifferentPointsError: layers of different batch or positions.
+        ValueError: another shape that does not fit.
         TypeError: complex states, or labels that are no integers.
     """
     shapes = {layer: tuple(state.shape) for layer, state in states.items()}
@@ -41,11 +46,11 @@ def check_shapes(
             " the eigenvalues are those of the complex system and their conjugates."
         )
     if len({shape[:2] for shape in shapes.values()}) > 1:
-        raise ValueError(
+        raise DifferentPointsError(
             f"layers disagree on (batch, positions), so their rows are not the same points: "
             f"{shapes}. Choose layers of one resolution, or flatten the positions into the "
-            "features with layout='b ... -> b 1 (...)'; to look at them only, average over the "
-            "positions: layout='b c h w -> b c, mean over h w'."
+            "features with layout='b ... -> b 1 (...)' and fit with rank=; to look at them only, "
+            "average over the positions: layout='b c h w -> b c, mean over h w'."
         )
     batch, positions, _ = next(iter(shapes.values()))
     if labels is not None and tuple(labels.shape) != (batch,):

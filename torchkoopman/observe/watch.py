@@ -108,8 +108,19 @@ class Watch:
         outputs, layouts = read_again(layers, views, output, layout)
         return cls(model, layers, layouts, positions, forward, outputs, gather=gather)
 
-    def stream(self, batches: Iterable[Any], listener: Listener) -> Streamed:
+    def stream(
+        self,
+        batches: Iterable[Any],
+        listener: Listener,
+        beside: Sequence[tuple[Watch, Listener]] = (),
+    ) -> Streamed:
         """Run the model on the batches in eval mode without gradients; put all modes back.
+
+        Args:
+            batches: of the loader.
+            listener: gets the trajectories.
+            beside: watches of other layers of the model, with what gets theirs of the same passes;
+                without labels.
 
         Raises:
             TypeError: a batch that the model does not take, or one number for its labels.
@@ -118,23 +129,31 @@ class Watch:
         _refuse_meta(self.model)
         run = object()
         with within(run):
-            probe = attach(
-                self.model,
-                self.layers,
-                layout=self.layout,
-                output=self.output,
-                positions=self.positions,
-                generator=self.generator,
-                gather=self.gather,
-            )
+            probe = self._attached()
+            others = [watch._attached().stream_to(each) for watch, each in beside]
         targets, count = self.targets or Targets(self.classes, self.forward is not None), 0
-        with evaluating(self.model), torch.no_grad(), probe.stream_to(listener):
+        probe.stream_to(listener)
+        with evaluating(self.model), torch.no_grad(), ExitStack() as stack:
+            for each in (probe, *others):
+                stack.enter_context(each)
             for batch in batches:
                 with within(run):
                     self._run(batch, probe, targets)
                 count += 1
-            probe.detach(quiet=True)  # who called asks what came
+            for each in (probe, *others):
+                each.detach(quiet=True)  # who called asks what came
         return Streamed(count, probe.report(), targets.note)
+
+    def _attached(self) -> Probe:
+        return attach(
+            self.model,
+            self.layers,
+            layout=self.layout,
+            output=self.output,
+            positions=self.positions,
+            generator=self.generator,
+            gather=self.gather,
+        )
 
     def _run(self, batch: Any, probe: Probe, targets: Targets) -> None:
         """One forward pass, with labels where the batch has them; hooks see the model's mask."""
