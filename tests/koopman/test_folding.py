@@ -106,11 +106,65 @@ def test_a_replacement_is_the_prediction_after_an_edit_of_the_way_back(kind: str
 def test_nothing_is_left_of_coordinates_but_their_images() -> None:
     """Encoder, one matrix, decoder: no module of the surrogate, no float of its coordinates."""
     observables = dictionary("random", "mean")
-    surrogate = assemble(observables, Dense(observables.latent, 2, constant=True))
+    surrogate = assemble(observables, Dense(observables.latent, 2, constant=True), (4, 2, 3))
     core = surrogate.replacement().core
     assert not any(isinstance(module, Coordinates | Operator) for module in core.modules())
     assert isinstance(core.decoder, nn.Identity)
-    assert core.linear.weight.shape == (5, 5 + 4 + 4)  # random features, and the 4-d state twice
+    assert isinstance(core.linear, nn.Linear)
+    assert core.linear.weight.shape == (3, 5 + 4 + 4)  # random features, and the 4-d state twice
+
+
+WIDE: dict[str, Callable[[], Dictionary | LearntObservables]] = {
+    "dmd": dictionary,
+    "random": lambda: dictionary("random"),
+    "contextual": lambda: dictionary("mean", "random", "neighbours"),
+    "learnt": lambda: LearntObservables(3, 9, [7]),
+}
+
+
+@pytest.mark.parametrize("widths", [(40, 2, 30), (40, 2, 4), (4, 2, 40)], ids=str)
+@pytest.mark.parametrize("kind", WIDE)
+@pytest.mark.parametrize("images", [False, True])
+def test_few_coordinates_of_wide_layers_fold_to_thin_maps(
+    kind: str, widths: tuple[int, ...], images: bool
+) -> None:
+    """Never more numbers than all multiplied out, and the same map in every memory layout."""
+    observables = WIDE[kind]()
+    surrogate = assemble(observables, Dense(observables.latent, 2, constant=True), widths)
+    core = surrogate.replacement().core
+    state = draw(2, 6, widths[0])
+    state = state.mT.contiguous().mT if images else state
+    torch.testing.assert_close(core(state), surrogate(state))
+    found = sum(each.numel() for each in core.parameters())
+    thin, dense = 3 * (widths[0] + widths[2]) + 3 + widths[2], widths[2] * (widths[0] + 1)
+    if kind == "dmd":
+        assert found == min(thin, dense)
+        assert isinstance(core.linear, nn.Linear) == (dense <= thin)
+    assert found < thin + 400
+
+
+@pytest.mark.parametrize("latent", [8, 9])
+@pytest.mark.parametrize("family", [lambda n: LowRank(n, 2, 3), lambda n: BlockDiagonal(n, 2)])
+def test_low_rank_and_blocks_stay_small_and_export(
+    family: Callable[[int], Operator], latent: int
+) -> None:
+    surrogate = assemble(LearntObservables(3, latent, [7], constant=False), family(latent))
+    core = surrogate.replacement("a", "c").core
+    state = draw(2, 6, 4)
+    assert sum(each.numel() for each in core.linear.parameters()) < latent**2
+    torch.testing.assert_close(core(state), surrogate(state), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(
+        surrogate.replacement("a", "b")(state), surrogate.predict(state, "a", "b")
+    )
+    program = torch.export.export(core, (state,), dynamic_shapes=({0: torch.export.Dim("n")},))
+    for size in (2, 5):
+        batch = draw(size, 6, 4, seed=size)
+        torch.testing.assert_close(program.module()(batch), core(batch))
+
+
+def test_a_low_rank_operator_that_is_not_thin_enough_is_one_matrix() -> None:
+    surrogate = assemble(LearntObservables(3, 6, [7], constant=False), LowRank(6, 2, 3))
+    assert isinstance(surrogate.replacement().core.linear, nn.Linear)
 
 
 def test_a_replacement_shares_no_tensor_with_its_surrogate() -> None:
@@ -227,6 +281,7 @@ def test_a_folded_matrix_is_the_unfolded_map_but_for_one_rounding_of_its_entries
     surrogate = assemble(dictionary(), operator, (4, 2, 5, 3, 3, 4, 3)).float()
     precise, core = copy.deepcopy(surrogate).double(), surrogate.replacement().core
     state = draw(2, 6, 4)
+    assert isinstance(core.linear, nn.Linear)
     linear = core.linear.double()
     entries = state.abs() @ linear.weight.abs().T + linear.bias.abs()
     rounding = torch.finfo(torch.float32).eps / 2 * entries

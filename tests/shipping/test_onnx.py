@@ -16,12 +16,13 @@ from transformers import BertConfig, BertModel, ViTConfig, ViTModel
 
 from tests.processes import completed
 from torchkoopman.fitting.autoencoder import AutoencoderFitter
+from torchkoopman.fitting.dmd import DMDFitter
 from torchkoopman.fitting.edmd import EDMDFitter
 from torchkoopman.koopman.feature_maps import RandomFeatures
 from torchkoopman.observe.probes import attach
 from torchkoopman.shipping import onnx_programs
 from torchkoopman.shipping.export import export, read_card
-from torchkoopman.surgery.swap import swap
+from torchkoopman.surgery.swap import swap, swap_history
 from torchkoopman.unlearning.edit import unlearn
 
 SUFFIXES = (".pt2", ".onnx", ".safetensors")
@@ -298,3 +299,36 @@ def test_all_needed_packages_are_in_the_extra() -> None:
     project = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())["project"]
     extra = {line.split(">=")[0] for line in project["optional-dependencies"]["onnx"]}
     assert extra == set(onnx_programs.NEEDED)
+
+
+@pytest.mark.parametrize(
+    ("family", "suffix"), [("dmd", ".onnx"), ("BlockDiagonal", ".onnx"), ("LowRank", ".pt2")]
+)
+def test_thin_maps_are_thin_in_files_too(family: str, suffix: str, tmp_path: Path) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        tail = [nn.Linear(40, 40), nn.Tanh(), nn.Linear(40, 3)]
+        model = nn.Sequential(nn.Linear(4, 40), nn.Tanh(), *tail).eval()
+    fitter: DMDFitter | AutoencoderFitter = DMDFitter(3)
+    if family != "dmd":
+        more = {"operator_rank": 2} if family == "LowRank" else {}
+        fitter = AutoencoderFitter(9, hidden=[6], operator=family, rank=3, **more)  # type: ignore[arg-type]
+    with torch.no_grad(), attach(model, ["1", "3"]).stream_to(fitter):
+        model(rows(300))
+    edited = swap(model, fitter.surrogate, example_inputs=rows(4))
+    path = export(edited, tmp_path / f"thin{suffix}", example_inputs=rows(4))
+    for size in (1, 7):
+        expected = edited(rows(size))
+        if suffix == ".pt2":
+            found = torch.export.load(path).module()(rows(size))
+        else:
+            found = computed(path, input=rows(size))["output"]
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+    (record,) = swap_history(edited)
+    assert record.added < record.removed / 2
+    before = sum(each.numel() for each in model.parameters())
+    if suffix == ".pt2":
+        held = sum(each.numel() for each in torch.export.load(path).state_dict.values())
+    else:
+        held = sum(np.prod(each.dims) for each in onnx.load(path).graph.initializer)
+    assert held <= before - record.removed + record.added + 20  # and shapes

@@ -396,3 +396,13 @@ def test_a_forward_that_keeps_values_keeps_no_proxies_of_the_trace() -> None:
     edited = swap(model, nn.Identity(), "1", "2", "fx", rows())
     assert model[1].value is None
     assert edited.get_submodule("1").value is None
+
+
+def test_the_record_says_where_nothing_is_saved() -> None:
+    model = Residual().eval()
+    small, large = nn.Linear(4, 4), nn.Sequential(nn.Linear(4, 90), nn.Linear(90, 4))
+    for module, smaller in ((small, True), (large, False)):
+        edited = swap(model, module, "blocks.0", "blocks.4")
+        (record,) = swap_history(edited)
+        assert record.smaller == smaller == (record.added < record.removed)
+        assert ("no smaller" in str(record)) != smaller

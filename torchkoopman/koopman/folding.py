@@ -1,7 +1,9 @@
-"""Folding: a surrogate between two layers as encoder, one matrix, decoder, and nothing else.
+"""Folding: a surrogate between two layers as encoder, linear map, decoder, and nothing else.
 
 Layer coordinates are affine, so they vanish into the encoder's first and the decoder's last maps;
-the constant becomes the matrix's bias; a dictionary's decoder is linear and vanishes as well.
+the constant becomes the map's bias; a dictionary's decoder is linear and vanishes as well. Where
+few coordinates are kept of wide layers, a product of two thin maps is smaller than the matrix that
+it multiplies out to, and stays two maps: whatever has fewer numbers is taken.
 """
 
 from __future__ import annotations
@@ -14,9 +16,14 @@ from torch import Tensor, nn
 
 from torchkoopman.koopman.arithmetic import own_precision
 from torchkoopman.koopman.observables import Dictionary
+from torchkoopman.koopman.thin import linear_map, operator_map
+from torchkoopman.observe.costs import numbers
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from torchkoopman.koopman.coordinates import Coordinates
+    from torchkoopman.koopman.feature_maps import Affine
     from torchkoopman.koopman.learnt import LearntObservables
     from torchkoopman.koopman.operator import Operator
     from torchkoopman.observe.layouts import Layout
@@ -33,11 +40,16 @@ class Folded(nn.Module):
     thousands that cancel each other, of which bfloat16 would leave nothing.
     """
 
-    def __init__(self, encoder: nn.Module, linear: nn.Linear, decoder: nn.Module) -> None:
+    def __init__(self, encoder: nn.Module, linear: nn.Module, decoder: nn.Module) -> None:
         super().__init__()
         self.encoder = encoder
         self.linear = linear
         self.decoder = decoder
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The precision it computes in."""
+        return next(self.parameters()).dtype
 
     def forward(self, state: Tensor, mask: Tensor | None = None) -> Tensor:
         """State of the start layer to state of the end layer; ``mask`` as for observables."""
@@ -50,14 +62,22 @@ class Folded(nn.Module):
 
 
 class Encoding(nn.Module):
-    """A dictionary's functions without the constant, as a module."""
+    """A dictionary's functions without the constant, as a module.
 
-    def __init__(self, dictionary: Dictionary) -> None:
+    Args:
+        dictionary: of the state, or of its coordinates.
+        lead: from the state to its coordinates, if they are not folded away.
+    """
+
+    def __init__(self, dictionary: Dictionary, lead: nn.Linear | None = None) -> None:
         super().__init__()
+        self.lead = lead
         self.dictionary = dictionary
 
     def forward(self, state: Tensor, mask: Tensor | None = None) -> Tensor:
         """``(batch, positions, features)`` → ``(batch, positions, latent - 1)``."""
+        if self.lead is not None:
+            state = _mapped(self.lead, state)
         parts = [part(state, mask) for part in self.dictionary.parts]
         if not parts:
             return state
@@ -91,7 +111,7 @@ class Replacement(nn.Module):
         """
         state = output if self.start is None else self.start.to_state(output)
         known = None if mask is None else mask.to(state.device) != 0
-        given, own = output.dtype, self.core.linear.weight.dtype
+        given, own = output.dtype, self.core.dtype
         end = self.core(state if own == given else state.to(own), known)
         end = end if own == given else end.to(given)
         return end if self.end is None else self.end.to_output(end)
@@ -117,15 +137,35 @@ def fold(
     inner = (start.weight, start.bias)
     outer = (end.inverse_weight, end.offset)
     if isinstance(observables, Dictionary):
-        dictionary, transfer = observables.folded(inner)
-        read = observables.decoding_matrix().to(transfer)
-        matrix = outer[0] @ read @ K @ transfer
-        linear = _linear(matrix[:, 1:], matrix[:, 0] + outer[1])
-        return _narrow(Folded(Encoding(dictionary), linear, nn.Identity()), dtype, device)
+        ways = _of_dictionary(observables, K, inner, outer)
+        return _narrow(min(ways, key=numbers), dtype, device)
     skip = int(observables.constant)
-    linear = _linear(K[skip:, skip:], K[1:, 0] if observables.constant else None)
-    encoder, decoder = observables.encoder.before(inner), observables.decoder.after(outer)
-    return _narrow(Folded(encoder, linear, decoder), dtype, device)
+    linear = operator_map(operator, K[skip:, skip:], K[1:, 0] if observables.constant else None)
+    encoders = (
+        observables.encoder.before(inner),
+        nn.Sequential(linear_map(*inner), observables.encoder),
+    )
+    decoders = (
+        observables.decoder.after(outer),
+        nn.Sequential(observables.decoder, linear_map(*outer)),
+    )
+    folded = Folded(min(encoders, key=numbers), linear, min(decoders, key=numbers))
+    return _narrow(folded, dtype, device)
+
+
+def _of_dictionary(
+    observables: Dictionary, operator: Tensor, inner: Affine, outer: Affine
+) -> Iterator[Folded]:
+    """The ways to fold: coordinates of the start folded away or not, those of the end likewise."""
+    read = observables.decoding_matrix().to(operator) @ operator
+    folded, transfer = observables.folded(inner)
+    leading = Encoding(observables, linear_map(*inner))
+    for encoder, core in ((Encoding(folded), read @ transfer), (leading, read)):
+        matrix = outer[0] @ core
+        dense = linear_map(matrix[:, 1:], matrix[:, 0] + outer[1])
+        thin = nn.Sequential(linear_map(core[:, 1:], core[:, 0]), linear_map(*outer))
+        for linear in (dense, thin):
+            yield Folded(encoder, linear, nn.Identity())
 
 
 def _wide(part: M, device: torch.device) -> M:
@@ -150,20 +190,14 @@ def _features_first(state: Tensor) -> bool:
     return state.stride(-2) == 1 != state.stride(-1)
 
 
-def _mapped(linear: nn.Linear, state: Tensor) -> Tensor:
+def _mapped(linear: nn.Module, state: Tensor) -> Tensor:
     """``linear(state)``, which would first copy an image's state into another order."""
-    if linear.bias is None or not _features_first(state):
+    if isinstance(linear, nn.Sequential):
+        for each in linear:
+            state = _mapped(each, state)
+        return state
+    if not isinstance(linear, nn.Linear) or linear.bias is None or not _features_first(state):
         out: Tensor = linear(state)
         return out
     weight = linear.weight.expand(state.shape[0], -1, -1)
     return torch.baddbmm(linear.bias[:, None], weight, state.mT).mT
-
-
-def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
-    with torch.random.fork_rng(devices=[]):
-        linear = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None).to(weight)
-    with torch.no_grad():
-        linear.weight.copy_(weight)
-        if bias is not None:
-            linear.bias.copy_(bias)
-    return linear

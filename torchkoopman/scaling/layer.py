@@ -175,7 +175,7 @@ class PathReplacement(nn.Module):
     ) -> None:
         super().__init__()
         self.steps = nn.ModuleList(copy.deepcopy(step) for step in list(steps)[: max(stack)])
-        self.steps.to(core.linear.weight.dtype).requires_grad_(True)
+        self.steps.to(core.dtype).requires_grad_(True)
         self.stack = tuple(stack)
         """Which states are stacked, 0 for x, in order."""
         self.pad = State(width)
@@ -183,7 +183,7 @@ class PathReplacement(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """``(batch, …, features)`` → ``(batch, …, features of the layer's output)``."""
-        path = walk(self.steps, x.to(self.core.linear.weight.dtype))
+        path = walk(self.steps, x.to(self.core.dtype))
         stacked = torch.cat([self.pad(path[index]) for index in self.stack], -1)
         # The surrogate's states are (batch, positions, features): its observables may look along
         # the positions.

@@ -79,8 +79,20 @@ class SwapRecord:
     version: str
     """Version of torchkoopman."""
 
+    @property
+    def smaller(self) -> bool:
+        """Whether fewer numbers were added than removed.
+
+        A span may be worth replacing where they are not, to look at it or to save operations, so
+        the record says it when printed, and no warning does; ``torchkoopman.rank_spans`` compares
+        operations too.
+        """
+        return self.added < self.removed
+
     def __str__(self) -> str:
         notes = "".join(f"; {note}" for note in self.notes)
+        if not self.smaller:
+            notes = f", so the replacement is no smaller{notes}"
         return (
             f"{self.module}: {self.surrogate} from {self.start!r} to {self.end!r} by {self.how}, "
             f"{self.removed:,} numbers out, {self.added:,} in{notes}"
