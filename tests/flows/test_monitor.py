@@ -412,6 +412,38 @@ def test_what_cannot_be_looked_at_is_refused_at_the_start(
     assert torch.equal(torch.get_rng_state(), numbers)
 
 
+def test_numbers_that_a_start_draws_are_the_same_at_every_look() -> None:
+    def drawn(model: nn.Module) -> Tensor:
+        numbers = torch.rand(200, 1) - 1.5 + random.random() + np.random.rand()  # noqa: NPY002
+        return numbers.double()
+
+    monitor = FlowMonitor(Flow, {"drawn": drawn}, log_every=1)
+    with monitor.attach(Gain(2.0)):
+        first = monitor.latest
+        torch.rand(7), random.random(), np.random.rand()  # noqa: NPY002
+        monitor.step()
+    assert monitor.latest.step == 1
+    assert torch.equal(monitor.latest.attractors, first.attractors)
+    assert monitor.latest.basins.tolist() == first.basins.tolist()
+    assert first.attractors.dtype == torch.float64
+
+
+def test_a_model_whose_passes_wait_for_other_processes_is_refused() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.DataParallel(nn.Linear(2, 2)))
+    with pytest.raises(ValueError, match=r"with a DataParallel \(1\), whose passes wait"):
+        FlowMonitor(Flow, {"a": NOISE}).attach(model)
+    torch.distributed.init_process_group(
+        "gloo", store=torch.distributed.HashStore(), rank=0, world_size=1
+    )
+    try:
+        wrapped = nn.parallel.DistributedDataParallel(nn.Linear(2, 2))
+        with pytest.raises(ValueError, match=r"with a DistributedDataParallel \(it\)"):
+            FlowMonitor(Flow, {"a": NOISE}).attach(wrapped)
+        assert FlowMonitor(Flow, {"a": NOISE}).attach(wrapped.module).latest.step == 0
+    finally:
+        torch.distributed.destroy_process_group()
+
+
 @pytest.mark.parametrize(
     ("given", "kind", "message"),
     [

@@ -16,6 +16,8 @@ from torchkoopman.observe.placements import is_dtensor
 Starts = Tensor | Callable[[Any], Tensor]
 """Latent states, or a function from the model to these."""
 _OPTIONS = ("tolerance", "merge", "far")
+_WRAPPERS = ("DistributedDataParallel", "FullyShardedDataParallel", "DataParallel")
+"""By name: a build of torch may lack some."""
 
 
 def marks(starts: Mapping[str, Starts]) -> dict[str, str]:
@@ -34,11 +36,18 @@ def digest(states: Tensor) -> str:
 
 
 def require_whole(model: nn.Module) -> None:
-    """Refuse a model whose weights lie in parts on several processes.
+    """Refuse a model that one process cannot run alone, which would wait for the others.
 
     Raises:
-        ValueError: names the first of them.
+        ValueError: names the wrapper, or the first weight that lies in parts.
     """
+    for name, module in model.named_modules():
+        if type(module).__name__ in _WRAPPERS:
+            raise ValueError(
+                f"FlowMonitor got a model with a {type(module).__name__} ({name or 'it'}), whose "
+                "passes wait for all processes, while one alone looks. Attach what is within it, "
+                "model.module."
+            )
     found = (name for name, each in model.named_parameters() if is_dtensor(each))
     if name := next(found, ""):
         raise ValueError(

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import random
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
 from torchkoopman.observe.alone import evaluating, within
@@ -33,7 +35,7 @@ def untouched(model: nn.Module, seed: int = 0) -> Iterator[None]:
     kinds = {"cpu", *(each.device.type for each in model.parameters())} - {"meta"}
     try:
         with evaluating(model), within(object()), torch.inference_mode(False):
-            torch.manual_seed(seed)
+            _begin_at(seed)
             with _without_autocast(sorted(kinds)):
                 yield
     finally:
@@ -49,6 +51,15 @@ def untouched(model: nn.Module, seed: int = 0) -> Iterator[None]:
                 f"{name!r} in evaluation mode too, so it cannot be looked at without changing it; "
                 "look at a copy, copy.deepcopy(model)."
             )
+
+
+def _begin_at(seed: int) -> None:
+    """Of the generators whose states are put back, and of no other device's."""
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 (the user's code may draw from it)
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda._initialized:
+        torch.cuda.manual_seed_all(seed)
 
 
 @contextmanager
