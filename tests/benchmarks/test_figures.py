@@ -1,13 +1,15 @@
 """The figures draw what they are given: curves, eigenvalues, states and accuracies."""
 
 from dataclasses import replace
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from matplotlib import pyplot as plt
 
 import torchkoopman as tk
-from benchmarks import figures
+from benchmarks import attractors_figure, figures
 from benchmarks.models import Fitted, fit
 from benchmarks.tasks import TASKS
 
@@ -83,3 +85,23 @@ def test_forgetting_is_drawn_as_differences_from_the_swap_and_the_forgotten_apar
     assert drawn.mask[0].tolist() == [c == 3 for c in range(10)]
     assert picture.get_clim() == pytest.approx((-0.8, 0.8), rel=1e-4), "about zero"
     plt.close(figure)
+
+
+def test_attractors_are_drawn_for_each_kind_start_and_seed() -> None:
+    def run(kind: str, seed: int) -> dict[str, Any]:
+        return {
+            "kind": kind,
+            "steps": [0, 10],
+            "attractors": [[1, 1, 1], [seed, 3, 4]],
+            "chamfer": [[[0, 0, float("nan")]] * 3, [[0, 0, 0.5]] * 3],
+            "novelty": [{"reconstruction": [0.5, 0.9]}, {"orbit": [0.5, 0.9]}],
+        }
+
+    results = {f"{kind}-{seed}": run(kind, seed) for kind in ("a", "b") for seed in (5, 7)}
+    figure = attractors_figure.figure(results)
+    assert len(figure.axes) == 3 * 2
+    above = figure.axes[0]
+    assert above.get_title() == "a, 2 seeds"
+    drawn = [np.asarray(line.get_ydata()).tolist() for line in above.lines]
+    assert len(drawn) == 3 * (2 + 1)
+    assert drawn[:3] == [[1, 5], [1, 7], [1, 6]]

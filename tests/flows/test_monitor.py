@@ -7,9 +7,11 @@ import random
 import warnings
 from typing import TYPE_CHECKING, Any
 
+import matplotlib as mpl
 import numpy as np
 import pytest
 import torch
+from matplotlib import pyplot as plt
 from torch import Tensor, nn
 
 import torchkoopman as tk
@@ -17,6 +19,8 @@ from torchkoopman.flows import Flow, FlowMonitor
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+mpl.use("Agg")
 
 
 class Gain(nn.Module):
@@ -81,6 +85,21 @@ def test_attractors_are_born_move_and_are_gone_as_the_map_says() -> None:
     assert monitor.history.born.tolist() == [1, 2, 0, 0]
     assert monitor.history.gone.tolist() == [0, 1, 0, 1]
     assert monitor.history.living.tolist() == [1, 2, 2, 1]
+
+
+def test_the_picture_of_a_training_has_a_line_for_each_set_of_starts() -> None:
+    model = Gain(0.5)
+    monitor = FlowMonitor(Flow, {"line": line(), "right": line(9, 0.1)}, log_every=1)
+    with monitor.attach(model):
+        model.become(2.0)
+        monitor.step()
+    ax = monitor.history.plot(plt.subplots()[1])
+    drawn = {each.get_label(): each.get_xydata().tolist() for each in ax.lines}
+    assert drawn == {"line": [[0, 1], [1, 2]], "right": [[0, 1], [1, 1]]}
+    plt.close("all")
+    text = str(monitor.history).splitlines()
+    assert text[0].split()[:3] == ["step", "from", "line"]
+    assert text[2].split()[:3] == ["1", "2", "1"]
 
 
 class Two(nn.Module):

@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 from torch import Tensor
 
+from torchkoopman.pictures import CLASSES, axes_for
 from torchkoopman.tables import Table, Tabular
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from matplotlib.axes import Axes
 
     from torchkoopman.flows.looks import FlowLook
 
@@ -106,6 +109,25 @@ class FlowHistory(Tabular):
             if tensors[name].shape != (count, *one.shape[1:]) or tensors[name].dtype != one.dtype:
                 raise ValueError(f"{name} of {count} looks has shape {tuple(tensors[name].shape)}")
         return cls(names, **{name: tensors[name] for name in like})
+
+    def plot(self, ax: Axes | None = None) -> Axes:
+        """How many attractors each set of starts leads to, through the training.
+
+        Args:
+            ax: matplotlib axes to draw on; None for a new figure.
+
+        Raises:
+            ImportError: matplotlib is not installed (the extra ``torchkoopman[plot]``).
+        """
+        ax = axes_for(ax)
+        for k, name in enumerate(self.names):
+            colour = CLASSES[k % len(CLASSES)]
+            counts = self.attractors[:, k].numpy()
+            ax.plot(self.steps.numpy(), counts, "o-", color=colour, markersize=4, label=name)
+        ax.set(xlabel="steps of the training", ylabel="attractors")
+        ax.set_ylim(bottom=0)
+        ax.legend(fontsize=8)
+        return ax
 
     def table(self) -> Table:
         """A row for each look."""
