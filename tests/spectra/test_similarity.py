@@ -26,6 +26,7 @@ from torchkoopman.observe.pairs import layer_pairs
 from torchkoopman.observe.trajectory import Trajectory
 from torchkoopman.spectra.alignment import alignment_starts, ascend, random_orthogonal
 from torchkoopman.spectra.comparison import compare
+from torchkoopman.spectra.geodesics import climb
 from torchkoopman.spectra.similarity import (
     similarity_bound,
     similarity_distance,
@@ -429,3 +430,43 @@ def test_mistakes_are_named() -> None:
     bare = surrogate_of(draw(4, 4), torch.eye(4).double(), draw(50, 4), fitted=False)
     with pytest.raises(ValueError, match=r"first surrogate has no statistics.*matrix\(1\.0\)"):
         compare(bare, bare)
+
+
+def _of_size(size: int, kind: str, seed: int) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    A, B = torch.randn(2, size, size, generator=generator, dtype=torch.float64) / size**0.5
+    turn = random_orthogonal(size, 1, generator)[0]
+    return A, {"unrelated": B, "noisy": turn @ (A + 0.1 * B) @ turn.T, "same": turn @ A @ turn.T}[
+        kind
+    ]
+
+
+@pytest.mark.parametrize("kind", ["unrelated", "noisy", "same"])
+@pytest.mark.parametrize("size", [40, 64])
+def test_large_matrices_come_as_near_as_the_search_of_small_ones_brings_them(
+    kind: str, size: int
+) -> None:
+    A, B = _of_size(size, kind, seed=size)
+    generator = torch.Generator().manual_seed(1)
+    starts = torch.cat([alignment_starts(A, B), random_orthogonal(size, 2, generator)])
+    found = climb(A, B, starts, 100)
+    eye = torch.eye(size, dtype=torch.float64)
+    assert (found @ found.mT - eye).abs().max() < 1e-12
+    distances, slow = (
+        torch.linalg.matrix_norm(A - C @ B @ C.mT) for C in (found, ascend(A, B, starts, 300))
+    )
+    assert distances.min() <= slow.min() + 1e-6 * A.norm()
+    begun = torch.linalg.matrix_norm(A - starts @ B @ starts.mT)
+    assert (distances <= begun + 1e-9).all()
+    assert torch.equal(climb(A, B, starts, 100), found)
+    for scale in (1e-30, 1e60):  # beyond what float32 can square or hold
+        scaled = climb(scale * A, scale * B, starts, 100)
+        near = torch.linalg.matrix_norm(A - scaled @ B @ scaled.mT)
+        torch.testing.assert_close(near.min(), distances.min(), rtol=1e-4, atol=1e-6)
+
+
+def test_matrices_of_zeros_leave_large_searches_where_they_start() -> None:
+    starts = random_orthogonal(40, 2, torch.Generator().manual_seed(0))
+    none = torch.zeros(40, 40, dtype=torch.float64)
+    assert torch.equal(climb(none, starts[0], starts, 10), starts)
+    assert compare(none, none, draws=0).similarity == 0

@@ -164,7 +164,7 @@ def compare(
     Args:
         first: a surrogate or a real square matrix.
         second: the same; sizes may differ.
-        rank: directions of each surrogate; the time grows with its cube.
+        rank: directions of each surrogate; the time grows with its cube, and is seconds at 100.
         starts: random starts of the search, for the pair and for each null pair.
         draws: null pairs, and pairs that differ by sampling alone; each costs as much as the
             comparison itself.

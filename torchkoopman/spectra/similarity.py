@@ -16,8 +16,12 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from torchkoopman.spectra.alignment import alignment_starts, ascend, random_orthogonal
+from torchkoopman.spectra.geodesics import climb
 from torchkoopman.spectra.matrices import matrix_of
 
+_LARGE, _STEPS = 32, 3
+"""Size above which conjugate gradients search, and how many times fewer steps they take: from 40 on
+they came at least as far, at 20 not always. See ``python -m benchmarks.costs.comparison``."""
 _NORMAL = 1e-10
 """Largest ‖KKᵀ - KᵀK‖_F / ‖K‖_F² at which a matrix counts as normal."""
 
@@ -43,15 +47,15 @@ def similarity_distance(
 ) -> tuple[float, Tensor, float]:
     """The least ‖A - C B Cᵀ‖_F found over orthogonal C, with that C.
 
-    The search climbs to ``max ⟨A, C B Cᵀ⟩`` (see ``alignment.py``) from the identity, from
-    alignments of both matrices' Schur forms, and from random rotations and reflections. It is not
-    convex: the result is an upper bound.
+    The search climbs to ``max ⟨A, C B Cᵀ⟩`` (see ``alignment.py``, and ``geodesics.py`` for large
+    matrices) from the identity, from alignments of both matrices' Schur forms, and from random
+    rotations and reflections. It is not convex: the result is an upper bound.
 
     Args:
         first: A, square.
         second: B, square; the smaller of the two is padded with zeros.
         starts: random ones among them.
-        iterations: at most, of each.
+        iterations: at most, of each; a third of them where the larger size is above 32.
         generator: of the random starts; None for one seeded with 0.
 
     Returns:
@@ -66,7 +70,10 @@ def similarity_distance(
         return distance, C.T, agree
     draw = torch.Generator().manual_seed(0) if generator is None else generator
     begin = torch.cat([alignment_starts(A, B), random_orthogonal(len(A), starts, draw)])
-    C = ascend(A, B, begin, iterations)
+    if len(A) > _LARGE:
+        C = climb(A, B, begin, iterations // _STEPS)
+    else:
+        C = ascend(A, B, begin, iterations)
     distances = torch.linalg.matrix_norm(A - C @ B @ C.mT)
     best = distances.argmin()
     near = 0.01 * math.hypot(A.norm().item(), B.norm().item())
