@@ -25,8 +25,8 @@ _ROUNDING = 100
 """A map of many layers rounds by about so many units in the last place."""
 _POLISHED = 1e-6
 """Newton's method brings the speed of a fixed point to this share of the tolerance and below."""
-_PART = 2**12
-"""States whose steps are taken together."""
+_NUMBERS = 2**22
+"""Numbers of the Jacobians by which steps are taken together: 32 MB."""
 _FLAT = 1e-3
 """Where the slope of the speed is below this share of the speed, it is least."""
 
@@ -116,14 +116,10 @@ def _polished(flow: Map, ends: Tensor, spread: float, merge: float) -> Tensor:
     inverse = torch.linalg.pinv(jacobians(flow, points).double() - eye)
     with torch.no_grad():
         error = (flow(ends) - ends).flatten(1).double()
-    step = torch.cat(
-        [
-            torch.einsum("nij,nj->ni", inverse[label], each)
-            for label, each in zip(
-                torch.split(labels, _PART), torch.split(error, _PART), strict=True
-            )
-        ]
+    parts = zip(
+        *(torch.split(each, max(1, _NUMBERS // width**2)) for each in (labels, error)), strict=True
     )
+    step = torch.cat([torch.einsum("nij,nj->ni", inverse[k], each) for k, each in parts])
     found = points[labels]
     apart = (ends.flatten(1).double() - step - found.flatten(1).double()).norm(dim=1)
     alone = (~(apart <= merge * spread)).nonzero().flatten()
