@@ -356,3 +356,11 @@ def test_states_that_rest_beside_one_another_are_polished_as_each_would_be_alone
     for k in range(0, 300, 23):
         alone = flow.fixed_points(starts[k : k + 1], 3000, tolerance=1e-4)
         torch.testing.assert_close(alone.points[0], points[k], atol=1e-6, rtol=0)
+
+
+def test_where_a_map_has_no_derivative_a_fixed_point_is_not_said_to_attract() -> None:
+    flow = Flow(lambda x: 0.5 * torch.sqrt(x * x))
+    found = flow.fixed_points(torch.zeros(3, 1, dtype=DOUBLE))
+    assert found.share_converged == 1
+    assert found.radii.isnan().all()
+    assert not found.stable.any()

@@ -113,7 +113,8 @@ def _polished(flow: Map, ends: Tensor, spread: float, merge: float) -> Tensor:
     points, _ = _newton(flow, ends[firsts], _POLISH, spread)
     width = ends[0].numel()
     eye = torch.eye(width, dtype=torch.float64, device=ends.device)
-    inverse = torch.linalg.pinv(jacobians(flow, points).double() - eye)
+    A = jacobians(flow, points).double() - eye
+    inverse = torch.linalg.pinv(A.nan_to_num(0.0, 0.0, 0.0))  # no step where there is no slope
     with torch.no_grad():
         error = (flow(ends) - ends).flatten(1).double()
     parts = zip(
