@@ -116,6 +116,27 @@ def uneven(detail: str) -> dict[str, Any]:
     return {"between": between, **summary(fitter.sync().surrogate)}
 
 
+def wide(detail: str) -> dict[str, Any]:
+    """Layers that count as wide: rows are held back in one process, then moments in both."""
+    rank, size, rows = Processes().rank, Processes().size, torch.arange(ROWS)
+    with (
+        mock.patch("torchkoopman.fitting.dmd_wide.WIDE", 5),
+        mock.patch("torchkoopman.fitting.calibration.WIDE", 5),
+    ):
+        fitter = closed_form("dmd", torch.float64)
+        if rank == 0:
+            fitter.update(trajectory(rows[:2], torch.float64))
+        held = fitter.holding()
+        fitter.sync()
+        if rank == 1:
+            fitter.update(trajectory(rows[2:4], torch.float64))
+        fitter.sync()
+        for batch in rows[4:][rank::size].split(20):
+            fitter.update(trajectory(batch, torch.float64))
+        found = summary(fitter.sync().surrogate)
+    return {"held": held, "left": fitter.holding(), **found}
+
+
 def refused(detail: str) -> dict[str, str]:
     """What ``sync`` says where process 1 differs, and whether it changed the fitter."""
     rank = Processes().rank
@@ -346,7 +367,7 @@ def example(detail: str) -> dict[str, Any]:
 
 CASES: dict[str, Callable[[str], dict[Any, Any]]] = {
     case.__name__: case
-    for case in (again, uneven, refused, grouped, killed, fitted, trained, ranked, example)
+    for case in (again, uneven, wide, refused, grouped, killed, fitted, trained, ranked, example)
 }
 
 

@@ -21,7 +21,15 @@ KILLED = [f"3:killed:{exchange}" for exchange in EXCHANGES]
 FITTED = [f"2:fitted:{case}" for case in ("dmd,even", "edmd,uneven", "edmd,empty")]
 LEARNT = ["2:fitted:autoencoder,even", "2:fitted:autoencoder,empty"]
 AGAIN = [f"{size}:again:" for size in (1, 2, 4)]
-OTHERS = ["4:uneven:", "2:refused:", "4:grouped:", "3:killed:6s", "2:trained:", "2:ranked:"]
+OTHERS = [
+    "4:uneven:",
+    "2:wide:",
+    "2:refused:",
+    "4:grouped:",
+    "3:killed:6s",
+    "2:trained:",
+    "2:ranked:",
+]
 EXAMPLES = ["2:example:torchrun_fit", "2:example:fsdp2_fit"]
 GROUPS = [*AGAIN, *OTHERS, *KILLED, *FITTED, *LEARNT, *EXAMPLES]
 
@@ -94,6 +102,18 @@ def test_operators_of_many_processes_are_that_of_one_however_often_they_sync(
             if torch.is_tensor(value) and name != "evidence":
                 error = (found[0][name] - value).abs().max()
                 assert error <= tolerance * value.abs().max(), (kind, dtype, name)
+
+
+def test_rows_of_wide_layers_that_one_process_holds_back_count_once_in_all(
+    groups: Groups, one: dict[tuple[str, str], dict[str, Any]]
+) -> None:
+    results = groups("2:wide:")
+    assert [each.pop("held") for each in results] == [2, 0]
+    assert [each.pop("left") for each in results] == [0, 0]
+    assert_alike(results)
+    for name, value in one["dmd", "torch.float64"].items():
+        if torch.is_tensor(value) and name != "evidence":
+            assert (results[0][name] - value).abs().max() <= 1e-10 * value.abs().max(), name
 
 
 def test_each_row_counts_once_with_empty_processes_and_readings_between_syncs(

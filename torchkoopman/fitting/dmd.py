@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from torchkoopman.fitting.calibration import same_layers
-from torchkoopman.fitting.closed_form import ClosedForm
-from torchkoopman.fitting.streams import NO_DATA
+from torchkoopman.fitting.dmd_wide import WideStreams
 from torchkoopman.koopman.coordinates import CoordinateOptions, Coordinates, resolve_frames
 from torchkoopman.koopman.observables import Dictionary
 from torchkoopman.koopman.principal import layer_coordinates
@@ -16,8 +15,6 @@ from torchkoopman.koopman.regression import least_ridge
 from torchkoopman.koopman.span import Span
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     from torch import Tensor
 
     from torchkoopman.fitting.dynamics import Dynamics
@@ -25,11 +22,10 @@ if TYPE_CHECKING:
     from torchkoopman.koopman.surrogate import Surrogate
     from torchkoopman.observe.moments import Moments
     from torchkoopman.observe.pairs import PairKind
-    from torchkoopman.observe.processes import Processes
     from torchkoopman.observe.trajectory import Trajectory
 
 
-class DMDFitter(ClosedForm):
+class DMDFitter(WideStreams):
     """Dynamic mode decomposition: the best affine map of the state, with observables [1, c].
 
     Example:
@@ -41,7 +37,8 @@ class DMDFitter(ClosedForm):
 
     Args:
         rank: directions kept, as in PyDMD: -1 for all that vary, 0 for the threshold of Gavish and
-            Donoho, a fraction for that share of the variance, or a number of directions.
+            Donoho, a fraction for that share of the variance, or a number of directions, which also
+            bounds what is kept of layers wider than 1 024 features.
         frames: one frame for all layers, as in the classical DMD, where their widths allow it; or
             ``"aligned"``: principal axes of each layer.
         dynamics: one matrix for every step, one for the span, or the one that predicts held-out
@@ -102,12 +99,17 @@ class DMDFitter(ClosedForm):
             self._open(Span.of(trajectory, self.delays))
         stacked = self._following().stacked(trajectory)
         same_layers(self._following().layers, stacked)
-        rows = stacked.rows()
-        self._take(rows, rows, stacked)
         self._latest, self._precision = trajectory, trajectory.dtype
+        self._hold(stacked)
 
     def _fit(self, span: Span, dynamics: Dynamics) -> Surrogate:
-        options = CoordinateOptions(self.rank, frames=resolve_frames(self.frames, self._widths()))
+        return self._settled(span)._fit_of_moments(span, dynamics)
+
+    def _fit_of_moments(self, span: Span, dynamics: Dynamics) -> Surrogate:
+        kind, layers = resolve_frames(self.frames, self._widths()), self._following().layers
+        onto = [self._frames[layers.index(layer)] for layer in span.layers if self._frames]
+        massive = float("inf") if onto else CoordinateOptions().massive  # once is enough
+        options = CoordinateOptions(self.rank, frames=kind, massive=massive)
         frames = layer_coordinates(self._moments.total(), span.layers, options)
         dictionary = Dictionary().build(frames[0].size)
         maps = {layer: _augmented(frame) for layer, frame in zip(span.layers, frames, strict=True)}
@@ -119,35 +121,16 @@ class DMDFitter(ClosedForm):
             return torch.nn.functional.linear(rows, *(map_.to(rows) for map_ in maps[layer]))
 
         size = dictionary.latent * self._precision.itemsize
-        sampled = self._sampled(self._widths(), encode, size)
+        sizes = [frame.size for frame in self._frames] or self._widths().values()
+        sampled = self._sampled(dict(zip(layers, sizes, strict=True)), encode, size)
+        if onto:
+            frames = [outer.then(frame) for outer, frame in zip(onto, frames, strict=True)]
         coordinates = [frame.to(self._precision) for frame in frames]
-        moments = self._moments.affine(maps)
-        return self._solve("dmd", span, coordinates, dictionary, moments, sampled, dynamics)
+        parts = span, coordinates, dictionary, self._moments.affine(maps), sampled
+        return self._solve("dmd", *parts, dynamics, self._notes())
 
     def _default_ridge(self, pair: Moments, precision: torch.dtype) -> float:
         return least_ridge(pair.features("start"), precision)
-
-    def _measured(self) -> dict[str, Any]:
-        known = self._moments.count > 0
-        return {
-            "widths": self._widths() if known else None,
-            "dtype": str(self._precision) if known else None,
-            "calibration": None,
-        }
-
-    def _united(
-        self, processes: Processes, said: Sequence[Mapping[str, Any]], agreed: Mapping[str, Any]
-    ) -> tuple[torch.device, dict[str, int]]:
-        if agreed["widths"] is None:
-            raise ValueError(NO_DATA)
-        layers, total = self._following().layers, self._moments.total()
-        self._precision = getattr(torch, agreed["dtype"].removeprefix("torch."))
-        device = total.mean(layers[0]).device if total.count else processes.device
-        return device, agreed["widths"]
-
-    def _widths(self) -> dict[str, int]:
-        moments = self._moments
-        return {layer: moments.features(layer) for layer in self._following().layers}
 
 
 def _augmented(frame: Coordinates) -> tuple[Tensor, Tensor]:

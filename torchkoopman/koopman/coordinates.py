@@ -87,6 +87,14 @@ class Coordinates(nn.Module):
             rotation @ self.weight, self.mean, self.inverse_weight @ rotation.T, self.offset
         )
 
+    def then(self, inner: Coordinates) -> Coordinates:
+        """The same coordinates followed by coordinates of them."""
+        return Coordinates(
+            inner.weight @ self.weight,
+            self.inverse(inner.mean),
+            self.inverse_weight @ inner.inverse_weight,
+        )
+
     def after(self, weight: Tensor, bias: Tensor) -> Coordinates:
         """Coordinates whose way back is followed by ``x ↦ weight @ x + bias``."""
         return Coordinates(
