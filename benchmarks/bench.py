@@ -45,6 +45,7 @@ PARTS: dict[str, tuple[str, int]] = {
     "gated": ("benchmarks.parts.gated", 1),
     "cells": ("benchmarks.parts.cells", 1),
     "whole": ("benchmarks.parts.whole", 1),
+    "peers": ("benchmarks.parts.peers", 1),
     "cost": ("benchmarks.parts.cost", 1),
 }
 """Part → its module, and how many of its jobs may run side by side; times of one are of one alone.

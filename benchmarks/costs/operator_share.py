@@ -82,6 +82,8 @@ def part(operator: Operator, batch: int, layers: int) -> Callable[[], object]:
 
     def work() -> None:
         optimiser.zero_grad(set_to_none=True)
+        for latent in latents:
+            latent.grad = None  # in a step it is passed on, not summed up
         moved = [operator(latent, 1 / steps) for latent in latents]
         torch.autograd.backward(moved, [latent.detach() for latent in latents])
         optimiser.step()

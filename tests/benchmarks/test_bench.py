@@ -117,7 +117,7 @@ def test_every_part_has_jobs_and_the_quick_bench_is_smaller(name: str) -> None:
 
 
 def test_the_cost_part_finds_every_benchmark() -> None:
-    known = {"closed_form", "flat_memory", "operator_share", "persistence"}
+    known = {"closed_form", "flat_memory"}
     known |= {"swap_memory", "watching"}
     assert set(bench_cost.benchmarks()) == known
 

@@ -19,7 +19,7 @@ from torchkoopman.spectra.alignment import alignment_starts, ascend, random_orth
 from torchkoopman.spectra.geodesics import climb
 from torchkoopman.spectra.matrices import matrix_of
 
-_LARGE, _STEPS = 32, 3
+_LARGE, _STEPS = 32, 2
 """Size above which conjugate gradients search, and how many times fewer steps they take: from 40 on
 they came at least as far, at 20 not always. See ``python -m benchmarks.costs.comparison``."""
 _NORMAL = 1e-10
@@ -55,7 +55,7 @@ def similarity_distance(
         first: A, square.
         second: B, square; the smaller of the two is padded with zeros.
         starts: random ones among them.
-        iterations: at most, of each; a third of them where the larger size is above 32.
+        iterations: at most, of each; half of them where the larger size is above 32.
         generator: of the random starts; None for one seeded with 0.
 
     Returns:

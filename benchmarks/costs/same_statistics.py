@@ -1,0 +1,128 @@
+"""Cost of a fit beside deeptime's streaming covariance, with the same statistics on both sides.
+
+deeptime's ``Covariance`` streams float32 batches converted to float64 as ours does, the conversion
+counted, and ends in the floor's rank-r solve. With three Gram matrices (the second one of the later
+layer) it stands beside ``DMDFitter()``, which besides keeps rows to judge the fit by; with two
+beside ``DMDFitter(residuals=False)``. Trajectories hold the batches as a probe hands them over.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from benchmarks.costs.closed_form import BATCH, RIDGE, pairs
+from benchmarks.costs.measuring import in_turn, megabytes, peak_bytes, verdict
+from torchkoopman.fitting.dmd import DMDFitter
+from torchkoopman.observe.trajectory import Trajectory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
+    from benchmarks.costs.closed_form import Pairs
+
+MODULE = "benchmarks.costs.same_statistics"
+THREE, TWO = "deeptime, three Gram matrices", "deeptime, two"
+FULL, PLAIN = "DMDFitter()", "DMDFitter(residuals=False)"
+BESIDE = {FULL: THREE, PLAIN: TWO}
+"""Ours → the peer with the same statistics."""
+GOALS = {FULL: {128: 1.05, 512: 0.9, 1024: 0.9}, PLAIN: dict.fromkeys((128, 512, 1024), 1.1)}
+RANKS = {128: 16, 512: 64, 1024: 64}
+TURNS = {
+    (128, 2_000): 60, (128, 20_000): 15, (128, 200_000): 3,
+    (512, 2_000): 25, (512, 20_000): 7, (512, 100_000): 2,
+    (1024, 2_000): 7, (1024, 20_000): 3,
+}  # fmt: skip
+"""Features and rows → turns; the least times of them are compared."""
+
+
+def ours(batches: Pairs, rank: int, residuals: bool) -> Tensor:
+    """The library's fit, up to the operator of a ready surrogate."""
+    fitter = DMDFitter(rank) if residuals else DMDFitter(rank, dynamics="span", residuals=False)
+    for x, y in batches:
+        fitter.update(Trajectory({"0": x[:, None], "1": y[:, None]}))
+    return fitter.surrogate.operator.matrix()
+
+
+def deeptime(batches: Pairs, rank: int, three: bool) -> object:
+    """Deeptime's covariances, and the same solve on the principal axes of the start."""
+    from deeptime.covariance import Covariance
+
+    estimator: Any = Covariance  # it has no types
+    moments = estimator(
+        lagtime=1, compute_c00=True, compute_c0t=True, compute_ctt=three, bessels_correction=False
+    )
+    for x, y in batches:
+        moments.partial_fit((x.double().numpy(), y.double().numpy()))
+    model = moments.fetch_model()
+    axes = np.linalg.eigh(model.cov_00)[1][:, -rank:]
+    inner = axes.T @ model.cov_00 @ axes
+    inner += RIDGE * np.trace(inner) / rank * np.eye(rank)
+    return np.linalg.solve(inner, axes.T @ model.cov_0t @ axes).T
+
+
+def contenders(rank: int) -> dict[str, Callable[[Pairs], object]]:
+    """Name → its fit; deeptime's where it is installed."""
+    found: dict[str, Callable[[Pairs], object]] = {
+        FULL: lambda batches: ours(batches, rank, residuals=True),
+        PLAIN: lambda batches: ours(batches, rank, residuals=False),
+    }
+    if find_spec("deeptime"):
+        found[THREE] = lambda batches: deeptime(batches, rank, three=True)
+        found[TWO] = lambda batches: deeptime(batches, rank, three=False)
+    return found
+
+
+def jobs(quick: bool) -> dict[str, Callable[[], dict[str, Any]]]:
+    """Job → what measures it, one for each size."""
+    sizes = {(128, 2_000): 3} if quick else TURNS
+    return {
+        f"{features} × {rows}": partial(measure, features, rows, turns)
+        for (features, rows), turns in sizes.items()
+    }
+
+
+def measure(features: int, rows: int, turns: int) -> dict[str, Any]:
+    """Times of all contenders in turn on data made before, and their peak bytes."""
+    rank, batches = RANKS[features], list(pairs(rows, features, RANKS[features]))
+    runs = {name: partial(fit, batches) for name, fit in contenders(rank).items()}
+    times = in_turn(runs, turns)
+    size = {"features": features, "rows": min(rows, 20_000)}
+    memory = {name: peak_bytes(MODULE, "contender", name=name, **size) for name in runs}
+    return {
+        "features": features, "rows": rows, "rank": rank, "turns": turns,
+        "times": times, "memory": memory,
+    }  # fmt: skip
+
+
+def contender(name: str, features: int, rows: int) -> Callable[[], object]:
+    """A contender that streams batches drawn one by one, after two to warm up."""
+    rank = RANKS[features]
+    fit = contenders(rank)[name]
+    fit(pairs(2 * BATCH, features, rank))
+    return lambda: fit(pairs(rows, features, rank))
+
+
+def table(results: dict[str, dict[str, Any]]) -> str:
+    """Markdown: least time to the peer's with the same statistics."""
+    lines = ["| fit, to deeptime's covariance and the same solve | time | peak memory | goal |"]
+    lines.append("|---|---|---|---|")
+    for job, result in results.items():
+        rows, memory = result["times"], result["memory"]
+        for name, beside in BESIDE.items():
+            what, ratio, goal = f"{name}, {job} rows, least of {result['turns']} turns", "–", ""
+            if beside in rows:
+                found = rows[name]["least"] / rows[beside]["least"]
+                ratio = f"{found:.2f}"
+                bound = GOALS[name][result["features"]]
+                goal = f"≤ {bound:g}: {verdict(found <= bound, result['turns'] > 1)}"
+            peaks = f"{megabytes(memory[name])}, the peer {megabytes(memory.get(beside))}"
+            lines.append(f"| {what} | {ratio} | {peaks} | {goal} |")
+        if THREE not in rows:
+            lines.append(f"| deeptime, {job} | not installed | | |")
+    return "\n".join(lines)
