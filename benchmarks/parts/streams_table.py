@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from statistics import median
 from typing import Any
 
 from benchmarks.tables import markdown, spread
@@ -16,7 +17,7 @@ def table(results: dict[str, dict[str, Any]]) -> str:
         shares = [spread([each[what] for each in own]) for what in ("converged", "diverged")]
         counts = [spread([each[what] for each in own], 1) for what in ("attractors", "distinct")]
         letters = [spread([each[what] for each in own]) for what in ("own letters", "next letters")]
-        sizes = [f"{_middle([each[what] for each in own]):.2g}" for what in ("growth", "speed")]
+        sizes = [_short([each[what] for each in own]) for what in ("growth", "speed")]
         rows.append([*key.split("; "), *shares, *sizes, *counts, *letters])
     head = ["decoder", "map", "from", "converged", "diverged", "size", "speed", "attractors"]
     head += ["distinct texts", "own letters", "next letters"]
@@ -34,5 +35,7 @@ def table(results: dict[str, dict[str, Any]]) -> str:
     return "\n\n".join([markdown(head, rows), *below])
 
 
-def _middle(values: list[float]) -> float:
-    return sorted(values)[len(values) // 2]
+def _short(values: list[float]) -> str:
+    """The median, to two digits and without powers of ten where it is large."""
+    middle = float(f"{median(values):.2g}")
+    return f"{middle:.0f}" if middle >= 10 else f"{middle:g}"

@@ -53,3 +53,13 @@ def test_text_is_of_its_seed_and_windows_lie_in_it() -> None:
         batch = streams.windows(ids, 20, 8)
     assert batch.shape == (20, 9)
     assert all("".join(letters[k] for k in row) in whole for row in batch.tolist())
+
+
+def test_the_table_tells_what_starts_did_and_what_attractors_say() -> None:
+    row = {"converged": 0.5, "diverged": 0.0, "growth": 5312.0, "speed": 1e-5, "attractors": 2}
+    row |= {"distinct": 2, "own letters": 0.1, "next letters": 0.2, "decoded": ["the dog "]}
+    maps = {f"trained; all blocks, norm; {start}": row for start in ("text", "noise")}
+    text = streams.table({"decoder-0": {"right": {"trained": 0.8}, "maps": maps}})
+    assert "| 5300 | 1e-05 |" in text
+    assert "right: trained 80.0 %." in text
+    assert "“the dog ”" in text
