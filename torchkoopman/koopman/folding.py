@@ -9,6 +9,7 @@ it multiplies out to, and stays two maps: whatever has fewer numbers is taken.
 from __future__ import annotations
 
 import copy
+from operator import itemgetter
 from typing import TYPE_CHECKING, TypeVar
 
 import torch
@@ -20,8 +21,6 @@ from torchkoopman.koopman.thin import linear_map, operator_map
 from torchkoopman.observe.costs import numbers
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from torchkoopman.koopman.coordinates import Coordinates
     from torchkoopman.koopman.feature_maps import Affine
     from torchkoopman.koopman.learnt import LearntObservables
@@ -137,8 +136,7 @@ def fold(
     inner = (start.weight, start.bias)
     outer = (end.inverse_weight, end.offset)
     if isinstance(observables, Dictionary):
-        ways = _of_dictionary(observables, K, inner, outer)
-        return _narrow(min(ways, key=numbers), dtype, device)
+        return _narrow(_of_dictionary(observables, K, inner, outer), dtype, device)
     skip = int(observables.constant)
     linear = operator_map(operator, K[skip:, skip:], K[1:, 0] if observables.constant else None)
     encoders = (
@@ -155,17 +153,25 @@ def fold(
 
 def _of_dictionary(
     observables: Dictionary, operator: Tensor, inner: Affine, outer: Affine
-) -> Iterator[Folded]:
-    """The ways to fold: coordinates of the start folded away or not, those of the end likewise."""
+) -> Folded:
+    """Coordinates of the start are folded away or not, those of the end likewise."""
     read = observables.decoding_matrix().to(operator) @ operator
     folded, transfer = observables.folded(inner)
-    leading = Encoding(observables, linear_map(*inner))
-    for encoder, core in ((Encoding(folded), read @ transfer), (leading, read)):
+    ends, ways = len(outer[1]), []
+    for encoder, core in (
+        (Encoding(folded), read @ transfer),
+        (Encoding(observables, linear_map(*inner)), read),
+    ):
+        size, inputs = core.shape
+        dense, thin = ends * inputs, size * inputs + ends * (size + 1)
+        ways.append((numbers(encoder) + min(dense, thin), thin < dense, encoder, core))
+    _, thinner, encoder, core = min(ways, key=itemgetter(0))
+    if thinner:
+        linear: nn.Module = nn.Sequential(linear_map(core[:, 1:], core[:, 0]), linear_map(*outer))
+    else:
         matrix = outer[0] @ core
-        dense = linear_map(matrix[:, 1:], matrix[:, 0] + outer[1])
-        thin = nn.Sequential(linear_map(core[:, 1:], core[:, 0]), linear_map(*outer))
-        for linear in (dense, thin):
-            yield Folded(encoder, linear, nn.Identity())
+        linear = linear_map(matrix[:, 1:], matrix[:, 0] + outer[1])
+    return Folded(encoder, linear, nn.Identity())
 
 
 def _wide(part: M, device: torch.device) -> M:
