@@ -581,9 +581,11 @@ def test_a_constant_end_is_listed_where_other_spans_can_be_ranked() -> None:
     assert all("constant over all" in each.why for each in ranking.unranked)
 
 
-def test_a_span_across_resolutions_is_fitted_flat_and_swapped() -> None:
+def test_a_span_across_resolutions_is_fitted_flat_and_swapped_as_the_ranking_says() -> None:
     model, loader = Stages(), photos(10)
     flat = {"layout": "b c h w -> b 1 (c h w)", "progress": False}
+    with pytest.raises(ValueError, match=r"fit the span by tk\.fit with rank="):
+        rank(model, loader, ["one.0", "two.1"], layout=flat["layout"])
     fitted = tk.fit(model, loader, ["one.0", "two.1"], method="dmd", rank=20, **flat)  # type: ignore[arg-type]
     images = photos(1)[0]
     edited = tk.swap(model, fitted, example_inputs=images)

@@ -221,3 +221,42 @@ def test_all_readers_miss_a_file_alike(tmp_path: Path) -> None:
             read(path)
         with pytest.raises(FileNotFoundError):
             read(path)
+
+
+WIDE: dict[str, dict[str, Any]] = {
+    "dmd": {"method": "dmd", "rank": 3},
+    "edmd": {"method": "edmd", "rank": 3, "observables": tk.RandomFeatures(6)},
+    "autoencoder": {"rank": 3, "latent": 9, "hidden": (5,), "steps": 20},
+    "low rank": {"operator": "LowRank", "operator_rank": 2, "latent": 9, "rank": 3, "steps": 20},
+    "blocks": {"operator": "BlockDiagonal", "latent": 9, "hidden": (5,), "rank": 3, "steps": 20},
+}
+
+
+@pytest.mark.parametrize("kind", WIDE)
+@pytest.mark.parametrize("thin", [True, False])
+def test_files_of_thin_maps_are_read_and_those_in_which_all_is_multiplied_out(
+    kind: str, thin: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The latter are of version 0.1."""
+
+    def wide() -> nn.Sequential:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            layers = nn.Linear(3, 40), nn.Tanh(), nn.Linear(40, 40), nn.Tanh(), nn.Linear(40, 3)
+            return nn.Sequential(*layers).eval()
+
+    fitted = surrogate(wide(), ("1", "3"), **WIDE[kind])
+    with monkeypatch.context() as patched:
+        if not thin:
+            folded = tk.Surrogate.replacement
+            patched.setattr(
+                tk.Surrogate, "replacement", lambda self, a, b: folded(self, a, b, thin=False)
+            )
+        edited = tk.swap(wide(), fitted, "1", "3", "fx", rows()[:7])
+    path = tk.export(edited, tmp_path / "m.safetensors")
+    read = tk.load(wide(), path, rows()[:7])
+    torch.testing.assert_close(read(rows()), edited(rows()), rtol=0, atol=0)
+    sizes = [sum(each.numel() for each in model.state_dict().values()) for model in (read, edited)]
+    assert sizes[0] == sizes[1]
+    smaller = sum(each.numel() for each in fitted.replacement().state_dict().values())
+    assert (tk.swap_history(edited)[0].added == smaller) == thin

@@ -123,11 +123,13 @@ def fold(
     operator: Operator,
     time: float,
     end: Coordinates,
+    thin: bool = True,
 ) -> Folded:
     """``end⁻¹ ∘ decode ∘ K(time) ∘ encode ∘ start`` with all affine maps multiplied out.
 
     In float64, powers of a step included; rounded once, to the precision of ``start``. Where a
-    device has no float64 it is computed on the CPU.
+    device has no float64 it is computed on the CPU. Without ``thin`` everything is multiplied out,
+    however large that is, as versions before 0.2 did. What is taken depends on sizes alone.
     """
     dtype, device = start.weight.dtype, start.weight.device
     start, end = _wide(start, device), _wide(end, device)
@@ -136,23 +138,22 @@ def fold(
     inner = (start.weight, start.bias)
     outer = (end.inverse_weight, end.offset)
     if isinstance(observables, Dictionary):
-        return _narrow(_of_dictionary(observables, K, inner, outer), dtype, device)
+        return _narrow(_of_dictionary(observables, K, inner, outer, thin), dtype, device)
     skip = int(observables.constant)
-    linear = operator_map(operator, K[skip:, skip:], K[1:, 0] if observables.constant else None)
-    encoders = (
-        observables.encoder.before(inner),
-        nn.Sequential(linear_map(*inner), observables.encoder),
-    )
-    decoders = (
-        observables.decoder.after(outer),
-        nn.Sequential(observables.decoder, linear_map(*outer)),
-    )
-    folded = Folded(min(encoders, key=numbers), linear, min(decoders, key=numbers))
-    return _narrow(folded, dtype, device)
+    matrix, bias = K[skip:, skip:], K[1:, 0] if observables.constant else None
+    encoder: nn.Module = observables.encoder.before(inner)
+    decoder: nn.Module = observables.decoder.after(outer)
+    linear: nn.Module = linear_map(matrix, bias)
+    if thin:
+        leading = nn.Sequential(linear_map(*inner), observables.encoder)
+        ending = nn.Sequential(observables.decoder, linear_map(*outer))
+        encoder, decoder = (min(e, key=numbers) for e in ((encoder, leading), (decoder, ending)))
+        linear = operator_map(operator, matrix, bias)
+    return _narrow(Folded(encoder, linear, decoder), dtype, device)
 
 
 def _of_dictionary(
-    observables: Dictionary, operator: Tensor, inner: Affine, outer: Affine
+    observables: Dictionary, operator: Tensor, inner: Affine, outer: Affine, thin: bool
 ) -> Folded:
     """Coordinates of the start are folded away or not, those of the end likewise."""
     read = observables.decoding_matrix().to(operator) @ operator
@@ -163,9 +164,9 @@ def _of_dictionary(
         (Encoding(observables, linear_map(*inner)), read),
     ):
         size, inputs = core.shape
-        dense, thin = ends * inputs, size * inputs + ends * (size + 1)
-        ways.append((numbers(encoder) + min(dense, thin), thin < dense, encoder, core))
-    _, thinner, encoder, core = min(ways, key=itemgetter(0))
+        dense, two = ends * inputs, size * inputs + ends * (size + 1)
+        ways.append((numbers(encoder) + min(dense, two), two < dense, encoder, core))
+    _, thinner, encoder, core = min(ways, key=itemgetter(0)) if thin else (0, False, *ways[0][2:])
     if thinner:
         linear: nn.Module = nn.Sequential(linear_map(core[:, 1:], core[:, 0]), linear_map(*outer))
     else:

@@ -13,6 +13,7 @@ from torchkoopman.koopman.learnt import LearntObservables
 from torchkoopman.koopman.observables import Dictionary
 from torchkoopman.koopman.operators import operator_from_config
 from torchkoopman.koopman.span import FitRecord, Span
+from torchkoopman.koopman.thin import FORMED
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -59,14 +60,17 @@ def card_of_config(config: Mapping[str, Any]) -> dict[str, Any]:
 def outline(config: Mapping[str, Any], start: str, end: str) -> dict[str, Any]:
     """The least structure whose replacement between two layers is that of ``config``.
 
-    Any operator is then one free matrix, whatever it was fitted as. A description of other kind,
-    of a surrogate that is none of ours, stays as it is.
+    An operator is then one free matrix, whatever it was fitted as, unless it has a form of its own
+    in the replacement. A description of other kind, of a surrogate that is none of ours, stays as
+    it is.
     """
     if "span" not in config:
         return dict(config)
     span = Span.from_config(config["span"])
     check_lists(config, len(config["sizes"]))
     operator = {"family": "Dense", "latent": config["operator"]["latent"], "steps": 1}
+    if config["operator"]["family"] in FORMED:
+        operator = {**config["operator"], "steps": 1}
     sizes = dict(zip(span.layers, config["sizes"], strict=True))
     return {
         **config,

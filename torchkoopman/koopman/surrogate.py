@@ -171,10 +171,13 @@ class Surrogate(Following):
         )
 
     @torch.no_grad()
-    def replacement(self, start: str | None = None, end: str | None = None) -> Replacement:
+    def replacement(
+        self, start: str | None = None, end: str | None = None, *, thin: bool = True
+    ) -> Replacement:
         """A module from the output of one layer to that of a later one, as :func:`swap` puts it in.
 
-        It is encoder, one matrix and decoder. Coordinates are folded into encoder and decoder, and
+        It is encoder, linear map and decoder. Coordinates are folded into encoder and decoder
+        where that takes no more numbers (without ``thin`` always, as in files of version 0.1), and
         layouts are applied inside.
 
         Raises:
@@ -192,6 +195,7 @@ class Surrogate(Following):
             self.operator,
             self.time(end) - self.time(start),
             self._frame(end),
+            thin,
         )
         views = (self.views.get(layer) for layer in (start, end))
         return Replacement(core, *(None if view is None else view.layout for view in views))

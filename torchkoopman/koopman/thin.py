@@ -12,8 +12,8 @@ from torchkoopman.koopman.operators import BlockDiagonal, LowRank
 if TYPE_CHECKING:
     from torchkoopman.koopman.operator import Operator
 
-_ROUNDING = 1e-12
-"""Singular values below this share of the largest are 0, for matrices multiplied in float64."""
+FORMED = (LowRank.__name__, BlockDiagonal.__name__)
+"""Families that have a form of their own in a replacement."""
 
 
 class Turning(nn.Module):
@@ -67,14 +67,11 @@ def operator_map(operator: Operator, matrix: Tensor, bias: Tensor | None) -> nn.
         matrix: K over some time, float64, ``(size, size)``.
         bias: ``(size,)``.
     """
-    if not matrix.is_meta and bias is None:
-        if isinstance(operator, LowRank) and 2 * operator.rank < len(matrix):
-            U, S, Vh = torch.linalg.svd(matrix)
-            rank = operator.rank
-            if S[rank] <= _ROUNDING * S[0]:
-                root = S[:rank].sqrt()
-                first = linear_map(root[:, None] * Vh[:rank], None)
-                return nn.Sequential(first, linear_map(U[:, :rank] * root, None))
-        if isinstance(operator, BlockDiagonal):
-            return Turning(matrix)
+    if isinstance(operator, LowRank) and 2 * operator.rank < len(matrix):
+        U, S, Vh = torch.linalg.svd(matrix)
+        rank, root = operator.rank, S[: operator.rank].sqrt()
+        first = linear_map(root[:, None] * Vh[:rank], None)
+        return nn.Sequential(first, linear_map(U[:, :rank] * root, bias))
+    if isinstance(operator, BlockDiagonal) and bias is None:
+        return Turning(matrix)
     return linear_map(matrix, bias)

@@ -111,7 +111,8 @@ class SpanStatistics(Resumable):
         Raises:
             ValueError: too few rows, or an end that is constant.
         """
-        dictionary, remedy = self._dictionaries[start], " in either half, or use fewer observables"
+        dictionary = self._dictionaries[start]
+        remedy = " in either half, use fewer observables, or fit the span by tk.fit with rank="
         require_rows(min(half.count for half in self.moments), dictionary.latent, remedy)
         pairs = [half.between(_seen(start), end) for half in self.moments]
         both = Moments(pairs[0].pairs).merge(pairs[0]).merge(pairs[1])

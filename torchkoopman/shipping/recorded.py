@@ -10,6 +10,7 @@ import torch
 
 from torchkoopman.koopman.span import Span
 from torchkoopman.koopman.structure import outline
+from torchkoopman.koopman.surrogate import Surrogate
 from torchkoopman.surgery.history import SwapRecord
 
 if TYPE_CHECKING:
@@ -63,6 +64,9 @@ class Recorded:
         with torch.device("meta"):  # no memory until the size is known
             surrogate = build(outline(record.config, record.start, record.end))
             module: nn.Module = surrogate.replacement(record.start, record.end)
+            if isinstance(surrogate, Surrogate) and not _fits(record, module, tensors):
+                folded = surrogate.replacement(record.start, record.end, thin=False)
+                module = folded if _fits(record, folded, tensors) else module
         state = module.state_dict()
         _check_shapes(record, state, tensors)
         needed, size = (sum(each.nbytes for each in held.values()) for held in (state, tensors))
@@ -100,6 +104,15 @@ class Recorded:
     def config(self) -> dict[str, Any]:
         """As recorded."""
         return self.record.config or {}
+
+
+def _fits(record: SwapRecord, module: nn.Module, tensors: Mapping[str, Tensor]) -> bool:
+    """Whether a file that has tensors of a record's module has all of a module's, as they are."""
+    own = {name: t for name, t in tensors.items() if name.startswith(f"{record.module}.")}
+    return not own or all(
+        any(t.shape == tensor.shape for other, t in own.items() if other.endswith(f".{name}"))
+        for name, tensor in module.state_dict().items()
+    )
 
 
 def _check_shapes(
