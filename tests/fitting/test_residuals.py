@@ -94,8 +94,12 @@ def test_a_comparison_with_such_a_fit_says_that_it_has_no_floor() -> None:
 
 
 def test_what_would_need_more_is_refused() -> None:
-    with pytest.raises(ValueError, match="no rows to choose dynamics='auto' by"):
-        tk.DMDFitter(residuals=False)
+    for kept in (False, "moments"):
+        with pytest.raises(ValueError, match=f"residuals={kept!r} keeps no rows to choose"):
+            tk.DMDFitter(residuals=kept)  # type: ignore[arg-type]
+    for unknown in ("rows", 1):
+        with pytest.raises(ValueError, match="is unknown; choose True, 'moments' or False"):
+            tk.DMDFitter(residuals=unknown)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="no covariance of the last layer for frames='aligned'"):
         tk.DMDFitter(residuals=False, dynamics="span", frames="aligned")
     x, _, y = states()
@@ -150,3 +154,25 @@ def test_a_class_of_an_inner_span_is_kept_where_pairs_are_named() -> None:
     torch.testing.assert_close(named.operator.matrix(), inner.operator.matrix())
     assert tk.unlearn(named, [1]).edits
     assert default._moments.nbytes < 0.75 * chain._moments.nbytes
+
+
+def test_moments_alone_estimate_residuals_from_the_fits_own_rows() -> None:
+    path = states(offset=30.0)
+    fitter = streamed(tk.DMDFitter(dynamics="span", residuals="moments"), *path)
+    assert len(fitter._sample) == 0
+    whole = streamed(tk.DMDFitter(dynamics="span"), *path).surrogate
+    surrogate = fitter.surrogate
+    assert torch.equal(surrogate.operator.matrix(), whole.operator.matrix())
+    assert surrogate.evidence is None
+    assert any("residuals='moments'" in note for note in surrogate.record.notes)
+    found, held_out = surrogate.spectrum(), whole.spectrum()
+    assert found.residuals is not None
+    assert held_out.residuals is not None
+    torch.testing.assert_close(found.residuals[:3], held_out.residuals[:3], rtol=0.2, atol=1e-4)
+    assert torch.equal(found.trusted()[:2], held_out.trusted()[:2])
+    assert torch.equal(
+        surrogate.pseudospectrum(points=5).residuals, whole.pseudospectrum(points=5).residuals
+    )
+    x, y = torch.randn(2, 500, 4, generator=torch.Generator().manual_seed(0))
+    narrow = tk.DMDFitter(dynamics="span", residuals="moments", frames="aligned")
+    assert narrow.update(Trajectory.of(x, y[:, :3])).surrogate.latent == 4

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from torchkoopman.fitting.dynamics import Dynamics
     from torchkoopman.fitting.sampled import Sampled
+    from torchkoopman.fitting.streams import Residuals
     from torchkoopman.koopman.coordinates import Coordinates, Frames
     from torchkoopman.koopman.observables import Dictionary
     from torchkoopman.observe.class_moments import LabelledMoments
@@ -63,7 +64,7 @@ class ClosedForm(Streams):
         pairs: PairKind,
         halflife: float | None = None,
         class_pairs: PairKind | None = None,
-        residuals: bool = True,
+        residuals: Residuals = True,
     ) -> None:
         check_frames(frames)
         check_dynamics(dynamics)
@@ -180,7 +181,7 @@ class ClosedForm(Streams):
             evidence = Evidence(start, end, state, True, sampled.samples, sampled.shares)
         parts = span, coordinates, observables, operator
         surrogate = Surrogate(*parts, record, data, evidence).requires_grad_(False)
-        if self._latest is None or not self.residuals:
+        if self._latest is None or self.residuals is not True:
             return surrogate
         left = {layer: each.value for layer, each in outside(surrogate, self._latest).items()}
         record = replace(record, r2=explained(surrogate, self._latest), outside=left)
@@ -189,9 +190,11 @@ class ClosedForm(Streams):
     def _missing(self, latents: LabelledMoments, data: LabelledMoments) -> list[str]:
         """What a record should say of statistics that were not kept."""
         missing = []
-        if not self.residuals:
+        if self.residuals is not True:
+            kept = "moments of the fit's own rows alone were" if self.residuals else "nothing was"
             missing.append(
-                "residuals=False: nothing was kept to judge the fit by; leave it out for residuals"
+                f"residuals={self.residuals!r}: {kept} kept to judge the fit by; leave it out for "
+                "held-out rows"
             )
         if latents.classes and not data.classes:
             missing.append(

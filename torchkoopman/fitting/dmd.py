@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from torchkoopman.fitting.dynamics import Dynamics
+    from torchkoopman.fitting.streams import Residuals
     from torchkoopman.koopman.coordinates import Frames
     from torchkoopman.koopman.surrogate import Surrogate
     from torchkoopman.observe.moments import Moments
@@ -54,11 +55,12 @@ class DMDFitter(WideStreams):
         halflife: rows after which a row weighs half as much, for a network that still learns; None
             weighs all rows alike. Coordinates come from the moments, so they follow the data.
         residuals: keep what residuals and held-out errors are made of: the covariance of the last
-            layer, a third of all products over one step, and a sample of the rows. False is the
-            least that a DMD takes, for a third or more of the time: ``dynamics`` must be named,
-            the one frame is that of all layers but the last, and what the last layer has outside
-            of it is not predicted. The spectrum has no residuals then, and
-            ``Spectrum.trusted()`` and ``pseudospectrum("residual")`` are refused.
+            layer, a third of all products over one step, and a sample of the rows. ``"moments"``
+            keeps the former alone: residuals are then estimated from the fit's own rows. False is
+            the least that a DMD takes: the one frame is that of all layers but the last, what the
+            last layer has outside of it is not predicted, the spectrum has no residuals, and
+            ``Spectrum.trusted()`` and ``pseudospectrum("residual")`` are refused. Both ask for
+            ``dynamics`` by name, since no rows are kept to choose them by, and give no R².
 
     Raises:
         ValueError: an argument out of range.
@@ -74,14 +76,22 @@ class DMDFitter(WideStreams):
         delays: int = 0,
         pairs: PairKind = "adjacent",
         halflife: float | None = None,
-        residuals: bool = True,
+        residuals: Residuals = True,
     ) -> None:
         super().__init__(frames, dynamics, ridge, pairs, halflife, residuals=residuals)
-        if not residuals and (dynamics == "auto" or frames == "aligned"):
+        if not isinstance(residuals, bool) and residuals != "moments":
             raise ValueError(
-                f"residuals=False keeps no rows to choose dynamics={dynamics!r} by and no "
-                f"covariance of the last layer for frames={frames!r}; give dynamics='span' or "
-                "'step' and leave frames at 'auto', or leave out residuals=False."
+                f"residuals={residuals!r} is unknown; choose True, 'moments' or False."
+            )
+        if residuals is not True and dynamics == "auto":
+            raise ValueError(
+                f"residuals={residuals!r} keeps no rows to choose dynamics='auto' by; give "
+                "dynamics='span' or 'step', or leave out residuals=."
+            )
+        if not residuals and frames == "aligned":
+            raise ValueError(
+                "residuals=False keeps no covariance of the last layer for frames='aligned'; leave "
+                "frames at 'auto', or give residuals='moments'."
             )
         if pairs in ("ends", "chain"):
             raise ValueError(

@@ -123,7 +123,7 @@ class WideStreams(ClosedForm):
     @property
     def _whole(self) -> bool:
         """Whether rows are weighed alike and judged."""
-        return self.halflife is None and self.residuals
+        return self.halflife is None and self.residuals is True
 
     def _holder(self, widest: int) -> _Held:
         few = 4 * round(self.rank) + _MORE if self.rank >= 1 else widest

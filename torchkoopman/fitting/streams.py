@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import torch
 
@@ -32,6 +32,8 @@ _SAMPLE_BYTES = 8 * 2**20
 """Memory of the sample of rows that judges what was fitted, until it is asked for: states, from
 which latent ones are computed."""
 
+Residuals = bool | Literal["moments"]
+
 NO_DATA = (
     "the fitter has seen no data yet. Stream to it first: `with tk.attach(model, layers) as probe: "
     "probe.stream_to(fitter); model(x)`, or call fitter.update(trajectory)."
@@ -58,8 +60,8 @@ class Streams(Syncing, Resumable):
         pairs: of layers whose cross-moments to keep.
         halflife: in rows, or None.
         class_pairs: of layers whose cross-moments to keep by class; None for the same.
-        residuals: whether to keep what residuals are made of: the covariance of the last layer,
-            and a sample of the rows.
+        residuals: what to keep of what residuals are made of: True for the covariance of the last
+            layer and a sample of the rows, ``"moments"`` for the former, False for neither.
     """
 
     def __init__(
@@ -67,7 +69,7 @@ class Streams(Syncing, Resumable):
         pairs: PairKind,
         halflife: float | None,
         class_pairs: PairKind | None = None,
-        residuals: bool = True,
+        residuals: Residuals = True,
     ) -> None:
         self.pairs: PairKind = pairs
         self.halflife = halflife
@@ -113,7 +115,7 @@ class Streams(Syncing, Resumable):
             trajectory: theirs.
         """
         self._own.update(values, trajectory.row_labels())
-        if self.residuals:
+        if self.residuals is True:
             self._drawn.add(list(sampled.values()), row_ids(trajectory))
 
     @property
@@ -162,7 +164,7 @@ class Streams(Syncing, Resumable):
     def _options(self) -> dict[str, Any]:
         names = ("frames", "dynamics", "ridge", "pairs", "halflife")
         options = {name: getattr(self, name) for name in names}
-        return options if self.residuals else {**options, "residuals": False}
+        return options if self.residuals is True else {**options, "residuals": self.residuals}
 
     def _layers(self) -> tuple[str, ...]:
         return () if self._span is None else self._span.watched
