@@ -105,9 +105,18 @@ def test_many_rows_stream_in_directions_and_the_fit_follows_scales_that_drift(
 
 
 def test_what_lies_outside_the_directions_of_the_first_rows_is_said() -> None:
-    wild = draw(1000, WIDTH, seed=91) * 30
-    found = streamed(path(2000), Trajectory.of(wild, wild.roll(1, 1))).surrogate
-    assert all(share > 0.5 for share in found.record.outside.values())
+    """Of the latest rows in the record, and in a note of all rows."""
+    first, wild, last = path(2000), draw(1000, WIDTH, seed=91) * 30, path(20, seed=50)
+    fitter = streamed(first, Trajectory.of(wild, wild.roll(1, 1)))
+    assert all(share > 0.5 for share in fitter.surrogate.record.outside.values())
+    found = fitter.update(last).surrogate
+    (note,) = (each for each in found.record.notes if "36 directions" in each)
+    (frame, *_), layer = fitter._frames, found.layers[0]
+    rows = torch.cat([first.rows()[layer], wild, last.rows()[layer]]).double()
+    left = (rows - frame.inverse(frame(rows))).square().sum()
+    share = (left / (rows - rows.mean(0)).square().sum()).item()
+    assert share > 0.5
+    assert f"{share:.2%} of {layer}" in note
 
 
 @pytest.mark.parametrize("rows", [ROWS, 2100])
@@ -118,6 +127,7 @@ def test_a_resumed_fit_is_the_same_bit_by_bit(rows: int) -> None:
     resumed.load_state_dict(through.state_dict())
     one, other = (fitter.update(second).surrogate for fitter in (through, resumed))
     assert one.record == other.record
+    assert ("directions" in str(one.record.notes)) == (rows > 2000)
     assert torch.equal(one.operator.matrix(), other.operator.matrix())
     assert torch.equal(one.frames()[0].weight, other.frames()[0].weight)
 
@@ -129,6 +139,8 @@ def test_merged_fits_are_one(sizes: tuple[int, int], monkeypatch: pytest.MonkeyP
     before = other.surrogate.record.rows
     assert_alike(one.merge(other).surrogate, exact(monkeypatch, tk.DMDFitter(4), *parts), 1e-2)
     assert other.surrogate.record.rows == before
+    if max(sizes) > 2000:
+        assert next(iter(one._outside.values())).rows == sum(sizes)
     assert one.surrogate.record.rows == sum(sizes)
 
 

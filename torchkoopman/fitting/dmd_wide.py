@@ -10,6 +10,7 @@ import torch
 
 from torchkoopman.fitting.calibration import WIDE, Calibration, require_rows
 from torchkoopman.fitting.closed_form import ClosedForm
+from torchkoopman.fitting.quality import Unexplained
 from torchkoopman.fitting.resuming import same_calibration
 from torchkoopman.fitting.snapshots import fingerprint, frames_of, frames_state
 from torchkoopman.fitting.streams import NO_DATA
@@ -64,6 +65,8 @@ class WideStreams(ClosedForm):
         """Rows held back, if they are."""
         self._frames: list[Coordinates] = []
         """The directions in which rows stream, of each layer; empty for all features."""
+        self._outside: dict[str, Unexplained] = {}
+        """What all rows have outside of these; empty where it is not known."""
 
     def _hold(self, stacked: Trajectory) -> None:
         """Take rows: hold them back, or let them stream."""
@@ -81,6 +84,8 @@ class WideStreams(ClosedForm):
         if self._frames:
             pairs = zip(self._frames, rows.items(), strict=True)
             rows = {layer: frame(each.double()) for frame, (layer, each) in pairs}
+            for frame, (layer, outside) in zip(self._frames, self._outside.items(), strict=False):
+                outside.update(frame.inverse(rows[layer]), sampled[layer])
             sampled = {layer: each.to(stacked.dtype) for layer, each in rows.items()}
         self._take(rows, sampled, stacked)
 
@@ -110,10 +115,11 @@ class WideStreams(ClosedForm):
         if not self._frames or self.rank == -1:
             return ()
         size = self._frames[0].size
-        return (
-            f"rows streamed in {size} directions of each layer, which the first of them chose, and "
-            "the fit keeps the leading of these",
-        )
+        said = f"rows streamed in {size} directions of each layer, which the first of them chose"
+        if self._outside:
+            known = (f"{each.value:.2%} of {layer}" for layer, each in self._outside.items())
+            said += f"; of the variance of all rows they leave out {', '.join(known)}"
+        return (said,)
 
     def holding(self) -> int:
         """Rows held back."""
@@ -138,6 +144,7 @@ class WideStreams(ClosedForm):
         rows = held.held
         if held.options.rank >= 1:
             self._frames, rows = held.finish()
+            self._outside = {layer: Unexplained() for layer in rows[0].layers}
         for each in rows:
             self._stream(each)
 
@@ -165,6 +172,7 @@ class WideStreams(ClosedForm):
         known = [rank for rank, each in enumerate(said) if each["calibration"] is not None]
         frames = processes.told(lambda: self._frames, known[0]) if known else []
         held, self._held = self._held, None
+        self._outside = {}  # of the rows of one process
         rows = [] if held is None else held.held
         device = rows[0].device if rows else processes.device
         if total := self._moments.count:
@@ -180,11 +188,15 @@ class WideStreams(ClosedForm):
 
     def _state(self) -> dict[str, Any]:
         held = None if self._held is None else self._held.state_dict()
-        return {**super()._state(), "coordinates": frames_state(self._frames), "held": held}
+        outside = {layer: each.state_dict() for layer, each in self._outside.items()}
+        frames = frames_state(self._frames)
+        return {**super()._state(), "coordinates": frames, "outside": outside, "held": held}
 
     def _load(self, state: dict[str, Any]) -> None:
         super()._load(state)
         self._frames = frames_of(state["coordinates"])
+        outside = state["outside"].items()
+        self._outside = {layer: Unexplained().load_state_dict(each) for layer, each in outside}
         if state["held"] is not None:
             held = _Held(CoordinateOptions(), None).load_state_dict(state["held"]).held
             if held:
@@ -197,8 +209,15 @@ class WideStreams(ClosedForm):
         if other._own.count or other._shared is not None:
             if self._span is None or mine is not None:
                 self._frames = copy.deepcopy(other._frames)
+                self._outside = {layer: Unexplained() for layer in other._outside}
             same_calibration(*(list(map(fingerprint, each._frames)) for each in (self, other)))
             super()._merge(other)
+            both = self._outside.keys() & other._outside.keys()
+            self._outside = {
+                layer: each.merge(other._outside[layer])
+                for layer, each in self._outside.items()
+                if layer in both
+            }
             for each in [] if mine is None else mine.held:
                 self._stream(each)
         else:

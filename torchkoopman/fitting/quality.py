@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import torch
 
 from torchkoopman.observe.capture import plain_modes
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import Tensor
 
     from torchkoopman.koopman.surrogate import Surrogate
@@ -52,6 +54,17 @@ class Unexplained:
         self._spread += shift.square().sum().item() * self.rows * other.rows / rows
         self._mean = self._mean + shift * (other.rows / rows)
         self.rows = rows
+        return self
+
+    def state_dict(self) -> dict[str, Any]:
+        """What was summed, as tensors and plain types."""
+        mean = torch.as_tensor(self._mean, dtype=torch.float64)
+        return {"rows": self.rows, "error": self._error, "spread": self._spread, "mean": mean}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> Self:
+        """Go on from what :meth:`state_dict` said."""
+        self.rows, self._mean = state["rows"], state["mean"].clone()
+        self._error, self._spread = state["error"], state["spread"]
         return self
 
     @property
