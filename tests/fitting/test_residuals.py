@@ -8,6 +8,8 @@ import torch
 from torch import Tensor
 
 import torchkoopman as tk
+from torchkoopman.fitting import streams
+from torchkoopman.fitting.resuming import _outline
 from torchkoopman.observe.trajectory import Trajectory
 
 
@@ -176,3 +178,28 @@ def test_moments_alone_estimate_residuals_from_the_fits_own_rows() -> None:
     x, y = torch.randn(2, 500, 4, generator=torch.Generator().manual_seed(0))
     narrow = tk.DMDFitter(dynamics="span", residuals="moments", frames="aligned")
     assert narrow.update(Trajectory.of(x, y[:, :3])).surrogate.latent == 4
+
+
+@pytest.mark.parametrize("kind", ["dmd", "edmd"])
+def test_states_of_fitters_that_kept_all_pairs_of_every_class_load_and_go_on(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = Trajectory.of(*states(3000), labels=torch.arange(3000) % 3)
+    part = tk.Monomials(2)
+    with monkeypatch.context() as patch:
+        patch.setattr(streams, "regressions", tuple)
+        made = {"dmd": tk.DMDFitter(), "edmd": tk.EDMDFitter(part, pairs="chain")}
+        older = made[kind].update(rows)
+        state = copy.deepcopy(older.state_dict())
+    for new in ("coordinates", "held", "outside") if kind == "dmd" else ():
+        del state["parts"][new]
+    state["outline"] = _outline(state["parts"])
+    loaded = {"dmd": tk.DMDFitter(), "edmd": tk.EDMDFitter(part)}[kind].load_state_dict(state)
+    assert loaded._own.nbytes < older._own.nbytes
+    for each in (loaded, older):
+        each.update(rows)
+    new, old = (each.surrogate for each in (loaded, older))
+    torch.testing.assert_close(new.operator.matrix(), old.operator.matrix())
+    for statistics in (new.statistics, old.statistics):
+        assert statistics is not None
+        assert statistics.classes == (0, 1, 2)

@@ -194,10 +194,10 @@ class WideStreams(ClosedForm):
 
     def _load(self, state: dict[str, Any]) -> None:
         super()._load(state)
-        self._frames = frames_of(state["coordinates"])
-        outside = state["outside"].items()
+        self._frames = frames_of(state.get("coordinates", []))  # older states have none of these
+        outside = state.get("outside", {}).items()
         self._outside = {layer: Unexplained().load_state_dict(each) for layer, each in outside}
-        if state["held"] is not None:
+        if state.get("held") is not None:
             held = _Held(CoordinateOptions(), None).load_state_dict(state["held"]).held
             if held:
                 widest = max(each.shape[-1] for each in held[0].states.values())
