@@ -9,12 +9,13 @@ import argparse
 import json
 import sys
 from pathlib import Path
-from statistics import mean
+from statistics import median
 from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 
 from benchmarks.evidence import KEPT
+from benchmarks.parts.cells_tables import KINDS, ordered
 from torchkoopman.pictures import CLASSES
 
 if TYPE_CHECKING:
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
 
 mpl.use("Agg")
 from matplotlib import pyplot as plt
-
-KINDS = ("RNN", "mGRU", "GRU", "nODE", "gnODE")
-"""Each has a colour of its own in all panels."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -40,11 +38,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def drawn(results: dict[str, dict[str, Any]]) -> Figure:
-    """A row for each number of states of each task; left the loss, right the gradient norm."""
+    """Above the loss, below the gradient norm, medians over seeds; a kind has one colour."""
     panels: dict[str, tuple[list[dict[str, Any]], list[str]]] = {}
     for task in ("bar", "three"):
         runs = [run for job, run in results.items() if job.startswith(f"{task}-")]
-        for cell in runs[0]["cells"] if runs else ():
+        for cell in ordered(runs[0]["cells"]) if runs else ():
             panels.setdefault(panel(task, cell.split()[1]), (runs, []))[1].append(cell)
     figure, axes = plt.subplots(
         2, len(panels), figsize=(3.2 * len(panels), 5.2), layout="constrained", squeeze=False,
@@ -56,7 +54,7 @@ def drawn(results: dict[str, dict[str, Any]]) -> Figure:
             courses = [run["cells"][cell]["course"] for run in runs]
             for row in (0, 1):
                 values = [
-                    mean(course[k][row] for course in courses) for k in range(len(courses[0]))
+                    median(course[k][row] for course in courses) for k in range(len(courses[0]))
                 ]
                 share = [(k + 1) / len(values) for k in range(len(values))]
                 axes[row, column].semilogy(

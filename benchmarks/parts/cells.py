@@ -201,3 +201,12 @@ def follower(cell: str, layer: int, states: int) -> nn.Module:
 def table(results: dict[str, dict[str, Any]]) -> str:
     """A table for each kind of job."""
     return shown.text(results)
+
+
+def kept(result: dict[str, Any]) -> dict[str, Any]:
+    """A result with courses of four digits, which is what tables and the figure need."""
+    cells = {
+        name: told | {"course": [[float(f"{v:.4g}") for v in part] for part in told["course"]]}
+        for name, told in result.get("cells", {}).items()
+    }
+    return result | ({"cells": cells} if cells else {})

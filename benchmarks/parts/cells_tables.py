@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from statistics import mean, median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.tables import markdown, spread
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 Results = dict[str, dict[str, Any]]
 HALF = 0.5
@@ -19,6 +23,21 @@ THREE = (
 )
 
 
+KINDS = ("RNN", "mGRU", "GRU", "nODE", "gnODE")
+STATES = ("2", "6", "100")
+
+
+def ordered(names: Iterable[str]) -> list[str]:
+    """Cells of one number of states together, those of sizes of their own last."""
+
+    def place(name: str) -> tuple[int, int]:
+        kind, states = name.split()
+        own = STATES.index(states) if states in STATES else len(STATES)
+        return own, KINDS.index(kind)
+
+    return sorted(names, key=place)
+
+
 def text(results: Results) -> str:
     """All tables of which there are results."""
     makers = {
@@ -29,7 +48,7 @@ def text(results: Results) -> str:
     }
     parts = []
     for kind, made in makers.items():
-        runs = [run for job, run in results.items() if job.startswith(f"{kind}-")]
+        runs = [copy.deepcopy(run) for job, run in results.items() if job.startswith(f"{kind}-")]
         if runs:
             parts.append(made(runs))
     return "\n\n".join(parts)
@@ -60,7 +79,7 @@ def three_text(runs: list[dict[str, Any]]) -> str:
 
 def _compared(title: str, runs: list[dict[str, Any]]) -> str:
     rows = []
-    for cell in runs[0]["cells"]:
+    for cell in ordered(runs[0]["cells"]):
         own = [run["cells"][cell] for run in runs]
 
         def over(name: str, digits: int, own: list[dict[str, Any]] = own) -> str:
@@ -95,7 +114,7 @@ def _courses(title: str, runs: list[dict[str, Any]]) -> str:
     parts = len(next(iter(runs[0]["cells"].values()))["course"])
     places = [place for place in SHOWN if place < parts]
     rows = []
-    for cell in runs[0]["cells"]:
+    for cell in ordered(runs[0]["cells"]):
         courses = [run["cells"][cell]["course"] for run in runs]
         rows.append([cell, *(_place(courses, place) for place in places)])
     head = ["cell", *(f"{100 * (place + 1) / parts:.0f} %" for place in places)]
@@ -107,7 +126,7 @@ def _courses(title: str, runs: list[dict[str, Any]]) -> str:
 
 def _place(courses: list[list[list[float]]], place: int) -> str:
     loss, norm = (mean(course[place][k] for course in courses) for k in (0, 1))
-    return f"{loss:.4f}, {norm:.2g}"
+    return f"{loss:.3g}, {norm:.2g}"
 
 
 def grid_text(runs: list[dict[str, Any]]) -> str:
@@ -136,6 +155,9 @@ def grid_text(runs: list[dict[str, Any]]) -> str:
 
 def expressive_text(runs: list[dict[str, Any]]) -> str:
     """Expressivity by dimension and by the width of F, beside untrained cells."""
+    for run in runs:  # the width that all cells have in the first table
+        if run["layers"]:
+            run["layers"] |= {f"{c} 100": run["states"][f"{c} 6"] for c in ("nODE", "gnODE")}
 
     def line(where: str, cell: str, sizes: list[str]) -> list[str]:
         cells = []
@@ -152,7 +174,7 @@ def expressive_text(runs: list[dict[str, Any]]) -> str:
     def table(where: str, of: str) -> str:
         names = [key.split() for key in runs[0][where]]
         sizes = sorted({size for _, size in names}, key=int)
-        cells = dict.fromkeys(cell for cell, _ in names)
+        cells = sorted({cell for cell, _ in names}, key=KINDS.index)
         return markdown(
             ["cell", *(f"{of} {size}" for size in sizes)],
             [line(where, cell, sizes) for cell in cells],

@@ -80,6 +80,20 @@ def test_goals_and_what_is_lost_are_said() -> None:
     assert "| RNN  | critical | 0.1000, 1 lost | 5e+08" in text
 
 
+def test_rows_stand_by_number_of_states_in_whatever_order_results_are_read() -> None:
+    names = [f"{cell} {n}" for cell, n in cells.THREE]
+    assert cells.shown.ordered(sorted(names)) == names
+
+
+def test_what_is_kept_gives_the_same_table() -> None:
+    run = {"variance": 0.3, "cells": {"gnODE 2": told(0.04), "GRU 32": told(0.1)}}
+    run["cells"]["GRU 32"]["course"] = [[1 / 3, 2 / 3]] * 2
+    short = cells.kept(run)
+    assert short["cells"]["GRU 32"]["course"][0] == [0.3333, 0.6667]
+    assert cells.table({"bar-1": short}) == cells.table({"bar-1": run})
+    assert cells.kept({"grid": {}}) == {"grid": {}}
+
+
 def test_the_figure_has_a_line_for_each_cell_in_both_rows() -> None:
     names = [f"{cell} {n}" for cell, n in cells.THREE]
     results = {
