@@ -63,7 +63,8 @@ def retargeted(
     means = points_of(statistics, forgotten, ())
     aims = aims_of(statistics, K @ means, retained, target)
     eye, nothing = torch.eye(len(K)).to(K), torch.zeros_like(K)
-    pooled = Moments(statistics.pairs).merge(statistics.unlabelled)
+    kept = statistics.class_pairs
+    pooled = Moments(kept).merge(statistics.unlabelled.only(kept))
     for c, moments in statistics.by_class.items():
         if c in forgotten:
             aim = aims[:, forgotten.index(c)]

@@ -95,3 +95,14 @@ def test_maps_of_few_wide_rows_are_those_of_their_moments(monkeypatch: pytest.Mo
     whole = streamed(tuple(torch.cat(pair) for pair in zip(states, more, strict=True)))
     for name, pair in whole.maps(latent=3).items():
         torch.testing.assert_close(after[name], pair, rtol=1e-6, atol=1e-8)
+
+
+def test_states_from_before_rows_were_kept_are_read() -> None:
+    states = rows()
+    state = streamed(states).state_dict()
+    del state["few"]
+    found, expected = (
+        each.maps(3) for each in (Baselines().load_state_dict(state), streamed(states))
+    )
+    for name, pair in expected.items():
+        assert all(torch.equal(a, b) for a, b in zip(found[name], pair, strict=True))

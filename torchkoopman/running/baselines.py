@@ -76,7 +76,7 @@ class Baselines:
         """Go on from what :meth:`state_dict` said."""
         first, last = state["layers"]
         self._layers, self._moments = (first, last), None
-        self._few = [dict(part) for part in state["few"]]
+        self._few = [dict(part) for part in state.get("few", [])]
         if state["moments"] is not None:
             self._moments = Moments(layer_pairs(self._layers, "ends")).load(state["moments"])
         return self
