@@ -9,6 +9,7 @@ import torchkoopman as tk
 from benchmarks.autoencoders import Autoencoder, Convolutional, Masked, Perceptron, denoise
 from torchkoopman.flows import Flow, FlowMonitor, NoveltyScores, memorization, prototype_errors
 
+pytest.importorskip("transformers", reason="needs the extra 'transformers'")
 MAKERS = {
     "perceptron": (Perceptron, (64,)),
     "convolutional": (Convolutional, (1, 32, 32)),
