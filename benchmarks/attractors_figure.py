@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import matplotlib as mpl
 
 from benchmarks import evidence
+from benchmarks.parts.attractors import KINDS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -34,7 +35,9 @@ def main() -> None:
 
 def figure(results: dict[str, dict[str, Any]]) -> Figure:
     """By kind: attractors from each set, how far the sets are apart, and how novelty is told."""
-    kinds = list(dict.fromkeys(run["kind"] for run in results.values()))
+    order = list(KINDS)
+    named = dict.fromkeys(run["kind"] for run in results.values())
+    kinds = sorted(named, key=lambda kind: order.index(kind) if kind in order else len(order))
     picture, axes = plt.subplots(
         3, len(kinds), figsize=(3.6 * len(kinds), 7.2), layout="constrained", squeeze=False
     )
@@ -54,7 +57,7 @@ def figure(results: dict[str, dict[str, Any]]) -> Figure:
         for place in (above, middle, below):
             place.set_xticks(range(len(runs[0]["steps"])), [str(step) for step in runs[0]["steps"]])
             place.tick_params(labelsize=8)
-        above.set_yscale("log")
+        above.set_ylim(bottom=0)
         below.set(ylim=(0, 1.03), xlabel="steps of the training")
     axes[0, 0].set_ylabel("attractors")
     axes[1, 0].set_ylabel("Chamfer distance, spreads")
