@@ -160,10 +160,12 @@ def table(results: dict[str, dict[str, Any]]) -> str:
             "FPR95 orbit", "FPR95 reconstruction"]  # fmt: skip
     sizes = [
         f"{name}: {runs[0]['latent']} latent numbers, {runs[0]['parameters']} parameters, "
-        f"{', '.join(map(str, runs[0]['starts']))} starts from train, test and noise"
+        f"{', '.join(map(str, runs[0]['starts']))} starts from train, test and noise, "
+        f"{KINDS[name].applications} applications of the flow at most"
         for name, runs in groups.items()
     ]
-    return f"{markdown(head, rows)}\n\n{'; '.join(sizes)}. Chance is an FPR95 of 0.95."
+    below = "Numbers of starts are those of the first seed; chance is an FPR95 of 0.95."
+    return f"{markdown(head, rows)}\n\n{'; '.join(sizes)}. {below}"
 
 
 def _row(name: str, look: int, runs: list[dict[str, Any]]) -> list[str]:
