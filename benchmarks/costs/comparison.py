@@ -71,7 +71,7 @@ def seconds(size: int) -> dict[str, Any]:
     if find_spec("DSA"):
         spent, distances["DSA"] = _timed(partial(dsa, A, B))
         took[f"DSA, one pair, {DSA_STEPS} steps"] = spent
-    return {"size": size, "seconds": took, "distances": distances}
+    return {"size": size, "took": took, "distances": distances}
 
 
 def dsa(first: Tensor, second: Tensor) -> float:
@@ -98,7 +98,7 @@ def searches(size: int) -> dict[str, Any]:
                 total[search] += spent
                 ends[search] = (torch.linalg.matrix_norm(A - C @ B @ C.mT).min() / scale).item()
             rows[f"{name}, seed {seed}"] = ends
-    return {"size": size, "pairs": rows, "seconds": total}
+    return {"size": size, "pairs": rows, "took": total}
 
 
 def table(results: dict[str, dict[str, Any]]) -> str:
@@ -108,7 +108,7 @@ def table(results: dict[str, dict[str, Any]]) -> str:
         size = result["size"]
         if "pairs" in result:
             farther = [pair["quick"] - pair["slow"] for pair in result["pairs"].values()]
-            share = result["seconds"]["quick"] / result["seconds"]["slow"]
+            share = result["took"]["quick"] / result["took"]["slow"]
             met = verdict(max(farther) <= NEARER)
             what = f"conjugate gradients of size {size}, to the search of small ones"
             told = (
@@ -118,7 +118,7 @@ def table(results: dict[str, dict[str, Any]]) -> str:
                 f"| {what}, {len(farther)} pairs | {told} of the scale | never farther: {met} |"
             )
             continue
-        for name, took in result["seconds"].items():
+        for name, took in result["took"].items():
             goal = (
                 f"≤ {SECONDS:g} s: {verdict(took <= SECONDS, size == 100)}" if "tk" in name else ""
             )

@@ -99,5 +99,5 @@ def table(results: dict[str, dict[str, Any]]) -> str:
             what = f"{job} of {result['points']} × {result['features']}, {name}"
             lines.append(f"| {what} | {ratios(rows, name)} | {megabytes(sizes[name])} | {goal} |")
     if "loops" not in results:
-        lines.append("| loops | gudhi: not installed | | |")
+        lines.append("| loops | gudhi: not installed, or not measured | | |")
     return "\n".join(lines)
