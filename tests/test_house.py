@@ -49,7 +49,7 @@ ARROWS: dict[str, set[str]] = {
         "showing",
         "tables",
     },
-    "flows": {"fitting", "koopman", "observe", "pictures", "spectra", "storage", "tables"},
+    "flows": {"fitting", "koopman", "observe", "pictures", "spectra", "tables"},
     "reporting": {"showing", "flows", "koopman", "topology", "unlearning", "storage", "tables"},
     "plots": {"flows", "koopman", "spectra", "topology", "unlearning"},
     "results": {"inspecting", "running", "koopman", "scaling", "spectra", "topology", "unlearning"},

@@ -17,8 +17,6 @@ from torchkoopman.observe.probes import attach
 from torchkoopman.observe.selection import select
 
 if TYPE_CHECKING:
-    from types import TracebackType
-
     from torchkoopman.observe.selection import Layers
 
 _POSITIONS = 16
@@ -145,17 +143,6 @@ class TrainingMonitor(SamplingMonitor):
             self._probe.pause()
         return self
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close(quiet=kind is not None)
-
     def close(self, *, quiet: bool = False) -> None:
         """Take the hooks off and close the log; warn, unless ``quiet``, if nothing was logged."""
         probe, self._probe = self._probe, None
@@ -183,16 +170,8 @@ class TrainingMonitor(SamplingMonitor):
             RuntimeError: the monitor is not attached.
             ValueError: fewer steps than before.
         """
-        if self._probe is None:
-            raise RuntimeError("the monitor is not attached: `with monitor.attach(model):` first.")
-        before, self._done = self._done, self._done + 1 if step is None else step
-        if self._done < before:
-            self._done = before
-            raise ValueError(
-                f"step({step}) was called after step {before}: steps never decrease. For another "
-                "training call attach() again."
-            )
-        if self._done == before or self._given_up:
+        before = self._count(step)
+        if self._probe is None or self._done == before or self._given_up:
             return
         if self._watching:
             self._probe.pause()

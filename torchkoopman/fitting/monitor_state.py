@@ -3,27 +3,25 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
 
 from torchkoopman.fitting.resuming import live_state
+from torchkoopman.fitting.stepped import VERSION, Stepped
 from torchkoopman.spectra.tracking import ModeTracker
-from torchkoopman.storage.states import read_state, write_state
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torchkoopman.observe.probe import Probe
     from torchkoopman.spectra.tracks import ModeTracks
 
-_VERSION = 1
-_KIND = "the state of a training monitor"
 
-
-class SavedMonitor:
+class SavedMonitor(Stepped):
     """What a monitor has seen of a training, which goes on where its checkpoint was taken."""
 
+    KIND = "the state of a training monitor"
     fitter: Any
     _probe: Probe | None
 
@@ -76,18 +74,7 @@ class SavedMonitor:
             ValueError: no such state, a damaged one, or one of another fitter; nothing is changed
                 then.
         """
-        if self._probe is not None:
-            raise RuntimeError("load the state before attach(), which compares it with the model.")
-        if not isinstance(state, Mapping):
-            raise TypeError(
-                "load_state_dict() takes what state_dict() of a TrainingMonitor returned, a "
-                f"dictionary; it got a {type(state).__name__}."
-            )
-        if state.get("version") != _VERSION or not self._state().keys() <= state.keys():
-            raise ValueError(
-                f"this is not a state of a TrainingMonitor of version {_VERSION}: it has "
-                f"{sorted(map(str, state))[:6]}. Give what state_dict() returned."
-            )
+        self._require_state(state, {*self._state()})
         try:
             tracker = ModeTracker().load_state_dict(state["tracks"])
             generator, layers = torch.Generator(), tuple(state["layers"])
@@ -104,34 +91,19 @@ class SavedMonitor:
         self._watching = bool(state["watching"])
         return self
 
-    def save(self, path: str | Path) -> None:
-        """Write the state into a ``.safetensors`` file, whole or not at all."""
-        write_state(Path(path), _KIND, self._state())
-
-    def load(self, path: str | Path) -> Self:
-        """Go on from a file of :meth:`save`.
-
-        Raises:
-            FileError: it is not there, damaged or of something else.
-            ValueError: see :meth:`load_state_dict`.
-        """
-        return self.load_state_dict(read_state(Path(path), _KIND))
-
     def reset(self) -> Self:
         """Forget all that was seen and followed, for a training that begins anew.
 
         Raises:
             RuntimeError: the monitor is attached.
         """
-        if self._probe is not None:
-            raise RuntimeError("the monitor is attached: close() it before it forgets.")
+        super().reset()
         self.fitter.reset()
-        self._begin()
         return self
 
     def _state(self) -> dict[str, Any]:
         return {
-            "version": _VERSION,
+            "version": VERSION,
             "step": self._done,
             "layers": self._names,
             "watching": self._watching,

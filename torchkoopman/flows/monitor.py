@@ -14,7 +14,6 @@ from torchkoopman.flows.untouched import untouched
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from types import TracebackType
 
     from torch import Tensor, nn
 
@@ -135,17 +134,6 @@ class FlowMonitor(SavedFlowMonitor):
             self.look()
         return self
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self.close(quiet=kind is not None)
-
     def close(self, *, quiet: bool = False) -> None:
         """Let the model go and close the log.
 
@@ -167,15 +155,7 @@ class FlowMonitor(SavedFlowMonitor):
             RuntimeError: the monitor is not attached.
             ValueError: fewer steps than before.
         """
-        if self._model is None:
-            raise RuntimeError("the monitor is not attached: `with monitor.attach(model):` first.")
-        before, self._done = self._done, self._done + 1 if step is None else step
-        if self._done < before:
-            self._done = before
-            raise ValueError(
-                f"step({step}) was called after step {before}: steps never decrease. For another "
-                "training call attach() again."
-            )
+        before = self._count(step)
         if self._done // self.log_every > before // self.log_every:
             try:
                 self.look()
@@ -196,8 +176,8 @@ class FlowMonitor(SavedFlowMonitor):
             ValueError: it has looked at this step already; or see :meth:`check`.
             OSError: ``log`` cannot write.
         """
-        if self._model is None:
-            raise RuntimeError("the monitor is not attached: `with monitor.attach(model):` first.")
+        self._require_attached()
+        assert self._model is not None
         before = self._latest
         if before is not None and before.step == self._done:
             raise ValueError(

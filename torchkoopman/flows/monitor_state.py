@@ -2,30 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from torch import Tensor
 
+from torchkoopman.fitting.stepped import VERSION, Stepped
 from torchkoopman.flows.history import FlowHistory
 from torchkoopman.flows.looks import FlowLook
 from torchkoopman.flows.monitor_starts import marks
-from torchkoopman.storage.states import read_state, write_state
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from torch import nn
 
     from torchkoopman.flows.monitor_starts import Starts
 
-_VERSION = 1
-_KIND = "the state of a monitor of flows"
 
-
-class SavedFlowMonitor:
+class SavedFlowMonitor(Stepped):
     """What a monitor has seen of a training, which goes on where its checkpoint was taken."""
 
+    KIND = "the state of a monitor of flows"
     starts: Mapping[str, Starts]
     _model: nn.Module | None
 
@@ -69,7 +67,7 @@ class SavedFlowMonitor:
         """
         latest = None if self._latest is None else asdict(self._latest)
         return {
-            "version": _VERSION,
+            "version": VERSION,
             "step": self._done,
             "starts": marks(self.starts),
             "latest": latest,
@@ -84,18 +82,7 @@ class SavedFlowMonitor:
             TypeError: no dictionary.
             ValueError: no such state, or a damaged one; nothing is changed then.
         """
-        if self._model is not None:
-            raise RuntimeError("load the state before attach(), which compares it with the model.")
-        if not isinstance(state, Mapping):
-            raise TypeError(
-                "load_state_dict() takes what state_dict() of a FlowMonitor returned, a "
-                f"dictionary; it got a {type(state).__name__}."
-            )
-        if state.get("version") != _VERSION or not {"starts", "latest", "history"} <= state.keys():
-            raise ValueError(
-                f"this is not a state of a FlowMonitor of version {_VERSION}: it has "
-                f"{sorted(map(str, state))[:6]}. Give what state_dict() returned."
-            )
+        self._require_state(state, {"starts", "latest", "history"})
         try:
             known = {str(name): str(mark) for name, mark in state["starts"].items()}
             done = int(state["step"])
@@ -108,30 +95,6 @@ class SavedFlowMonitor:
             ) from error
         self._done, self._latest, self._history = done, latest, history
         self._loaded = known
-        return self
-
-    def save(self, path: str | Path) -> None:
-        """Write the state into a ``.safetensors`` file, whole or not at all."""
-        write_state(Path(path), _KIND, self.state_dict())
-
-    def load(self, path: str | Path) -> Self:
-        """Go on from a file of :meth:`save`.
-
-        Raises:
-            FileError: it is not there, damaged or of something else.
-            ValueError: see :meth:`load_state_dict`.
-        """
-        return self.load_state_dict(read_state(Path(path), _KIND))
-
-    def reset(self) -> Self:
-        """Forget all that was seen, for a training that begins anew.
-
-        Raises:
-            RuntimeError: the monitor is attached.
-        """
-        if self._model is not None:
-            raise RuntimeError("the monitor is attached: close() it before it forgets.")
-        self._begin()
         return self
 
     def _require_same_starts(self) -> None:
