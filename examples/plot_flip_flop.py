@@ -21,8 +21,7 @@ cell, readout = tk.flows.GatedODECell(2, 2, widths=[64, 64]), nn.Linear(2, 2)
 parameters = [*cell.parameters(), *readout.parameters()]
 optimizer = torch.optim.AdamW(parameters, lr=3e-2)
 schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 800)
-for _ in range(800):
-    rows = torch.randperm(500)[:50]
+for rows in (torch.randperm(500)[:50] for _ in range(800)):
     loss = (readout(cell.run(train.inputs[:, rows])) - train.targets[:, rows]).square().mean()
     optimizer.zero_grad()
     loss.backward()
@@ -40,7 +39,7 @@ print(f"test error {error:.4f}; the variance of the targets {test.targets.var():
 resting = tk.flows.Flow.of_cell(cell, torch.zeros(2))
 found = resting.fixed_points(states[:200], search="newton")
 print(found)
-figure, places = plt.subplots(1, 3, figsize=(15, 4.6), layout="constrained")
+figure, places = plt.subplots(1, 2, figsize=(11, 4.6), layout="constrained")
 found.plot(resting, places[0], readout=readout.weight).set_title("flow between pulses")
 plane = torch.cartesian_prod(*2 * [torch.linspace(-1.6, 1.6, 200)])
 speed = resting.velocity(plane).norm(dim=1).clamp_min(1e-4).log10().view(200, 200).T
@@ -54,7 +53,8 @@ places[1].set_title("its speed, orbits, and states by the first number held")
 # %%
 # How far the read-out moves after the last pulse, beside its variance. A trial has 100 steps.
 drift = tk.flows.readout_drift(resting, readout, states, steps=200)
-places[2].plot(drift / variance)
-places[2].set(xlabel="steps without a pulse", title="drift of the read-out over its variance")
+_, place = plt.subplots(figsize=(5.5, 3.4), layout="constrained")
+place.plot(drift / variance)
+place.set(xlabel="steps without a pulse", title="drift of the read-out over its variance")
 print(f"drift in 8 and 100 steps {drift[8]:.3f}, {drift[100]:.3f} of {variance:.3f}")
 plt.show()
