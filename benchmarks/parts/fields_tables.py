@@ -37,7 +37,6 @@ def memory_table(results: Results) -> str:
     for (size, width, noise), runs in sorted(groups.items()):
         own, free = ([run[f"from {start}"] for run in runs] for start in ("train", "noise"))
         known = [each["coefficient"] for each in own if each["coefficient"] is not None]
-        cosine = [each["by cosine"] for each in own if "by cosine" in each]
         rows.append(
             [
                 str(size),
@@ -46,7 +45,7 @@ def memory_table(results: Results) -> str:
                 spread([run["error"] for run in runs], 4),
                 spread([each["converged"] for each in own]),
                 spread([each["attractors"] for each in own], 1),
-                spread(cosine, 1) if cosine else "–",
+                spread([each["by cosine"] for each in own], 1),
                 spread([each["recovered"] for each in own], 1),
                 spread(known, 3) if known else "–",
                 spread([each["null"] for each in own], 3),
