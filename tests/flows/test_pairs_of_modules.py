@@ -134,3 +134,11 @@ def test_a_koopman_autoencoder_has_a_field_of_its_own_beside_its_operators() -> 
     rows = x[:20].to(z)
     predicted = surrogate.predict(rows[:, None])[:, 0].detach()
     torch.testing.assert_close(Flow.of_surrogate(surrogate).velocity(rows), predicted - rows)
+
+
+def test_a_pair_that_does_not_compose_and_what_is_no_surrogate_are_named() -> None:
+    encode, decode = torch.nn.Linear(3, 2).eval(), torch.nn.Linear(2, 4).eval()
+    with pytest.raises(RuntimeError, match=r"encoder fails on what the decoder gives, \(2, 4\)"):
+        tk.flows.Flow.of_autoencoder(encode, decode).fixed_points(torch.ones(2, 2))
+    with pytest.raises(TypeError, match="autoencoder_of\\(\\) got a Linear"):
+        tk.flows.autoencoder_of(encode)  # type: ignore[arg-type]

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 from torch.func import jacrev, vmap
 
 from torchkoopman.flows import Flow, GatedODECell, solve
+from torchkoopman.flows.maps import one_step
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -172,3 +173,15 @@ def test_a_cell_refuses_inputs_of_other_widths_before_it_is_solved() -> None:
         own.solve(gaussians(5, 2))
     with pytest.raises(TypeError, match="float32 or float64"):
         own.half().solve(gaussians(3, 5, 2).half())
+
+
+@pytest.mark.parametrize("method", ["rk4", "dopri5"])
+@pytest.mark.parametrize("field", [lambda x: x[:, :1], lambda x: x.sum(), lambda x: (x,)])
+def test_a_velocity_that_would_be_broadcast_is_refused(method: Any, field: Any) -> None:
+    with pytest.raises(ValueError, match=r"velocity of states \(2, 3\) is"):
+        solve(field, torch.ones(2, 3), [0.0, 1.0], method=method)
+
+
+def test_a_flow_of_a_velocity_that_would_be_broadcast_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"velocity of states \(2, 3\) is \(2, 1\)"):
+        one_step(lambda x: x[:, :1], 0.1, "euler")(torch.ones(2, 3))

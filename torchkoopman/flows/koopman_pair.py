@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from torchkoopman.koopman.surrogate import Surrogate
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from torch import Tensor
-
-    from torchkoopman.koopman.surrogate import Surrogate
 
 
 def autoencoder_of(
@@ -37,8 +37,14 @@ def autoencoder_of(
         From ``(n, features)`` to ``(n, latent)``, and back; both in the surrogate's precision.
 
     Raises:
+        TypeError: no surrogate.
         ValueError: an unknown layer.
     """
+    if not isinstance(surrogate, Surrogate):
+        raise TypeError(
+            f"autoencoder_of() got a {type(surrogate).__name__}; give a surrogate, such as what "
+            "tk.fit() returns."
+        )
     layer = surrogate.layers[0] if layer is None else layer
     surrogate.time(layer)  # refuses an unknown layer
 

@@ -168,7 +168,7 @@ def require_eval(modules: Iterable[nn.Module]) -> None:
 def composed(
     first: Callable[[Tensor], Tensor], second: Callable[[Tensor], Tensor]
 ) -> Callable[[Tensor], Tensor]:
-    """``second(first(x))``; a part that gives no tensor is named."""
+    """``second(first(x))``; what does not fit together is named."""
 
     def step(states: Tensor) -> Tensor:
         between = first(states)
@@ -177,7 +177,13 @@ def composed(
                 f"the decoder gives a {type(between).__name__}, and the encoder takes one tensor: "
                 "wrap it in a function that picks it out."
             )
-        return second(between)
+        try:
+            return second(between)
+        except RuntimeError as error:
+            raise RuntimeError(
+                f"the encoder fails on what the decoder gives, {tuple(between.shape)}: {error}. Do "
+                "the two fit each other?"
+            ) from error
 
     return step
 
@@ -192,16 +198,33 @@ def one_step(
     """
     if not (math.isfinite(dt) and dt > 0):
         raise ValueError(f"a step of time is positive and finite; got dt={dt}.")
+    field = partial(moved, velocity)
     if method == "euler":
-        return lambda x: x + dt * velocity(x)
+        return lambda x: x + dt * field(x)
     if method != "rk4":
         raise ValueError(f"method={method!r} is unknown; choose 'euler' or 'rk4'.")
 
     def runge_kutta(x: Tensor) -> Tensor:
-        k1 = velocity(x)
-        k2 = velocity(x + dt / 2 * k1)
-        k3 = velocity(x + dt / 2 * k2)
-        k4 = velocity(x + dt * k3)
+        k1 = field(x)
+        k2 = field(x + dt / 2 * k1)
+        k3 = field(x + dt / 2 * k2)
+        k4 = field(x + dt * k3)
         return x + dt / 6 * (k1 + 2 * k2 + 2 * k3 + k4)
 
     return runge_kutta
+
+
+def moved(velocity: Callable[[Tensor], Tensor], states: Tensor) -> Tensor:
+    """The velocity at each state; one of another shape would be added to it by broadcasting.
+
+    Raises:
+        ValueError: it is of another shape, or no tensor.
+    """
+    found = velocity(states)
+    if not isinstance(found, Tensor) or found.shape != states.shape:
+        kind = tuple(found.shape) if isinstance(found, Tensor) else f"a {type(found).__name__}"
+        raise ValueError(
+            f"the velocity of states {tuple(states.shape)} is {kind}; give one number for each "
+            "number of a state."
+        )
+    return found

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
-from torchkoopman.flows.maps import one_step, require_kind, require_states
+from torchkoopman.flows.maps import moved, one_step, require_kind, require_states
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -62,8 +62,9 @@ def solve(
 
     Raises:
         TypeError: starts that are no float32 or float64 tensor.
-        ValueError: no starts, an unknown method, times that do not increase, options that are
-            not positive, or starts of ``"dopri5"`` that are not finite.
+        ValueError: no starts, a velocity of another shape than the states, an unknown method, times
+            that do not increase, options that are not positive, or starts of ``"dopri5"`` that are
+            not finite.
         ImportError: torchdiffeq is not installed.
         RuntimeError: the adaptive solver does not get on, for a solution diverges or is stiff; or
             it is called under ``torch.func``.
@@ -118,7 +119,7 @@ def _adaptive(
     try:
         require_states(starts)
         found: Tensor = torchdiffeq.odeint(
-            lambda _, state: velocity(state),
+            lambda _, state: moved(velocity, state),
             starts,
             clock.to(starts.device),
             rtol=tolerance,
