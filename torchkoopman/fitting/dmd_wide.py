@@ -80,7 +80,7 @@ class WideStreams(ClosedForm):
             self._settle()
 
     def _stream(self, stacked: Trajectory) -> None:
-        rows, sampled = stacked.rows(), stacked.rows()
+        rows = sampled = stacked.rows()
         if self._frames:
             pairs = zip(self._frames, rows.items(), strict=True)
             rows = {layer: frame(each.double()) for frame, (layer, each) in pairs}

@@ -85,8 +85,8 @@ class Sizes:
                 return trajectory
             largest = self._largest.get(layer, 0.0)
             least, most = torch.aminmax(rows)  # absolute, without a copy
-            limits[layer] = max(-least.double().item(), most.double().item())
-            if limits[layer] <= BOUND * largest:
+            limits[layer] = max(-least.item(), most.item())
+            if limits[layer] <= BOUND * largest or (not largest and _alike(rows, limits[layer])):
                 continue  # no gap: as nearly always, and in a fraction of the time
             size = torch.maximum(rows.amax(1), -rows.amin(1)).double()
             limits[layer] = _before_a_gap(size, largest)
@@ -129,6 +129,12 @@ class Sizes:
             return ()
         why = f"not finite, or {BOUND:.0e} times larger than the others"
         return (f"{self.left_out} rows were left out: {why}",)
+
+
+def _alike(rows: Tensor, largest: float) -> bool:
+    """Whether a tenth of the rows is so large by its first feature that no gap can lie above."""
+    large = (rows[:, 0].double().abs() * BOUND >= largest).sum().item()
+    return large > _EXCEPTIONS * len(rows) + 1
 
 
 def _before_a_gap(sizes: Tensor, largest: float) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Self
 
@@ -57,18 +58,19 @@ class Axes:
         Raises:
             ValueError: it does not, or they are not finite.
         """
-        if not variances.isfinite().all():
+        least, most = (each.item() for each in torch.aminmax(variances))
+        if not math.isfinite(least + most):
             raise ValueError(
                 f"layer {layer!r} has states so large that their covariance is not finite; leave "
                 "such rows out with a mask, or choose another layer."
             )
-        if 0 < variances.max() < _TINY:
+        if 0 < most < _TINY:
             raise ValueError(
-                f"layer {layer!r} varies by no more than {variances.max().sqrt():.1e}, below what "
+                f"layer {layer!r} varies by no more than {most**0.5:.1e}, below what "
                 "coordinates of float32 can be scaled from; multiply its states by a constant "
                 "first."
             )
-        if not variances.max() > 0:
+        if not most > 0:
             raise ValueError(
                 f"layer {layer!r} is constant over the {len(variances)} features of all rows seen; "
                 "there is no state to follow. Choose another layer, or stream more than one sample."

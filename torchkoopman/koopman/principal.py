@@ -127,7 +127,8 @@ def _pooled(
         return mean, Axes.of_factor(factor, layers[0], massive)
     covs = (_moving(moments.cov(layer, layer), layer) for layer in layers)
     within = reduce(Tensor.add_, covs)  # in place
-    cov = within.div_(len(layers)).add_(means.T.cov(correction=0))
+    apart = means - mean
+    cov = within.addmm_(apart.T, apart).div_(len(layers))
     return mean, Axes.of_covariance(cov, layers[0], massive)
 
 

@@ -93,6 +93,11 @@ class Moments(Covariances):
             raise ValueError(f"cannot merge moments of {other.pairs} into {own}.")
         if other.count == 0:
             return self
+        if not self._means:
+            self.count = other.count
+            self._means = {name: mean.clone() for name, mean in other._means.items()}
+            self._sums = {pair: scatter.clone() for pair, scatter in other._scatters.items()}
+            return self
         self._allocate({name: len(mean) for name, mean in other._means.items()}, other._means)
         total = self.count + other.count
         delta = {name: other._means[name] - self._means[name] for name in self.names}
