@@ -12,23 +12,34 @@ import torchkoopman as tk
 from benchmarks.parts.fields_networks import autoencoder
 from torchkoopman.flows import Flow, chamfer, dictionary_rank, memorization
 
-STARTS = 500
+DIGITS, MNIST = "8 × 8 digits", "MNIST"
+STARTS = 2000
+"""Of each kind at most, for the attractors."""
 ALIKE = 0.99
 """Cosine from which the paper counts two attractors as one."""
 
 
-def memory(size: int, width: int, noise: float, seed: int, steps: int) -> dict[str, Any]:
+def memory(
+    size: int, width: int, noise: float, seed: int, steps: int, mnist: bool = False
+) -> dict[str, Any]:
     """One autoencoder's attractors, from training samples, unseen ones and noise."""
-    data = tk.datasets.digits(seed=seed)
-    train, unseen = data.train.inputs[:size].flatten(1), data.test.inputs.flatten(1)
-    encode, decode = autoencoder(train, width, noise, seed, steps)
+    data = tk.datasets.mnist() if mnist else tk.datasets.digits(seed=seed)
+    train, unseen = data.train.inputs.flatten(1), data.test.inputs.flatten(1)
+    generator = torch.Generator().manual_seed(seed)
+    # The split of MNIST is the same for all seeds, and that of the digits is shuffled.
+    own = torch.randperm(len(train), generator=generator) if mnist else torch.arange(len(train))
+    train = train[own[:size]]
+    encode, decode = autoencoder(train, width, noise, seed, steps, train.shape[1])
     flow = Flow.of_autoencoder(encode, decode)
     with torch.no_grad():
-        error = (decode(encode(unseen)) - unseen).square().mean().item()
-        latents = {"train": encode(train)[:STARTS], "test": encode(unseen)[:STARTS]}
-    generator = torch.Generator().manual_seed(seed)
+        errors = {
+            f"{name}error": (decode(encode(x)) - x).square().mean().item()
+            for name, x in (("", unseen), ("train ", train))
+        }
+        latents = {"train": encode(train[:STARTS]), "test": encode(unseen[:STARTS])}
     latents["noise"] = torch.randn(STARTS, width, generator=generator)
-    found: dict[str, Any] = {"size": size, "width": width, "noise": noise, "error": error}
+    found: dict[str, Any] = {"data": MNIST if mnist else DIGITS, "size": size, "width": width}
+    found |= {"noise": noise, "unseen": len(unseen), **errors}
     points = {}
     for name, starts in latents.items():
         told = flow.fixed_points(starts, 3000)
@@ -44,7 +55,8 @@ def memory(size: int, width: int, noise: float, seed: int, steps: int) -> dict[s
             "recovered": int(kept.recovered.sum()),
             "coefficient": kept.coefficient if len(points[name]) else None,
             "null": kept.null.mean().item(),
-            "unseen recovered": (kept.null >= kept.threshold).double().mean().item(),
+            "recovered of unseen": int(kept.unseen_recovered.sum()),
+            "unseen like a training sample": (kept.null >= kept.threshold).double().mean().item(),
             "rank": dictionary_rank(points[name]),
             **rates(flow, told),
         }

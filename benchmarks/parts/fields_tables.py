@@ -12,7 +12,7 @@ from benchmarks.tables import markdown, spread
 
 Results = dict[str, dict[str, Any]]
 NOVEL = ("5 to 9", "noise", "turned")
-FEW, ALL = 10, 1258
+FEW, ALL, ALL_MNIST = 10, 1258, 60_000
 """Fewest and most training samples of the part."""
 RECOVERED, SAME_ERROR, MORE = 9.5, 0.1, 2
 """The bars, ours and not the paper's: samples of ten that are recovered with noise in training;
@@ -25,71 +25,110 @@ def of(results: Results, kind: str) -> Results:
 
 
 def memory_table(results: Results) -> str:
-    """What attractors from training samples remember, by size, width and noise."""
-    groups: dict[tuple[int, int, float], list[dict[str, Any]]] = {}
+    """What attractors from training samples remember, by data, size, width and noise."""
+    results = {job: _with_null(run) for job, run in results.items()}
+    groups: dict[tuple[str, int, int, float], list[dict[str, Any]]] = {}
     for kind in ("size", "width", "plain"):
         for each in of(results, kind).values():
-            groups.setdefault((each["size"], each["width"], each["noise"]), []).append(each)
+            key = (each["data"], each["size"], each["width"], each["noise"])
+            groups.setdefault(key, []).append(each)
     head = ["trained on", "latent", "noise", "test error", "converged", "attractors", "by cosine",
-            "recovered", "coefficient", "null", "rank 90 %", "from noise: converged", "recovered",
-            "rank 90 %"]  # fmt: skip
+            "recovered of train", "recovered of unseen (null)", "coefficient", "its null",
+            "rank 90 %", "from noise: converged", "recovered of train",
+            "recovered of unseen (null)", "rank 90 %"]  # fmt: skip
     rows = []
-    for (size, width, noise), runs in sorted(groups.items()):
+    for (data, size, width, noise), runs in sorted(groups.items()):
         own, free = ([run[f"from {start}"] for run in runs] for start in ("train", "noise"))
         known = [each["coefficient"] for each in own if each["coefficient"] is not None]
+        unseen = runs[0]["unseen"]
         rows.append(
             [
-                str(size),
+                f"{size} of {data}",
                 str(width),
                 f"{noise:g}",
                 spread([run["error"] for run in runs], 4),
                 spread([each["converged"] for each in own]),
                 spread([each["attractors"] for each in own], 1),
                 spread([each["by cosine"] for each in own], 1),
-                spread([each["recovered"] for each in own], 1),
+                _counted([each["recovered"] for each in own], size),
+                _counted([each["recovered of unseen"] for each in own], unseen),
                 spread(known, 3) if known else "–",
                 spread([each["null"] for each in own], 3),
                 spread([each["rank"] for each in own], 1),
                 spread([each["converged"] for each in free]),
-                spread([each["recovered"] for each in free], 1),
+                _counted([each["recovered"] for each in free], size),
+                _counted([each["recovered of unseen"] for each in free], unseen),
                 spread([each["rank"] for each in free], 1),
             ]
         )
     return "\n\n".join([markdown(head, rows), *goals(results), rates_line(results)])
 
 
+def _with_null(run: dict[str, Any]) -> dict[str, Any]:
+    """A result of before unseen samples were counted, as one that lacks their number."""
+    if "unseen" in run or "from train" not in run:
+        return run
+    starts = {
+        name: each
+        | {
+            "recovered of unseen": None,
+            "unseen like a training sample": each.get("unseen recovered"),
+        }
+        for name, each in run.items()
+        if name.startswith("from ")
+    }
+    return {"data": "8 × 8 digits", "unseen": 539} | run | starts
+
+
+def _counted(counts: list[Any], total: int) -> str:
+    """Numbers of samples, and the share that their mean is of all of the set."""
+    if None in counts:
+        return "–"
+    return f"{spread(counts, 1)} ({mean(counts) / total:.3%})"
+
+
 def goals(results: Results) -> list[str]:
     """What was to be shown, and whether it was; of the groups that were measured."""
-    few, full, plain = (
-        list(of(results, kind).values()) for kind in (f"size-{FEW}", f"size-{ALL}", f"plain-{ALL}")
-    )
-    lines = []
-    if few:
-        kept = mean(run["from train"]["recovered"] for run in few)
-        lines.append(
-            f"Goal, mean over seeds: of {FEW} samples {RECOVERED:g} are recovered with noise in "
-            f"training; {kept:.1f} are: {_said(kept >= RECOVERED)}."
-        )
-    if full:
-        own = [run["from train"] for run in full]
-        kept, converged = (mean(each[what] for each in own) for what in ("recovered", "converged"))
-        said = _said(all(each["recovered"] == 0 for each in own))
-        lines.append(
-            f"Goal, each seed: of {ALL} none is; {kept:.1f} in the mean, with {converged:.1%} of "
-            f"the starts converged: {said}."
-        )
-        if all("unseen recovered" in each for each in own):
-            alike = mean(each["unseen recovered"] for each in own)
-            lines[-1] += f" {alike:.1%} of unseen digits are as like a training sample (its null)."
+    full, plain = (list(of(results, f"{kind}-{ALL}").values()) for kind in ("size", "plain"))
+    lines = [*_memory_goals(results, "", ALL), *_memory_goals(results, "mnist-", ALL_MNIST)]
     if full and plain:
         error = mean(run["error"] for run in full) / mean(run["error"] for run in plain)
         counts = [mean(run["from train"]["attractors"] for run in runs) for runs in (full, plain)]
         changed = counts[0] >= MORE * counts[1] and abs(error - 1) <= SAME_ERROR
         lines.append(
-            f"Goal, mean over seeds, of {ALL} samples: noise in training changes the field "
+            f"Goal, mean over seeds, of {ALL} digits: noise in training changes the field "
             f"({MORE} times the attractors) and not the test error (by {SAME_ERROR:.0%} at most); "
             f"{counts[0]:.1f} attractors against {counts[1]:.1f}, {error:.2f} of the error: "
             f"{_said(changed)}."
+        )
+    return lines
+
+
+def _memory_goals(results: Results, data: str, most: int) -> list[str]:
+    """Few samples are remembered, and none of all."""
+    few, full = (list(of(results, f"size-{data}{size}").values()) for size in (FEW, most))
+    lines = []
+    if few:
+        kept = mean(run["from train"]["recovered"] for run in few)
+        lines.append(
+            f"Goal, {few[0]['data']}, mean over seeds: of {FEW} samples {RECOVERED:g} are "
+            f"recovered with noise in training; {kept:.1f} are: {_said(kept >= RECOVERED)}."
+        )
+    if full:
+        own = [run["from train"] for run in full]
+        kept, converged = (mean(each[what] for each in own) for what in ("recovered", "converged"))
+        said = _said(all(each["recovered"] == 0 for each in own))
+        counts = [each["recovered of unseen"] for each in own]
+        if None in counts:
+            return [*lines, f"Goal, each seed: of {most} none is; {kept:.1f} in the mean: {said}."]
+        chance = mean(counts)
+        alike = mean(each["unseen like a training sample"] for each in own)
+        unseen = full[0]["unseen"]
+        lines.append(
+            f"Goal, {full[0]['data']}, each seed: of {most} none is; {kept:.1f} in the mean "
+            f"({kept / most:.3%}), with {converged:.1%} of the starts converged: {said}. By the "
+            f"same rule {chance:.1f} of {unseen} unseen samples are attractors "
+            f"({chance / unseen:.3%}). {alike:.1%} of unseen samples are as like a training sample."
         )
     return lines
 

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 import torch
 
 from benchmarks.parts import fields, fields_memory, fields_scores
@@ -19,11 +20,19 @@ def test_images_are_turned_by_a_right_angle() -> None:
     assert turned.tolist() == [2, 5, 8, 1, 4, 7, 0, 3, 6]
 
 
-def remembered(recovered: int, attractors: int = 10, error: float = 0.1) -> dict[str, Any]:
+def remembered(
+    recovered: int,
+    attractors: int = 10,
+    error: float = 0.1,
+    *,
+    size: int = 10,
+    data: str = "digits",
+) -> dict[str, Any]:
     from_starts = {"converged": 0.98, "recovered": recovered, "attractors": attractors}
     from_starts |= {"coefficient": 1.0, "null": 0.9, "rank": 3, "by cosine": 2, "rated": 0}
-    run: dict[str, Any] = {"size": 10, "width": 16, "noise": 0.1, "error": error}
-    return run | {f"from {start}": from_starts for start in ("train", "noise")}
+    from_starts |= {"recovered of unseen": 3, "unseen like a training sample": 0.25}
+    run: dict[str, Any] = {"data": data, "size": size, "width": 16, "noise": 0.1, "error": error}
+    return run | {"unseen": 600} | {f"from {start}": from_starts for start in ("train", "noise")}
 
 
 def test_goals_of_memory_are_said_to_be_met_or_missed() -> None:
@@ -31,9 +40,32 @@ def test_goals_of_memory_are_said_to_be_met_or_missed() -> None:
     assert "9.5 are: met." in fields.table(met)
     assert "9.0 are: MISSED." in fields.table({"size-10-1": met["size-10-1"]})
     full = {"size-10-0": remembered(10), "size-1258-0": remembered(0)}
-    assert "0.0 in the mean, with 98.0% of the starts converged: met." in fields.table(full)
+    assert "0.0 in the mean (0.000%), with 98.0% of the starts converged: met." in fields.table(
+        full
+    )
     one = {**full, "size-1258-1": remembered(1)}
-    assert "0.5 in the mean, with 98.0% of the starts converged: MISSED." in fields.table(one)
+    assert "0.5 in the mean (0.040%), with 98.0% of the starts converged: MISSED." in fields.table(
+        one
+    )
+
+
+def test_recovered_training_and_unseen_samples_stand_beside_each_other_with_their_shares() -> None:
+    text = fields.table({"size-1258-0": remembered(1, size=1258)})
+    row = next(line for line in text.splitlines() if line.startswith("| 1258 of digits"))
+    assert [cell.strip() for cell in row.split("|")][8:10] == ["1.0 (0.079%)", "3.0 (0.500%)"]
+    assert "3.0 of 600 unseen samples are attractors (0.500%). 25.0% of unseen samples" in text
+
+
+def test_mnist_has_rows_and_goals_of_its_own() -> None:
+    few = remembered(9, data="MNIST")
+    full = remembered(0, size=60_000, data="MNIST")
+    text = fields.table({"size-10-0": remembered(10), "size-mnist-10-0": few})
+    assert "| 10 of MNIST" in text
+    assert "| 10 of digits" in text
+    assert "Goal, digits, mean over seeds: of 10 samples 9.5 are recovered" in text
+    assert "9.0 are: MISSED." in text
+    text = fields.table({"size-mnist-60000-0": full})
+    assert "Goal, MNIST, each seed: of 60000 none is; 0.0 in the mean" in text
 
 
 def test_noise_must_change_the_field_and_not_the_error() -> None:
@@ -49,3 +81,12 @@ def test_scores_that_are_equally_good_win_together() -> None:
     run = {"data": "MNIST", "5 to 9": told, "noise": told, "turned": {**told, "path": [0.9, 0.2]}}
     text = fields.table({"size-10-0": remembered(10), "novelty-mnist-0": run})
     assert "5 to 9: kNN 1, path 1; noise: kNN 1, path 1; turned: kNN 1." in text
+
+
+def test_memory_on_mnist_is_measured_where_its_files_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHKOOPMAN_SEEDS", "3")
+    monkeypatch.setenv("TORCHKOOPMAN_DATA", "somewhere")
+    both = {"size-mnist-10-3", "size-mnist-60000-3"}
+    assert both <= set(fields.jobs(quick=False))
+    monkeypatch.delenv("TORCHKOOPMAN_DATA")
+    assert not both & set(fields.jobs(quick=False))

@@ -48,6 +48,35 @@ def test_without_attractors_nothing_is_remembered() -> None:
     assert "0 of 5 training samples" in str(told)
 
 
+def test_an_attractor_that_is_an_unseen_sample_recovers_it_and_no_training_sample() -> None:
+    train, unseen = gaussians(20, 8), gaussians(30, 8, 1)
+    told = memorization(2 * unseen[[3, 3]], train, unseen)
+    assert not told.recovered.any()
+    assert told.unseen_recovered.nonzero().flatten().tolist() == [3]
+    assert "0 of 20 training samples (0.00%)" in str(told)
+    assert "1 of 30 unseen samples (3.33%) are, too (null)" in str(told)
+
+
+def test_training_and_unseen_samples_are_recovered_by_one_rule() -> None:
+    train, unseen = torch.eye(4)[:3], torch.eye(4)[1:]  # two samples are in both
+    told = memorization(torch.eye(4)[[0, 1, 3]] + 0.01, train, unseen)
+    assert told.recovered.tolist() == [True, True, False]
+    assert told.unseen_recovered.tolist() == [True, False, True]
+    stricter = memorization(torch.eye(4)[[0, 1, 3]] + 0.01, train, unseen, threshold=0.9999)
+    assert not stricter.recovered.any()
+    assert not stricter.unseen_recovered.any()
+
+
+@pytest.mark.parametrize("unseen", [None, torch.zeros(0, 8)])
+def test_without_unseen_samples_there_is_no_null(unseen: Tensor | None) -> None:
+    train = gaussians(5, 8)
+    told = memorization(train[:2], train, unseen)
+    assert told.recovered.sum() == 2
+    assert told.unseen_recovered.shape == told.null.shape == (0,)
+    assert told.unseen_recovered.dtype == torch.bool
+    assert "unseen" not in str(told)
+
+
 def test_the_dictionary_rank_is_the_number_of_directions_that_hold_the_share() -> None:
     scales = torch.tensor([3.0, 3.0, 1.0, 0.01])
     exact = torch.linalg.qr(gaussians(200, 4) - gaussians(200, 4).mean(0)).Q * scales

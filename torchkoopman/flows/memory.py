@@ -15,6 +15,8 @@ from torchkoopman.tables import Table, Tabular
 
 _ROWS = 2**12
 """Rows compared at a time."""
+_NUMBERS = 2**24
+"""Cosines computed at a time: 128 MB."""
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,9 @@ class Memorization(Tabular):
     where none were given."""
     recovered: Tensor
     """Whether an attractor decodes to a training sample; bool, ``(train,)``."""
+    unseen_recovered: Tensor
+    """Whether an attractor decodes to an unseen sample, by the same rule: what chance gives; bool,
+    ``(unseen,)``."""
     threshold: float
     """From this cosine on."""
 
@@ -45,16 +50,18 @@ class Memorization(Tabular):
         return self.cosines.double().mean().item()
 
     def table(self) -> Table:
-        """The coefficient beside its null, and the number of samples recovered."""
+        """The coefficient and the samples recovered, each beside its null."""
         rows = [["decoded attractors", *_moments(self.cosines)]]
         if len(self.null):
             rows.append(["unseen samples (null)", *_moments(self.null)])
-        below = (
-            f"{int(self.recovered.sum())} of {len(self.recovered)} training samples are decoded "
-            f"attractors (cosine of {self.threshold:g} or more)"
-        )
+        below = [
+            f"{_count(self.recovered, 'training')} are decoded attractors "
+            f"(cosine of {self.threshold:g} or more)"
+        ]
+        if len(self.unseen_recovered):
+            below.append(f"{_count(self.unseen_recovered, 'unseen')} are, too (null)")
         head = ["nearest training sample of", "number", "mean cosine", "least", "most"]
-        return Table(head, rows, below=[below])
+        return Table(head, rows, below=below)
 
 
 def memorization(
@@ -63,18 +70,21 @@ def memorization(
     """How like training samples the decoded attractors of an autoencoder are.
 
     The paper writes the smallest cosine where the largest is meant. Cosines of images are near 1
-    for unlike images, too, so the null must stand beside: give ``unseen``.
+    for unlike images, too, so the null must stand beside: give ``unseen``. A sample is recovered
+    where an attractor has it as the nearest of its own set, with a cosine of ``threshold`` or more;
+    compare the share of the training samples with that of the unseen ones.
 
     Example:
         >>> train, unseen = torch.eye(4), torch.ones(1, 4)
-        >>> tk.flows.memorization(2 * train[:1], train, unseen).recovered.tolist()
-        [True, False, False, False]
+        >>> told = tk.flows.memorization(2 * train[:1], train, unseen)
+        >>> told.recovered.tolist(), told.unseen_recovered.tolist()
+        ([True, False, False, False], [False])
 
     Args:
         decoded: attractors in the space of the inputs, ``(attractors, …)``.
         train: ``(train, …)``.
         unseen: samples that the autoencoder was not trained on, ``(unseen, …)``.
-        threshold: cosine from which a decoded attractor is a training sample.
+        threshold: cosine from which a decoded attractor is a sample.
 
     Raises:
         ValueError: samples of different sizes, or no training samples.
@@ -84,10 +94,12 @@ def memorization(
     if not -1 <= threshold <= 1:
         raise ValueError(f"memorization() got threshold={threshold}; a cosine is at most 1.")
     cosines, nearest = _most_alike(decoded, train)
-    null = train.new_zeros(0) if unseen is None else _most_alike(unseen, train)[0]
-    recovered = torch.zeros(len(train), dtype=torch.bool, device=train.device)
-    recovered[nearest[cosines >= threshold]] = True
-    return Memorization(cosines, nearest, null, recovered, threshold)
+    recovered = _recovered(cosines, nearest, threshold, len(train))
+    null, unseen_recovered = train.new_zeros(0), recovered[:0]
+    if unseen is not None and len(unseen):
+        null = _most_alike(unseen, train)[0]
+        unseen_recovered = _recovered(*_most_alike(decoded, unseen), threshold, len(unseen))
+    return Memorization(cosines, nearest, null, recovered, unseen_recovered, threshold)
 
 
 def dictionary_rank(points: Tensor, share: float = 0.9) -> int:
@@ -161,15 +173,28 @@ def _require_finite(call: str, *sets: Tensor | None) -> None:
         raise ValueError(f"{call} got {bad} points that are not finite; leave them out.")
 
 
-def _most_alike(samples: Tensor, train: Tensor) -> tuple[Tensor, Tensor]:
-    """Largest cosine with a training sample, and its number."""
+def _most_alike(samples: Tensor, others: Tensor) -> tuple[Tensor, Tensor]:
+    """Largest cosine with one of the others, and its number."""
     if not len(samples):
-        empty = train.new_zeros(0)
+        empty = others.new_zeros(0)
         return empty, empty.long()
-    unit = torch.nn.functional.normalize(train.flatten(1).double(), dim=1)
+    unit = torch.nn.functional.normalize(others.flatten(1).double(), dim=1)
     own = torch.nn.functional.normalize(samples.flatten(1).double(), dim=1)
-    best = [(part @ unit.T).max(1) for part in torch.split(own, _ROWS)]
+    rows = max(1, _NUMBERS // len(unit))
+    best = [(part @ unit.T).max(1) for part in torch.split(own, rows)]
     return torch.cat([b.values for b in best]), torch.cat([b.indices for b in best])
+
+
+def _recovered(cosines: Tensor, nearest: Tensor, threshold: float, samples: int) -> Tensor:
+    """Which samples are nearest to something by a cosine of the threshold or more."""
+    found = torch.zeros(samples, dtype=torch.bool, device=cosines.device)
+    found[nearest[cosines >= threshold]] = True
+    return found
+
+
+def _count(recovered: Tensor, kind: str) -> str:
+    share = recovered.double().mean()
+    return f"{int(recovered.sum())} of {len(recovered)} {kind} samples ({share:.2%})"
 
 
 def _moments(values: Tensor) -> list[str]:
