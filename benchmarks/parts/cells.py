@@ -1,6 +1,7 @@
 """More of gated cells: the bar under a rate that falls, three continuous bits, what trains them.
 
-After Kim et al. (ICML 2023), smaller: F of [100, 100] for two bits, fewer iterations for three.
+After Kim et al. (ICML 2023), smaller: F of [100, 100] for two bits but in one comparison, which has
+the paper's F and the upper rates of its grid, and fewer iterations for three.
 In each comparison all cells have the same trials, iterations, schedule and learning rates, of which
 the validation trials choose. The rate falls to 0 by a cosine, for all cells alike; the part
 ``gated`` has the first task at constant rates. Settings were searched on seeds from 100 on.
@@ -30,6 +31,8 @@ DEEP = (100, 100, 100)
 """Hidden layers of F for three bits, the paper's."""
 EQUAL = (("RNN", 144), ("mGRU", 102), ("GRU", 82))
 """Cells of about as many parameters as the gnODE of 6 states with ``DEEP``."""
+PAPERS = (316, 316)
+"""Hidden layers of F for two bits, the paper's."""
 BAR = (("gnODE", 2), ("GRU", 32))
 THREE = (*((kind, n) for n in (6, 100) for kind in KINDS), *EQUAL)
 SQUARE_RATES, THREE_RATES = (3e-2, 1e-1), (3e-3, 1e-2)
@@ -58,8 +61,11 @@ NEAR_ONE = 0.9
 
 
 def jobs(quick: bool) -> dict[str, Callable[[], dict[str, Any]]]:
-    """Five kinds of jobs, each of one seed; those that a goal is set for first."""
-    kinds = {"early": early, "bar": bar, "three": three, "expressive": expressive, "grid": grid}
+    """Six kinds of jobs, each of one seed; those that a goal is set for first."""
+    kinds = {
+        "early": early, "bar": bar, "paper": paper, "three": three, "expressive": expressive,
+        "grid": grid,
+    }  # fmt: skip
     return {
         f"{name}-{seed}": partial(work, seed, quick)
         for name, work in kinds.items()
@@ -70,6 +76,11 @@ def jobs(quick: bool) -> dict[str, Callable[[], dict[str, Any]]]:
 def bar(seed: int, quick: bool) -> dict[str, Any]:
     """Two continuous bits: a gnODE of two states beside a GRU of 32."""
     return compared("square", BAR, SQUARE_RATES, 2, seed, quick)
+
+
+def paper(seed: int, quick: bool) -> dict[str, Any]:
+    """The same with the paper's F, and the two largest rates of its grid."""
+    return compared("square", BAR, THREE_RATES, 2, seed, quick, PAPERS)
 
 
 def early(seed: int, quick: bool) -> dict[str, Any]:

@@ -17,6 +17,10 @@ HALF = 0.5
 SHOWN = (0, 4, 9, 19)
 """Of twenty parts of a training those that are printed."""
 TWO = "Two bits of continuous amplitudes (square), 1 500 iterations, the better rate of .03 and .1"
+PAPER = (
+    "Two bits of continuous amplitudes (square), the paper's F of two hidden layers of 316, 1 500 "
+    "iterations, the better rate of .003 and .01, with which the paper's grid ends"
+)
 EARLY = (
     "Two bits of continuous amplitudes (square), 350 iterations, as many as when the goal was set, "
     "the better constant rate of .003 and .01"
@@ -47,6 +51,7 @@ def text(results: Results) -> str:
     makers = {
         "early": early_text,
         "bar": bar_text,
+        "paper": paper_text,
         "three": three_text,
         "grid": grid_text,
         "expressive": expressive_text,
@@ -67,6 +72,11 @@ def early_text(runs: list[dict[str, Any]]) -> str:
 def bar_text(runs: list[dict[str, Any]]) -> str:
     """A gnODE of two states beside a GRU with 32, and the goal."""
     return f"{_compared(TWO, runs)}\n\n{_goal(runs)}\n\n{_courses('two bits', runs)}"
+
+
+def paper_text(runs: list[dict[str, Any]]) -> str:
+    """Both cells with the paper's F and rates, and the goal."""
+    return f"{_compared(PAPER, runs)}\n\n{_goal(runs)}"
 
 
 def _goal(runs: list[dict[str, Any]]) -> str:
