@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from math import comb
 from statistics import mean
 from typing import Any
 
@@ -26,7 +27,6 @@ def of(results: Results, kind: str) -> Results:
 
 def memory_table(results: Results) -> str:
     """What attractors from training samples remember, by data, size, width and noise."""
-    results = {job: _with_null(run) for job, run in results.items()}
     groups: dict[tuple[str, int, int, float], list[dict[str, Any]]] = {}
     for kind in ("size", "width", "plain"):
         for each in of(results, kind).values():
@@ -64,26 +64,8 @@ def memory_table(results: Results) -> str:
     return "\n\n".join([markdown(head, rows), *goals(results), rates_line(results)])
 
 
-def _with_null(run: dict[str, Any]) -> dict[str, Any]:
-    """A result of before unseen samples were counted, as one that lacks their number."""
-    if "unseen" in run or "from train" not in run:
-        return run
-    starts = {
-        name: each
-        | {
-            "recovered of unseen": None,
-            "unseen like a training sample": each.get("unseen recovered"),
-        }
-        for name, each in run.items()
-        if name.startswith("from ")
-    }
-    return {"data": "8 × 8 digits", "unseen": 539} | run | starts
-
-
-def _counted(counts: list[Any], total: int) -> str:
+def _counted(counts: list[int], total: int) -> str:
     """Numbers of samples, and the share that their mean is of all of the set."""
-    if None in counts:
-        return "–"
     return f"{spread(counts, 1)} ({mean(counts) / total:.3%})"
 
 
@@ -118,19 +100,32 @@ def _memory_goals(results: Results, data: str, most: int) -> list[str]:
         own = [run["from train"] for run in full]
         kept, converged = (mean(each[what] for each in own) for what in ("recovered", "converged"))
         said = _said(all(each["recovered"] == 0 for each in own))
-        counts = [each["recovered of unseen"] for each in own]
-        if None in counts:
-            return [*lines, f"Goal, each seed: of {most} none is; {kept:.1f} in the mean: {said}."]
-        chance = mean(counts)
+        chance = mean(each["recovered of unseen"] for each in own)
         alike = mean(each["unseen like a training sample"] for each in own)
         unseen = full[0]["unseen"]
         lines.append(
             f"Goal, {full[0]['data']}, each seed: of {most} none is; {kept:.1f} in the mean "
             f"({kept / most:.3%}), with {converged:.1%} of the starts converged: {said}. By the "
             f"same rule {chance:.1f} of {unseen} unseen samples are attractors "
-            f"({chance / unseen:.3%}). {alike:.1%} of unseen samples are as like a training sample."
+            f"({chance / unseen:.3%}){by_chance(own, most, unseen)}. {alike:.1%} of unseen samples "
+            "are as like a training sample."
         )
     return lines
+
+
+def by_chance(own: list[dict[str, Any]], train: int, unseen: int) -> str:
+    """How probable so many training samples are among all recovered, if both sets are alike."""
+    kept, others = (sum(run[what] for run in own) for what in ("recovered", "recovered of unseen"))
+    if not kept + others:
+        return ""
+    share, total = train / (train + unseen), kept + others
+    tail = sum(
+        comb(total, k) * share**k * (1 - share) ** (total - k) for k in range(kept, total + 1)
+    )
+    return (
+        f"; in all {kept} training and {others} unseen samples, and were both sets alike, so many "
+        f"training ones or more would come with probability {tail:.2f}"
+    )
 
 
 def _said(met: bool) -> str:

@@ -4,8 +4,10 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
-from benchmarks.parts import fields, fields_memory, fields_scores
+import torchkoopman as tk
+from benchmarks.parts import fields, fields_memory, fields_scores, fields_tables
 
 
 def test_attractors_in_one_direction_are_one_by_cosine() -> None:
@@ -53,7 +55,16 @@ def test_recovered_training_and_unseen_samples_stand_beside_each_other_with_thei
     text = fields.table({"size-1258-0": remembered(1, size=1258)})
     row = next(line for line in text.splitlines() if line.startswith("| 1258 of digits"))
     assert [cell.strip() for cell in row.split("|")][8:10] == ["1.0 (0.079%)", "3.0 (0.500%)"]
-    assert "3.0 of 600 unseen samples are attractors (0.500%). 25.0% of unseen samples" in text
+    assert "3.0 of 600 unseen samples are attractors (0.500%); in all 1 training and 3" in text
+    assert ". 25.0% of unseen samples are as like a training sample." in text
+
+
+def test_chance_is_the_binomial_tail_of_the_sets_sizes() -> None:
+    runs = [{"recovered": 2, "recovered of unseen": 0}, {"recovered": 1, "recovered of unseen": 1}]
+    exact = 4 * 0.75**3 * 0.25 + 0.75**4
+    assert fields_tables.by_chance(runs, 3, 1).endswith(f"probability {exact:.2f}")
+    assert "in all 3 training and 1 unseen samples" in fields_tables.by_chance(runs, 3, 1)
+    assert not fields_tables.by_chance([{"recovered": 0, "recovered of unseen": 0}], 3, 1)
 
 
 def test_mnist_has_rows_and_goals_of_its_own() -> None:
@@ -90,3 +101,30 @@ def test_memory_on_mnist_is_measured_where_its_files_are(monkeypatch: pytest.Mon
     assert both <= set(fields.jobs(quick=False))
     monkeypatch.delenv("TORCHKOOPMAN_DATA")
     assert not both & set(fields.jobs(quick=False))
+
+
+@pytest.mark.slow
+def test_ten_digits_are_recovered_and_unseen_ones_are_counted_by_the_same_rule() -> None:
+    found = fields_memory.memory(10, 16, 0.1, seed=100, steps=1500)
+    own = found["from train"]
+    assert own["recovered"] >= 9
+    assert own["recovered of unseen"] <= 1
+    assert (found["data"], found["unseen"]) == ("8 × 8 digits", 539)
+    assert found["train error"] < found["error"]
+
+
+def test_each_seed_draws_its_own_images_of_mnist(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn = []
+
+    def untrained(inputs: torch.Tensor, width: int, *rest: object) -> tuple[nn.Module, nn.Module]:
+        drawn.append(inputs)
+        return nn.Linear(64, width).eval(), nn.Linear(width, 64).eval()
+
+    monkeypatch.setattr(fields_memory, "autoencoder", untrained)
+    monkeypatch.setattr(tk.datasets, "mnist", lambda: tk.datasets.digits(seed=0))
+    for seed in (100, 101, 100):
+        torch.manual_seed(0)
+        found = fields_memory.memory(10, 2, 0.1, seed, 0, mnist=True)
+        assert found["data"] == "MNIST"
+    assert torch.equal(drawn[0], drawn[2])
+    assert not torch.equal(drawn[0], drawn[1])
