@@ -199,6 +199,17 @@ def test_far_out_rows_of_large_leverage_are_no_closure(seed: int) -> None:
     assert trust["wrong and trusted"] == 0
 
 
+@pytest.mark.parametrize("seed", [100, 101])
+def test_what_rows_do_not_determine_is_not_trusted(seed: int) -> None:
+    """Of the noisy logistic map's pair 20 000 rows tell ten monomials less than to .05."""
+    system = next(system for system in SYSTEMS if "logistic" in system.name)
+    spectrum = bench_systems.fitted(system, *system.draw(seed, system.rows)).spectrum()
+    trust = bench_systems.trust(system, spectrum)
+    assert (trust["found"], trust["found and trusted"]) == (3, 1)
+    assert trust["found to no better"] == 2
+    assert trust["wrong and trusted"] == 0
+
+
 def test_what_predicts_unseen_samples_no_better_than_zero_may_be_zero() -> None:
     """150 random features find .137 where the nearest eigenvalue is .037, with little closure."""
     system = next(system for system in SYSTEMS if "random features" in system.name)
