@@ -39,6 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
     keeping = tasks.add_parser("keep", help="take a bench's results into docs/results")
     keeping.add_argument("folder", type=Path, help="as runs/bench/full")
     keeping.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS))
+    keeping.add_argument("--add", action="store_true", help="beside jobs kept before, of any seed")
     tasks.add_parser("write", help="write the tables of the pages")
     chosen = parser.parse_args(arguments)
     if chosen.task == "keep":
@@ -46,14 +47,14 @@ def main(arguments: list[str] | None = None) -> int:
             parser.error(f"{chosen.folder} is of a quick bench, of one small seed: no evidence")
         if not (chosen.folder / "bench.json").is_file():
             parser.error(f"{chosen.folder} has no bench.json; run `make bench` first")
-        keep(chosen.folder, chosen.parts)
+        keep(chosen.folder, chosen.parts, add=chosen.add)
     for page in PAGES:
         page.write_text(written(page.read_text()))
     return 0
 
 
-def keep(folder: Path, parts: list[str]) -> None:
-    """Take the results of some parts; those of a part that has none stay."""
+def keep(folder: Path, parts: list[str], *, add: bool = False) -> None:
+    """Take the results of some parts; those of a part that has none stay, and with ``add`` jobs."""
     known = json.loads((folder / "bench.json").read_text())
     KEPT.mkdir(parents=True, exist_ok=True)
     for part in parts:
@@ -61,6 +62,8 @@ def keep(folder: Path, parts: list[str]) -> None:
             if hasattr(module(part), "kept"):  # what the tables need of it
                 results = {job: module(part).kept(result) for job, result in results.items()}
             path = KEPT / f"{part}.json"
+            if add and path.exists():
+                results = json.loads(path.read_text()) | results
             path.write_text(json.dumps(results, indent=1, sort_keys=True) + "\n")
             print(f"kept: {path.relative_to(ROOT)}")
 

@@ -63,6 +63,17 @@ def test_results_are_kept_and_written_into_the_page_again_and_again(made: Path) 
     assert (made / "page.md").read_text() == expected
 
 
+def test_jobs_are_added_to_those_kept_before(made: Path) -> None:
+    evidence.main(["keep", str(made)])
+    newer = {"add": {**RESULTS["add"], "sum": 5}, "third": RESULTS["more"]}
+    (made / "bench.json").write_text(json.dumps({"made": newer}))
+    path = made / "kept" / "made.json"
+    evidence.main(["keep", str(made), "--add"])
+    assert json.loads(path.read_text()) == {**newer, "more": RESULTS["more"]}
+    evidence.main(["keep", str(made)])
+    assert json.loads(path.read_text()) == newer
+
+
 def test_a_changed_result_or_page_is_seen(made: Path) -> None:
     evidence.main(["keep", str(made)])
     page = (made / "page.md").read_text()
