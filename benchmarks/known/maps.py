@@ -103,5 +103,8 @@ def transfer_eigenvalues(
     """
     points, weights = (torch.from_numpy(v) for v in np.polynomial.legendre.leggauss(nodes))
     x = low + (points + 1) * (high - low) / 2
-    values: Tensor = torch.linalg.eigvals(density(x[:, None], x) * weights * (high - low) / 2)
+    # Similar to the kernel times the weights, and better balanced.
+    roots = (weights * (high - low) / 2).sqrt()
+    kernel = roots[:, None] * density(x[:, None], x) * roots
+    values = torch.from_numpy(np.linalg.eigvals(kernel.numpy())).to(torch.complex128)
     return values[torch.argsort(values.abs(), descending=True, stable=True)]

