@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 import torchkoopman as tk
-from torchkoopman.fitting.outliers import BOUND, plausible, without
+from torchkoopman.fitting import outliers
+from torchkoopman.fitting.outliers import BOUND, Sizes, plausible, without
 from torchkoopman.observe.trajectory import Trajectory
 
 
@@ -137,3 +138,22 @@ def test_samples_of_different_lengths_calibrate_a_fit() -> None:
     with pytest.warns(RuntimeWarning, match="1 rows are not finite or lie more than"):
         fitter.update(batches[0]).update(batches[1]).update(batches[2]).update(batches[3])
     assert fitter.surrogate.record.rows == 16 * (3 + 4 + 5 + 3) - 1
+
+
+@pytest.mark.parametrize("share", [0.0, 0.05, 0.1, 0.2, 0.5])
+def test_what_is_seen_at_one_feature_changes_no_first_batch(
+    share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The search that is left out where one feature excludes a gap finds the same rows."""
+    for seed, rows in enumerate((3, 10, 11, 100, 101)):
+        x = torch.randn(rows, 4, generator=torch.Generator().manual_seed(100 + seed))
+        x[: round(share * rows)] *= 1e8
+        x[-1, 2] = 1e9
+        states = Trajectory.of(x, x)
+        found = []
+        for search in (outliers._alike, lambda *_: False):
+            monkeypatch.setattr(outliers, "_alike", search)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", RuntimeWarning)
+                found.append(Sizes().usable(states).counted())
+        assert torch.equal(*found)
