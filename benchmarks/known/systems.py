@@ -157,7 +157,9 @@ def prinz_potential() -> KnownSystem:
     return KnownSystem("Prinz potential", draw, known[:2], known, lambda: [Monomials(10)])
 
 
-def noisy_logistic_map() -> KnownSystem:
+def noisy_logistic_map(
+    parts: Callable[[], list[Part]], name: str, rows: int = 20_000
+) -> KnownSystem:
     """Kooplearn's example: chaos with noise that makes the operator of finite rank."""
     system = NoisyLogisticMap()
     known = noticeable(system.eigenvalues())
@@ -165,7 +167,7 @@ def noisy_logistic_map() -> KnownSystem:
     def draw(seed: int, rows: int) -> Draw:
         return system.draw(rows, torch.Generator().manual_seed(seed))
 
-    return KnownSystem("noisy logistic map", draw, known[:3], known, lambda: [Monomials(10)])
+    return KnownSystem(name, draw, known[:3], known, parts, rows)
 
 
 def linear_noisy() -> KnownSystem:
@@ -186,7 +188,10 @@ SYSTEMS: list[KnownSystem] = [
     quadruple_well(lambda: [Monomials(8)], "quadruple well"),
     quadruple_well(lambda: [RandomFeatures(150)], "quadruple well, random features"),
     prinz_potential(),
-    noisy_logistic_map(),
+    noisy_logistic_map(lambda: [Monomials(10)], "noisy logistic map"),
+    noisy_logistic_map(
+        lambda: [RandomFeatures(60)], "noisy logistic map, random features", rows=500_000
+    ),
     linear_noisy(),
 ]
 """Every system, in the order of the table."""

@@ -49,7 +49,7 @@ class Kind:
 
 KINDS = {
     "perceptron": Kind(lambda: Perceptron(64), "digits", (64,), 4000, 5000, 1000, {}),
-    "perceptron on MNIST": Kind(lambda: Perceptron(784, 256), "mnist", (784,), 2000, 500, 500, {}),
+    "perceptron on MNIST": Kind(lambda: Perceptron(784, 256), "mnist", (784,), 2000, 5000, 500, {}),
     "convolutional": Kind(
         Convolutional, "mnist", (1, 32, 32), 1500, 500, 300, {"lr": 5e-4, "weight_decay": 1e-4}
     ),

@@ -210,6 +210,19 @@ def test_what_rows_do_not_determine_is_not_trusted(seed: int) -> None:
     assert trust["wrong and trusted"] == 0
 
 
+@pytest.mark.parametrize("seed", [103, 105])
+def test_an_ill_conditioned_eigenvalue_is_not_trusted_for_a_small_error_of_its_law(
+    seed: int,
+) -> None:
+    """A condition of 20 makes a law's error of .1 one of 2 in λ: here .19, where .03 is nearest."""
+    system = next(system for system in SYSTEMS if "map, random" in system.name)
+    spectrum = bench_systems.fitted(system, *system.draw(seed, system.rows)).spectrum()
+    trust = bench_systems.trust(system, spectrum)
+    assert (trust["found"], trust["trusted"]) == (3, 1)
+    assert spectrum.closures is not None
+    assert spectrum.closures[1:3].min() > 1
+
+
 def test_what_predicts_unseen_samples_no_better_than_zero_may_be_zero() -> None:
     """150 random features find .137 where the nearest eigenvalue is .037, with little closure."""
     system = next(system for system in SYSTEMS if "random features" in system.name)

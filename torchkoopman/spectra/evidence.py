@@ -15,9 +15,11 @@ left eigenvector w, right eigenvector v and eigenfunction φ(z) = wᴴ z, error 
   large where the law holds in the mean; this one does not. r is regressed on functions outside the
   dictionary, and on those of the dictionary, with which only a least-squares K leaves nothing in
   common: powers of a step, learnt and edited operators do. For a normal operator some eigenvalue
-  lies within the closure of λ. Where 0 predicts φ(z_end) of unseen samples as well as λ φ(z_start)
-  does, the eigenvalue may be 0, and the closure is |λ| at least: many functions fit a small one to
-  a stream's chance, and its error follows none of the witnesses.
+  lies within the closure of λ; for another, to first order, within that times the condition number
+  of λ, by which the closure is multiplied, but for what chance may add. Where 0 predicts φ(z_end)
+  of unseen samples as well as λ φ(z_start) does, the eigenvalue may be 0, and the closure is |λ| at
+  least: many functions fit a small one to a stream's chance, and its error follows none of the
+  witnesses.
 """
 
 from __future__ import annotations
@@ -28,7 +30,9 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 from torch import Tensor
 
+from torchkoopman.spectra.conditions import conditions
 from torchkoopman.spectra.grouped import Grouped
+from torchkoopman.spectra.trust import OFF
 
 if TYPE_CHECKING:
     from torchkoopman.observe.moments import Moments
@@ -132,12 +136,14 @@ def judge(
     witnesses, apart = _witnesses(start, evidence.state, len(rows.sizes))
     # Witnesses apart from the dictionary see nothing of what the fit made of these rows, but see
     # far-out rows of large leverage, which would count manifold.
-    outside = _outside(errors if apart else unseen, witnesses)
+    outside, raised = _outside(errors if apart else unseen, witnesses)
     regression = (moments.second("end", "start").cpu() @ G_inverse).to(W)
     missed = regression.mH @ W - W * values.conj()
     within = torch.einsum("ik,ij,jk->k", missed.conj(), G.to(W), missed).real / sizes
     within = (within - residuals * len(values) / moments.count).clamp(min=0)  # less what is chance
-    closures = (outside + within).sqrt()
+    products = W.mH @ G.to(W) @ W, V.mH @ G_inverse.to(V) @ V
+    moved = conditions(values, *products, within=OFF) * (outside + within).sqrt()
+    closures = torch.maximum((raised + within).sqrt(), moved)
     gain = ends.abs().square() - unseen.abs().square()
     no_better = rows.mean(gain) <= rows.deviation(gain)
     closures = torch.where(no_better, torch.maximum(closures, values.abs()), closures)
@@ -204,8 +210,8 @@ def _witnesses(start: Tensor, state: slice, samples: int) -> tuple[Tensor, bool]
     return orthonormal, apart
 
 
-def _outside(errors: Tensor, witnesses: Tensor) -> Tensor:
-    """The part of E|r|² that the witnesses explain, raised by its uncertainty.
+def _outside(errors: Tensor, witnesses: Tensor) -> tuple[Tensor, Tensor]:
+    """The part of E|r|² that the witnesses explain, and the same raised by its uncertainty.
 
     ``errors`` are relative to √E|φ|², ``(rows, latent)``; witnesses are orthonormal over the rows.
     What chance explains, E|u r|²/rows for each, is taken off; the deviation of the rest is added
@@ -217,8 +223,8 @@ def _outside(errors: Tensor, witnesses: Tensor) -> Tensor:
     # Of a sum of squares of Gaussian numbers with means m and variances s: 2 Σ s² + 4 Σ m² s.
     true = (explained - chance).clamp(min=0)
     deviation = (2 * chance.square() + 4 * true * chance).sum(0).sqrt()
-    raised = (explained - chance).sum(0) + _DEVIATIONS * deviation
-    return raised.clamp(min=0)
+    found = (explained - chance).sum(0)
+    return found.clamp(min=0), (found + _DEVIATIONS * deviation).clamp(min=0)
 
 
 def shares(amplitudes: Tensor, moments: Moments) -> Tensor:

@@ -64,8 +64,8 @@ class Spectrum(Tabular):
     shape ``(latent,)``, None without data. Infinite where there are not more samples than latent
     coordinates."""
     closures: Tensor | None = None
-    """The part of the law's error that is a function of the start's state, and so no noise,
-    relative to the size of φ; shape ``(latent,)``, None where no rows were kept."""
+    """How far λ may be off for what the dictionary misses: the part of the law's error that is no
+    noise, relative to φ, by the condition of λ; ``(latent,)``, None where no rows were kept."""
     steps: int = 1
     """Steps from layer to layer in the span; :attr:`per_step` is λ for one of them."""
     frames: str = ""
@@ -134,13 +134,13 @@ class Spectrum(Tabular):
           otherwise 0 would obey the law as well; the closure is at least ``|λ|`` where 0 predicts
           unseen rows as well.
 
-        So a trusted λ of a normal operator is off by at most ``tolerance`` and three standard
-        errors; that of an operator far from normal can be further off (see
-        :meth:`Surrogate.pseudospectrum`). Spurious eigenvalues, of noise or of a dictionary that is
-        not closed under the dynamics, have large residuals and closures; with few rows true ones
-        can have them too. In a large dictionary, small functions that grow by much obey a law to a
-        few percent of ``|λ|``, with another λ on other rows; their residuals are no smaller than
-        those of others.
+        So to first order λ is off by at most ``tolerance`` and three standard errors where the law
+        holds in the mean, or the operator is normal; one that is trusted row by row can be further
+        off else (see :meth:`Surrogate.pseudospectrum`). Spurious eigenvalues, of noise or of a
+        dictionary that is not closed under the dynamics, have large residuals and closures; with
+        few rows true ones can have them too. In a large dictionary, small functions that grow by
+        much obey a law to a few percent of ``|λ|``, with another λ on other rows; their residuals
+        are no smaller than those of others.
 
         Args:
             tolerance: 0.05 by default.
