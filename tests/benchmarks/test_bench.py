@@ -153,7 +153,11 @@ def test_a_peer_that_is_not_installed_is_said_to_be_and_is_no_bound() -> None:
     trust = {"leading": 3, "found": 3, "found and trusted": 3, "wrong": 2, "wrong and trusted": 0}
     trust["found to no better"] = 0
     result = {"name": "toy", "rows": 10, "ours": [0.2, 0.1, 0.3], "trust": [trust]}
-    result |= {"peers": {"kooplearn": [0.19], "deeptime": []}, "absent": {"deeptime": "no module"}}
+    result |= {
+        "closures": [0.1],
+        "peers": {"kooplearn": [0.19], "deeptime": []},
+        "absent": {"deeptime": "no module"},
+    }
     text = bench_systems.table(known(result))
     assert "not installed" in text
     assert "deeptime: no module" in text
