@@ -311,6 +311,39 @@ def test_noise_that_was_drawn_anew_is_refused_when_a_training_is_resumed() -> No
     assert same.attach(model, 0).history.steps.tolist() == [0]
 
 
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"steps": 50}, r"is of steps=100, and this one has 50"),
+        ({"steps": 100, "tolerance": 1e-3}, r"is of tolerance=1e-05, and this one has 0.001"),
+        ({"steps": 100, "merge": 0.1}, r"is of merge=0.001"),
+        ({"steps": 100, "far": 10}, r"is of far=1000000"),
+    ],
+)
+def test_a_state_of_points_that_were_found_otherwise_is_refused(
+    given: dict[str, float], said: str
+) -> None:
+    model = Auto()
+    monitor = FlowMonitor(Auto.field, starts(), steps=100)
+    with monitor.attach(model):
+        monitor.step()
+    other = FlowMonitor(Auto.field, starts(), **given)
+    other.load_state_dict(monitor.state_dict())
+    with pytest.raises(ValueError, match=said):
+        other.attach(model, 1)
+    assert not other.attached
+
+
+def test_a_default_that_is_given_is_no_other_setting() -> None:
+    model = Auto()
+    monitor = FlowMonitor(Auto.field, starts(), steps=100)
+    with monitor.attach(model):
+        monitor.step()
+    same = FlowMonitor(Auto.field, starts(), steps=100, tolerance=1e-5, far=1_000_000)
+    with same.load_state_dict(monitor.state_dict()).attach(model, 1):
+        assert same.history.steps.tolist() == [0]
+
+
 def test_damaged_states_are_refused_and_change_nothing() -> None:
     monitor = FlowMonitor(Flow, {"a": line()})
     with monitor.attach(Gain(2.0)):

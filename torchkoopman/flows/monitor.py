@@ -89,7 +89,7 @@ class FlowMonitor(SavedFlowMonitor):
                 weights in parts, on several processes; or a state of other starts was loaded.
         """
         require_whole(model)
-        self._require_same_starts()
+        self._require_same()
         with untouched(model):
             flow, starts = self._made(model)
             for each in starts.values():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -26,6 +27,13 @@ def marks(starts: Mapping[str, Starts]) -> dict[str, str]:
         name: digest(each) if isinstance(each, Tensor) else "a function"
         for name, each in starts.items()
     }
+
+
+def settings(steps: int, options: Mapping[str, Any]) -> dict[str, float]:
+    """What decides which points a look finds: those given, and the defaults of the others."""
+    known = inspect.signature(Flow.fixed_points).parameters
+    defaults = {name: float(known[name].default) for name in _OPTIONS}
+    return {"steps": float(steps), **defaults, **{k: float(v) for k, v in options.items()}}
 
 
 def digest(states: Tensor) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any, Self
 
@@ -10,7 +11,7 @@ from torch import Tensor
 from torchkoopman.fitting.stepped import VERSION, Stepped
 from torchkoopman.flows.history import FlowHistory
 from torchkoopman.flows.looks import FlowLook
-from torchkoopman.flows.monitor_starts import marks
+from torchkoopman.flows.monitor_starts import marks, settings
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,6 +26,8 @@ class SavedFlowMonitor(Stepped):
 
     KIND = "the state of a monitor of flows"
     starts: Mapping[str, Starts]
+    steps: int
+    options: dict[str, Any]
     _model: nn.Module | None
 
     def _begin(self) -> None:
@@ -35,6 +38,8 @@ class SavedFlowMonitor(Stepped):
         self._history = FlowHistory.empty(tuple(self.starts))
         self._loaded: dict[str, str] | None = None
         """Marks of the starts that the loaded state is of."""
+        self._found_by: dict[str, float] = {}
+        """Settings that the loaded state is of."""
         self._hindrance = ""
         """What went wrong first, and was warned of."""
 
@@ -70,21 +75,25 @@ class SavedFlowMonitor(Stepped):
             "version": VERSION,
             "step": self._done,
             "starts": marks(self.starts),
+            "settings": settings(self.steps, self.options),
             "latest": latest,
             "history": {name: each.clone() for name, each in self._history.tensors().items()},
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> Self:
-        """Go on from what :meth:`state_dict` returned; :meth:`attach` compares starts and step.
+        """Go on from what :meth:`state_dict` returned.
+
+        :meth:`attach` compares its step, its starts and how points were found.
 
         Raises:
             RuntimeError: the monitor is attached.
             TypeError: no dictionary.
             ValueError: no such state, or a damaged one; nothing is changed then.
         """
-        self._require_state(state, {"starts", "latest", "history"})
+        self._require_state(state, {"starts", "settings", "latest", "history"})
         try:
             known = {str(name): str(mark) for name, mark in state["starts"].items()}
+            found_by = {str(name): float(value) for name, value in state["settings"].items()}
             done = int(state["step"])
             latest = None if state["latest"] is None else FlowLook(**_copied(state["latest"]))
             history = FlowHistory.of_tensors(tuple(known), _copied(state["history"]))
@@ -94,11 +103,11 @@ class SavedFlowMonitor(Stepped):
                 "earlier one."
             ) from error
         self._done, self._latest, self._history = done, latest, history
-        self._loaded = known
+        self._loaded, self._found_by = known, found_by
         return self
 
-    def _require_same_starts(self) -> None:
-        """Refuse a state that was saved with other starts."""
+    def _require_same(self) -> None:
+        """Refuse a state that was saved with other starts, or of points found otherwise."""
         own = marks(self.starts)
         if self._loaded is not None and self._loaded != own:
             other = sorted(
@@ -109,6 +118,15 @@ class SavedFlowMonitor(Stepped):
                 "would go on with something else. Give the starts of the training that is resumed, "
                 "such as noise from a generator with a seed, or start over without the state."
             )
+        given = settings(self.steps, self.options)
+        for name, value in self._found_by.items():
+            if given.get(name) != value:
+                raise ValueError(
+                    f"the state of the FlowMonitor is of {name}={value:.9g}, and this one has "
+                    f"{given.get(name, math.nan):.9g}: what counts as an attractor would change "
+                    "within its curves. Give the number of the resumed training, or start over "
+                    "without the state."
+                )
 
 
 def _copied(state: Mapping[str, Any]) -> dict[str, Any]:
