@@ -9,7 +9,7 @@ import torch
 from matplotlib import pyplot as plt
 
 import torchkoopman as tk
-from benchmarks import attractors_figure, figures
+from benchmarks import attractors_figure, figures, forgetting_figure
 from benchmarks.models import Fitted, fit
 from benchmarks.tasks import TASKS
 
@@ -74,7 +74,7 @@ def test_forgetting_is_drawn_as_differences_from_the_swap_and_the_forgotten_apar
         f"mnist-{k}": {"accuracies": {"swap": swap, "3": [each + k for each in after]}}
         for k in (-0.002, 0.002)
     }
-    figure = figures.forgetting(runs)
+    figure = forgetting_figure.drawn(runs)
     texts = [text.get_text() for text in figure.axes[0].texts]
     expected = ["+0.00"] * 10
     expected[3], expected[5] = "0.0 %", "-0.80"
