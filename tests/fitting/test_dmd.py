@@ -398,3 +398,20 @@ def test_consecutive_layers_are_paired_and_no_others() -> None:
     torch.testing.assert_close(
         ahead, states[0] @ solution[:-1] + solution[-1], rtol=1e-4, atol=1e-4
     )
+
+
+@pytest.mark.parametrize("labelled", [False, True])
+def test_a_surrogate_stays_as_it_was_when_its_fitter_goes_on(labelled: bool) -> None:
+    generator = torch.Generator().manual_seed(100)
+    x = torch.randn(300, 3, generator=generator)
+    labels = torch.randint(2, (300,), generator=generator) if labelled else None
+    fitter = tk.DMDFitter().update(Trajectory.of(x, 0.5 * x, labels=labels))
+    surrogate = fitter.surrogate
+    statistics = surrogate.statistics
+    assert statistics is not None
+    kept = {name: tensor.clone() for name, tensor in statistics.tensors().items()}
+    values = surrogate.spectrum().eigenvalues
+    fitter.update(Trajectory.of(3 * x + 1, -2 * x))
+    assert torch.equal(surrogate.spectrum().eigenvalues, values)
+    assert all(torch.equal(tensor, kept[name]) for name, tensor in statistics.tensors().items())
+    assert not torch.equal(fitter.surrogate.spectrum().eigenvalues, values)

@@ -161,3 +161,19 @@ def test_ten_classes_take_two_matrices_each() -> None:
     moments.update(values, torch.arange(100) % 10)
     matrices = moments.nbytes / (8 * width**2)
     assert matrices < 10 * 2.1 + len(pairs)  # of 10 classes 10 × 10 when each had all pairs
+
+
+@pytest.mark.parametrize("labels", [None, [0, 1, -1, 1], [0, 0, 0, 0]])
+def test_moments_that_are_read_are_those_of_all_rows_and_a_copy_stays(
+    labels: list[int] | None,
+) -> None:
+    values = {name: torch.randn(4, 3, dtype=torch.float64) for name in ("a", "b")}
+    moments = LabelledMoments([("a", "a"), ("a", "b"), ("b", "b")])
+    moments.update(values, None if labels is None else torch.tensor(labels))
+    copy = moments.total()
+    kept = {name: tensor.clone() for name, tensor in copy.tensors().items()}
+    for name, tensor in moments.viewed().tensors().items():
+        torch.testing.assert_close(tensor, kept[name], rtol=1e-12, atol=1e-15)
+    moments.update(values).update(values)
+    assert moments.viewed().count == 12
+    assert all(torch.equal(tensor, kept[name]) for name, tensor in copy.tensors().items())

@@ -150,7 +150,7 @@ class ClosedForm(Streams):
         notes: Sequence[str] = (),
     ) -> Surrogate:
         """The surrogate over a span, from moments and a sample of its layers' latent states."""
-        layers, total = span.layers, latents.total()
+        layers, total = span.layers, latents.viewed()
         longer = "" if self.halflife is None else ", a longer halflife"
         remedy = f"{longer}, or use fewer observables or a lower rank"
         require_rows(total.count, observables.latent, remedy)

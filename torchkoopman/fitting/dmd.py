@@ -120,7 +120,7 @@ class DMDFitter(WideStreams):
         onto = [self._frames[layers.index(layer)] for layer in span.layers if self._frames]
         massive = float("inf") if onto else CoordinateOptions().massive  # once is enough
         options = CoordinateOptions(self.rank, frames=kind, massive=massive)
-        frames = layer_coordinates(self._moments.total(), span.layers, options)
+        frames = layer_coordinates(self._moments.viewed(), span.layers, options)
         dictionary = Dictionary().build(frames[0].size)
         maps = {layer: _augmented(frame) for layer, frame in zip(span.layers, frames, strict=True)}
 

@@ -176,7 +176,7 @@ class WideStreams(ClosedForm):
         rows = [] if held is None else held.held
         device = rows[0].device if rows else processes.device
         if total := self._moments.count:
-            device = self._moments.total().mean(span.layers[0]).device
+            device = self._moments.viewed().mean(span.layers[0]).device
         if held is not None or not total:
             self._open(span)
             self._frames = [frame.to(device) for frame in frames]

@@ -9,6 +9,7 @@ With a halflife the past fades: exponential forgetting, for streams of a network
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import TYPE_CHECKING, Self
 
 import torch
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from torchkoopman.observe.pairs import Pair
-
 
 _OTHERS = {"unlabelled": "unlabelled", "labelled": "shared", "faded": "_faded"}
 """Names in files of what is of no class → attributes."""
@@ -111,8 +111,12 @@ class LabelledMoments:
             self.shared.update({name: values[name][known] for name in self.shared.names})
         return self
 
+    def viewed(self) -> Moments:
+        """Moments of all rows, only to be read: without labels they are these, and change."""
+        return self.total() if self.by_class or self._faded.count else self.unlabelled
+
     def total(self) -> Moments:
-        """Moments of all rows."""
+        """Moments of all rows, as a copy."""
         return Moments(self.pairs).merge(self.unlabelled).merge(self._labelled())
 
     def without(self, classes: Iterable[int]) -> Moments:
@@ -123,12 +127,9 @@ class LabelledMoments:
         dropped = {label for label in classes if label in self.by_class}
         if not dropped:
             return self.total()
-        left = Moments(self.class_pairs).merge(self.unlabelled.only(self.class_pairs))
-        left.merge(self._faded)
-        for label in self.classes:
-            if label not in dropped:
-                left.merge(self.by_class[label])
-        return left
+        left = [self.unlabelled.only(self.class_pairs), self._faded]
+        left += [self.by_class[label] for label in self.classes if label not in dropped]
+        return reduce(Moments.merge, left, Moments(self.class_pairs))
 
     def same_as(self, other: LabelledMoments) -> bool:
         """Whether both are of the same rows in the same order: equal bit by bit."""
@@ -178,7 +179,7 @@ class LabelledMoments:
         pair = LabelledMoments(roles(self.pairs, end))
         regression = [(start, start), (start, end)]
         if not {*regression} <= {*self.class_pairs}:
-            pair.unlabelled = self.total().between(start, end)
+            pair.unlabelled = self.viewed().between(start, end)
             return pair
         labelled = self._labelled()
         if labelled.count and pair.shared.pairs:
@@ -225,9 +226,8 @@ class LabelledMoments:
 
     def _labelled(self) -> Moments:
         """Moments of all rows with a label."""
-        labelled = Moments(self.class_pairs).merge(self._faded)
-        for label in self.classes:
-            labelled.merge(self.by_class[label])
+        known = [self._faded, *(self.by_class[label] for label in self.classes)]
+        labelled = reduce(Moments.merge, known, Moments(self.class_pairs))
         return labelled.beside(self.shared).only(self.pairs)
 
     def _parts(self) -> tuple[Moments, ...]:

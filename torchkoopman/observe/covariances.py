@@ -55,11 +55,15 @@ class Covariances:
 
     def cov(self, a: str, b: str) -> Tensor:
         """Covariance of two variables, float64, shape ``(features_a, features_b)``."""
+        return self._scatter(a, b) / self.count
+
+    def _scatter(self, a: str, b: str) -> Tensor:
+        """Sum of products of centred rows; shares memory."""
         self._require_rows()
         if (a, b) in self._scatters:
-            return self._scatters[a, b] / self.count
+            return self._scatters[a, b]
         if (b, a) in self._scatters:
-            return self._scatters[b, a].T / self.count
+            return self._scatters[b, a].T
         raise KeyError(f"the covariance of {a!r} and {b!r} was not asked for; pairs: {self.pairs}.")
 
     def second(self, a: str, b: str) -> Tensor:
@@ -98,7 +102,7 @@ class Covariances:
         names = {"start": start, "end": end}
         pairs = roles(self.pairs, end)
         means = {role: self._means[name].clone() for role, name in names.items()}
-        sums = {(a, b): self.cov(names[a], names[b]) * self.count for a, b in pairs}
+        sums = {(a, b): self._scatter(names[a], names[b]).clone() for a, b in pairs}
         return self._of(pairs, self.count, means, sums)
 
     def only(self, pairs: Iterable[Pair]) -> Self:

@@ -53,26 +53,38 @@ class Moments(Covariances):
         batch = {name: values[name].detach() for name in self.names}
         if len(batch[self.names[0]]) == 0:
             return self
-        mass: float = len(batch[self.names[0]]) if weights is None else weights.sum().item()
         self._allocate({name: value.shape[1] for name, value in batch.items()}, values)
-        rows = products.room_for(batch, self._alone, self.precision)
+        parts = products.parts(batch)
+        most = max(part.stop - part.start for part in parts)
+        rows = products.room_for(batch, most, self._alone, self.precision)
+        with nullcontext() if self.precision == torch.float64 else products.exact_float32():
+            for part in parts:
+                share = None if weights is None else weights[part]
+                self._take({name: value[part] for name, value in batch.items()}, share, rows)
+        return self
+
+    def _take(
+        self, batch: Mapping[str, Tensor], weights: Tensor | None, room: Mapping[str, Tensor]
+    ) -> None:
+        """Take in rows of a batch; ``room`` has memory for as many and one more."""
+        count = len(batch[self.names[0]])
+        mass: float = count if weights is None else weights.double().sum().item()
+        rows = {name: each[: count + 1] for name, each in room.items()}
         means: dict[str, Tensor] = {}
         # Chan's mean correction is one more row of the product.
         weight = (self.count * mass / (self.count + mass)) ** 0.5
         self._halved = True
-        with nullcontext() if self.precision == torch.float64 else products.exact_float32():
-            for (a, b), scatter in self._sums.items():
-                for name in {a, b} - means.keys():
-                    means[name] = products.centre(rows[name], batch[name], weights, mass)
-                    rows[name][-1] = weight * (means[name] - self._means[name])
-                if a == b:
-                    products.add_square(scatter, rows[a])
-                else:
-                    products.add_product(scatter, rows[a], rows[b])
+        for (a, b), scatter in self._sums.items():
+            for name in {a, b} - means.keys():
+                means[name] = products.centre(rows[name], batch[name], weights, mass)
+                rows[name][-1] = weight * (means[name] - self._means[name])
+            if a == b:
+                products.add_square(scatter, rows[a])
+            else:
+                products.add_product(scatter, rows[a], rows[b])
         self.count += mass
         for name, mean in means.items():
             self._means[name] += (mean - self._means[name]) * (mass / self.count)
-        return self
 
     def fade(self, factor: float) -> Self:
         """Multiply the weight of every row until now by ``factor``, between 0 and 1.

@@ -17,29 +17,48 @@ _BLOCKS = (192, 24)
 sizes that are whole tiles of the processors' kernels, the fastest for widths from 128 to 1024."""
 _ROWS = 256
 """Rows that float32 sums before float64 takes over."""
+_AT_ONCE = 2**17, 384
+"""Numbers of one variable that are centred and multiplied at a time, so that they are read from a
+cache and fill little memory, and the least number of rows for which a product is fast."""
+
+
+def parts(values: Mapping[str, Tensor]) -> list[slice]:
+    """Of the rows of a batch, those to take at a time: all on an accelerator.
+
+    Args:
+        values: variable → ``(rows, features)``.
+    """
+    rows = max(len(value) for value in values.values())
+    widest = max(value.shape[1] for value in values.values())
+    numbers, least = _AT_ONCE
+    apart = next(iter(values.values())).device.type != "cpu"
+    most = rows if apart else max(least, numbers // max(1, widest))
+    count = -(-rows // most)
+    return [slice(rows * k // count, rows * (k + 1) // count) for k in range(count)]
 
 
 def room_for(
-    values: Mapping[str, Tensor], shared: Collection[str], precision: torch.dtype
+    values: Mapping[str, Tensor], rows: int, shared: Collection[str], precision: torch.dtype
 ) -> dict[str, Tensor]:
-    """Memory for the rows of each variable, and for one more row.
+    """Memory for so many rows of each variable, and for one more.
 
     Memory fresh from the system takes longer than to centre rows in it, so variables that are used
     one after the other have the same if they are alike.
 
     Args:
-        values: variable → ``(rows, features)``.
+        values: variable → ``(…, features)``.
+        rows: how many.
         shared: variables that are used one after the other.
         precision: of the rows.
     """
     made: dict[object, Tensor] = {}
     found = {}
     for name, value in values.items():
-        key = (value.shape, value.device) if name in shared else name
+        key = (value.shape[1], value.device) if name in shared else name
         if key not in made:
             # Rows a power of two apart would evict each other from the cache: leave a gap.
-            count, width = value.shape
-            made[key] = value.new_empty(count + 1, width + 8, dtype=precision)[:, :width]
+            width = value.shape[1]
+            made[key] = value.new_empty(rows + 1, width + 8, dtype=precision)[:, :width]
         found[name] = made[key]
     return found
 
@@ -63,7 +82,7 @@ def centre(rows: Tensor, value: Tensor, weights: Tensor | None, mass: float) -> 
         mean = weights.double() @ value.double() / mass
     torch.sub(value, mean.to(value.dtype), out=inside)
     if weights is not None:
-        inside *= weights.sqrt()[:, None].to(rows.dtype)
+        inside *= weights.to(rows.dtype).sqrt()[:, None]
     return mean
 
 
