@@ -142,7 +142,7 @@ def test_variables_that_take_turns_in_the_same_memory_have_the_moments_they_have
 @pytest.mark.parametrize("weighed", [False, True])
 @pytest.mark.parametrize("width", [128, 700])
 def test_rows_taken_a_part_at_a_time_are_a_batch(width: int, weighed: bool) -> None:
-    rows = 3001
+    rows = 5001
     generator = torch.Generator().manual_seed(100)
     x, y = 5 + torch.randn(2, rows, width, generator=generator)
     values = {"x": x, "y": y + x}
@@ -164,7 +164,7 @@ def test_rows_taken_a_part_at_a_time_are_a_batch(width: int, weighed: bool) -> N
 def test_a_batch_of_many_layers_is_centred_in_the_memory_of_a_part_of_one() -> None:
     """Where no pair is of two layers: a copy of each in float64 would triple what is held."""
     names = [str(layer) for layer in range(8)]
-    values = {name: torch.randn(2**14, 64) for name in names}
+    values = {name: torch.randn(2**14, 128) for name in names}
     moments = Moments([(name, name) for name in names])
     made: list[int] = []
 
@@ -177,7 +177,7 @@ def test_a_batch_of_many_layers_is_centred_in_the_memory_of_a_part_of_one() -> N
 
     with Counting():
         moments.update(values)
-    assert 2**11 * 64 * 8 <= sum(made) <= 1.2 * 2**11 * 64 * 8
+    assert 2**12 * 128 * 8 <= sum(made) <= 1.2 * 2**12 * 128 * 8
 
 
 @pytest.mark.parametrize("offset", [0.0, 100.0])

@@ -17,9 +17,9 @@ _BLOCKS = (192, 24)
 sizes that are whole tiles of the processors' kernels, the fastest for widths from 128 to 1024."""
 _ROWS = 256
 """Rows that float32 sums before float64 takes over."""
-_AT_ONCE = 2**17, 384
-"""Numbers of one variable that are centred and multiplied at a time, so that they are read from a
-cache and fill little memory, and the least number of rows for which a product is fast."""
+_AT_ONCE = 2**19, 384
+"""Numbers of one variable that are centred and multiplied at a time, which bounds their memory, and
+the least number of rows for which a product is fast."""
 
 
 def parts(values: Mapping[str, Tensor]) -> list[slice]:
