@@ -1,7 +1,4 @@
-"""The picture of attractors through training, from the results in ``docs/results``.
-
-``python -m benchmarks.attractors_figure`` writes ``docs/figures/attractors.png``.
-"""
+"""Attractors through training, and how they tell novelty (``benchmarks.kept_figures``)."""
 
 from __future__ import annotations
 
@@ -9,31 +6,19 @@ import math
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
-import matplotlib as mpl
+from matplotlib import pyplot as plt
 
-from benchmarks import evidence
 from benchmarks.parts.attractors import KINDS
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-mpl.use("Agg")
-from matplotlib import pyplot as plt
-
 STARTS = (("train", "#1b5e8c"), ("test", "#d9762b"), ("noise", "#3f8f4f"))
 OTHER = "#7a7a7a"
-PATH = evidence.ROOT / "docs" / "figures" / "attractors.png"
 
 
-def main() -> None:
-    """Draw what is kept."""
-    picture = figure(evidence.kept()["attractors"])
-    picture.savefig(PATH, dpi=110, bbox_inches="tight")
-    print(PATH.relative_to(evidence.ROOT))
-
-
-def figure(results: dict[str, dict[str, Any]]) -> Figure:
+def drawn(results: dict[str, dict[str, Any]]) -> Figure:
     """By kind: attractors from each set, how far the sets are apart, and how novelty is told."""
     order = list(KINDS)
     named = dict.fromkeys(run["kind"] for run in results.values())
@@ -78,7 +63,3 @@ def lines(place: Axes, runs: list[list[float]], colour: str, label: str) -> None
 def fpr95(look: dict[str, list[float]], score: str) -> float:
     """NaN where no training start came to rest, so that there was no such score."""
     return look[score][1] if score in look else math.nan
-
-
-if __name__ == "__main__":
-    main()

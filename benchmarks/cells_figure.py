@@ -1,40 +1,17 @@
-"""Loss and gradient norm through the training of gated cells.
-
-``python -m benchmarks.cells_figure``, from the results of the part ``cells`` in ``docs/results``.
-"""
+"""Loss and gradient norm through the training of gated cells (``benchmarks.kept_figures``)."""
 
 from __future__ import annotations
 
-import argparse
-import json
-import sys
-from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-import matplotlib as mpl
+from matplotlib import pyplot as plt
 
-from benchmarks.evidence import KEPT
 from benchmarks.parts.cells_tables import KINDS, ordered
 from torchkoopman.pictures import CLASSES
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-mpl.use("Agg")
-from matplotlib import pyplot as plt
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Draw and write the figure."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("docs/figures/trainability.png"))
-    out = parser.parse_args(arguments).out
-    figure = drawn(json.loads((KEPT / "cells.json").read_text()))
-    figure.savefig(out, dpi=110, bbox_inches="tight")
-    plt.close(figure)
-    print(out)
-    return 0
 
 
 def drawn(results: dict[str, dict[str, Any]]) -> Figure:
@@ -73,7 +50,3 @@ def panel(task: str, states: str) -> str:
     if task == "bar":
         return "two bits"
     return f"three bits, N = {states}" if states in ("6", "100") else "three bits, equal size"
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,8 +1,8 @@
 """Three pictures of the bench's first networks: ``make figures``.
 
 The spectrum on its pseudospectrum, Betti curves of network and surrogate, and states moving through
-depth. Data and settings are the bench's; its
-results must be there (``make bench``, or ``make bench QUICK=1`` for Yin-Yang alone).
+depth. Data and settings are the bench's; its results must be there (``make bench``, or ``make bench
+QUICK=1`` for Yin-Yang alone).
 """
 
 from __future__ import annotations

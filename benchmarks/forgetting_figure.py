@@ -1,41 +1,16 @@
-"""What forgetting digits does to the accuracy of every digit.
-
-``python -m benchmarks.forgetting_figure``, from the results of the part ``forgetting`` in
-``docs/results``.
-"""
+"""What forgetting digits does to the accuracy of every digit (``benchmarks.kept_figures``)."""
 
 from __future__ import annotations
 
-import argparse
-import json
-import sys
-from pathlib import Path
 from statistics import mean
 from typing import TYPE_CHECKING, Any
 
-import matplotlib as mpl
 import numpy as np
 import torch
-
-from benchmarks.evidence import KEPT
+from matplotlib import pyplot as plt
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-mpl.use("Agg")
-from matplotlib import pyplot as plt
-
-
-def main(arguments: list[str] | None = None) -> int:
-    """Draw and write the figure."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path, default=Path("docs/figures/forgetting.png"))
-    out = parser.parse_args(arguments).out
-    figure = drawn(json.loads((KEPT / "forgetting.json").read_text()))
-    figure.savefig(out, dpi=110, bbox_inches="tight")
-    plt.close(figure)
-    print(out)
-    return 0
 
 
 def drawn(results: dict[str, dict[str, Any]]) -> Figure:
@@ -73,7 +48,3 @@ def drawn(results: dict[str, dict[str, Any]]) -> Figure:
         fontsize=10,
     )
     return figure
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -1,6 +1,7 @@
 """The figures draw what they are given: curves, eigenvalues, states and accuracies."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from matplotlib import pyplot as plt
 
 import torchkoopman as tk
-from benchmarks import attractors_figure, figures, forgetting_figure
+from benchmarks import attractors_figure, figures, forgetting_figure, kept_figures
 from benchmarks.models import Fitted, fit
 from benchmarks.tasks import TASKS
 
@@ -87,6 +88,13 @@ def test_forgetting_is_drawn_as_differences_from_the_swap_and_the_forgotten_apar
     plt.close(figure)
 
 
+@pytest.mark.parametrize("name", kept_figures.FIGURES)
+def test_a_figure_of_kept_results_is_drawn_from_its_part(name: str, tmp_path: Path) -> None:
+    assert kept_figures.main(["--only", name, "--out", str(tmp_path / "new")]) == 0
+    assert [path.name for path in (tmp_path / "new").iterdir()] == [f"{name}.png"]
+    assert (kept_figures.evidence.ROOT / "docs" / "figures" / f"{name}.png").exists()
+
+
 def test_attractors_are_drawn_for_each_kind_start_and_seed() -> None:
     def run(kind: str, seed: int) -> dict[str, Any]:
         return {
@@ -98,7 +106,7 @@ def test_attractors_are_drawn_for_each_kind_start_and_seed() -> None:
         }
 
     results = {f"{kind}-{seed}": run(kind, seed) for kind in ("a", "b") for seed in (5, 7)}
-    figure = attractors_figure.figure(results)
+    figure = attractors_figure.drawn(results)
     assert len(figure.axes) == 3 * 2
     above = figure.axes[0]
     assert above.get_title() == "a, 2 seeds"

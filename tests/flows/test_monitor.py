@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import random
 import warnings
 from typing import TYPE_CHECKING, Any
@@ -332,6 +333,13 @@ def test_a_state_of_points_that_were_found_otherwise_is_refused(
     with pytest.raises(ValueError, match=said):
         other.attach(model, 1)
     assert not other.attached
+
+
+@pytest.mark.parametrize("value", ["a", None, True, 0.0, -1, math.nan])
+@pytest.mark.parametrize("name", ["tolerance", "merge", "far"])
+def test_an_option_that_is_no_positive_number_is_refused_by_name(name: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=rf"FlowMonitor got {name}={value!r}; give a positive"):
+        FlowMonitor(Auto.field, starts(), **{name: value})
 
 
 def test_a_default_that_is_given_is_no_other_setting() -> None:

@@ -210,7 +210,7 @@ def test_what_rows_do_not_determine_is_not_trusted(seed: int) -> None:
     assert trust["wrong and trusted"] == 0
 
 
-@pytest.mark.parametrize("seed", [103, 105])
+@pytest.mark.parametrize("seed", [100, 105])
 def test_an_ill_conditioned_eigenvalue_is_not_trusted_for_a_small_error_of_its_law(
     seed: int,
 ) -> None:
@@ -221,6 +221,9 @@ def test_an_ill_conditioned_eigenvalue_is_not_trusted_for_a_small_error_of_its_l
     assert (trust["found"], trust["trusted"]) == (3, 1)
     assert spectrum.closures is not None
     assert spectrum.closures[1:3].min() > 1
+    assert spectrum.errors is not None
+    known = spectrum.errors < 0.05
+    assert system.distances(spectrum.eigenvalues[known]).max() > 0.09, "known, and not right"
 
 
 def test_what_predicts_unseen_samples_no_better_than_zero_may_be_zero() -> None:

@@ -83,7 +83,7 @@ def require_settings(
 
     Raises:
         TypeError: a wrong kind.
-        ValueError: no starts, or less than 1 step.
+        ValueError: no starts, less than 1 step, or an option that is no positive number.
     """
     if not callable(flow) or isinstance(flow, nn.Module | Flow):
         raise TypeError(
@@ -103,6 +103,11 @@ def require_settings(
             f"FlowMonitor got {unknown[0]}=, which it does not take; of the options of "
             f"fixed_points() it takes {', '.join(_OPTIONS)}."
         )
+    for name, value in options.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:
+            raise ValueError(
+                f"FlowMonitor got {name}={value!r}; give a positive number, as to fixed_points()."
+            )
     for name, count in counts.items():
         if isinstance(count, bool) or not isinstance(count, int) or count < 1:
             raise ValueError(f"FlowMonitor got {name}={count!r}; give a whole number from 1 on.")
