@@ -1,10 +1,14 @@
 """Interrupts: Ctrl-C at any line of a probe leaves no hook and no wrong pair behind."""
 
+import dis
 import gc
+import signal
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import FrameType
+from functools import cache
+from types import CodeType, FrameType
 from typing import Any
 
 import pytest
@@ -28,6 +32,23 @@ class Whole(nn.Module):
         return self.part(x)  # type: ignore[no-any-return]
 
 
+def leaves_a_block(frame: FrameType) -> bool:
+    """Whether a ``with`` block is about to be left: a signal is handled after calls and at jumps,
+    never there, where it would keep a lock for good."""
+    return frame.f_lasti in exits(frame.f_code)
+
+
+@cache
+def exits(code: CodeType) -> frozenset[int]:
+    """Where ``__exit__(None, None, None)`` begins in the bytecode."""
+    known = [(each.opname, each.argval, each.offset) for each in dis.get_instructions(code)]
+    found = set()
+    for three in zip(known, known[1:], known[2:], strict=False):
+        if all(name == "LOAD_CONST" and value is None for name, value, _ in three):
+            found.add(three[0][2])
+    return frozenset(found)
+
+
 class Interrupt:
     """Raises KeyboardInterrupt at one of the lines of the package that run within."""
 
@@ -37,7 +58,7 @@ class Interrupt:
 
     def __call__(self, frame: FrameType, event: str, argument: object) -> Any:
         watched = "torchkoopman/observe" in frame.f_code.co_filename
-        if event == "line" and watched and not self.raised:
+        if event == "line" and watched and not self.raised and not leaves_a_block(frame):
             self.left -= 1
             if self.left < 0:
                 self.raised = True
@@ -65,6 +86,20 @@ def every(scenario: Callable[[Interrupt], None], step: int = STEP) -> int:
         if not interrupt.raised:
             return line // step
         line += step
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_kept_from_other_threads() -> Iterator[None]:
+    """After interrupts another thread can stream, and so no lock was left behind."""
+    yield
+    got: list[Trajectory] = []
+    model = Whole()
+    with attach(model, "part.*") as probe:
+        probe.stream_to(got.append)
+        thread = threading.Thread(target=model, args=(filled(0.0),), daemon=True)
+        thread.start()
+        thread.join(timeout=30)
+        assert len(got) == 1, "a lock is held"
 
 
 def filled(value: float) -> Tensor:
@@ -126,3 +161,36 @@ def test_an_interrupted_detach_takes_the_hooks_off() -> None:
         assert hooks_on(model) == 0
 
     assert every(scenario) > 2
+
+
+def test_passes_after_a_signal_are_whole_and_other_threads_go_on() -> None:
+    """As Ctrl-C comes: a signal, at any instruction that handles one."""
+    model, got = Whole(), list[Trajectory]()
+    interrupted = 0
+
+    def interrupt(number: int, frame: FrameType | None) -> None:
+        if frame is not None and "torchkoopman" in frame.f_code.co_filename:
+            raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        with attach(model, "part.*") as probe:
+            probe.stream_to(got.append)
+            for call in range(600):
+                try:
+                    signal.setitimer(signal.ITIMER_REAL, 2e-5 + 1e-6 * (call % 400))
+                    model(filled(float(call)))
+                except KeyboardInterrupt:
+                    interrupted += 1
+                finally:
+                    signal.setitimer(signal.ITIMER_REAL, 0)
+            taken = len(got)
+            thread = threading.Thread(target=model, args=(filled(-1.0),), daemon=True)
+            thread.start()
+            thread.join(timeout=30)
+            assert len(got) == taken + 1, "a lock is held"
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    assert interrupted > 20
+    assert taken > 100
+    assert all(torch.equal(*each.states.values()) for each in got)

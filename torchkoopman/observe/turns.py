@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import threading
-from contextlib import contextmanager
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from contextlib import AbstractContextManager
+
+_RLock: Any = type(threading.RLock())  # a listener may run the model itself
 
 
-class _Turn:
-    """The lock of one object, which it keeps alive, so that no other has the same identity."""
+class _Turn(_RLock):  # type: ignore[misc]
+    """The lock of one object, which it keeps alive, so that no other has the same identity.
 
-    def __init__(self, owner: object) -> None:
-        self.owner = owner
-        self.lock = threading.RLock()  # a listener may run the model itself
+    It is taken and given back in one step each, so that an interrupt finds it either way.
+    """
+
+    owner: object
 
 
 _TURNS: WeakValueDictionary[int, _Turn] = WeakValueDictionary()
@@ -25,8 +27,7 @@ _TURNS: WeakValueDictionary[int, _Turn] = WeakValueDictionary()
 _GUARD = threading.RLock()
 
 
-@contextmanager
-def turn_of(listener: object) -> Iterator[None]:
+def turn_of(listener: object) -> AbstractContextManager[object]:
     """Within it no other thread is within it for the same object; of a method that is its own."""
     while isinstance(listener, partial):
         listener = listener.func
@@ -34,6 +35,7 @@ def turn_of(listener: object) -> Iterator[None]:
     with _GUARD:
         turn = _TURNS.get(id(owner))
         if turn is None:
-            turn = _TURNS[id(owner)] = _Turn(owner)
-    with turn.lock:
-        yield
+            turn = _Turn()
+            turn.owner = owner
+            _TURNS[id(owner)] = turn
+    return turn
