@@ -1,4 +1,4 @@
-"""Costs beside peers in one run: fits, moments of classes, comparison, persistence, operators.
+"""Costs beside peers in one run: fits, short batches, classes, comparison, shape, operators.
 
 Of ``benchmarks/costs`` the modules whose results are kept. A peer that is not installed is said to
 be missing; ``pip install dsa-metric`` for DSA, the others come with the extra ``bench``.
@@ -14,6 +14,7 @@ from benchmarks.costs import (
     operator_share,
     persistence,
     same_statistics,
+    short_batches,
 )
 
 if TYPE_CHECKING:
@@ -23,7 +24,9 @@ if TYPE_CHECKING:
 
 def benchmarks() -> dict[str, ModuleType]:
     """Benchmark → its module."""
-    modules = same_statistics, class_moments, comparison, persistence, operator_share
+    modules = (
+        same_statistics, short_batches, class_moments, comparison, persistence, operator_share,
+    )  # fmt: skip
     return {module.__name__.rpartition(".")[2]: module for module in modules}
 
 

@@ -195,7 +195,7 @@ def test_states_of_fitters_that_kept_all_pairs_of_every_class_load_and_go_on(
         del state["parts"][new]
     state["outline"] = _outline(state["parts"])
     loaded = {"dmd": tk.DMDFitter(), "edmd": tk.EDMDFitter(part)}[kind].load_state_dict(state)
-    assert loaded._own.nbytes < older._own.nbytes
+    assert loaded._moments.nbytes < older._moments.nbytes
     for each in (loaded, older):
         each.update(rows)
     new, old = (each.surrogate for each in (loaded, older))

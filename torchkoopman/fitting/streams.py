@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 import torch
 
+from torchkoopman.fitting.gathered import Gathered
 from torchkoopman.fitting.identity import row_ids
 from torchkoopman.fitting.outliers import Sizes
 from torchkoopman.fitting.resuming import Resumable
@@ -81,7 +82,7 @@ class Streams(Syncing, Resumable):
         """Have seen nothing."""
         self._span: Span | None = None
         self._shared: Shared | None = None
-        self._own = LabelledMoments(())
+        self._own = Gathered(LabelledMoments(()))
         """Moments of this process's rows since the latest sync."""
         self._drawn = self._begun()
         """A sample of the same rows."""
@@ -98,7 +99,7 @@ class Streams(Syncing, Resumable):
         )
         if not self.residuals:
             pairs.remove((span.layers[-1], span.layers[-1]))
-        self._own = LabelledMoments(pairs, self.halflife, regressions(by_class))
+        self._own = Gathered(LabelledMoments(pairs, self.halflife, regressions(by_class)))
 
     def _begun(self) -> WholeSamples:
         """An empty sample."""
@@ -122,10 +123,10 @@ class Streams(Syncing, Resumable):
     def _moments(self) -> LabelledMoments:
         """Moments of all rows known here: of all processes until the latest sync, its own since."""
         if self._shared is None:
-            return self._own
+            return self._own.moments
         if not self._own.count:
             return self._shared.moments
-        return self._own.fresh().merge(self._shared.moments).merge(self._own)
+        return self._own.moments.fresh().merge(self._shared.moments).merge(self._own.moments)
 
     @property
     def _sample(self) -> WholeSamples:
@@ -177,7 +178,7 @@ class Streams(Syncing, Resumable):
         shared = self._shared
         return {
             "span": None if self._span is None else self._span.config(),
-            "moments": self._own.tensors(),
+            "moments": self._own.state(),
             "sample": self._drawn.state_dict(),
             "shared moments": None if shared is None else shared.moments.tensors(),
             "shared sample": None if shared is None else shared.sample.state_dict(),
@@ -194,7 +195,7 @@ class Streams(Syncing, Resumable):
         self._own.load(state["moments"])
         self._drawn.load_state_dict(state["sample"])
         if state["shared moments"] is not None:
-            moments = self._own.fresh().load(state["shared moments"])
+            moments = self._own.moments.fresh().load(state["shared moments"])
             self._shared = Shared(moments, self._begun().load_state_dict(state["shared sample"]))
         self._syncs = tuple(state["syncs"])
         self._sizes.load_state_dict(state["sizes"])
@@ -230,7 +231,7 @@ class Streams(Syncing, Resumable):
             self._open(span)
         self._span, self._latest = span, None
         device, widths = self._united(processes, said, agreed)
-        shared, own = self._shared, self._own
+        shared, own = self._shared, self._own.moments
         found = processes.gather((tuple(own.by_class), self._sizes.found()))
         classes = {label for labels, _ in found for label in labels}
         moments = labelled_total_of(own, classes, widths, processes, device)

@@ -1,0 +1,227 @@
+"""Rows of short batches wait: whoever reads finds all of them, each once, with its weight."""
+
+import copy
+from collections.abc import Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+import torchkoopman as tk
+from torchkoopman.fitting.gathered import Gathered
+from torchkoopman.observe.class_moments import LabelledMoments
+from torchkoopman.observe.pairs import layer_pairs, regressions
+
+LAYERS = ("a", "b", "c")
+PAIRS = layer_pairs(LAYERS, "adjacent")
+SPAN = regressions(layer_pairs(LAYERS, "ends"))
+
+
+def batches(sizes: list[int], seed: int = 0) -> Iterator[tuple[dict[str, Tensor], Tensor]]:
+    """Rows far from the origin, and labels of which some are -1."""
+    generator = torch.Generator().manual_seed(seed)
+    for rows in sizes:
+        a = torch.randn(rows, 5, generator=generator) + 100
+        values = {"a": a, "b": (a - 100).sin() * 3, "c": (a - 100).cos()[:, :3]}
+        yield values, torch.randint(-1, 4, (rows,), generator=generator)
+
+
+def both(halflife: float | None = None) -> tuple[Gathered, LabelledMoments]:
+    made = [LabelledMoments(PAIRS, halflife, SPAN) for _ in range(2)]
+    return Gathered(made[0]), made[1]
+
+
+def waiting(gathered: Gathered) -> int:
+    return sum(batch.rows for batch in gathered._waiting)
+
+
+def assert_alike(found: LabelledMoments, expected: LabelledMoments) -> None:
+    mine, theirs = found.tensors(), expected.tensors()
+    assert mine.keys() == theirs.keys()
+    for name, tensor in mine.items():
+        torch.testing.assert_close(tensor, theirs[name], rtol=1e-9, atol=1e-9)
+
+
+SIZES = {
+    "short": [7] * 40,
+    "one row each": [1] * 30,
+    "a long one among them": [9, 20, 2000, 9, 20],
+    "as many as are enough": [512, 511, 1, 600],
+    "empty ones": [0, 30, 0, 0, 30],
+}
+
+
+@pytest.mark.parametrize("halflife", [None, 5.0, 300.0])
+@pytest.mark.parametrize("labelled", ["all", "none", "some"])
+@pytest.mark.parametrize("sizes", SIZES)
+def test_moments_are_those_of_batches_taken_as_they_come(
+    sizes: str, labelled: str, halflife: float | None
+) -> None:
+    gathered, direct = both(halflife)
+    for number, (values, labels) in enumerate(batches(SIZES[sizes])):
+        known = labels if labelled == "all" or (labelled == "some" and number % 3 == 0) else None
+        gathered.update(values, known)
+        direct.update(values, known)
+        assert gathered.count == pytest.approx(direct.count, rel=1e-12)
+    if halflife == 5.0:  # of classes that have faded it is chance which batch saw it
+        torch.testing.assert_close(
+            gathered.moments.total().cov("a", "c"), direct.total().cov("a", "c")
+        )
+    else:
+        assert_alike(gathered.moments, direct)
+
+
+def test_short_batches_do_wait_and_a_long_one_does_not() -> None:
+    gathered, _ = both()
+    for values, labels in batches([40] * 5):
+        gathered.update(values, labels)
+    assert waiting(gathered) == 200
+    assert gathered._taken.count == 0
+    for values, labels in batches([2000]):
+        gathered.update(values, labels)
+    assert waiting(gathered) == 0
+    assert gathered._taken.count == 2200
+
+
+def test_rows_that_wait_are_bounded_in_number_and_in_memory() -> None:
+    gathered, _ = both()
+    for values, labels in batches([50] * 100):
+        gathered.update(values, labels)
+        assert waiting(gathered) < 512
+    wide = Gathered(LabelledMoments([("x", "y")]))
+    for _ in range(20):
+        wide.update({"x": torch.randn(16, 10_000), "y": torch.randn(16, 2)})
+        assert sum(batch.nbytes for batch in wide._waiting) < 2**22
+    many, labels = Gathered(LabelledMoments(PAIRS)), torch.arange(2000)
+    for values, _ in batches([2000]):
+        many.update(values, labels)
+    for values, _ in batches([50] * 50):
+        many.update(values, labels[:50])
+    assert waiting(many) == 2500, "64 rows for each of two thousand classes"
+
+
+def test_rows_that_wait_are_copies() -> None:
+    gathered, direct = both()
+    for values, labels in batches([20, 20]):
+        direct.update(values, labels)
+        gathered.update(values, labels)
+        for value in values.values():
+            value.fill_(1e9)
+        labels.fill_(0)
+    assert_alike(gathered.moments, direct)
+
+
+def test_rows_keep_no_graph() -> None:
+    gathered, _ = both()
+    for values, labels in batches([20]):
+        gathered.update({n: v.requires_grad_() * 1 for n, v in values.items()}, labels)
+    assert not any(v.requires_grad for batch in gathered._waiting for v in batch.values.values())
+
+
+@pytest.mark.parametrize("change", ["dtype", "labels' dtype", "labels"])
+def test_batches_of_another_kind_are_taken_in_their_turn(change: str) -> None:
+    gathered, direct = both(halflife=100.0)
+    for number, (values, labels) in enumerate(batches([20] * 6)):
+        known: Tensor | None = labels
+        if number in (2, 3):
+            if change == "dtype":
+                values = {name: value.double() for name, value in values.items()}
+            known = {"dtype": labels, "labels' dtype": labels.int(), "labels": None}[change]
+        gathered.update(values, known)
+        direct.update(values, known)
+    assert_alike(gathered.moments, direct)
+
+
+def test_another_width_is_refused_by_the_batch_that_has_it_and_nothing_is_lost() -> None:
+    gathered, direct = both()
+    for values, _ in batches([20, 20]):
+        gathered.update(values)
+        direct.update(values)
+    values, _ = next(batches([10], seed=1))
+    with pytest.raises(ValueError, match="had 5 features in earlier batches and has 4 now"):
+        gathered.update({**values, "a": values["a"][:, :4]})
+    assert gathered.count == 40
+    assert_alike(gathered.moments, direct)
+
+
+def test_neither_looking_nor_a_state_that_holds_rows_that_wait_changes_a_bit() -> None:
+    runs = [both()[0] for _ in range(3)]
+    for number, (values, labels) in enumerate(batches([30] * 60)):
+        for gathered in runs:
+            gathered.update(values, labels)
+        if number % 5 == 0:
+            assert runs[1].moments.count == 30 * (number + 1)  # reading changes no bit either
+        if number % 7 == 0:
+            state = copy.deepcopy(runs[1].state())
+            runs[2] = Gathered(LabelledMoments(PAIRS, None, SPAN)).load(state)
+            assert runs[2].count == runs[0].count
+    assert runs[0].moments.same_as(runs[1].moments)
+    assert runs[0].moments.same_as(runs[2].moments)
+
+
+def test_sums_alone_load_as_they_are_in_older_states() -> None:
+    gathered, direct = both()
+    for values, labels in batches([30] * 10):
+        gathered.update(values, labels)
+        direct.update(values, labels)
+    loaded = both()[0].load(direct.tensors())
+    assert loaded.count == 300
+    assert_alike(loaded.moments, gathered.moments)
+
+
+def test_a_class_that_faded_before_rows_that_wait_is_none_and_its_rows_count() -> None:
+    gathered, direct = both(halflife=10.0)
+    for number, (values, labels) in enumerate(batches([40] * 8)):
+        known = torch.full_like(labels, 3 if number == 0 else 1)
+        gathered.update(values, known)
+        direct.update(values, known)
+    assert gathered.moments.classes == direct.classes == (1,)
+    assert gathered.count == pytest.approx(direct.count, rel=1e-12)
+
+
+def trajectories(sizes: list[int]) -> Iterator[tk.Trajectory]:
+    generator = torch.Generator().manual_seed(1)
+    for rows in sizes:
+        x = torch.randn(rows, 4, generator=generator)
+        labels = torch.randint(3, (rows,), generator=generator)
+        yield tk.Trajectory.of(x, x.tanh() + 0.1 * x.roll(1, 1), labels=labels)
+
+
+FITTERS = {
+    "dmd": lambda: tk.DMDFitter(),
+    "edmd": lambda: tk.EDMDFitter(tk.RandomFeatures(20), calibration=60),
+    "fading": lambda: tk.DMDFitter(halflife=80.0),
+}
+
+
+@pytest.mark.parametrize("kind", FITTERS)
+def test_a_surrogate_is_of_all_rows_that_have_come(kind: str) -> None:
+    fitter = FITTERS[kind]()
+    for trajectory in trajectories([11] * 12):
+        fitter.update(trajectory)
+    before = fitter.surrogate
+    assert before.record.rows == (132 if kind != "fading" else round(fitter._own.count))
+    for trajectory in trajectories([11] * 3):
+        fitter.update(trajectory)
+    after = fitter.surrogate
+    assert after.record.rows > before.record.rows
+    assert sum(after.statistics.by_class[c].count for c in range(3)) == pytest.approx(
+        after.statistics.count
+    )
+
+
+@pytest.mark.parametrize("kind", ["dmd", "edmd"])
+def test_merged_fitters_have_the_rows_that_wait_in_both(kind: str) -> None:
+    one, other, whole = (FITTERS[kind]() for _ in range(3))
+    if kind == "edmd":  # moments of one frame
+        for fitter in (one, other, whole):
+            fitter.calibrate(next(trajectories([60])))
+    for number, trajectory in enumerate(trajectories([11] * 20)):
+        whole.update(trajectory)
+        (one if number < 10 else other).update(trajectory)
+    merged, expected = one.merge(other).surrogate, whole.surrogate
+    assert merged.record.rows == expected.record.rows == 220
+    torch.testing.assert_close(
+        merged.operator.matrix(), expected.operator.matrix(), rtol=1e-4, atol=1e-4
+    )
+    assert other.surrogate.record.rows == 110, "the other one stays as it is"
