@@ -42,18 +42,19 @@ def blocks(points: Tensor) -> Iterator[tuple[slice, slice, Tensor]]:
     As the product leaves them: those of 0 may be slightly negative. All blocks are in the same
     memory, one after the other, since fresh memory takes the system as long as a pass over it.
     """
-    sums = [part.double().sum(0) for part in torch.split(points, BLOCK)]
-    mean = torch.stack(sums).sum(0) / len(points)
+    right = _centred(points)
     few, width = min(BLOCK, len(points)), points.shape[1]
-    room, left, right = (mean.new_empty(few, size) for size in (few, width + 2, width + 2))
+    room, left = (right.new_empty(few, size) for size in (few, width + 2))
     starts = range(0, len(points), BLOCK)
     for start in starts:
         rows = slice(start, min(start + BLOCK, len(points)))
         # (-2a, |a|², 1) · (b, 1, |b|²) is the squared distance: one product and no pass after it.
-        a = _centred(points[rows], mean, left, -2)
+        a = left[: rows.stop - start]
+        torch.mul(right[rows, :width], -2, out=a[:, :width])
+        a[:, width], a[:, width + 1] = right[rows, width + 1], 1
         for other in starts[start // BLOCK :]:
             columns = slice(other, min(other + BLOCK, len(points)))
-            b = _centred(points[columns], mean, right, 1)
+            b = right[columns]
             yield (
                 rows,
                 columns,
@@ -61,26 +62,28 @@ def blocks(points: Tensor) -> Iterator[tuple[slice, slice, Tensor]]:
             )
 
 
-def _centred(points: Tensor, mean: Tensor, room: Tensor, factor: float) -> Tensor:
-    """Centred points times a factor, beside their square and 1, or 1 and their square."""
-    found, one, square = room[: len(points)], *((-1, -2) if factor < 0 else (-2, -1))
-    inner = found[:, :-2].copy_(points).sub_(mean)
-    torch.sum(inner.square(), 1, out=found[:, square])
-    found[:, one] = 1
-    inner *= factor
-    return found
+def _centred(points: Tensor) -> Tensor:
+    """Centred points in float64, beside each a 1 and its square, ``(points, features + 2)``."""
+    parts = torch.split(points, BLOCK)
+    mean = torch.stack([part.double().sum(0) for part in parts]).sum(0) / len(points)
+    width = points.shape[1]
+    centred = mean.new_empty(len(points), width + 2)
+    for part, beside in zip(parts, torch.split(centred, BLOCK), strict=True):
+        inner = beside[:, :width].copy_(part).sub_(mean)
+        beside[:, width] = 1
+        torch.sum(inner.square(), 1, out=beside[:, width + 1])
+    return centred
 
 
 def squared_distances(points: Tensor) -> Tensor:
     """All squared distances, symmetric, float32, ``(points, points)``."""
     matrix = points.new_empty(len(points), len(points), dtype=torch.float32)
     for rows, columns, squares in blocks(points):
-        single = squares.float().clamp_(min=0)
+        block = matrix[rows, columns].copy_(squares).clamp_(min=0)
         if rows == columns:
-            single.fill_diagonal_(0)
-        matrix[rows, columns] = single
-        if rows != columns:
-            matrix[columns, rows] = single.T.contiguous()  # transposing in place is slower
+            block.fill_diagonal_(0)
+        else:
+            matrix[columns, rows] = block.T.contiguous()  # transposing in place is slower
     return matrix
 
 
