@@ -3,13 +3,15 @@
 import math
 
 import pytest
+import scipy.linalg
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import integrate, optimize
 from torch import Tensor
 
-from torchkoopman.koopman.coordinates import CoordinateOptions, Coordinates
+from torchkoopman.koopman import axes as axes_module
+from torchkoopman.koopman.coordinates import CoordinateOptions, Coordinates, Frames
 from torchkoopman.koopman.principal import layer_coordinates, procrustes, truncation_rank
 from torchkoopman.observe.moments import Moments
 from torchkoopman.observe.pairs import layer_pairs
@@ -301,3 +303,32 @@ def test_coordinates_load_into_zeros_of_their_shape() -> None:
     rows = rows_of(4, 6).float()
     assert all(torch.equal(loaded.state_dict()[k], v) for k, v in frame.state_dict().items())
     torch.testing.assert_close(loaded.inverse(loaded(rows)), frame.inverse(frame(rows)))
+
+
+@pytest.mark.parametrize("frames", ["shared", "aligned"])
+@pytest.mark.parametrize("varying", [12, 64, 520])
+def test_a_few_axes_of_many_are_those_found_among_all(
+    frames: Frames, varying: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where fewer directions vary than are asked for, and where all vary alike."""
+    generator = torch.Generator().manual_seed(varying)
+    spread = torch.linspace(2, 1, varying, dtype=torch.float64)
+    axes = torch.linalg.qr(torch.randn(520, varying, generator=generator, dtype=torch.float64)).Q
+    drawn = torch.randn(900, varying, generator=generator, dtype=torch.float64)
+    x = drawn * spread @ axes.T + 7
+    moments = moments_of(x=x, y=x.tanh())
+    options = CoordinateOptions(20, frames=frames, whitening=0.5)
+    calls = []
+    alone = scipy.linalg.eigh
+    monkeypatch.setattr(axes_module, "eigh", lambda *a, **k: (calls.append(k), alone(*a, **k))[1])
+    some = layer_coordinates(moments, ["x", "y"], options)
+    assert len(calls) == (1 if frames == "shared" else 2)
+    monkeypatch.setattr(axes_module, "_MANY", 10_000)
+    among_all = layer_coordinates(moments, ["x", "y"], options)
+    assert some[0].size == among_all[0].size
+    for found, expected in zip(some, among_all, strict=True):
+        for part in ("weight", "inverse_weight"):
+            one, other = getattr(found, part), getattr(expected, part)
+            one, other = (m.T if part == "weight" else m for m in (one, other))
+            assert (one @ one.T - other @ other.T).norm() < 1e-9 * (other @ other.T).norm()
+        assert found.weight.dtype == torch.float64

@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from typing import Self
 
 import torch
+from scipy.linalg import eigh
 from torch import Tensor
 
 from torchkoopman.koopman.coordinates import Coordinates
 
 NULL = 1e-12
 """Directions with less than this share of the largest variance count as constant."""
+_MANY, _FEW = 512, 8
+"""From so many features on, axes are found alone if they are no more than one in so many."""
 _TINY = 1e-70
 """Variance below which the scale of coordinates, one over a deviation, nears float32's overflow."""
 
@@ -22,9 +25,10 @@ class Axes:
     """Principal axes of features divided by ``scales``."""
 
     variances: Tensor
-    """Descending, ``(features,)``; 0 where there are fewer rows than features."""
+    """Descending, ``(features,)`` or as many as were asked for, where that is faster; 0 where there
+    are fewer rows than features."""
     vectors: Tensor
-    """Columns: the axes, ``(features, features)``; of few rows those of their Gram matrix,
+    """Columns: the axes, ``(features, variances)``; of few rows those of their Gram matrix,
     ``(rows, rows)``."""
     scales: Tensor
     """1, and more for massive features, ``(features,)``."""
@@ -33,18 +37,23 @@ class Axes:
     divided by its length."""
 
     @classmethod
-    def of_covariance(cls, cov: Tensor, layer: str, massive: float) -> Self:
-        """Of a covariance, which is overwritten; features are scaled down to ``massive``."""
+    def of_covariance(
+        cls, cov: Tensor, layer: str, massive: float, most: int | None = None
+    ) -> Self:
+        """Of a covariance, which is overwritten; features are scaled down to ``massive``.
+
+        No more than the ``most`` leading axes are needed; None: all.
+        """
         scales = _scales(cov.diagonal(), layer, massive)
-        values, vectors = torch.linalg.eigh(cov.div_(scales[:, None]).div_(scales))
+        values, vectors = _eigenpairs(cov.div_(scales[:, None]).div_(scales), most)
         return cls(values.flip(0), vectors.flip(1), scales)
 
     @classmethod
-    def of_factor(cls, factor: Tensor, layer: str, massive: float) -> Self:
+    def of_factor(cls, factor: Tensor, layer: str, massive: float, most: int | None = None) -> Self:
         """Of the covariance ``factor @ factor.T``, from the smaller of the two Gram matrices."""
         features, rows = factor.shape
         if features <= rows:
-            return cls.of_covariance(factor @ factor.T, layer, massive)
+            return cls.of_covariance(factor @ factor.T, layer, massive, most)
         scales = _scales(factor.square().sum(1), layer, massive)
         scaled = factor / scales[:, None]
         values, vectors = torch.linalg.eigh(scaled.T @ scaled)
@@ -95,6 +104,21 @@ class Axes:
         axes = self.factor @ (self.vectors[:, :size] / self.variances[:size].sqrt())
         # Of small variances they are orthogonal to 1e-4 only; a Newton step squares that.
         return axes @ (1.5 * torch.eye(size).to(axes) - 0.5 * axes.T @ axes)
+
+
+def _eigenpairs(symmetric: Tensor, most: int | None) -> tuple[Tensor, Tensor]:
+    """Ascending eigenvalues and their eigenvectors as columns: all, or the ``most`` largest.
+
+    torch finds all or none. LAPACK's ``syevr`` finds a few of many in half of the time.
+    """
+    size = len(symmetric)
+    if most is None or _FEW * most > size or size < _MANY or symmetric.device.type != "cpu":
+        values, vectors = torch.linalg.eigh(symmetric)
+        return values, vectors
+    some = (size - most, size - 1)
+    found = eigh(symmetric.numpy(), subset_by_index=some, driver="evr", check_finite=False)
+    values, vectors = (torch.from_numpy(each) for each in found)
+    return values, vectors
 
 
 def _scales(variances: Tensor, layer: str, massive: float) -> Tensor:

@@ -121,6 +121,11 @@ class CoordinateOptions:
     features of language models are 10⁵ times larger than the others, which they would drown in a
     relative ridge, in float32, and at more than 10 in random features of the state."""
 
+    @property
+    def most(self) -> int | None:
+        """Directions that are kept at most; None where their variances decide it."""
+        return int(self.rank) if self.rank >= 1 else None
+
     def __post_init__(self) -> None:
         check_frames(self.frames)
         if not 0 <= self.whitening <= 1:

@@ -39,7 +39,7 @@ def layer_coordinates(
     widths = {layer: moments.features(layer) for layer in layers}
     if resolve_frames(options.frames, widths) == "shared":
         known = [layer for layer in layers if _knows(moments, layer)]
-        mean, axes = _pooled(moments, known, options.massive)
+        mean, axes = _pooled(moments, known, options)
         size = truncation_rank(axes.variances, options.rank, moments.count)
         shared = axes.coordinates(mean, size, options.whitening)
         return [shared.clone() for _ in layers]
@@ -50,7 +50,7 @@ def layer_coordinates(
             "covariance was kept to find one (residuals=False). Leave that out, or choose layers "
             "of one width."
         )
-    own = {layer: _axes(moments, layer, options.massive) for layer in layers}
+    own = {layer: _axes(moments, layer, options) for layer in layers}
     wanted = max(truncation_rank(a.variances, options.rank, moments.count) for a in own.values())
     size = min(wanted, *(truncation_rank(a.variances, -1, moments.count) for a in own.values()))
     frames = [
@@ -96,10 +96,11 @@ def _knows(moments: Moments | FewRows, layer: str) -> bool:
     return isinstance(moments, FewRows) or (layer, layer) in moments.pairs
 
 
-def _axes(moments: Moments | FewRows, layer: str, massive: float) -> Axes:
+def _axes(moments: Moments | FewRows, layer: str, options: CoordinateOptions) -> Axes:
+    massive, most = options.massive, options.most
     if isinstance(moments, FewRows):
-        return Axes.of_factor(moments.factor(layer), layer, massive)
-    return Axes.of_covariance(moments.cov(layer, layer), layer, massive)
+        return Axes.of_factor(moments.factor(layer), layer, massive, most)
+    return Axes.of_covariance(moments.cov(layer, layer), layer, massive, most)
 
 
 def _cross(
@@ -114,22 +115,22 @@ def _cross(
 
 
 def _pooled(
-    moments: Moments | FewRows, layers: Sequence[str], massive: float
+    moments: Moments | FewRows, layers: Sequence[str], options: CoordinateOptions
 ) -> tuple[Tensor, Axes]:
     """Mean and principal axes of the rows of all layers together."""
     means = torch.stack([moments.mean(layer) for layer in layers])
-    mean = means.mean(0)
+    mean, massive, most = means.mean(0), options.massive, options.most
     if isinstance(moments, FewRows):
         parts = [moments.factor(layer) for layer in layers]
         for layer, part in zip(layers, parts, strict=True):
             Axes.require_motion(part.square().sum(1), layer)
         factor = torch.cat([*parts, (means - mean).T], 1).div_(len(layers) ** 0.5)
-        return mean, Axes.of_factor(factor, layers[0], massive)
+        return mean, Axes.of_factor(factor, layers[0], massive, most)
     covs = (_moving(moments.cov(layer, layer), layer) for layer in layers)
     within = reduce(Tensor.add_, covs)  # in place
     apart = means - mean
     cov = within.addmm_(apart.T, apart).div_(len(layers))
-    return mean, Axes.of_covariance(cov, layers[0], massive)
+    return mean, Axes.of_covariance(cov, layers[0], massive, most)
 
 
 def _moving(cov: Tensor, layer: str) -> Tensor:
