@@ -11,7 +11,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.parts import fields_tables as shown
-from benchmarks.parts.fields_memory import memory
+from benchmarks.parts.fields_memory import memory, split
 from benchmarks.parts.fields_networks import LATENT, NOISE
 from benchmarks.parts.fields_scores import novelty, probes, score
 from benchmarks.tables import seeds, tasks
@@ -31,7 +31,7 @@ SIGMAS = (0.0, 0.1, 0.3)
 
 
 def jobs(quick: bool) -> dict[str, Callable[[], dict[str, Any]]]:
-    """Memory by size and width, the rate law, probes, the score, and novelty; by seed."""
+    """Memory by size and width, the rate law, errors, probes, the score, and novelty; by seed."""
     found: dict[str, Callable[[], dict[str, Any]]] = {}
     steps = 600 if quick else 4000
     data = ["digits", *(["mnist"] if "mnist" in tasks(quick) else [])]
@@ -43,6 +43,8 @@ def jobs(quick: bool) -> dict[str, Callable[[], dict[str, Any]]]:
                 found[f"width-{width}-{seed}"] = partial(memory, ALL, width, NOISE, seed, steps)
         for size in () if quick else (FEW, ALL):
             found[f"plain-{size}-{seed}"] = partial(memory, size, LATENT, 0.0, seed, steps)
+        for size in SIZES[:1] if quick else (FEW, ALL):
+            found[f"split-{size}-{seed}"] = partial(split, size, seed, steps)
         found[f"probe-{seed}"] = partial(probes, seed, steps)
         for sigma in SIGMAS[1:2] if quick else SIGMAS:
             found[f"score-{sigma:g}-{seed}"] = partial(score, sigma, seed, steps)
@@ -58,6 +60,7 @@ def table(results: dict[str, dict[str, Any]]) -> str:
     """All tables, as far as there are results for them."""
     made = {
         "size": (shown.memory_table, "Attractors from training starts:"),
+        "split": (shown.split_table, "Squared errors per number, split at the attractors:"),
         "probe": (shown.probe_table, "What was never shown by few atoms, autoencoder of 0 to 4:"),
         "score": (shown.score_table, "The field in the plane and the score of a known mixture:"),
         "novelty": (

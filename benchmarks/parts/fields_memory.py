@@ -9,12 +9,14 @@ import torch
 from torch import Tensor
 
 import torchkoopman as tk
-from benchmarks.parts.fields_networks import autoencoder
-from torchkoopman.flows import Flow, chamfer, dictionary_rank, memorization
+from benchmarks.parts.fields_networks import LATENT, NOISE, autoencoder
+from torchkoopman.flows import Flow, chamfer, dictionary_rank, memorization, prototype_errors
 
 DIGITS, MNIST = "8 × 8 digits", "MNIST"
 STARTS = 2000
 """Of each kind at most, for the attractors."""
+SPLIT = 300
+"""Samples whose errors are split."""
 ALIKE = 0.99
 """Cosine from which the paper counts two attractors as one."""
 
@@ -62,6 +64,31 @@ def memory(
         }
     if len(points["train"]) and len(points["noise"]):
         found["chamfer"] = chamfer(points["train"], points["noise"])
+    return found
+
+
+def split(size: int, seed: int, steps: int) -> dict[str, Any]:
+    """Errors of trained and unseen digits: what attractors miss, and how far away they are.
+
+    Per number, medians over the inputs that end at an attractor; beside them the error of the mean
+    training sample, for every input the same.
+    """
+    data = tk.datasets.digits(seed=seed)
+    train, unseen = data.train.inputs.flatten(1)[:size], data.test.inputs.flatten(1)
+    encode, decode = autoencoder(train, LATENT, NOISE, seed, steps)
+    found: dict[str, Any] = {"size": size}
+    for name, inputs in (("trained", train[:SPLIT]), ("unseen", unseen[:SPLIT])):
+        told = prototype_errors(encode, decode, inputs, steps=3000)
+        apart = (inputs - train.mean(0))[told.attracted].double().square().sum(1)
+        parts = {
+            "reconstruction": told.reconstruction, "prototype": told.prototype,
+            "coverage": told.coverage, "mean sample": apart,
+        }  # fmt: skip
+        medians = {
+            part: (each / inputs.shape[1]).median().item() if len(each) else None
+            for part, each in parts.items()
+        }
+        found[name] = {"attracted": told.attracted.double().mean().item(), **medians}
     return found
 
 

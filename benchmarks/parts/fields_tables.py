@@ -7,6 +7,7 @@ from math import comb
 from statistics import mean
 from typing import Any
 
+from benchmarks.parts.fields_memory import DIGITS
 from benchmarks.parts.fields_scores import COUNTS
 from benchmarks.parts.fields_scores import SIZES as PROBED
 from benchmarks.tables import markdown, spread
@@ -151,6 +152,23 @@ def rates_line(results: Results) -> str:
         f"by the multipliers' radius {radius}, by the spectral norm {by_norm}; the norm is 1 or "
         f"more, and gives no law, at a share of {without} of the attractors."
     )
+
+
+def split_table(results: Results) -> str:
+    """Errors of trained and unseen digits beside those of their attractors and of the mean."""
+    groups: dict[int, list[dict[str, Any]]] = {}
+    for each in of(results, "split").values():
+        groups.setdefault(each["size"], []).append(each)
+    parts = ("reconstruction", "prototype", "coverage", "mean sample")
+    rows = []
+    for size, runs in sorted(groups.items()):
+        for which in ("trained", "unseen"):
+            told = [run[which] for run in runs]
+            known = [[each[part] for each in told if each[part] is not None] for part in parts]
+            cells = [spread(values, 4) if values else "–" for values in known]
+            ending = spread([each["attracted"] for each in told])
+            rows.append([f"{size} {DIGITS}", f"{which} ones", ending, *cells])
+    return markdown(["trained on", "of", "end at an attractor", *parts], rows)
 
 
 def probe_table(results: Results) -> str:

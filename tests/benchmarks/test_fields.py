@@ -87,6 +87,19 @@ def test_noise_must_change_the_field_and_not_the_error() -> None:
         assert line.endswith(f"{said}.")
 
 
+def test_errors_are_split_at_the_attractors_and_stand_beside_the_mean_sample() -> None:
+    run = fields_memory.split(10, 100, 700)
+    own, other = run["trained"], run["unseen"]
+    assert own["prototype"] < 0.1 * own["mean sample"]
+    assert other["prototype"] > 5 * own["prototype"]
+    nothing = dict.fromkeys(own, None) | {"attracted": 0.0}
+    text = fields.table({"split-10-0": run, "split-10-1": {**run, "unseen": nothing}})
+    rows = [line for line in text.splitlines() if line.startswith("| 10 8 × 8 digits")]
+    assert ["trained ones" in rows[0], "unseen ones" in rows[1]] == [True, True]
+    only = fields.table({"split-10-1": {**run, "unseen": nothing}})
+    assert "| –" in only.splitlines()[-1]
+
+
 def test_scores_that_are_equally_good_win_together() -> None:
     told = {"kNN": [1.0, 0.0], "path": [1.0, 0.0], "orbit": [0.4, 1.0]}
     run = {"data": "MNIST", "5 to 9": told, "noise": told, "turned": {**told, "path": [0.9, 0.2]}}
