@@ -179,6 +179,18 @@ def test_a_class_that_faded_before_rows_that_wait_is_none_and_its_rows_count() -
     assert gathered.count == pytest.approx(direct.count, rel=1e-12)
 
 
+def test_rows_that_weigh_nothing_any_more_do_no_harm() -> None:
+    gathered, direct = both(halflife=0.3)
+    for number, (values, labels) in enumerate(batches([40] * 13)):
+        known = None if number in (0, 1) else torch.full_like(labels, -1 if number in (2, 3) else 2)
+        gathered.update(values, known)
+        direct.update(values, known)
+    assert gathered.moments.count == pytest.approx(direct.count) == gathered.count == 40
+    assert gathered.moments.classes == direct.classes == (2,)
+    found, expected = (each.total().cov("a", "c") for each in (gathered.moments, direct))
+    torch.testing.assert_close(found, expected)
+
+
 def trajectories(sizes: list[int]) -> Iterator[tk.Trajectory]:
     generator = torch.Generator().manual_seed(1)
     for rows in sizes:

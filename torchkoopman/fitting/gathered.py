@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 from torch import Tensor
 
+from torchkoopman.observe.moments import NOTHING
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -171,5 +173,6 @@ def _joined(
         return values, known, None
     counts = torch.tensor([batch.rows for batch in batches])
     later = counts.sum() - counts.cumsum(0)
-    weights = torch.exp2(-later.double() / moments.halflife).repeat_interleave(counts)
+    weights = torch.exp2(-later.double() / moments.halflife).clamp(min=NOTHING)
+    weights = weights.repeat_interleave(counts)
     return values, known, weights.to(next(iter(values.values())).device)

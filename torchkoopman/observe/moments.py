@@ -24,7 +24,7 @@ from torchkoopman.observe.covariances import Covariances
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_NOTHING = 1e-30
+NOTHING = 1e-30
 """Rows: what weighs less counts as nothing; its sums would soon be denormal numbers, and slow."""
 
 
@@ -92,7 +92,7 @@ class Moments(Covariances):
         A mean does not change by it; count and scatters shrink alike, so no covariance does either:
         what changes is how much the rows to come will weigh against these.
         """
-        self.count = 0 if self.count * factor < _NOTHING else self.count * factor
+        self.count = 0 if self.count * factor < NOTHING else self.count * factor
         factor = factor if self.count else 0.0
         for scatter in self._sums.values():
             scatter *= factor
