@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
@@ -135,15 +136,15 @@ class _Batch:
         """Of tensors that may have a gradient."""
         return cls({name: value.detach() for name, value in values.items()}, labels)
 
-    @property
+    @cached_property
     def rows(self) -> int:
         return len(next(iter(self.values.values()), ()))
 
-    @property
+    @cached_property
     def nbytes(self) -> int:
         return sum(value.nbytes for value in self.values.values())
 
-    @property
+    @cached_property
     def kind(self) -> list[object]:
         """What batches must have in common to be joined."""
         kinds = [(name, v.shape[1], v.dtype, v.device) for name, v in self.values.items()]
