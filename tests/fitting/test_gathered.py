@@ -159,6 +159,23 @@ def test_neither_looking_nor_a_state_that_holds_rows_that_wait_changes_a_bit() -
     assert runs[0].moments.same_as(runs[2].moments)
 
 
+def test_large_sums_take_rows_in_when_they_are_read_and_are_not_copied(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    gathered, direct = both()
+    for values, labels in batches([30] * 4):
+        gathered.update(values, labels)
+        direct.update(values, labels)
+    copied = gathered.moments
+    assert copied is not gathered._taken
+    assert waiting(gathered) == 120
+    monkeypatch.setattr("torchkoopman.fitting.gathered._COPIED", -1)
+    assert gathered.moments is gathered._taken
+    assert waiting(gathered) == 0
+    assert_alike(gathered.moments, direct)
+    assert gathered.moments.same_as(copied)
+
+
 def test_sums_alone_load_as_they_are_in_older_states() -> None:
     gathered, direct = both()
     for values, labels in batches([30] * 10):

@@ -28,6 +28,9 @@ _ROWS = 512, 64
 _BYTES, _SHARE = 2**22, 0.25
 """Memory of rows that does not wait, and the same as a share of that of the sums, if it is more."""
 
+_COPIED = 2**26
+"""Bytes of sums that are copied to be read while rows wait; larger ones take the rows in."""
+
 
 class Gathered:
     """Moments, and rows that wait to be taken into them.
@@ -62,8 +65,11 @@ class Gathered:
     def moments(self) -> LabelledMoments:
         """The moments of all rows that have come, only to be read.
 
-        Reading leaves the sums as they are: what will be multiplied together does not depend on it.
+        Reading leaves the sums as they are, unless they are large: what is multiplied together, and
+        so the last bits of what comes, does not depend on it.
         """
+        if self._waiting and self._taken.nbytes > _COPIED:
+            self._take()
         if not self._waiting:
             return self._taken
         if self._all is None:
