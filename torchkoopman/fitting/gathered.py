@@ -124,9 +124,10 @@ class Gathered:
 
     def _take(self) -> None:
         """Form the products of the rows that wait."""
-        waiting, self._waiting = self._waiting, []  # an interrupt may lose rows, not double them
-        if waiting:
-            self._taken.update(*_joined(waiting, self._taken))
+        if self._waiting:
+            joined = _joined(self._waiting, self._taken)
+            self._waiting = []  # first: what breaks off may lose rows, but none counts twice
+            self._taken.update(*joined)
             self._enough = _enough(self._taken)
 
 
