@@ -1,9 +1,10 @@
 """Systems whose Koopman eigenvalues are known: what spectra are tested on and measured beside.
 
 Draws are independent pairs (x, y), y one step or lag after x, of the law that the system leaves
-invariant (the toy has none: there x is standard normal). Nothing in a draw is approximated, and
-eigenvalues are derived here: for linear systems products of those of the matrix, for the others
-from the transition density. For a network with known eigenvalues see ``network.py``.
+invariant (the toy and spirals have none: there x is normal, or uniform). Nothing in a draw is
+approximated, and eigenvalues are derived here: for linear systems and bent ones products of those
+of the matrix, for the others from the transition density. For a network with known eigenvalues see
+``network.py``.
 """
 
 from __future__ import annotations
@@ -98,6 +99,28 @@ def toy() -> KnownSystem:
     return KnownSystem("Williams' toy", draw, known[:9], known, lambda: [Monomials(4)], 500)
 
 
+def bent_spiral(shear: float, bend: float, degree: int) -> KnownSystem:
+    """A spiral of λ = .8 exp(±i), sheared and bent: exact, and far from normal.
+
+    In x₁ - bend x₂² and x₂ it is linear, so its eigenvalues are products of λ. Polynomials of low
+    degree miss most eigenfunctions, and a shear throws points far out of the square they start in.
+    """
+    cos, sin = 0.8 * math.cos(1), 0.8 * math.sin(1)
+    turn = torch.tensor([[cos, -sin], [sin, cos]], dtype=torch.float64)
+    sheared = torch.tensor([[1, shear], [0, 1]], dtype=torch.float64)
+    matrix = sheared @ turn @ torch.linalg.inv(sheared)
+
+    def draw(seed: int, rows: int) -> Draw:
+        generator = torch.Generator().manual_seed(seed)
+        x = 2 * torch.rand(rows, 2, generator=generator, dtype=torch.float64) - 1
+        y = (x - bend * x[:, 1:].square() * torch.eye(2)[0]) @ matrix.T
+        return x, y + bend * y[:, 1:].square() * torch.eye(2)[0]
+
+    known = products(torch.linalg.eigvals(turn), degree=31)
+    name = f"spiral, sheared by {shear:g}, bent by {bend:g}"
+    return KnownSystem(name, draw, known[:3], known, lambda: [Monomials(degree)], 3000)
+
+
 def noisy_rotation() -> KnownSystem:
     """A rotation by .7 that shrinks by .95, with noise: one state space, no preferred axes."""
     cos, sin = 0.95 * math.cos(0.7), 0.95 * math.sin(0.7)
@@ -184,6 +207,9 @@ def linear_noisy() -> KnownSystem:
 SYSTEMS: list[KnownSystem] = [
     toy(),
     noisy_rotation(),
+    bent_spiral(shear=0, bend=1.5, degree=5),
+    bent_spiral(shear=3, bend=0.1, degree=3),
+    bent_spiral(shear=10, bend=0.1, degree=5),
     ornstein_uhlenbeck(),
     quadruple_well(lambda: [Monomials(8)], "quadruple well"),
     quadruple_well(lambda: [RandomFeatures(150)], "quadruple well, random features"),

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+import torchkoopman as tk
 from tests.systems import draw, pair, turn
 from torchkoopman.observe.moments import Moments
 from torchkoopman.observe.pairs import layer_pairs
@@ -238,6 +239,29 @@ def test_a_growing_or_shrinking_law_that_is_known_is_trusted(
     value: float, residual: float, closure: float, error: float
 ) -> None:
     assert judged(value, residual, closure, error)
+
+
+@pytest.mark.parametrize(("condition", "trusted"), [(1.0, True), (24.0, True), (26.0, False)])
+def test_a_law_whose_small_error_can_move_the_eigenvalue_far_is_not_trusted(
+    condition: float, trusted: bool
+) -> None:
+    one = torch.ones(1, 1, dtype=torch.complex128)
+    numbers = (torch.tensor([number]).double() for number in (0.01, 0.1, 0.0, 1.0, condition))
+    assert bool(Spectrum(0.9 * one[0], one, one, *numbers).trusted()) is trusted
+
+
+def test_conditions_are_those_of_the_matrix_in_the_metric_of_the_data() -> None:
+    """Of [[.9, s], [0, .5]] on white rows √(1 + (s / .4)²) for both; of moments alone the same."""
+    x = draw(4000, 2)
+    K = torch.tensor([[0.9, 4.0], [0.0, 0.5]], dtype=torch.float64)
+    for fitter in (tk.DMDFitter(), tk.DMDFitter(dynamics="span", residuals="moments")):
+        spectrum = fitter.update(tk.Trajectory.of(x, x @ K.T)).surrogate.spectrum()
+        assert spectrum.conditions is not None
+        assert spectrum.conditions[0] == pytest.approx(1, abs=0.1), "the constant's"
+        assert spectrum.conditions[1:].tolist() == pytest.approx([math.hypot(1, 10)] * 2, rel=0.1)
+        kept = spectrum.keep(spectrum.moduli < 0.7).conditions
+        assert kept is not None
+        assert len(kept) == 1
 
 
 def test_the_summary_says_why_modes_are_not_trusted() -> None:

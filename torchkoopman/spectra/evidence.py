@@ -18,8 +18,7 @@ left eigenvector w, right eigenvector v and eigenfunction φ(z) = wᴴ z, error 
   lies within the closure of λ; for another, to first order, within that times the condition number
   of λ, by which the closure is multiplied, but for what chance may add. Where 0 predicts φ(z_end)
   of unseen samples as well as λ φ(z_start) does, the eigenvalue may be 0, and the closure is |λ| at
-  least: many functions fit a small one to a stream's chance, and its error follows none of the
-  witnesses.
+  least: many functions fit a small one to a stream's chance.
 """
 
 from __future__ import annotations
@@ -100,7 +99,8 @@ class Judgement:
 
     residuals: Tensor
     errors: Tensor
-    closures: Tensor
+    closures: Tensor | None
+    conditions: Tensor
 
 
 def judge(
@@ -141,19 +141,17 @@ def judge(
     missed = regression.mH @ W - W * values.conj()
     within = torch.einsum("ik,ij,jk->k", missed.conj(), G.to(W), missed).real / sizes
     within = (within - residuals * len(values) / moments.count).clamp(min=0)  # less what is chance
-    products = W.mH @ G.to(W) @ W, V.mH @ G_inverse.to(V) @ V
-    moved = conditions(values, *products, within=OFF) * (outside + within).sqrt()
+    known = conditions(values, W.mH @ G.to(W) @ W, V.mH @ G_inverse.to(V) @ V, OFF)
+    moved = known * (outside + within).sqrt()
     closures = torch.maximum((raised + within).sqrt(), moved)
     gain = ends.abs().square() - unseen.abs().square()
     no_better = rows.mean(gain) <= rows.deviation(gain)
     closures = torch.where(no_better, torch.maximum(closures, values.abs()), closures)
-    return Judgement(residuals.sqrt(), spread.sqrt(), closures)
+    return Judgement(residuals.sqrt(), spread.sqrt(), closures, known)
 
 
-def without_rows(
-    values: Tensor, modes: Tensor, functionals: Tensor, moments: Moments
-) -> tuple[Tensor, Tensor]:
-    """Residuals and standard errors from moments alone, where no rows were kept.
+def without_rows(values: Tensor, modes: Tensor, functionals: Tensor, moments: Moments) -> Judgement:
+    """What moments alone say, where no rows were kept: all but the closures.
 
     A fit of p functions to n rows comes n/(n - p) too near to them: residuals are raised by that,
     to infinity where p ≥ n. The standard errors assume noise of one size everywhere.
@@ -174,7 +172,9 @@ def without_rows(
     V = modes / (functionals.conj() * modes).sum(0)
     G_inverse = torch.linalg.pinv(G.real, hermitian=True, rtol=_ROUNDING).to(V)
     spread = error * torch.einsum("ik,ij,jk->k", V.conj(), G_inverse, V).real / moments.count
-    return residuals, spread.clamp(min=0).sqrt()
+    W = functionals
+    known = conditions(values, W.mH @ G @ W, V.mH @ G_inverse @ V, OFF)
+    return Judgement(residuals, spread.clamp(min=0).sqrt(), None, known)
 
 
 def _root(symmetric: Tensor) -> Tensor:

@@ -66,6 +66,9 @@ class Spectrum(Tabular):
     closures: Tensor | None = None
     """How far λ may be off for what the dictionary misses: the part of the law's error that is no
     noise, relative to φ, by the condition of λ; ``(latent,)``, None where no rows were kept."""
+    conditions: Tensor | None = None
+    """By how many times its size an error of the law may move λ, to first order: 1 for a normal
+    operator, in the metric of the data; ``(latent,)``, None without data."""
     steps: int = 1
     """Steps from layer to layer in the span; :attr:`per_step` is λ for one of them."""
     frames: str = ""
@@ -128,7 +131,8 @@ class Spectrum(Tabular):
 
         * its law holds row by row: the residual is at most ``tolerance``, as in ResDMD (Colbrook &
           Townsend 2024), and at most ``2 · tolerance · |λ|``, since a function that shrinks to
-          nearly nothing obeys φ(end) ≈ λ φ(start) for any small λ; or
+          nearly nothing obeys φ(end) ≈ λ φ(start) for any small λ; and times the condition of λ it
+          is at most ``5 · tolerance``, a bound of which λ seldom moves by a fifth; or
         * its law holds in the mean, up to noise: the closure is at most ``tolerance`` and three
           standard errors (0.1 at most), and ``|λ|`` exceeds ``tolerance`` by more than both, since
           otherwise 0 would obey the law as well; the closure is at least ``|λ|`` where 0 predicts
@@ -136,11 +140,9 @@ class Spectrum(Tabular):
 
         So to first order λ is off by at most ``tolerance`` and three standard errors where the law
         holds in the mean, or the operator is normal; one that is trusted row by row can be further
-        off else (see :meth:`Surrogate.pseudospectrum`). Spurious eigenvalues, of noise or of a
-        dictionary that is not closed under the dynamics, have large residuals and closures; with
-        few rows true ones can have them too. In a large dictionary, small functions that grow by
-        much obey a law to a few percent of ``|λ|``, with another λ on other rows; their residuals
-        are no smaller than those of others.
+        off else, in the worst case (see :meth:`Surrogate.pseudospectrum`). Spurious eigenvalues, of
+        noise or of a dictionary that is not closed under the dynamics, have large residuals,
+        closures or conditions; with few rows true ones can have them too.
 
         Args:
             tolerance: 0.05 by default.
@@ -169,15 +171,14 @@ class Spectrum(Tabular):
                 f"each of {len(self.eigenvalues)} modes."
             )
         chosen = chosen.cpu()
+        told = ("residuals", "energies", "errors", "closures", "conditions")
+        known = {name: getattr(self, name) for name in told}
         return replace(
             self,
             eigenvalues=self.eigenvalues[chosen],
             modes=self.modes[:, chosen],
             functionals=self.functionals[:, chosen],
-            residuals=None if self.residuals is None else self.residuals[chosen],
-            energies=None if self.energies is None else self.energies[chosen],
-            errors=None if self.errors is None else self.errors[chosen],
-            closures=None if self.closures is None else self.closures[chosen],
+            **{name: each[chosen] for name, each in known.items() if each is not None},
         )
 
     def table(self, modes: int = 10) -> Table:
@@ -236,15 +237,13 @@ def spectrum_of(
     # Left eigenvectors as rows of the inverse; a defective K has none, so the pseudo-inverse.
     amplitudes = torch.linalg.pinv(modes)
     functionals = amplitudes.mH / amplitudes.mH.norm(dim=0)
+    spectrum = Spectrum(values, modes, functionals, None, None, steps=steps, frames=frames)
     if moments is None or moments.count == 0:
-        return Spectrum(values, modes, functionals, None, None, steps=steps, frames=frames)
-    energies = shares(amplitudes, moments)
-    residuals = errors = closures = None
+        return spectrum
+    told = None
     if evidence is not None and len(evidence.start):
         told = judge(values, modes, functionals, moments, evidence)
-        residuals, errors, closures = told.residuals, told.errors, told.closures
     elif ("end", "end") in moments.pairs:
-        residuals, errors = without_rows(values, modes, functionals, moments)
-    return Spectrum(
-        values, modes, functionals, residuals, energies, errors, closures, steps, frames
-    )
+        told = without_rows(values, modes, functionals, moments)
+    known = {} if told is None else vars(told)
+    return replace(spectrum, energies=shares(amplitudes, moments), **known)

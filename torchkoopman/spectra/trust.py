@@ -16,6 +16,12 @@ ENERGY = 1e-9
 _LEEWAY = 0.1
 """The most by which a large standard error may raise the limit of the closure."""
 
+_SELDOM = 5
+"""An error of a law moves λ by its size times λ's condition at most, and seldom by more than one in
+so many parts of that: it would have to lie in the worst direction. Of modes whose bound was below
+five times the tolerance, one in a hundred moved by more than the tolerance with other rows or other
+features; with bounds above twenty times, every other one did."""
+
 
 class Judged(Protocol):
     """What the data say of eigenpairs, ``(latent,)``: a ``Spectrum``, which documents each."""
@@ -40,6 +46,10 @@ class Judged(Protocol):
     def closures(self) -> Tensor | None:
         """Error of each law in the mean."""
 
+    @property
+    def conditions(self) -> Tensor | None:
+        """How far an error of each law moves λ."""
+
 
 def doubts(judged: Judged, tolerance: float = OFF, energy: float = ENERGY) -> dict[str, Tensor]:
     """Which modes fail each thing that is asked; a trusted mode fails none. Bool, ``(latent,)``.
@@ -61,6 +71,9 @@ def doubts(judged: Judged, tolerance: float = OFF, energy: float = ENERGY) -> di
     errors = torch.zeros_like(size) if judged.errors is None else judged.errors
     known = (errors <= tolerance * size.clamp(min=1)) & (2 * errors < size)
     lawful = judged.residuals <= tolerance * (2 * size).clamp(max=1)
+    if judged.conditions is not None:
+        moved = judged.residuals * judged.conditions
+        lawful &= moved <= _SELDOM * tolerance
     if judged.closures is not None:
         allowed = tolerance + (3 * errors).clamp(max=_LEEWAY)
         noticed = size > tolerance + torch.hypot(judged.closures, errors)
