@@ -18,9 +18,9 @@ _LEEWAY = 0.1
 
 _SELDOM = 5
 """An error of a law moves λ by its size times λ's condition at most, and seldom by more than one in
-so many parts of that: it would have to lie in the worst direction. Of modes whose bound was below
-five times the tolerance, one in a hundred moved by more than the tolerance with other rows or other
-features; with bounds above twenty times, every other one did."""
+so many parts of that: it would have to lie in the worst direction. On small networks one of a
+hundred modes with a bound below five times the tolerance moved by more than the tolerance with
+other random features, of those with bounds above twenty times two in five."""
 
 
 class Judged(Protocol):
