@@ -181,7 +181,8 @@ def test_what_is_logged_is_the_fit_of_the_watched_steps_and_follows_their_spectr
 
 def test_tracks_keep_their_columns_when_others_follow() -> None:
     model, kept = network(), Kept()
-    monitor = tk.TrainingMonitor(LAYERS, kept, sample_every=1, log_every=5)
+    fitter = tk.EDMDFitter(tk.Monomials(3), rank=2, calibration=60, halflife=300)
+    monitor = tk.TrainingMonitor(LAYERS, kept, fitter, sample_every=1, log_every=5)
     with monitor.attach(model):
         train(model, range(60), lambda _: monitor.step())
     last = kept.told[-1][2]
