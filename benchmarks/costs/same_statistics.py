@@ -6,7 +6,7 @@ layer) it stands beside ``DMDFitter(residuals="moments")``, with two beside ``re
 default has no peer: it keeps rows besides, to judge the fit by. Ours are covariances, about the
 means; deeptime's can be that, or Gram matrices about the origin, which are less work and less exact
 far from it. Of many axes deeptime finds all, as ``numpy.linalg.eigh`` does; ours finds the leading
-ones alone, which the peer is given too in a row of its own. Trajectories hold the batches as a
+ones alone, which the peer is given too in a column of its own. Trajectories hold the batches as a
 probe hands them over.
 """
 

@@ -1,8 +1,8 @@
 """Cost of short batches: moments of rows that wait, beside rows that are taken in as they come.
 
 A network that is watched while it trains gives 16 to 256 rows at a time, and their labels. Times
-are per row: of ``DMDFitter``'s moments with ten classes and with none, of the same moments when
-each batch is multiplied at once, and of deeptime's covariances, which know no classes.
+are per row: of the moments that a fitter streams with ten classes and with none, of the same
+moments when each batch is multiplied at once, and of deeptime's covariances, which know no classes.
 """
 
 from __future__ import annotations

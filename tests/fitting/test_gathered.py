@@ -1,13 +1,13 @@
 """Rows of short batches wait: whoever reads finds all of them, each once, with its weight."""
 
 import copy
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Self
 
 import pytest
 import torch
 from torch import Tensor
 
-import torchkoopman as tk
 from torchkoopman.fitting.gathered import Gathered
 from torchkoopman.observe.class_moments import LabelledMoments
 from torchkoopman.observe.pairs import layer_pairs, regressions
@@ -208,49 +208,52 @@ def test_rows_that_weigh_nothing_any_more_do_no_harm() -> None:
     torch.testing.assert_close(found, expected)
 
 
-def trajectories(sizes: list[int]) -> Iterator[tk.Trajectory]:
-    generator = torch.Generator().manual_seed(1)
-    for rows in sizes:
-        x = torch.randn(rows, 4, generator=generator)
-        labels = torch.randint(3, (rows,), generator=generator)
-        yield tk.Trajectory.of(x, x.tanh() + 0.1 * x.roll(1, 1), labels=labels)
+class Broken(LabelledMoments):
+    """Moments that break off once, when they have taken nothing."""
+
+    broken = True
+
+    def update(
+        self,
+        values: Mapping[str, Tensor],
+        labels: Tensor | None = None,
+        weights: Tensor | None = None,
+    ) -> Self:
+        if self.broken:
+            self.broken = False
+            raise KeyboardInterrupt
+        return super().update(values, labels, weights)
 
 
-FITTERS = {
-    "dmd": lambda: tk.DMDFitter(),
-    "edmd": lambda: tk.EDMDFitter(tk.RandomFeatures(20), calibration=60),
-    "fading": lambda: tk.DMDFitter(halflife=80.0),
-}
+def test_rows_of_products_that_broke_off_do_not_count_twice() -> None:
+    gathered, direct = Gathered(Broken(PAIRS, None, SPAN)), both()[1]
+    *first, last = batches([100] * 6)
+    for values, labels in first:
+        gathered.update(values, labels)
+    with pytest.raises(KeyboardInterrupt):
+        gathered.update(*last)
+    assert gathered.count == 0
+    for values, labels in batches([100] * 7, seed=1):
+        gathered.update(values, labels)
+        direct.update(values, labels)
+    assert gathered.count == 700
+    assert_alike(gathered.moments, direct)
 
 
-@pytest.mark.parametrize("kind", FITTERS)
-def test_a_surrogate_is_of_all_rows_that_have_come(kind: str) -> None:
-    fitter = FITTERS[kind]()
-    for trajectory in trajectories([11] * 12):
-        fitter.update(trajectory)
-    before = fitter.surrogate
-    assert before.record.rows == (132 if kind != "fading" else round(fitter._own.count))
-    for trajectory in trajectories([11] * 3):
-        fitter.update(trajectory)
-    after = fitter.surrogate
-    assert after.record.rows > before.record.rows
-    assert sum(after.statistics.by_class[c].count for c in range(3)) == pytest.approx(
-        after.statistics.count
-    )
+def test_rows_that_cannot_be_joined_still_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    gathered, direct = both()
+    *first, last = batches([100] * 6)
+    for values, labels in first:
+        gathered.update(values, labels)
+        direct.update(values, labels)
 
+    def full(*_: object) -> Tensor:
+        raise MemoryError
 
-@pytest.mark.parametrize("kind", ["dmd", "edmd"])
-def test_merged_fitters_have_the_rows_that_wait_in_both(kind: str) -> None:
-    one, other, whole = (FITTERS[kind]() for _ in range(3))
-    if kind == "edmd":  # moments of one frame
-        for fitter in (one, other, whole):
-            fitter.calibrate(next(trajectories([60])))
-    for number, trajectory in enumerate(trajectories([11] * 20)):
-        whole.update(trajectory)
-        (one if number < 10 else other).update(trajectory)
-    merged, expected = one.merge(other).surrogate, whole.surrogate
-    assert merged.record.rows == expected.record.rows == 220
-    torch.testing.assert_close(
-        merged.operator.matrix(), expected.operator.matrix(), rtol=1e-4, atol=1e-4
-    )
-    assert other.surrogate.record.rows == 110, "the other one stays as it is"
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "cat", full)
+        with pytest.raises(MemoryError):
+            gathered.update(*last)
+    direct.update(*last)
+    assert gathered.count == 600
+    assert_alike(gathered.moments, direct)

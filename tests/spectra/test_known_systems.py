@@ -103,3 +103,14 @@ def test_where_the_operator_is_far_from_normal_no_wrong_eigenvalue_is_trusted(
     trust = bench_systems.trust(system, spectrum)
     assert trust["wrong and trusted"] == 0
     assert trust["found and trusted"] == trust["leading"] == 3
+
+
+def test_where_points_are_thrown_far_out_a_wrong_one_can_be_trusted_as_the_pages_say() -> None:
+    """A limit of first order; where it has fallen, take it off ``docs/limits_spectrum.md``."""
+    system = bent_spiral(30.0, 0.5, 3)
+    spectra = [
+        bench_systems.fitted(system, *system.draw(seed, 3000)).spectrum()
+        for seed in range(100, 108)
+    ]
+    wrong = [bench_systems.trust(system, each)["wrong and trusted"] > 0 for each in spectra]
+    assert 0 < sum(wrong) < 5

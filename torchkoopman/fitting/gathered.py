@@ -27,7 +27,6 @@ _ROWS = 512, 64
 """Rows that do not wait, and the same for each class that is known, if those are more."""
 _BYTES, _SHARE = 2**22, 0.25
 """Memory of rows that does not wait, and the same as a share of that of the sums, if it is more."""
-
 _COPIED = 2**26
 """Bytes of sums that are copied to be read while rows wait; larger ones take the rows in."""
 

@@ -182,7 +182,7 @@ class Spectrum(Tabular):
         )
 
     def table(self, modes: int = 10) -> Table:
-        """A row for each mode: λ ± error, ``|λ|``, decay, turns, residual, closure, energy.
+        """A row for each mode: λ ± error, ``|λ|``, decay, turns, what its law is judged by, energy.
 
         Trusted modes come first, then by energy; a ``?`` ends the row of a mode that is not
         :meth:`trusted`. Without data the largest ``|λ|`` come first.

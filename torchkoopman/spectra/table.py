@@ -12,7 +12,8 @@ from torchkoopman.tables import Table, complex_number, more
 if TYPE_CHECKING:
     from torch import Tensor
 
-_HEAD = ["λ (span)", "± error", "|λ|", "decay", "turns", "residual", "closure", "energy", ""]
+_HEAD = ["λ (span)", "± error", "|λ|", "decay", "turns", "residual", "closure", "condition"]
+_HEAD += ["energy", ""]
 
 
 class _Listed(Judged, Protocol):
@@ -50,6 +51,7 @@ def table_of(spectrum: _Listed, modes: int) -> Table:
                 f"{spectrum.frequencies[k]:+.4f}",
                 residual,
                 closure,
+                "" if spectrum.conditions is None else f"{spectrum.conditions[k]:.3g}",
                 "" if spectrum.energies is None else f"{spectrum.energies[k]:.1%}",
                 "" if trusted[k] else "?",
             ]

@@ -15,12 +15,11 @@ ENERGY = 1e-9
 """Share of the latent states below which a mode is their rounding."""
 _LEEWAY = 0.1
 """The most by which a large standard error may raise the limit of the closure."""
-
 _SELDOM = 5
 """An error of a law moves λ by its size times λ's condition at most, and seldom by more than one in
-so many parts of that: it would have to lie in the worst direction. On small networks one of a
-hundred modes with a bound below five times the tolerance moved by more than the tolerance with
-other random features, of those with bounds above twenty times two in five."""
+so many parts of that: it would have to lie in the worst direction. With other random features
+modes of small networks with a bound below this seldom move by more than the tolerance, and many
+of the others do (``tests/spectra/test_other_features.py``)."""
 
 
 class Judged(Protocol):
@@ -48,7 +47,7 @@ class Judged(Protocol):
 
     @property
     def conditions(self) -> Tensor | None:
-        """How far an error of each law moves λ."""
+        """By how many times its size an error of each law may move λ."""
 
 
 def doubts(judged: Judged, tolerance: float = OFF, energy: float = ENERGY) -> dict[str, Tensor]:

@@ -1,0 +1,56 @@
+"""Fits of streams whose rows wait for their products are of all rows."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+
+import torchkoopman as tk
+
+
+def trajectories(sizes: list[int]) -> Iterator[tk.Trajectory]:
+    generator = torch.Generator().manual_seed(1)
+    for rows in sizes:
+        x = torch.randn(rows, 4, generator=generator)
+        labels = torch.randint(3, (rows,), generator=generator)
+        yield tk.Trajectory.of(x, x.tanh() + 0.1 * x.roll(1, 1), labels=labels)
+
+
+FITTERS = {
+    "dmd": lambda: tk.DMDFitter(),
+    "edmd": lambda: tk.EDMDFitter(tk.RandomFeatures(20), calibration=60),
+    "fading": lambda: tk.DMDFitter(halflife=80.0),
+}
+
+
+@pytest.mark.parametrize("kind", FITTERS)
+def test_a_surrogate_is_of_all_rows_that_have_come(kind: str) -> None:
+    fitter = FITTERS[kind]()
+    for trajectory in trajectories([11] * 12):
+        fitter.update(trajectory)
+    before = fitter.surrogate
+    assert before.record.rows == (132 if kind != "fading" else round(fitter._own.count))
+    for trajectory in trajectories([11] * 3):
+        fitter.update(trajectory)
+    after = fitter.surrogate
+    assert after.record.rows > before.record.rows
+    assert sum(after.statistics.by_class[c].count for c in range(3)) == pytest.approx(
+        after.statistics.count
+    )
+
+
+@pytest.mark.parametrize("kind", ["dmd", "edmd"])
+def test_merged_fitters_have_the_rows_that_wait_in_both(kind: str) -> None:
+    one, other, whole = (FITTERS[kind]() for _ in range(3))
+    if kind == "edmd":  # moments of one frame
+        for fitter in (one, other, whole):
+            fitter.calibrate(next(trajectories([60])))
+    for number, trajectory in enumerate(trajectories([11] * 20)):
+        whole.update(trajectory)
+        (one if number < 10 else other).update(trajectory)
+    merged, expected = one.merge(other).surrogate, whole.surrogate
+    assert merged.record.rows == expected.record.rows == 220
+    torch.testing.assert_close(
+        merged.operator.matrix(), expected.operator.matrix(), rtol=1e-4, atol=1e-4
+    )
+    assert other.surrogate.record.rows == 110, "the other one stays as it is"
