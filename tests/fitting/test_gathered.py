@@ -132,15 +132,25 @@ def test_batches_of_another_kind_are_taken_in_their_turn(change: str) -> None:
     assert_alike(gathered.moments, direct)
 
 
-def test_another_width_is_refused_by_the_batch_that_has_it_and_nothing_is_lost() -> None:
-    gathered, direct = both()
-    for values, _ in batches([20, 20]):
-        gathered.update(values)
-        direct.update(values)
-    values, _ = next(batches([10], seed=1))
+@pytest.mark.parametrize("halflife", [None, 30.0])
+@pytest.mark.parametrize("labelled", [False, True])
+@pytest.mark.parametrize("rows", [10, 600])
+@pytest.mark.parametrize("before", [[20, 20], [600]])
+def test_another_width_is_refused_by_the_batch_that_has_it_and_nothing_is_lost(
+    before: list[int], rows: int, labelled: bool, halflife: float | None
+) -> None:
+    gathered, direct = both(halflife)
+    for values, labels in batches(before):
+        gathered.update(values, labels if labelled else None)
+        direct.update(values, labels if labelled else None)
+    values, _ = next(batches([rows], seed=1))
+    late = torch.full((rows,), 7) if labelled else None
     with pytest.raises(ValueError, match="had 5 features in earlier batches and has 4 now"):
-        gathered.update({**values, "a": values["a"][:, :4]})
-    assert gathered.count == 40
+        gathered.update({**values, "a": values["a"][:, :4]}, late)
+    assert gathered.count == pytest.approx(direct.count)
+    assert_alike(gathered.moments, direct)
+    gathered.update(values, late)
+    direct.update(values, late)
     assert_alike(gathered.moments, direct)
 
 

@@ -54,3 +54,23 @@ def test_merged_fitters_have_the_rows_that_wait_in_both(kind: str) -> None:
         merged.operator.matrix(), expected.operator.matrix(), rtol=1e-4, atol=1e-4
     )
     assert other.surrogate.record.rows == 110, "the other one stays as it is"
+
+
+@pytest.mark.parametrize("sizes", [[60] * 4, [600]])
+@pytest.mark.parametrize("refused", [5, 600])
+@pytest.mark.parametrize("kind", ["dmd", "fading"])
+def test_a_batch_of_another_width_is_refused_and_the_fit_is_as_without_it(
+    kind: str, refused: int, sizes: list[int]
+) -> None:
+    fitter, expected = FITTERS[kind](), FITTERS[kind]()
+    for trajectory in trajectories(sizes):
+        fitter.update(trajectory)
+        expected.update(trajectory)
+    x = torch.randn(refused, 3, dtype=torch.float64)
+    late = torch.full((refused,), 7)
+    with pytest.raises(ValueError, match="had 4 features in earlier batches and has 3 now"):
+        fitter.update(tk.Trajectory.of(x, x.tanh(), labels=late))
+    found, known = fitter.surrogate, expected.surrogate
+    assert torch.equal(found.operator.matrix(), known.operator.matrix())
+    assert found.record == known.record
+    assert found.statistics.classes == known.statistics.classes == (0, 1, 2)

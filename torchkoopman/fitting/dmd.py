@@ -109,8 +109,8 @@ class DMDFitter(WideStreams):
             self._open(Span.of(trajectory, self.delays))
         stacked = self._following().stacked(trajectory)
         same_layers(self._following().layers, stacked)
-        self._latest, self._precision = trajectory, trajectory.dtype
         self._hold(stacked)
+        self._latest, self._precision = trajectory, trajectory.dtype
 
     def _fit(self, span: Span, dynamics: Dynamics) -> Surrogate:
         return self._settled(span)._fit_of_moments(span, dynamics)

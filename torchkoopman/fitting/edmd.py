@@ -104,11 +104,11 @@ class EDMDFitter(EDMDParts):
         if self._span is None:
             self._open(Span.of(trajectory))
         same_layers(self._following().layers, trajectory)
-        self._latest = trajectory
         if self._frames:
             self._stream(trajectory)
         elif self._calibration.add(trajectory):
             self.calibrate()
+        self._latest = trajectory
         renewal = self._renewal
         if renewal is not None and renewal.due(trajectory, self._frames, self._dictionary.latent):
             self._renew(renewal)

@@ -79,7 +79,7 @@ class Gathered:
         """Take in one batch; see ``LabelledMoments.update``. Of rows that wait these are copies.
 
         Raises:
-            ValueError: a variable's width differs from that of earlier batches.
+            ValueError: a variable's width differs from that of earlier batches, which stay.
         """
         self._all, batch = None, _Batch.of(values, labels)
         if self._enters(batch) or (self._waiting and self._waiting[0].kind != batch.kind):
@@ -87,6 +87,8 @@ class Gathered:
             self._taken.update(batch.values, batch.labels)
             self._enough = _enough(self._taken)
         elif batch.rows:
+            if not self._waiting:  # else they are of one kind
+                self._taken.require_widths(batch.values)
             self._waiting.append(batch.copy())
             if self._enters(*self._waiting):
                 self._take()

@@ -56,7 +56,11 @@ class LabelledMoments(ClassCovariances):
             values: variable → rows, ``(rows, features)``.
             labels: class of each row, integers of shape ``(rows,)``; negative where unknown.
             weights: of rows that were several batches, as the earlier have faded, ``(rows,)``.
+
+        Raises:
+            ValueError: a variable's width differs from that of earlier batches; nothing is changed.
         """
+        self.require_widths(values)
         if self.halflife is not None and self.pairs:
             self._fade(2 ** (-len(values[self.pairs[0][0]]) / self.halflife))
         if labels is None:
@@ -72,6 +76,17 @@ class LabelledMoments(ClassCovariances):
         if weights is not None:
             self._let_go()
         return self
+
+    def require_widths(self, values: Mapping[str, Tensor]) -> None:
+        """Refuse rows of variables that had another width before; as ``Moments`` do.
+
+        Raises:
+            ValueError: one of them.
+        """
+        widths = {name: value.shape[1] for name, value in values.items() if len(value)}
+        of_a_class = list(self.by_class.values())[:1]  # the others are as wide
+        for moments in (self.unlabelled, self.shared, self._faded, *of_a_class):
+            moments.require_widths(widths)
 
     def merge(self, other: LabelledMoments) -> Self:
         """Take in another stream of the same pairs, widths and halflife, class by class.

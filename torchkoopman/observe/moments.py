@@ -53,7 +53,7 @@ class Moments(Covariances):
         batch = {name: values[name].detach() for name in self.names}
         if len(batch[self.names[0]]) == 0:
             return self
-        self._allocate({name: value.shape[1] for name, value in batch.items()}, values)
+        self._allocate(batch)
         parts = products.parts(batch)
         most = max(part.stop - part.start for part in parts)
         rows = products.room_for(batch, most, self._alone, self.precision)
@@ -110,7 +110,7 @@ class Moments(Covariances):
             self._means = {name: mean.clone() for name, mean in other._means.items()}
             self._sums = {pair: scatter.clone() for pair, scatter in other._scatters.items()}
             return self
-        self._allocate({name: len(mean) for name, mean in other._means.items()}, other._means)
+        self.require_widths({name: len(mean) for name, mean in other._means.items()})
         total = self.count + other.count
         delta = {name: other._means[name] - self._means[name] for name in self.names}
         for (a, b), scatter in self._scatters.items():
@@ -159,18 +159,27 @@ class Moments(Covariances):
         self._sums = {pair: tensors[key].clone() for pair, key in scatters.items() if some}
         return self
 
-    def _allocate(self, widths: Mapping[str, int], like: Mapping[str, Tensor]) -> None:
-        if not self._means:
-            zeros = partial(torch.zeros, dtype=torch.float64, device=like[self.names[0]].device)
-            self._means = {name: zeros(widths[name]) for name in self.names}
-            self._sums = {(a, b): zeros(widths[a], widths[b]) for a, b in self.pairs}
-        for name in self.names:
-            if widths[name] != len(self._means[name]):
+    def require_widths(self, widths: Mapping[str, int]) -> None:
+        """Refuse variables that had another width before.
+
+        Raises:
+            ValueError: one of them.
+        """
+        for name, mean in self._means.items():
+            if widths.get(name, len(mean)) != len(mean):
                 raise ValueError(
-                    f"{name!r} had {len(self._means[name])} features in earlier batches and has "
+                    f"{name!r} had {len(mean)} features in earlier batches and has "
                     f"{widths[name]} now; moments need one width per variable. Start a new stream, "
                     "or choose a layout whose features do not depend on the input's size."
                 )
+
+    def _allocate(self, batch: Mapping[str, Tensor]) -> None:
+        widths = {name: value.shape[1] for name, value in batch.items()}
+        self.require_widths(widths)
+        if not self._means:
+            zeros = partial(torch.zeros, dtype=torch.float64, device=batch[self.names[0]].device)
+            self._means = {name: zeros(widths[name]) for name in self.names}
+            self._sums = {(a, b): zeros(widths[a], widths[b]) for a, b in self.pairs}
 
 
 def _number(count: Tensor) -> float:
