@@ -44,6 +44,19 @@ def test_neighbours_of_which_each_alone_is_ill_conditioned_move_together() -> No
     assert together.tolist() == pytest.approx([1, 1, 1])
 
 
+def test_each_of_equal_ones_is_judged_by_itself_and_not_by_the_others() -> None:
+    """Eigenvectors are axes here, and the metric is oblique, so each has a number of its own."""
+    generator = torch.Generator().manual_seed(0)
+    A = torch.randn(12, 12, generator=generator, dtype=torch.float64)
+    metric = A @ A.T + 0.1 * torch.eye(12, dtype=torch.float64)
+    inverse = torch.linalg.inv(metric)
+    alone = (metric.diagonal() * inverse.diagonal()).sqrt()
+    values = torch.full((12,), 0.9, dtype=torch.complex128)
+    found = conditions(values, metric.to(values), inverse.to(values), 0.05)
+    assert (found <= alone * (1 + 1e-9)).all(), "those of four others at most lower it"
+    assert found.unique().numel() > 1
+
+
 def test_more_that_coincide_than_are_taken_together_stay_ill_conditioned() -> None:
     K = torch.diag(0.9 + 1e-3 * torch.arange(12, dtype=torch.float64))
     K += torch.diag(torch.full((11,), 0.01, dtype=torch.float64), 1)

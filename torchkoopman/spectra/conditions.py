@@ -30,6 +30,7 @@ def conditions(values: Tensor, functions: Tensor, duals: Tensor, within: float) 
         At least 1, infinite where a function is NaN; float64, ``(latent,)``.
     """
     gaps = (values[:, None] - values).abs()
+    gaps.fill_diagonal_(-1)  # each is its own nearest, also where others equal it
     distances, nearest = gaps.topk(min(_CLUSTER, len(values)), largest=False)
     least = torch.full_like(distances[:, 0], torch.inf)
     for size in range(1, distances.shape[1] + 1):
