@@ -52,11 +52,12 @@ def test_deaths_are_the_edges_of_scipys_minimum_spanning_tree(
 
 
 @pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize("exact", [False, True])
 @pytest.mark.parametrize("points", [6, 7, 8, 30])
-def test_blocks_do_not_change_distances_trees_or_scales(points: int) -> None:
+def test_blocks_do_not_change_distances_trees_or_scales(points: int, exact: bool) -> None:
     cloud = draw(points, 3)
     whole = squareform(pdist(cloud.numpy()))
-    found = distances.squared_distances(cloud).sqrt().numpy()
+    found = distances.squared_distances(cloud, 4.0, exact).sqrt().numpy() * 4
     np.testing.assert_allclose(found, whole, rtol=1e-6)
     tree = np.sort(minimum_spanning_tree(whole).data)
     np.testing.assert_allclose(deaths(cloud).numpy(), tree, rtol=1e-12)
@@ -72,6 +73,42 @@ def test_short_edges_far_from_the_origin_keep_their_digits() -> None:
     gaps = 2 * torch.arange(2, 30, dtype=torch.float64) * 1e-6
     expected = torch.cat([gaps, gaps, 2 * (3 + line[:1] - line[-1:])[0]]).sort().values
     torch.testing.assert_close(deaths(cloud), expected, rtol=1e-6, atol=0)
+
+
+def plain(cloud: Tensor) -> tuple[np.ndarray, np.ndarray]:
+    """Merging scales and distances to the nearest neighbour, from differences."""
+    found = pdist(cloud.double().numpy())
+    whole, least = squareform(found), found.min()  # below 1e-8 scipy sees no edge
+    tree = np.sort(minimum_spanning_tree(whole / least).data) * least
+    np.fill_diagonal(whole, np.inf)
+    return tree, whole.min(1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("size", [1e-30, 1e-20, 1e19, 1e30])
+def test_clouds_whose_squared_distances_no_float32_holds_are_as_any_other(
+    size: float, dtype: torch.dtype
+) -> None:
+    cloud = (draw(50, 3) * size).to(dtype)
+    tree, nearest = plain(cloud)
+    np.testing.assert_allclose(deaths(cloud).numpy(), tree, rtol=1e-9)
+    np.testing.assert_allclose(distances.neighbour_distances(cloud).numpy(), nearest, rtol=1e-9)
+    loops = diagram((cloud.double() / size), 1)
+    torch.testing.assert_close(diagram(cloud, 1), loops * size, rtol=1e-5, atol=0)
+
+
+@pytest.mark.usefixtures("small_blocks")
+@pytest.mark.parametrize("far", [1e8, 1e10, 1e15])
+@pytest.mark.parametrize("many", [1, 25])
+def test_points_far_out_do_not_blur_the_others(many: int, far: float) -> None:
+    """Of |a|² + |b|² - 2 a·b nothing but rounding is left there."""
+    cloud = draw(50, 3)
+    cloud[:many] += far
+    tree, nearest = plain(cloud)
+    np.testing.assert_allclose(deaths(cloud).numpy(), tree, rtol=1e-7)
+    np.testing.assert_allclose(distances.neighbour_distances(cloud).numpy(), nearest, rtol=1e-7)
+    ring = torch.cat([circle(30), draw(many, 2, seed=5) + far])
+    assert diagram(ring, 1)[0].tolist() == pytest.approx(diagram(circle(30), 1)[0].tolist())
 
 
 def test_duplicates_merge_at_zero() -> None:

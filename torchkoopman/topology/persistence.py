@@ -16,7 +16,9 @@ from torchkoopman.topology.distances import (
     BLOCK,
     lengths,
     require_cloud,
+    short,
     squared_distances,
+    unit_of,
 )
 
 MAX_BYTES = 2 * 2**30
@@ -65,7 +67,8 @@ def deaths(points: Tensor, *, max_bytes: int = MAX_BYTES) -> Tensor:
 
     All components are born at 0, one for each point; the one that never dies is left out.
     Duplicates merge at 0. Prim's algorithm on a float32 matrix, on the CPU; the lengths of the
-    edges are then taken from the points themselves, in float64.
+    edges are then taken from the points themselves, in float64. Where some are less than 1e-5 of
+    the cloud's size, the matrix is formed again from differences, which takes longer.
 
     Args:
         points: ``(points, features)``.
@@ -82,8 +85,12 @@ def deaths(points: Tensor, *, max_bytes: int = MAX_BYTES) -> Tensor:
     require_cloud(points)
     if len(points) == 1:
         return points.new_empty(0, dtype=torch.float64)
-    start, end = _spanning_tree(squared_distances(points.detach()))
-    return lengths(points.detach(), start, end).sort().values
+    points = points.detach()
+    unit = unit_of(points)
+    found = lengths(points, *_spanning_tree(squared_distances(points, unit)))
+    if short(found / unit, points.shape[1]):
+        found = lengths(points, *_spanning_tree(squared_distances(points, unit, exact=True)))
+    return found.sort().values
 
 
 def diagram(points: Tensor, dimension: int = 0, *, max_bytes: int = MAX_BYTES) -> Tensor:
@@ -114,7 +121,13 @@ def diagram(points: Tensor, dimension: int = 0, *, max_bytes: int = MAX_BYTES) -
         return torch.stack([torch.zeros_like(ends), ends], 1)
     require_memory(len(points), points[0].numel() if len(points) else 0, dimension, max_bytes)
     require_cloud(points)
-    matrix = squared_distances(points.detach()).sqrt_().cpu().numpy()
+    points = points.detach()
+    unit = unit_of(points)
+    squares = squared_distances(points, unit)
+    nearest = squares.fill_diagonal_(torch.inf).min()  # 0 may be the product's rounding
+    if short(nearest.sqrt().clamp(min=1e-30), points.shape[1]):
+        squares = squared_distances(points, unit, exact=True)
+    matrix = squares.fill_diagonal_(0).sqrt_().cpu().numpy()
     try:
         # Here and not above: it loads scikit-learn, a second of everybody's start.
         gudhi = import_module("gudhi.sklearn")
@@ -125,7 +138,7 @@ def diagram(points: Tensor, dimension: int = 0, *, max_bytes: int = MAX_BYTES) -
         ) from error
     rips = gudhi.RipsPersistence(dimension, input_type="full distance matrix")
     pairs = rips.fit_transform([matrix])[0]
-    found = torch.from_numpy(pairs.astype("float64")).reshape(-1, 2)
+    found = torch.from_numpy(pairs.astype("float64")).reshape(-1, 2) * unit
     return found[found[:, 0].argsort()].to(points.device)
 
 
