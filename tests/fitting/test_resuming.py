@@ -113,6 +113,50 @@ def test_what_another_thread_reads_is_of_whole_trajectories(
     assert bits(found[0]) == bits(expected)
 
 
+MEANWHILE: dict[str, Callable[[Fitter, Fitter], object]] = {
+    "merged into another": lambda fitter, other: other.merge(fitter),
+    "another merged in": lambda fitter, other: fitter.merge(other),
+    "reset": lambda fitter, _: fitter.reset(),
+    "loaded": lambda fitter, other: fitter.load_state_dict(other.state_dict()),
+}
+
+
+@pytest.mark.parametrize("kind", ["dmd", "edmd", "autoencoder"])
+@pytest.mark.parametrize("change", MEANWHILE)
+def test_what_another_thread_changes_waits_for_the_trajectory_that_is_half_learnt(
+    change: str, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def pair() -> tuple[Fitter, Fitter]:
+        fitters = MAKERS[kind](), MAKERS[kind]()
+        for each in fitters:
+            if kind != "dmd":  # rows of both in one frame
+                each.calibrate(batch(99))
+        return streamed(fitters[0], range(6)), streamed(fitters[1], range(10, 13))
+
+    (fitter, other), threads, halfway = pair(), list[threading.Thread](), list[bool]()
+
+    def meanwhile(trajectory: Trajectory) -> Tensor:
+        if not threads:
+            changing = lambda: MEANWHILE[change](fitter, other)  # noqa: E731
+            threads.append(threading.Thread(target=changing))
+            threads[0].start()
+            threads[0].join(0.2)
+            halfway.append(not threads[0].is_alive())
+        return row_ids(trajectory)
+
+    with monkeypatch.context() as patch:
+        for module in ("streams", "intake"):
+            patch.setattr(f"torchkoopman.fitting.{module}.row_ids", meanwhile)
+        fitter.update(batch(6))
+    threads[0].join()
+    assert halfway == [False]
+    expected = pair()
+    expected[0].update(batch(6))
+    MEANWHILE[change](*expected)
+    for mine, theirs in zip((fitter, other), expected, strict=True):
+        assert bits(mine.state_dict()) == bits(theirs.state_dict())
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_state_taken_after_training_and_looking_goes_on_too(kind: str) -> None:
     """By then an autoencoder has compared itself, and an EDMD has calibrated to be looked at."""

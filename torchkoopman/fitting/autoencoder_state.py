@@ -9,6 +9,7 @@ from torchkoopman.fitting.autoencoder_sync import SyncedAutoencoder
 from torchkoopman.fitting.candidates import Candidate
 from torchkoopman.fitting.resuming import Resumable
 from torchkoopman.fitting.snapshots import fingerprint
+from torchkoopman.observe.turns import turn_of
 
 if TYPE_CHECKING:
     from torchkoopman.observe.trajectory import Trajectory
@@ -39,11 +40,12 @@ class AutoencoderParts(SyncedAutoencoder, Resumable):
 
     def reset(self) -> Self:
         """Forget data and weights; a generator that was given goes on where it stands."""
-        if self._seeded:
-            self._generator.manual_seed(0)
-        self._intake = self._intake.emptied()
-        self._trainer, self._outcome, self._notes, self._owed = None, None, (), 0.0
-        self._syncs, self._processes = (0, ""), None
+        with turn_of(self):
+            if self._seeded:
+                self._generator.manual_seed(0)
+            self._intake = self._intake.emptied()
+            self._trainer, self._outcome, self._notes, self._owed = None, None, (), 0.0
+            self._syncs, self._processes = (0, ""), None
         return self
 
     @property

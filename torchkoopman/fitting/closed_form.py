@@ -91,7 +91,8 @@ class ClosedForm(Streams):
 
     def reset(self) -> Self:
         """Forget all data and the layers followed; the options stay."""
-        self._begin()
+        with turn_of(self):
+            self._begin()
         return self
 
     @property

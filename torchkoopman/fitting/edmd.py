@@ -16,6 +16,7 @@ from torchkoopman.koopman.feature_maps import Part, RandomFeatures, as_parts
 from torchkoopman.koopman.observables import Dictionary
 from torchkoopman.koopman.regression import best_ridge
 from torchkoopman.koopman.span import Span
+from torchkoopman.observe.turns import turn_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -118,13 +119,14 @@ class EDMDFitter(EDMDParts):
 
         A generator that was given goes on where it stands; without one, all is as freshly made.
         """
-        super().reset()
-        self._calibration = Calibration(self._calibration.options, self._calibration.rows)
-        self._frames, self._dictionary = [], Dictionary()
-        if self._renewal is not None:
-            self._renewal = Renewal(self._renewal.halflife, self._renewal.max_bytes)
-        if self._seeded:
-            self._generator.manual_seed(0)
+        with turn_of(self):
+            super().reset()
+            self._calibration = Calibration(self._calibration.options, self._calibration.rows)
+            self._frames, self._dictionary = [], Dictionary()
+            if self._renewal is not None:
+                self._renewal = Renewal(self._renewal.halflife, self._renewal.max_bytes)
+            if self._seeded:
+                self._generator.manual_seed(0)
         return self
 
     def calibrate(self, sample: Trajectory | None = None) -> Self:

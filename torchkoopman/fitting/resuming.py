@@ -76,14 +76,16 @@ class Resumable:
                 "was cast, cut or damaged. Load it as state_dict() returned it; moments are sums "
                 "in float64, and rounded ones give another surrogate."
             )
-        fresh = copy.copy(self)
-        try:
-            fresh._load(copy.deepcopy(state["parts"]))
-        except (KeyError, TypeError, AttributeError, RuntimeError, IndexError) as error:
-            raise ValueError(
-                f"the state of a {kind} is damaged or was changed ({error!r}). Take an earlier one."
-            ) from error
-        vars(self).update(vars(fresh))
+        with turn_of(self):
+            fresh = copy.copy(self)
+            try:
+                fresh._load(copy.deepcopy(state["parts"]))
+            except (KeyError, TypeError, AttributeError, RuntimeError, IndexError) as error:
+                raise ValueError(
+                    f"the state of a {kind} is damaged or was changed ({error!r}). Take an earlier "
+                    "one."
+                ) from error
+            vars(self).update(vars(fresh))
         return self
 
     def merge(self, other: Self) -> Self:
@@ -99,6 +101,12 @@ class Resumable:
         """
         if other is self:
             raise ValueError("a fitter cannot be merged with itself: its rows would count twice.")
+        first, second = sorted((self, other), key=id)  # lest two mergers wait for each other
+        with turn_of(first), turn_of(second):
+            self._merge_if_alike(other)
+        return self
+
+    def _merge_if_alike(self, other: Self) -> None:
         if type(other) is not type(self):
             kinds = type(other).__name__, type(self).__name__
             raise ValueError(f"a {kinds[0]} cannot be merged into a {kinds[1]}.")
@@ -121,7 +129,6 @@ class Resumable:
             )
         if layers:
             self._merge(other)
-        return self
 
     def _options(self) -> dict[str, Any]:
         """What the fitter was made with, as plain types."""
