@@ -74,3 +74,22 @@ def test_a_batch_of_another_width_is_refused_and_the_fit_is_as_without_it(
     assert torch.equal(found.operator.matrix(), known.operator.matrix())
     assert found.record == known.record
     assert found.statistics.classes == known.statistics.classes == (0, 1, 2)
+
+
+@pytest.mark.parametrize("kind", ["dmd", "edmd"])
+@pytest.mark.parametrize("rows", [11, 600])
+def test_a_stream_may_change_its_precision(rows: int, kind: str) -> None:
+    fitter, expected = FITTERS[kind](), FITTERS[kind]()
+    for number, trajectory in enumerate(trajectories([rows] * 12)):
+        dtype = (torch.float32, torch.float64, torch.float32)[number % 3]
+        states = [state[:, 0].to(dtype) for state in trajectory.states.values()]
+        fitter.update(tk.Trajectory.of(*states, labels=trajectory.labels))
+        expected.update(trajectory)
+    found, known = fitter.surrogate, expected.surrogate
+    assert found.record.rows == known.record.rows == 12 * rows
+    torch.testing.assert_close(
+        found.operator.matrix(), known.operator.matrix(), rtol=1e-4, atol=1e-4
+    )
+    torch.testing.assert_close(
+        found.spectrum().residuals, known.spectrum().residuals, rtol=1e-4, atol=1e-4
+    )

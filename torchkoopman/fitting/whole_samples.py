@@ -8,6 +8,7 @@ rows of a sample, those of earlier epochs included.
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
@@ -95,13 +96,14 @@ class WholeSamples:
         if self.halflife is not None:
             weights = torch.exp2(-(self.seen - born).double() / self.halflife)
         first = self._parts[0][0]
-        columns = tuple(first.new_empty(len(order), width) for width in widths)
+        kind = reduce(torch.promote_types, (rows.dtype for rows, *_ in self._parts))
+        columns = tuple(first.new_empty(len(order), width, dtype=kind) for width in widths)
         begin = 0
         for rows, *_ in self._parts:  # part by part, so that they are not all there twice
             here = ((order >= begin) & (order < begin + len(rows))).nonzero()[:, 0]
             sides = torch.split(rows, list(widths), 1)
             for whole, side in zip(columns, sides, strict=True):
-                whole.index_copy_(0, here, side.index_select(0, order[here] - begin))
+                whole.index_copy_(0, here, side.index_select(0, order[here] - begin).to(kind))
             begin += len(rows)
         return Reading(columns, ids, shares, weights)
 
