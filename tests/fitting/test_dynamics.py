@@ -140,6 +140,16 @@ def test_unknown_frames_are_refused_before_any_data() -> None:
         tk.EDMDFitter(frames="own")  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("dtype", [torch.int64, torch.uint8, torch.bool])
+def test_states_of_whole_numbers_are_refused_with_the_way_out(dtype: torch.dtype) -> None:
+    """Weights of that type would be cut to whole numbers, and nearly all of them be 0."""
+    x = torch.randint(0, 5, (100, 3), generator=torch.Generator().manual_seed(0))
+    with pytest.raises(TypeError, match=r"\['1'\] are torch\.\w+, .* state\.float\(\)"):
+        tk.Trajectory.of(x.float(), x.to(dtype))
+    surrogate = tk.DMDFitter().update(tk.Trajectory.of(x.float(), 2 * x.float())).surrogate
+    assert surrogate.spectrum().moduli.tolist() == pytest.approx([2, 2, 2, 1], abs=1e-4)
+
+
 def test_complex_states_are_refused_with_the_way_out() -> None:
     with pytest.raises(TypeError, match=r"\['0'\] are complex.*view_as_real"):
         Trajectory.of(torch.randn(4, 2, dtype=torch.complex64), torch.randn(4, 2))

@@ -31,7 +31,7 @@ def check_shapes(
     Raises:
         DifferentPointsError: layers of different batch or positions.
         ValueError: another shape that does not fit.
-        TypeError: complex states, or labels that are no integers.
+        TypeError: states that are complex or whole numbers, or labels that are no integers.
     """
     shapes = {layer: tuple(state.shape) for layer, state in states.items()}
     if not shapes:
@@ -44,6 +44,12 @@ def check_shapes(
             f"the states of {imaginary} are complex; a real operator acts on real states. "
             "Stack real and imaginary parts as features, torch.view_as_real(state).flatten(-2):"
             " the eigenvalues are those of the complex system and their conjugates."
+        )
+    whole = [layer for layer, state in states.items() if not state.is_floating_point()]
+    if whole:
+        raise TypeError(
+            f"the states of {whole} are {states[whole[0]].dtype}, in which no coordinates can be "
+            "computed; give floating-point numbers, such as state.float()."
         )
     if len({shape[:2] for shape in shapes.values()}) > 1:
         raise DifferentPointsError(

@@ -33,7 +33,7 @@ class Trajectory:
     Raises:
         ValueError: no state, a state without three axes, layers that differ in batch or positions,
             or labels or a mask of another shape.
-        TypeError: complex states.
+        TypeError: states that are complex or whole numbers.
     """
 
     states: Mapping[str, Tensor]
