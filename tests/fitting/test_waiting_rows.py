@@ -93,3 +93,29 @@ def test_a_stream_may_change_its_precision(rows: int, kind: str) -> None:
     torch.testing.assert_close(
         found.spectrum().residuals, known.spectrum().residuals, rtol=1e-4, atol=1e-4
     )
+
+
+HOLDING = {
+    "edmd": FITTERS["edmd"],
+    "autoencoder": lambda: tk.AutoencoderFitter(latent=6, hidden=[8], calibration=60),
+    "wide": lambda: tk.DMDFitter(3, dynamics="span"),
+}
+
+
+@pytest.mark.parametrize("kind", HOLDING)
+def test_rows_held_back_are_not_spoiled_by_a_batch_of_another_width(kind: str) -> None:
+    features = 1100 if kind == "wide" else 4
+    fitter, expected = HOLDING[kind](), HOLDING[kind]()
+    for number in range(6):
+        x = torch.randn(20, features, generator=torch.Generator().manual_seed(number))
+        for each in (fitter, expected):
+            each.update(tk.Trajectory.of(x, x.tanh()))
+        if number == 1:
+            narrow = x[:, 1:]
+            with pytest.raises(ValueError, match="features in earlier batches and has"):
+                fitter.update(tk.Trajectory.of(narrow, narrow.tanh()))
+    for each in (fitter, expected):
+        if isinstance(each, tk.AutoencoderFitter):
+            each.train(3)
+    found, known = (each.surrogate.operator.matrix() for each in (fitter, expected))
+    assert torch.equal(found, known)

@@ -10,7 +10,7 @@ from torchkoopman.fitting.snapshots import trajectories_of, trajectory_state
 from torchkoopman.koopman.coordinates import resolve_frames
 from torchkoopman.koopman.principal import layer_coordinates
 from torchkoopman.observe.few_rows import FewRows
-from torchkoopman.observe.moments import Moments
+from torchkoopman.observe.moments import Moments, same_width
 from torchkoopman.observe.totals import total_of
 
 if TYPE_CHECKING:
@@ -53,7 +53,13 @@ class Calibration:
         self._passed_over = 0
 
     def add(self, trajectory: Trajectory) -> bool:
-        """Hold a trajectory back; True once there are enough."""
+        """Hold a trajectory back; True once there are enough.
+
+        Raises:
+            ValueError: its layers have other widths than those held back; it is not held.
+        """
+        for layer, state in self.held[0].states.items() if self.held else ():
+            same_width(layer, state.shape[-1], trajectory.states[layer].shape[-1])
         counts = trajectory.counted().any(1).nonzero()[:, 0]
         if len(counts):
             self.held.append(trajectory.select(counts))  # a copy

@@ -160,18 +160,9 @@ class Moments(Covariances):
         return self
 
     def require_widths(self, widths: Mapping[str, int]) -> None:
-        """Refuse variables that had another width before.
-
-        Raises:
-            ValueError: one of them.
-        """
+        """Refuse variables that had another width before; see :func:`same_width`."""
         for name, mean in self._means.items():
-            if widths.get(name, len(mean)) != len(mean):
-                raise ValueError(
-                    f"{name!r} had {len(mean)} features in earlier batches and has "
-                    f"{widths[name]} now; moments need one width per variable. Start a new stream, "
-                    "or choose a layout whose features do not depend on the input's size."
-                )
+            same_width(name, len(mean), widths.get(name, len(mean)))
 
     def _allocate(self, batch: Mapping[str, Tensor]) -> None:
         widths = {name: value.shape[1] for name, value in batch.items()}
@@ -180,6 +171,20 @@ class Moments(Covariances):
             zeros = partial(torch.zeros, dtype=torch.float64, device=batch[self.names[0]].device)
             self._means = {name: zeros(widths[name]) for name in self.names}
             self._sums = {(a, b): zeros(widths[a], widths[b]) for a, b in self.pairs}
+
+
+def same_width(name: str, before: int, now: int) -> None:
+    """Refuse a variable that had another width before.
+
+    Raises:
+        ValueError: it had.
+    """
+    if now != before:
+        raise ValueError(
+            f"{name!r} had {before} features in earlier batches and has {now} now; moments need "
+            "one width per variable. Start a new stream, or choose a layout whose features do not "
+            "depend on the input's size."
+        )
 
 
 def _number(count: Tensor) -> float:
