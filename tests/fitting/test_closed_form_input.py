@@ -1,5 +1,6 @@
 """What surrounds a closed form, and rows that no fit should follow."""
 
+import warnings
 from collections.abc import Callable
 
 import pytest
@@ -120,3 +121,21 @@ def test_a_stream_may_grow_and_a_layer_may_be_zero_at_first(make: Make) -> None:
     for power in range(6):
         fitter.update(Trajectory.of(10.0**power * x, 10.0**power * y))
     assert fitter.surrogate.record.rows == 50 + 6 * len(x)
+
+
+@fitters
+@pytest.mark.parametrize("rows", [7, 700])
+def test_a_fit_of_fewer_rows_than_were_left_out_is_warned_of(make: Make, rows: int) -> None:
+    """Rows beyond a gap are left out; where the first are nearly 0, these are all the others."""
+    x, y = path(2000)
+    first, others = slice(0, 600), slice(600, 600 + rows)
+    fitter = make().update(Trajectory.of(1e-8 * x[first], 1e-8 * y[first]))
+    with pytest.warns(RuntimeWarning, match=f"{rows} rows are not finite or more than"):
+        fitter.update(Trajectory.of(x[others], y[others]))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert fitter.surrogate.record.rows == 600
+    said = [str(each.message) for each in caught]
+    assert any("700 rows were left out and 600 are in the fit" in each for each in said) == (
+        rows == 700
+    )

@@ -172,6 +172,8 @@ class ClosedForm(Streams):
         operator = Dense(observables.latent, len(layers) - 1 if fit.kind == "step" else 1, True)
         operator.to(coordinates[0].weight).start_from(fit.matrix)
         seen = round(total.count)
+        if self.halflife is None:  # else what has faded is not in it either
+            self._sizes.warn_of_more_than(seen)
         data = latents.between(*ends[0])
         notes = (*fit.notes, *self._sizes.notes(), *notes, *self._missing(latents, data))
         record = FitRecord(method, seen, frames=frames, dynamics=fit.kind, notes=notes)

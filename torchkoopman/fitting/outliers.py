@@ -123,6 +123,18 @@ class Sizes:
             self._largest[layer] = max(size, self._largest.get(layer, 0.0))
         return self
 
+    def warn_of_more_than(self, rows: int) -> None:
+        """Warn where more rows were left out than there are in a fit."""
+        if self.left_out > rows:
+            warnings.warn(
+                f"{self.left_out} rows were left out and {rows} are in the fit: they are not "
+                f"finite, or {BOUND:.0e} times larger than the first that came. If those were "
+                "nearly 0, as before anything was learnt, stream again to a new fitter without "
+                "them.",
+                RuntimeWarning,
+                stacklevel=6,
+            )
+
     def notes(self) -> tuple[str, ...]:
         """What a record should say of them."""
         if not self.left_out:
