@@ -3,7 +3,7 @@
 =========================  ====================================  =================================
 name                       shape of one step's array             ``about``
 =========================  ====================================  =================================
-``spectrum``               ``(modes, 7)``, the columns of        ``layers``, ``times``, ``steps``
+``spectrum``               ``(modes, 8)``, the columns of        ``layers``, ``times``, ``steps``
                            ``SPECTRUM_COLUMNS``                  (layers the span leads over),
                                                                  ``frames``
 ``tracks``                 ``(modes,)``: the track that each
@@ -62,14 +62,23 @@ SCHEMA = 1
 """Version of the table above. It is part of every name in an event file; a page that reads a later
 version says so, and draws what it knows."""
 
-SPECTRUM_COLUMNS = ("real", "imaginary", "residual", "energy", "error", "closure", "trusted")
-"""λ over the span, ResDMD residual, share of energy, standard error of λ, closure, and 1 where the
-mode is trusted; NaN where unknown."""
+SPECTRUM_COLUMNS = (
+    "real",
+    "imaginary",
+    "residual",
+    "energy",
+    "error",
+    "closure",
+    "trusted",
+    "condition",
+)
+"""λ over the span, ResDMD residual, share of energy, standard error of λ, closure, 1 where the mode
+is trusted, and the condition number of λ; NaN where unknown. Older files have the first seven."""
 ATTRACTOR_COLUMNS = ("track", "radius", "norm", "moved", "share")
 """Number that an attractor has through a training, largest modulus of its multipliers, spectral
 norm of the Jacobian, distance moved in spreads, NaN for new ones, and its share of the starts."""
 BITS: dict[str, Bits] = {
-    "spectrum": (12, 12, 7, 7, 7, 7, 0),
+    "spectrum": (12, 12, 7, 7, 7, 7, 0, 7),
     "singular_values": 7,
     "tracks": 15,
     "attractors": (15, 12, 12, 7, 7),

@@ -223,12 +223,12 @@ def test_names_are_shown_as_they_are_and_never_run(context: BrowserContext, tmp_
     shown.page.close()
 
 
-@pytest.mark.parametrize("modes", [0, 1])
+@pytest.mark.parametrize(("modes", "columns"), [(0, 8), (1, 8), (3, 7)])
 def test_no_mode_one_mode_and_numbers_that_are_none_are_drawn(
-    context: BrowserContext, tmp_path: Path, modes: int
+    context: BrowserContext, tmp_path: Path, modes: int, columns: int
 ) -> None:
     document = Document("few")
-    spectrum = np.full((modes, 7), np.nan)
+    spectrum = np.full((modes, columns), np.nan)
     spectrum[:, :2] = 0.5
     document.add("run", "1-9", 0, [Series("spectrum", spectrum, {"layers": ["1", "9"]})])
     odd = [Series("r2", np.array([np.nan, np.inf]), {"layers": ["5", "9"]})]

@@ -132,6 +132,8 @@ def test_a_mode_under_the_pointer_says_what_it_is(tab: Shown, written: Written) 
     assert f"frequency {np.angle(values[index]) / 2 / np.pi:.3g} turns" in told
     assert fit.residuals is not None
     assert f"residual {float(fit.residuals[index]):.2g}" in told
+    assert fit.conditions is not None
+    assert f"condition of λ {float(fit.conditions[index]):.2g}" in told
     assert "trusted" in told
     tab.panel("singular").locator("h2").hover()
     assert tab.tip() == ""

@@ -222,11 +222,11 @@ def test_the_spectrum_tensor_holds_eigenvalues_residuals_and_energies(tmp_path: 
     fit = surrogate()
     (found,) = read(written(tmp_path, fit), "spectrum")
     spectrum = fit.spectrum()
-    assert found.shape == (fit.latent, 7)
+    assert found.shape == (fit.latent, 8)
     assert found.dtype == np.float32
     first, rest = SPECTRUM_COLUMNS[:4], SPECTRUM_COLUMNS[4:]
     assert first == ("real", "imaginary", "residual", "energy")
-    assert rest == ("error", "closure", "trusted")
+    assert rest == ("error", "closure", "trusted", "condition")
     columns = [
         spectrum.eigenvalues.real,
         spectrum.eigenvalues.imag,
@@ -235,6 +235,7 @@ def test_the_spectrum_tensor_holds_eigenvalues_residuals_and_energies(tmp_path: 
         spectrum.errors,
         spectrum.closures,
         spectrum.trusted(),
+        spectrum.conditions,
     ]
     for column, expected in enumerate(columns):
         assert expected is not None

@@ -90,10 +90,12 @@ def test_a_surrogates_series_are_its_spectrum_singular_values_and_quality() -> N
     found = named(shown)
     assert set(found) == {"spectrum", "singular_values", "r2"}
     assert shown.span == "b.9-b.2"
-    assert found["spectrum"].shape == (fit.latent, 7)
+    assert found["spectrum"].shape == (fit.latent, 8)
     values = spectrum.eigenvalues.numpy()
     assert (found["spectrum"][:, 0] + 1j * found["spectrum"][:, 1] == values).all()
     assert (found["spectrum"][:, 6] == spectrum.trusted().numpy()).all()
+    assert spectrum.conditions is not None
+    assert (found["spectrum"][:, 7] == spectrum.conditions.numpy()).all()
     assert about(shown, "spectrum") == {
         "layers": list(LAYERS),
         "times": [0, 0.5, 1],

@@ -101,8 +101,8 @@ def _columns(spectrum: Spectrum) -> npt.NDArray[np.float64]:
     values = spectrum.eigenvalues.numpy()
     columns = [values.real, values.imag]
     trusted = None if spectrum.residuals is None else spectrum.trusted().double()
-    known = (spectrum.residuals, spectrum.energies, spectrum.errors, spectrum.closures, trusted)
-    for column in known:
+    of_fit = (spectrum.residuals, spectrum.energies, spectrum.errors, spectrum.closures)
+    for column in (*of_fit, trusted, spectrum.conditions):
         columns.append(np.full(len(values), np.nan) if column is None else column.numpy())
     return np.stack(columns, 1)
 

@@ -1,20 +1,20 @@
 // The modes of one step: eigenvalues with what the data say of each, as the spectrum's columns have it.
+// Older files have no condition.
 
 import { complexNumber, number } from "./numbers.js";
 
-const COLUMN = { real: 0, imaginary: 1, residual: 2, energy: 3, error: 4, closure: 5, trusted: 6 };
-const COLUMNS = Object.keys(COLUMN).length;
+const COLUMN = { real: 0, imaginary: 1, residual: 2, energy: 3, error: 4, closure: 5, trusted: 6, condition: 7 };
 
 /** All modes at a position of a spectrum's block, those of the tracks' block beside them. */
 export function modesAt(series, position, tracks) {
   const { block } = series;
-  const count = block.shape[0];
+  const [count, columns] = block.shape;
   const track = tracks?.block;
   const same = track && track.position(block.steps[position]);
   const aligned = track && track.steps[same] === block.steps[position];
   const modes = [];
   for (let k = 0; k < count; k += 1) {
-    const at = (name) => block.cell(position, k * COLUMNS + COLUMN[name]);
+    const at = (name) => (COLUMN[name] < columns ? block.cell(position, k * columns + COLUMN[name]) : NaN);
     const [real, imaginary] = [at("real"), at("imaginary")];
     if (!Number.isFinite(real) || !Number.isFinite(imaginary)) continue;
     modes.push({
@@ -27,6 +27,7 @@ export function modesAt(series, position, tracks) {
       energy: at("energy"),
       error: at("error"),
       closure: at("closure"),
+      condition: at("condition"),
       trusted: Number.isNaN(at("trusted")) ? null : at("trusted") > 0.5,
       track: aligned && k < track.shape[0] ? track.cell(same, k) : NaN,
     });
@@ -54,6 +55,7 @@ export function described(mode) {
     `|λ| = ${number(mode.modulus)}, decay ${number(decay)} a span`,
     `frequency ${number(mode.angle / (2 * Math.PI))} turns a span`,
     `residual ${number(mode.residual, 2)}, closure ${number(mode.closure, 2)}`,
+    ...(Number.isFinite(mode.condition) ? [`condition of λ ${number(mode.condition, 2)}`] : []),
     `energy ${number(mode.energy, 2)}, ${trust}`,
     ...(Number.isFinite(mode.track) ? [`track ${mode.track}`] : []),
   ];
@@ -69,6 +71,7 @@ export const MODE_HEAD = [
   "turns per span",
   "residual",
   "closure",
+  "condition",
   "energy",
   "standard error",
   "trusted",
@@ -76,9 +79,9 @@ export const MODE_HEAD = [
 ];
 
 export function modeRow(mode) {
-  const { index, real, imaginary, modulus, angle, residual, closure, energy, error, trusted, track } = mode;
+  const { index, real, imaginary, modulus, angle, residual, closure, condition, energy, error, trusted, track } = mode;
   const decay = -Math.log(modulus);
   const turns = angle / (2 * Math.PI);
   const trust = trusted === null ? "" : Number(trusted);
-  return [index, real, imaginary, modulus, decay, turns, residual, closure, energy, error, trust, track];
+  return [index, real, imaginary, modulus, decay, turns, residual, closure, condition, energy, error, trust, track];
 }
