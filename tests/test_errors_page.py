@@ -70,7 +70,13 @@ class Entry:
 
 def matches(words: str, message: str) -> bool:
     """Whether a message has these words, with anything where they have a gap."""
-    return re.search(".*".join(map(re.escape, words.split(GAP))), message, re.DOTALL) is not None
+    place = 0
+    for part in words.split(GAP):
+        found = message.find(part, place)
+        if found < 0:
+            return False
+        place = found + len(part)
+    return True
 
 
 @cache
