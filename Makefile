@@ -109,7 +109,8 @@ test: $(INSTALLED)
 	$(RUN)/ruff format --check .
 	$(RUN)/ruff check .
 	$(RUN)/mypy
-	OMP_NUM_THREADS=1 $(RUN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --max-worker-restart 0
+	OMP_NUM_THREADS=1 $(RUN)/python -m pytest --numprocesses $(WORKERS) --dist loadfile --no-loadscope-reorder \
+		--max-worker-restart 0
 
 # A minute's look while you work: format, lint, and the tests of each room that say most in a few seconds.
 # What is left out is printed.

@@ -35,7 +35,8 @@ def _of_span(
 ) -> Iterator[tuple[int, list[Series]]]:
     pairs = modes // 2
     moduli, angles = random.uniform(0.05, 1.02, pairs), random.uniform(0, np.pi, pairs)
-    levels = random.uniform(-6, -0.5, (4, pairs))  # residual, energy, error, closure: log10
+    # Residual, energy, error, closure and condition: log10.
+    levels = np.stack([*random.uniform(-6, -0.5, (4, pairs)), random.uniform(0, 3, pairs)])
     names = [str(layer) for layer in range(layers + 1)]
     about = {
         "layers": names,
@@ -53,7 +54,7 @@ def _of_span(
         both = np.stack([values, values.conj()], 1)[order].reshape(-1)
         known = np.repeat(known[:, order], 2, 1)
         trusted = known[0] < 0.05
-        spectrum = np.stack([both.real, both.imag, *known, trusted], 1)
+        spectrum = np.stack([both.real, both.imag, *known[:4], trusted, known[4]], 1)
         r2 = 1 - 10.0 ** random.normal(-2, 0.05, layers)
         singular = np.sort(np.abs(both) * random.uniform(1, 1.5, modes))[::-1]
         yield (

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
 Bits = int | tuple[int, ...] | None
 """Binary digits that a value keeps after the leading one: a number for all, or one for each column
-of the last axis (values of other columns are not rounded); None for all that a float32 has."""
+of the last axis, of which an older file may have fewer (values of more columns are not rounded);
+None for all that a float32 has."""
 
 _MANTISSA = 23
 """Bits after the leading one of a float32."""
@@ -54,8 +55,8 @@ def pack(
     stacked = stack([steps[step] for step in order])
     with np.errstate(over="ignore"):  # what a float32 cannot hold is infinite
         exact = stacked.astype(np.float32)
-    if isinstance(bits, tuple) and stacked.shape[-1:] == (len(bits),):
-        columns = zip(np.moveaxis(exact, -1, 0), bits, strict=True)
+    if isinstance(bits, tuple) and stacked.ndim > 1 and stacked.shape[-1] <= len(bits):
+        columns = zip(np.moveaxis(exact, -1, 0), bits, strict=False)
         values = np.stack([rounded(column, each) for column, each in columns], -1)
         pairs = zip(np.moveaxis(stacked, -1, 0), np.moveaxis(values, -1, 0), strict=True)
         error: float | list[float] = [largest_error(*pair) for pair in pairs]

@@ -22,7 +22,7 @@ class Shown:
         >>> shown.span, [series.name for series in shown.series]
         ('1-9', ['spectrum', 'singular_values', 'r2'])
         >>> shown.series[0].values.shape  # 33 modes
-        (33, 7)
+        (33, 8)
     """
 
     span: str
