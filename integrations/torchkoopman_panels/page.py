@@ -68,7 +68,7 @@ def page(
         document: what to show.
         bits: name of a series → binary digits that are kept after the leading one, by column if
             there are several; None for all 23. By default λ has 12 (a relative error of at most
-            0.00013), and residuals, energies, errors, closures, conditions and singular values have 7
+            0.00013); residuals, energies, errors, closures, conditions and singular values have 7
             (0.4 %).
         size: bytes to stay below by leaving out steps; None to keep them all.
     """

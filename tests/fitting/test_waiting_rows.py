@@ -110,7 +110,7 @@ def test_rows_held_back_are_not_spoiled_by_a_batch_of_another_width(kind: str) -
         x = torch.randn(20, features, generator=torch.Generator().manual_seed(number))
         for each in (fitter, expected):
             each.update(tk.Trajectory.of(x, x.tanh()))
-        if number == 1:
+        if number in (1, 4):  # before the calibration and after it
             narrow = x[:, 1:]
             with pytest.raises(ValueError, match="features in earlier batches and has"):
                 fitter.update(tk.Trajectory.of(narrow, narrow.tanh()))

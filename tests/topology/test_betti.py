@@ -140,6 +140,12 @@ def test_bands_cover_about_the_spread_of_fresh_samples() -> None:
     assert width / (2 * 1.645) == pytest.approx(spread, rel=0.4)
 
 
+@pytest.mark.parametrize("scales", [torch.tensor([0.2, 0.1]), torch.ones(2, 2)])
+def test_scales_that_do_not_ascend_are_refused(scales: torch.Tensor) -> None:
+    with pytest.raises(ValueError, match="must be one row of numbers that ascend"):
+        betti_curve(draw(9, 2), scales=scales)
+
+
 def test_subsamples_have_no_duplicates_and_follow_the_generator() -> None:
     draws = subsamples(50, 6, torch.Generator().manual_seed(4))
     assert all(rows.unique().shape == (40,) for rows in draws)

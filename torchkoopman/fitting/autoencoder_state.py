@@ -33,9 +33,10 @@ class AutoencoderParts(SyncedAutoencoder, Resumable):
             RuntimeError: the fitter is calibrated already.
             ValueError: nothing to calibrate with, or too few rows.
         """
-        if self._intake.frames:
-            raise RuntimeError("the fitter is calibrated already; its rows are in that frame.")
-        self._intake.calibrate(sample)
+        with turn_of(self):
+            if self._intake.frames:
+                raise RuntimeError("the fitter is calibrated already; its rows are in that frame.")
+            self._intake.calibrate(sample)
         return self
 
     def reset(self) -> Self:

@@ -205,3 +205,9 @@ def same_layers(layers: Sequence[str], trajectory: Trajectory) -> None:
             f"the fitter has followed the layers {tuple(layers)}; this trajectory has "
             f"{trajectory.layers}. Use one fitter per probe."
         )
+
+
+def same_widths(frames: Sequence[Coordinates], trajectory: Trajectory) -> None:
+    """Refuse layers of other widths than those their coordinates, if there are, were chosen for."""
+    for frame, (layer, state) in zip(frames, trajectory.states.items(), strict=False):
+        same_width(layer, frame.features, state.shape[-1])

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Self
 
 import torch
 
-from torchkoopman.fitting.calibration import MASSIVE, Calibration, same_layers
+from torchkoopman.fitting.calibration import MASSIVE, Calibration, same_layers, same_widths
 from torchkoopman.fitting.drift import Renewal
 from torchkoopman.fitting.edmd_state import EDMDParts
 from torchkoopman.fitting.streams import NO_DATA
@@ -105,6 +105,7 @@ class EDMDFitter(EDMDParts):
         if self._span is None:
             self._open(Span.of(trajectory))
         same_layers(self._following().layers, trajectory)
+        same_widths(self._frames, trajectory)
         if self._frames:
             self._stream(trajectory)
         elif self._calibration.add(trajectory):
@@ -140,6 +141,10 @@ class EDMDFitter(EDMDParts):
             RuntimeError: the fitter is calibrated already.
             ValueError: nothing to calibrate with, or too few rows.
         """
+        with turn_of(self):
+            return self._calibrated(sample)
+
+    def _calibrated(self, sample: Trajectory | None) -> Self:
         if self._frames:
             raise RuntimeError(
                 "the fitter is calibrated already; a second frame would mix moments."

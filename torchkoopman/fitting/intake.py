@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import torch
 from torch import Tensor
 
-from torchkoopman.fitting.calibration import MASSIVE, Calibration, same_layers
+from torchkoopman.fitting.calibration import MASSIVE, Calibration, same_layers, same_widths
 from torchkoopman.fitting.drift import Renewal
 from torchkoopman.fitting.identity import row_ids
 from torchkoopman.fitting.intake_state import IntakeParts
@@ -75,10 +75,12 @@ class Intake(IntakeParts):
         """Take a trajectory in."""
         if self._latest is not None:
             same_layers(self._latest.layers, trajectory)
+        same_widths(self.frames, trajectory)
+        enough = not self.frames and self._calibration.add(trajectory)
         self._latest = trajectory
         if self.frames:
             self._store(trajectory)
-        elif self._calibration.add(trajectory):
+        elif enough:
             self.calibrate()
 
     def calibrate(self, sample: Trajectory | None = None) -> None:

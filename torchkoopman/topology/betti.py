@@ -162,9 +162,15 @@ def betti_curve(
         max_bytes: refuse what would need more memory; 2 GiB by default.
 
     Raises:
-        ValueError: too much memory, fewer than two points, or points that are not finite.
+        ValueError: too much memory, fewer than two points, points that are not finite, or scales
+            that do not ascend.
         ImportError: loops without gudhi.
     """
+    if isinstance(scales, Tensor) and not (scales.ndim == 1 and (scales.diff() >= 0).all()):
+        raise ValueError(
+            f"scales={scales} must be one row of numbers that ascend; take "
+            "scales.flatten().sort().values."
+        )
     pairs = diagram(points, dimension, max_bytes=max_bytes)
     births, deaths = (column.sort().values for column in pairs.T)
     grid = _scales(deaths, scales) if isinstance(scales, int) else scales.to(births)
