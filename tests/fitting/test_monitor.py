@@ -147,12 +147,12 @@ def test_a_training_is_bit_by_bit_what_it_is_without_a_monitor() -> None:
 def test_what_is_logged_is_the_fit_of_the_watched_steps_and_follows_their_spectra() -> None:
     """Beside a fitter that is fed by hand, and tk.follow of its spectra."""
     model, kept = network(), Kept()
-    fitter = tk.DMDFitter(halflife=200)
-    monitor = tk.TrainingMonitor(LAYERS, kept, fitter, sample_every=2, log_every=6, rows=40)
+    fitter = tk.DMDFitter(halflife=2000)
+    monitor = tk.TrainingMonitor(LAYERS, kept, fitter, sample_every=2, log_every=6, rows=400)
     with monitor.attach(model):
-        train(model, range(24), lambda _: monitor.step())
+        train(model, range(24), lambda _: monitor.step(), batch=400)
 
-    by_hand, again, spectra = tk.DMDFitter(halflife=200), network(), []
+    by_hand, again, spectra = tk.DMDFitter(halflife=2000), network(), []
     with tk.attach(again, LAYERS) as probe:
         done = [0]
 
@@ -167,7 +167,7 @@ def test_what_is_logged_is_the_fit_of_the_watched_steps_and_follows_their_spectr
                 spectra.append(in_features(surrogate, surrogate.spectrum()))
 
         probe.stream_to(update)
-        train(again, range(24), after)
+        train(again, range(24), after, batch=400)
     assert [step for step, _, _ in kept.told] == [6, 12, 18, 24]
     for (_, values, _), spectrum in zip(kept.told, spectra, strict=True):
         assert torch.equal(values, spectrum.eigenvalues)

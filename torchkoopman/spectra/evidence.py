@@ -10,7 +10,8 @@ left eigenvector w, right eigenvector v and eigenfunction φ(z) = wᴴ z, error 
   PRESS; by groups Cook & Weisberg 1982).
 * **error**: the standard error of λ. To first order δλ = wᴴ δK v / wᴴ v, and δK is a mean over rows
   of error times regressor, so its variance is read off the rows, whatever their noise; rows of one
-  sample count together (Liang & Zeger 1986).
+  sample count together (Liang & Zeger 1986). Where noise may have drawn eigenvalues apart from one,
+  how far it is to that one counts too (``clusters.py``).
 * **closure**: how much of r is no noise: a function of the start. With noise the residual stays
   large where the law holds in the mean; this one does not. r is regressed on functions outside the
   dictionary, and on those of the dictionary, with which only a least-squares K leaves nothing in
@@ -29,6 +30,7 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 from torch import Tensor
 
+from torchkoopman.spectra.clusters import raised
 from torchkoopman.spectra.conditions import conditions
 from torchkoopman.spectra.grouped import Grouped
 from torchkoopman.spectra.trust import OFF
@@ -136,18 +138,18 @@ def judge(
     witnesses, apart = _witnesses(start, evidence.state, len(rows.sizes))
     # Witnesses apart from the dictionary see nothing of what the fit made of these rows, but see
     # far-out rows of large leverage, which would count manifold.
-    outside, raised = _outside(errors if apart else unseen, witnesses)
+    outside, at_most = _outside(errors if apart else unseen, witnesses)
     regression = (moments.second("end", "start").cpu() @ G_inverse).to(W)
     missed = regression.mH @ W - W * values.conj()
     within = torch.einsum("ik,ij,jk->k", missed.conj(), G.to(W), missed).real / sizes
     within = (within - residuals * len(values) / moments.count).clamp(min=0)  # less what is chance
     known = conditions(values, W.mH @ G.to(W) @ W, V.mH @ G_inverse.to(V) @ V, OFF)
     moved = known * (outside + within).sqrt()
-    closures = torch.maximum((raised + within).sqrt(), moved)
+    closures = torch.maximum((at_most + within).sqrt(), moved)
     gain = ends.abs().square() - unseen.abs().square()
     no_better = rows.mean(gain) <= rows.deviation(gain)
     closures = torch.where(no_better, torch.maximum(closures, values.abs()), closures)
-    return Judgement(residuals.sqrt(), spread.sqrt(), closures, known)
+    return Judgement(residuals.sqrt(), raised(values, spread.sqrt(), known), closures, known)
 
 
 def without_rows(values: Tensor, modes: Tensor, functionals: Tensor, moments: Moments) -> Judgement:
@@ -174,7 +176,7 @@ def without_rows(values: Tensor, modes: Tensor, functionals: Tensor, moments: Mo
     spread = error * torch.einsum("ik,ij,jk->k", V.conj(), G_inverse, V).real / moments.count
     W = functionals
     known = conditions(values, W.mH @ G @ W, V.mH @ G_inverse @ V, OFF)
-    return Judgement(residuals, spread.clamp(min=0).sqrt(), None, known)
+    return Judgement(residuals, raised(values, spread.clamp(min=0).sqrt(), known), None, known)
 
 
 def _root(symmetric: Tensor) -> Tensor:

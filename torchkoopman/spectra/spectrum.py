@@ -60,9 +60,9 @@ class Spectrum(Tabular):
     """Share of the latent states' second moment that each mode carries; non-orthogonal modes
     overlap, so shares are normalised to sum to 1. Shape ``(latent,)``; None without data."""
     errors: Tensor | None = None
-    """Standard error of each λ by sampling, for independent samples and a fit across the span;
-    shape ``(latent,)``, None without data. Infinite where there are not more samples than latent
-    coordinates."""
+    """Standard error of each λ by sampling, for independent samples and a fit across the span; more
+    where noise may have drawn eigenvalues apart from one; shape ``(latent,)``, None without data.
+    Infinite where there are not more samples than latent coordinates."""
     closures: Tensor | None = None
     """How far λ may be off for what the dictionary misses: the part of the law's error that is no
     noise, relative to φ, by the condition of λ; ``(latent,)``, None where no rows were kept."""
