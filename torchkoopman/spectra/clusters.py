@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 _TOLD = 20.0
-"""Standard errors within which eigenvalues are not told from one that is repeated. A Jordan block
-of five is drawn to a circle whose diameter is ten in the mean, and twice that at its steadiest."""
+"""Standard errors within which eigenvalues are not told from one that is repeated. The circle that
+a Jordan block of five is drawn to is about ten of them wide, and up to twenty of the smallest."""
 _NORMAL = 1.5
 """Condition number up to which eigenvalues move by as much as the noise, however near they are."""
 
