@@ -31,6 +31,7 @@ from tests.fitting.resumable import (
     streamed,
     tail,
 )
+from torchkoopman.fitting.calibration import Calibration
 from torchkoopman.fitting.identity import row_ids
 from torchkoopman.observe.trajectory import Trajectory
 
@@ -137,8 +138,7 @@ def test_what_another_thread_changes_waits_for_the_trajectory_that_is_half_learn
 
     def meanwhile(trajectory: Trajectory) -> Tensor:
         if not threads:
-            changing = lambda: MEANWHILE[change](fitter, other)  # noqa: E731
-            threads.append(threading.Thread(target=changing))
+            threads.append(threading.Thread(target=MEANWHILE[change], args=(fitter, other)))
             threads[0].start()
             threads[0].join(0.2)
             halfway.append(not threads[0].is_alive())
@@ -155,6 +155,35 @@ def test_what_another_thread_changes_waits_for_the_trajectory_that_is_half_learn
     MEANWHILE[change](*expected)
     for mine, theirs in zip((fitter, other), expected, strict=True):
         assert bits(mine.state_dict()) == bits(theirs.state_dict())
+
+
+HOLDING: dict[str, Callable[[], Any]] = {
+    "edmd": lambda: tk.EDMDFitter(tk.RandomFeatures(6), calibration=10_000),
+    "autoencoder": lambda: tk.AutoencoderFitter(latent=4, hidden=[8], calibration=10_000),
+}
+
+
+@pytest.mark.parametrize("kind", HOLDING)
+def test_a_calibration_by_another_thread_waits_for_the_trajectory_that_is_half_held(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fitter, expected = (streamed(HOLDING[kind](), range(6)) for _ in range(2))
+    threads, halfway, add = list[threading.Thread](), list[bool](), Calibration.add
+
+    def meanwhile(calibration: Calibration, trajectory: Trajectory) -> bool:
+        threads.append(threading.Thread(target=fitter.calibrate))
+        threads[0].start()
+        threads[0].join(0.2)
+        halfway.append(not threads[0].is_alive())
+        return add(calibration, trajectory)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Calibration, "add", meanwhile)
+        fitter.update(batch(6))
+    threads[0].join()
+    assert halfway == [False]
+    expected.update(batch(6)).calibrate()
+    assert bits(fitter.state_dict()) == bits(expected.state_dict())
 
 
 @pytest.mark.parametrize("kind", KINDS)

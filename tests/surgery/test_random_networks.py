@@ -56,7 +56,7 @@ def judged(cut: tuple[Wiring, str, str, bool], new: str, before: bool, how: str)
 NEW = st.sampled_from(["map"] * 5 + ["identity"])
 
 
-@settings(max_examples=400, **COMMON)
+@settings(max_examples=800, **COMMON)
 @given(cuts(), NEW, st.booleans())
 def test_no_swap_by_the_first_way_that_fits_is_silently_wrong(
     cut: tuple[Wiring, str, str, bool], new: str, before: bool

@@ -1,6 +1,7 @@
 """Betti curves: counts, exact integrals, a metric, and a band."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
@@ -140,8 +141,8 @@ def test_bands_cover_about_the_spread_of_fresh_samples() -> None:
     assert width / (2 * 1.645) == pytest.approx(spread, rel=0.4)
 
 
-@pytest.mark.parametrize("scales", [torch.tensor([0.2, 0.1]), torch.ones(2, 2)])
-def test_scales_that_do_not_ascend_are_refused(scales: torch.Tensor) -> None:
+@pytest.mark.parametrize("scales", [torch.tensor([0.2, 0.1]), torch.ones(2, 2), [0.1, 0.2], 0])
+def test_scales_that_are_none_or_do_not_ascend_are_refused(scales: Any) -> None:
     with pytest.raises(ValueError, match="must be one row of numbers that ascend"):
         betti_curve(draw(9, 2), scales=scales)
 

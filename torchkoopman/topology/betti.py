@@ -163,13 +163,13 @@ def betti_curve(
 
     Raises:
         ValueError: too much memory, fewer than two points, points that are not finite, or scales
-            that do not ascend.
+            that are none or do not ascend.
         ImportError: loops without gudhi.
     """
-    if isinstance(scales, Tensor) and not (scales.ndim == 1 and (scales.diff() >= 0).all()):
+    if not (scales > 0 if isinstance(scales, int) else _ascends(scales)):
         raise ValueError(
-            f"scales={scales} must be one row of numbers that ascend; take "
-            "scales.flatten().sort().values."
+            f"scales={scales} must be one row of numbers that ascend, as a tensor, or how many; "
+            "take torch.as_tensor(scales).flatten().sort().values."
         )
     pairs = diagram(points, dimension, max_bytes=max_bytes)
     births, deaths = (column.sort().values for column in pairs.T)
@@ -194,6 +194,10 @@ def subsamples(points: int, count: int, generator: torch.Generator | None = None
     generator = torch.Generator().manual_seed(0) if generator is None else generator
     size = max(1, int(_SHARE * points))
     return [torch.randperm(points, generator=generator)[:size] for _ in range(count)]
+
+
+def _ascends(scales: object) -> bool:
+    return isinstance(scales, Tensor) and scales.ndim == 1 and bool((scales.diff() >= 0).all())
 
 
 def _counts(births: Tensor, deaths: Tensor, scales: Tensor) -> Tensor:

@@ -69,8 +69,7 @@ def blocks(
         unit: of the distances, see :func:`unit_of`.
         exact: from differences.
     """
-    copy = points.to(torch.float64, copy=True).div_(unit) if exact else None
-    right = _centred(points, unit) if copy is None else copy
+    right = points.to(torch.float64, copy=True).div_(unit) if exact else _centred(points, unit)
     few, width = min(BLOCK, len(points)), points.shape[1]
     room, left = (right.new_empty(few, size) for size in (few, width + 2))
     starts = range(0, len(points), BLOCK)
