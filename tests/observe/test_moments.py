@@ -177,7 +177,7 @@ def test_a_batch_of_many_layers_is_centred_in_the_memory_of_a_part_of_one() -> N
 
     with Counting():
         moments.update(values)
-    assert 2**12 * 128 * 8 <= sum(made) <= 1.2 * 2**12 * 128 * 8
+    assert 2**10 * 128 * 8 <= sum(made) <= 1.2 * 2**10 * 128 * 8
 
 
 @pytest.mark.parametrize("offset", [0.0, 100.0])

@@ -11,7 +11,6 @@ from torchkoopman.fitting.quality import explained, outside
 from torchkoopman.fitting.streams import Streams
 from torchkoopman.koopman.coordinates import check_frames, resolve_frames
 from torchkoopman.koopman.operators import Dense
-from torchkoopman.koopman.regression import pool
 from torchkoopman.koopman.span import FitRecord, Span
 from torchkoopman.koopman.surrogate import Surrogate
 from torchkoopman.observe.capture import plain_modes
@@ -155,13 +154,14 @@ class ClosedForm(Streams):
         longer = "" if self.halflife is None else ", a longer halflife"
         remedy = f"{longer}, or use fewer observables or a lower rank"
         require_rows(total.count, observables.latent, remedy)
-        ends = [(layers[0], layers[-1])]
-        ridge = self.ridge
+        ends = layers[0], layers[-1]
+        pair, ridge = total.between(*ends), self.ridge
         if ridge is None:
-            ridge = self._default_ridge(pool(total, ends), coordinates[0].weight.dtype)
+            ridge = self._default_ridge(pair, coordinates[0].weight.dtype)
         frames = resolve_frames(self.frames, self._widths())
         fit = closed_form(
             total,
+            pair,
             layers,
             dynamics,
             ridge,
@@ -174,13 +174,13 @@ class ClosedForm(Streams):
         seen = round(total.count)
         if self.halflife is None:  # else what has faded is not in it either
             self._sizes.warn_of_more_than(seen)
-        data = latents.between(*ends[0])
+        data = latents.between(*ends)
         notes = (*fit.notes, *self._sizes.notes(), *notes, *self._missing(latents, data))
         record = FitRecord(method, seen, frames=frames, dynamics=fit.kind, notes=notes)
         evidence = None
         if rows := sampled.layers:
             state = slice(1, 1 + observables.features)
-            start, end = (rows[layer] for layer in ends[0])
+            start, end = (rows[layer] for layer in ends)
             evidence = Evidence(start, end, state, True, sampled.samples, sampled.shares)
         parts = span, coordinates, observables, operator
         surrogate = Surrogate(*parts, record, data, evidence).requires_grad_(False)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.nn.functional import pad
 
 from torchkoopman.fitting.calibration import same_layers
 from torchkoopman.fitting.dmd_wide import WideStreams
@@ -145,5 +146,4 @@ class DMDFitter(WideStreams):
 
 def _augmented(frame: Coordinates) -> tuple[Tensor, Tensor]:
     """``x ↦ [1, coordinates]`` as weight and bias."""
-    weight = torch.cat([torch.zeros_like(frame.weight[:1]), frame.weight])
-    return weight, torch.cat([torch.ones_like(frame.bias[:1]), frame.bias])
+    return pad(frame.weight, (0, 0, 1, 0)), pad(frame.bias, (1, 0), value=1.0)

@@ -64,6 +64,7 @@ class Fit:
 
 def closed_form(
     total: Moments,
+    ends: Moments,
     layers: Sequence[str],
     dynamics: Dynamics,
     ridge: float,
@@ -76,6 +77,7 @@ def closed_form(
 
     Args:
         total: moments of the layers' latent states.
+        ends: those of ``"start"`` and ``"end"``, the first and the last of them.
         layers: in order of depth.
         dynamics: see ``Dynamics``.
         ridge: relative.
@@ -83,11 +85,10 @@ def closed_form(
         observables: read the state off a latent one.
         skippable: whether all layers have one frame, so that the identity means skipping.
     """
-    spans = [(layers[0], layers[-1])]
     steps = list(pairwise(layers))
     if dynamics == "step":
         return Fit(koopman_matrix(pool(total, steps), ridge, constant=True), "step")
-    whole = Fit(koopman_matrix(pool(total, spans), ridge, constant=True), "span")
+    whole = Fit(koopman_matrix(ends, ridge, constant=True), "span")
     held = 0
     if dynamics == "auto" and sampled.layers:
         # Whole samples, which their numbers put in an order of chance.
@@ -101,7 +102,7 @@ def closed_form(
     chosen = None if weights is None else weights[:held].to(total.mean(layers[0]))
     rest = total.minus(_moments_of(sample, chosen, total.pairs))
     judge = _Judge(sample, layers, observables)
-    span = judge.last(koopman_matrix(pool(rest, spans), ridge, constant=True))
+    span = judge.last(koopman_matrix(rest.between(layers[0], layers[-1]), ridge, constant=True))
     if len(layers) > 2:
         step = judge.each(koopman_matrix(pool(rest, steps), ridge, constant=True))
         note = _objection(step, span, judge.skip() if skippable else {}, layers[-1])

@@ -45,7 +45,9 @@ class Axes:
         No more than the ``most`` leading axes are needed; None: all.
         """
         scales = _scales(cov.diagonal(), layer, massive)
-        values, vectors = _eigenpairs(cov.div_(scales[:, None]).div_(scales), most)
+        if (scales > 1).any():
+            cov.div_(scales[:, None]).div_(scales)
+        values, vectors = _eigenpairs(cov, most)
         return cls(values.flip(0), vectors.flip(1), scales)
 
     @classmethod
@@ -93,9 +95,8 @@ class Axes:
         """
         variances, vectors = self.variances[:size], self._leading(size)
         spread = whitening + (1 - whitening) * (variances / variances.mean()).rsqrt()
-        spread = spread / (spread.square() * variances).mean().sqrt()
-        inverse = self.scales[:, None] * vectors / spread
-        return Coordinates((vectors * spread / self.scales[:, None]).T, mean, inverse)
+        scales = self.scales[:, None] / (spread / (spread.square() * variances).mean().sqrt())
+        return Coordinates((vectors / scales).T, mean, vectors * scales)
 
     def _leading(self, size: int) -> Tensor:
         """The first axes as columns, ``(features, size)``."""

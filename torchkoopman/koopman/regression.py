@@ -144,8 +144,8 @@ def solve_ridge(symmetric: Tensor, right: Tensor, ridge: float) -> Tensor:
     """
     if ridge < 0:
         raise ValueError(f"ridge={ridge} must not be negative.")
-    scale = symmetric.diagonal().mean()
-    regularised = symmetric + ridge * scale * torch.eye(len(symmetric)).to(symmetric)
+    regularised = symmetric.clone()
+    regularised.diagonal().add_(ridge * symmetric.diagonal().mean())
     factor, failed = torch.linalg.cholesky_ex(regularised)
     # A pivot is what a variable adds to those before it; rounding alone can keep it above zero.
     rounding = len(symmetric) * torch.finfo(symmetric.dtype).eps * regularised.diagonal()

@@ -12,14 +12,16 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-_BLOCKS = (192, 24)
-"""Columns of the blocks of a symmetric product, and of the smaller ones on its diagonal: of both
-sizes that are whole tiles of the processors' kernels, the fastest for widths from 128 to 1024."""
+_BLOCKS = (128, 64)
+"""Columns of the blocks of a symmetric product, and of the smaller ones on its diagonal: of sizes
+that are whole tiles of the processors' kernels, the fastest or nearly so for widths from 64 to
+1024."""
 _ROWS = 256
 """Rows that float32 sums before float64 takes over."""
-_AT_ONCE = 2**19, 384
-"""Numbers of one variable that are centred and multiplied at a time, which bounds their memory, and
-the least number of rows for which a product is fast."""
+_AT_ONCE = 2**17, 384
+"""Numbers of one variable that are centred and multiplied at a time, a megabyte of float64, which
+stays in the processor's cache in between; and the least number of rows for which a product is
+fast."""
 
 
 def parts(values: Mapping[str, Tensor]) -> list[slice]:
