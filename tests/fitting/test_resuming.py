@@ -77,6 +77,7 @@ READINGS: dict[str, Callable[[Any], object]] = {
     "surrogate": lambda fitter: told(fitter.surrogate),
     "between": lambda fitter: told(fitter.between("0", "1")),
     "state": lambda fitter: fitter.state_dict(),
+    "copy": lambda fitter: copy.deepcopy(fitter).state_dict(),
     "train": lambda fitter: fitter.train(3).state_dict(),
 }
 
@@ -87,8 +88,10 @@ READINGS: dict[str, Callable[[Any], object]] = {
         ("dmd", "surrogate"),
         ("dmd", "between"),
         ("edmd", "state"),
+        ("edmd", "copy"),
         ("autoencoder", "surrogate"),
         ("autoencoder", "state"),
+        ("autoencoder", "copy"),
         ("autoencoder", "train"),
     ],
 )

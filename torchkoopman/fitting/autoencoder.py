@@ -22,6 +22,7 @@ from torchkoopman.koopman.learnt import LearntObservables
 from torchkoopman.koopman.span import FitRecord, Span
 from torchkoopman.koopman.surrogate import Surrogate
 from torchkoopman.observe.capture import plain_modes
+from torchkoopman.observe.interrupts import uninterrupted
 from torchkoopman.observe.turns import turn_of
 
 if TYPE_CHECKING:
@@ -134,14 +135,15 @@ class AutoencoderFitter(AutoencoderOutcome):
     def update(self, trajectory: Trajectory) -> Self:
         """Take a trajectory into the reservoir and the steps that are due."""
         with turn_of(self), plain_modes(trajectory.device.type, grad=False):
-            self._intake.add(trajectory)
-            if self._processes is None:  # else steps are taken together, by train()
-                self._owed += self.steps_per_update
-            self._outcome, self._notes = None, ()
-            if self._intake.frames and self._trainer is None:
-                self._trainer = self._started(self._way, self._judge())
-            if (before := self._intake.renewed()) is not None:
-                self._renew(before, self._ready())
+            with uninterrupted():
+                self._intake.add(trajectory)
+                if self._processes is None:  # else steps are taken together, by train()
+                    self._owed += self.steps_per_update
+                self._outcome, self._notes = None, ()
+                if self._intake.frames and self._trainer is None:
+                    self._trainer = self._started(self._way, self._judge())
+                if (before := self._intake.renewed()) is not None:
+                    self._renew(before, self._ready())
             self._pay()
         return self
 

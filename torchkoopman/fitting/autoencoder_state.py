@@ -9,6 +9,7 @@ from torchkoopman.fitting.autoencoder_sync import SyncedAutoencoder
 from torchkoopman.fitting.candidates import Candidate
 from torchkoopman.fitting.resuming import Resumable
 from torchkoopman.fitting.snapshots import fingerprint
+from torchkoopman.observe.interrupts import uninterrupted
 from torchkoopman.observe.turns import turn_of
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ class AutoencoderParts(SyncedAutoencoder, Resumable):
             RuntimeError: the fitter is calibrated already.
             ValueError: nothing to calibrate with, or too few rows.
         """
-        with turn_of(self):
+        with turn_of(self), uninterrupted():
             if self._intake.frames:
                 raise RuntimeError("the fitter is calibrated already; its rows are in that frame.")
             self._intake.calibrate(sample)

@@ -15,6 +15,7 @@ from torchkoopman.koopman.span import FitRecord, Span
 from torchkoopman.koopman.surrogate import Surrogate
 from torchkoopman.observe.capture import plain_modes
 from torchkoopman.observe.halflife import check_halflife
+from torchkoopman.observe.interrupts import uninterrupted
 from torchkoopman.observe.pairs import layer_pairs
 from torchkoopman.observe.turns import turn_of
 from torchkoopman.spectra.evidence import Evidence
@@ -80,7 +81,8 @@ class ClosedForm(Streams):
 
         Rows a million times larger than the others are left out, which ``record.notes`` says.
         """
-        with turn_of(self), plain_modes(trajectory.device.type, grad=False):
+        modes = plain_modes(trajectory.device.type, grad=False)
+        with turn_of(self), uninterrupted(), modes:
             self._learn(self._sizes.usable(trajectory))
         return self
 

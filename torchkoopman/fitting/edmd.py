@@ -16,6 +16,7 @@ from torchkoopman.koopman.feature_maps import Part, RandomFeatures, as_parts
 from torchkoopman.koopman.observables import Dictionary
 from torchkoopman.koopman.regression import best_ridge
 from torchkoopman.koopman.span import Span
+from torchkoopman.observe.interrupts import uninterrupted
 from torchkoopman.observe.turns import turn_of
 
 if TYPE_CHECKING:
@@ -141,7 +142,7 @@ class EDMDFitter(EDMDParts):
             RuntimeError: the fitter is calibrated already.
             ValueError: nothing to calibrate with, or too few rows.
         """
-        with turn_of(self):
+        with turn_of(self), uninterrupted():
             return self._calibrated(sample)
 
     def _calibrated(self, sample: Trajectory | None) -> Self:

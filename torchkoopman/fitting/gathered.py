@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Self
 import torch
 from torch import Tensor
 
+from torchkoopman.observe.interrupts import uninterrupted
 from torchkoopman.observe.moments import NOTHING
 
 if TYPE_CHECKING:
@@ -125,11 +126,18 @@ class Gathered:
 
     def _take(self) -> None:
         """Form the products of the rows that wait."""
-        if self._waiting:
-            joined = _joined(self._waiting, self._taken)
-            self._waiting = []  # first: what breaks off may lose rows, but none counts twice
-            self._taken.update(*joined)
-            self._enough = _enough(self._taken)
+        if not self._waiting:
+            return
+        waiting, joined = self._waiting, _joined(self._waiting, self._taken)
+        with uninterrupted():
+            self._waiting = []
+            try:
+                self._taken.update(*joined)
+            except BaseException:
+                if not self._taken.torn:  # nothing was taken, for want of memory
+                    self._waiting = waiting
+                raise
+        self._enough = _enough(self._taken)
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from torch import Tensor
 
+from torchkoopman.observe.interrupts import uninterrupted
 from torchkoopman.observe.turns import turn_of
 
 if TYPE_CHECKING:
@@ -102,9 +103,16 @@ class Resumable:
         if other is self:
             raise ValueError("a fitter cannot be merged with itself: its rows would count twice.")
         first, second = sorted((self, other), key=id)  # lest two mergers wait for each other
-        with turn_of(first), turn_of(second):
+        with turn_of(first), turn_of(second), uninterrupted():
             self._merge_if_alike(other)
         return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        with turn_of(self):
+            made = copy.copy(self)
+            memo[id(self)] = made
+            vars(made).update(copy.deepcopy(vars(self), memo))
+        return made
 
     def _merge_if_alike(self, other: Self) -> None:
         if type(other) is not type(self):

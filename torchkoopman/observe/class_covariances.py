@@ -62,6 +62,11 @@ class ClassCovariances:
         return sum(part.count for part in (self.unlabelled, self._faded, *self.by_class.values()))
 
     @property
+    def torn(self) -> bool:
+        """Whether taking rows in broke off half way; see ``Moments``."""
+        return any(part.torn for part in self._parts())
+
+    @property
     def nbytes(self) -> int:
         """Memory taken, in bytes: the larger part is one set of ``class_pairs`` for each class."""
         return sum(moments.nbytes for moments in self._parts())

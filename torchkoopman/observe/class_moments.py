@@ -9,6 +9,7 @@ With a halflife the past fades: exponential forgetting, for streams of a network
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Self
 
 import torch
@@ -17,7 +18,7 @@ from torchkoopman.observe.class_covariances import ClassCovariances
 from torchkoopman.observe.moments import Moments
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from torch import Tensor
 
@@ -61,20 +62,23 @@ class LabelledMoments(ClassCovariances):
             ValueError: a variable's width differs from that of earlier batches; nothing is changed.
         """
         self.require_widths(values)
-        if self.halflife is not None and self.pairs:
-            self._fade(2 ** (-len(values[self.pairs[0][0]]) / self.halflife))
-        if labels is None:
-            self.unlabelled.update(values, weights)
-            return self
-        for label in torch.unique(labels).tolist():
-            moments = self.unlabelled
-            if label >= 0:
-                moments = self.by_class.setdefault(int(label), Moments(self.class_pairs))
-            moments.update(*_chosen(values, moments.names, labels == label, weights))
-        if self.shared.pairs and (labels >= 0).any():
-            self.shared.update(*_chosen(values, self.shared.names, labels >= 0, weights))
-        if weights is not None:
-            self._let_go()
+        with self._together():
+            if self.halflife is not None and self.pairs:
+                self._fade(2 ** (-len(values[self.pairs[0][0]]) / self.halflife))
+            if labels is None:
+                self.unlabelled.update(values, weights)
+                return self
+            for label in map(int, torch.unique(labels).tolist()):
+                moments = self.unlabelled
+                if label >= 0:
+                    moments = self.by_class.get(label) or Moments(self.class_pairs)
+                moments.update(*_chosen(values, moments.names, labels == label, weights))
+                if label >= 0:
+                    self.by_class[label] = moments
+            if self.shared.pairs and (labels >= 0).any():
+                self.shared.update(*_chosen(values, self.shared.names, labels >= 0, weights))
+            if weights is not None:
+                self._let_go()
         return self
 
     def require_widths(self, values: Mapping[str, Tensor]) -> None:
@@ -103,11 +107,12 @@ class LabelledMoments(ClassCovariances):
             own = "themselves" if other is self else mine
             raise ValueError(f"cannot merge moments of {theirs} into {own}.")
         self.total().merge(other.total())  # refuses other widths
-        self.unlabelled.merge(other.unlabelled)
-        self.shared.merge(other.shared)
-        self._faded.merge(other._faded)
-        for label, moments in other.by_class.items():
-            self.by_class.setdefault(label, Moments(self.class_pairs)).merge(moments)
+        with self._together():
+            self.unlabelled.merge(other.unlabelled)
+            self.shared.merge(other.shared)
+            self._faded.merge(other._faded)
+            for label, moments in other.by_class.items():
+                self.by_class.setdefault(label, Moments(self.class_pairs)).merge(moments)
         return self
 
     def load(self, tensors: Mapping[str, Tensor]) -> Self:
@@ -132,6 +137,17 @@ class LabelledMoments(ClassCovariances):
                 fresh.by_class[int(stream)] = Moments(self.class_pairs).load(named)
         vars(self).update(vars(fresh))
         return self
+
+    @contextmanager
+    def _together(self) -> Iterator[None]:
+        """Where what is within it breaks off after something was changed, nothing is read more."""
+        before = self.count
+        try:
+            yield
+        except BaseException:
+            for part in self._parts() if self.torn or self.count != before else ():
+                part.torn = True
+            raise
 
     def _fade(self, factor: float) -> None:
         """Weigh all rows until now by ``factor``."""

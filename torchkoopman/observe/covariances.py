@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Self
 
 import torch
@@ -11,7 +12,7 @@ from torchkoopman.observe import products
 from torchkoopman.observe.pairs import Pair, roles
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
 
 class Covariances:
@@ -38,10 +39,14 @@ class Covariances:
         self._sums: dict[Pair, Tensor] = {}
         self._halved = False
         """Whether sums of squares are there below the diagonal alone, as they are streamed."""
+        self.torn = False
+        """Whether taking rows in broke off half way, so that some sums have rows that others lack.
+        Nothing is read of such moments."""
 
     @property
     def _scatters(self) -> dict[Pair, Tensor]:
         """Pair → the sum of products of centred rows, ``(features_a, features_b)``."""
+        self._require_whole()
         for a, b in self._sums if self._halved else ():
             if a == b:
                 products.mirror(self._sums[a, b])
@@ -137,6 +142,23 @@ class Covariances:
         made._means = {name: means[name] for name in made.names if means}
         return made
 
+    @contextmanager
+    def _at_once(self) -> Iterator[None]:
+        """What breaks off within it leaves moments of which nothing is read."""
+        self._require_whole()
+        self.torn = True
+        yield
+        self.torn = False
+
+    def _require_whole(self) -> None:
+        if self.torn:
+            raise RuntimeError(
+                f"moments of {self.names} broke off while they took rows in, for want of memory or "
+                "by an interrupt: some of their sums have rows that others lack. Begin anew, as a "
+                "fitter does with reset(), or load the state that was saved last."
+            )
+
     def _require_rows(self) -> None:
+        self._require_whole()
         if self.count == 0:
             raise ValueError(f"no rows of {self.names} were streamed yet; moments need one.")

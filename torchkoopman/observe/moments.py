@@ -73,18 +73,19 @@ class Moments(Covariances):
         means: dict[str, Tensor] = {}
         # Chan's mean correction is one more row of the product.
         weight = (self.count * mass / (self.count + mass)) ** 0.5
-        self._halved = True
-        for (a, b), scatter in self._sums.items():
-            for name in {a, b} - means.keys():
-                means[name] = products.centre(rows[name], batch[name], weights, mass)
-                rows[name][-1] = weight * (means[name] - self._means[name])
-            if a == b:
-                products.add_square(scatter, rows[a])
-            else:
-                products.add_product(scatter, rows[a], rows[b])
-        self.count += mass
-        for name, mean in means.items():
-            self._means[name] += (mean - self._means[name]) * (mass / self.count)
+        with self._at_once():
+            self._halved = True
+            for (a, b), scatter in self._sums.items():
+                for name in {a, b} - means.keys():
+                    means[name] = products.centre(rows[name], batch[name], weights, mass)
+                    rows[name][-1] = weight * (means[name] - self._means[name])
+                if a == b:
+                    products.add_square(scatter, rows[a])
+                else:
+                    products.add_product(scatter, rows[a], rows[b])
+            self.count += mass
+            for name, mean in means.items():
+                self._means[name] += (mean - self._means[name]) * (mass / self.count)
 
     def fade(self, factor: float) -> Self:
         """Multiply the weight of every row until now by ``factor``, between 0 and 1.
@@ -92,10 +93,11 @@ class Moments(Covariances):
         A mean does not change by it; count and scatters shrink alike, so no covariance does either:
         what changes is how much the rows to come will weigh against these.
         """
-        self.count = 0 if self.count * factor < NOTHING else self.count * factor
-        factor = factor if self.count else 0.0
-        for scatter in self._sums.values():
-            scatter *= factor
+        with self._at_once():
+            self.count = 0 if self.count * factor < NOTHING else self.count * factor
+            factor = factor if self.count else 0.0
+            for scatter in self._sums.values():
+                scatter *= factor
         return self
 
     def merge(self, other: Moments) -> Self:
@@ -113,12 +115,14 @@ class Moments(Covariances):
         self.require_widths({name: len(mean) for name, mean in other._means.items()})
         total = self.count + other.count
         delta = {name: other._means[name] - self._means[name] for name in self.names}
-        for (a, b), scatter in self._scatters.items():
-            scatter += other._scatters[a, b]
-            scatter.addr_(delta[a], delta[b], alpha=self.count * other.count / total)
-        for name in self.names:
-            self._means[name] += delta[name] * (other.count / total)
-        self.count = total
+        both = [(pair, scatter, other._scatters[pair]) for pair, scatter in self._scatters.items()]
+        with self._at_once():
+            for (a, b), scatter, theirs in both:
+                scatter += theirs
+                scatter.addr_(delta[a], delta[b], alpha=self.count * other.count / total)
+            for name in self.names:
+                self._means[name] += delta[name] * (other.count / total)
+            self.count = total
         return self
 
     def minus(self, other: Moments) -> Moments:
@@ -157,6 +161,7 @@ class Moments(Covariances):
         self._means = {name: tensors[key].clone() for name, key in means.items() if some}
         self._halved = False
         self._sums = {pair: tensors[key].clone() for pair, key in scatters.items() if some}
+        self.torn = False
         return self
 
     def require_widths(self, widths: Mapping[str, int]) -> None:
