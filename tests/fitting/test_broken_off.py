@@ -18,6 +18,7 @@ import torchkoopman as tk
 from tests.fitting.resumable import MAKERS, Fitter, assert_same_bits, autoencoder, batch, streamed
 from tests.fitting.test_resuming import bits
 from tests.observe.test_interrupts import leaves_a_block
+from torchkoopman.fitting.calibration import Calibration
 from torchkoopman.observe import products
 from torchkoopman.observe.class_moments import LabelledMoments
 from torchkoopman.observe.moments import Moments
@@ -231,6 +232,43 @@ def test_a_batch_for_which_there_was_no_memory_may_come_again(
     assert fitter.surrogate.record.rows == expected.surrogate.record.rows
     torch.testing.assert_close(
         fitter.surrogate.operator.matrix(), expected.surrogate.operator.matrix()
+    )
+
+
+HOLDING: dict[str, Callable[[], Fitter]] = {
+    "edmd": lambda: tk.EDMDFitter(tk.RandomFeatures(12), calibration=170),
+    "dmd of wide layers": lambda: tk.DMDFitter(2),
+}
+
+
+@pytest.mark.parametrize("kind", HOLDING)
+def test_nothing_is_read_where_not_all_rows_held_back_have_streamed(
+    kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torchkoopman.fitting.dmd_wide.WIDE", 3)
+    monkeypatch.setattr("torchkoopman.fitting.dmd_wide._MORE", -6)
+    fitter = HOLDING[kind]()
+    if isinstance(fitter, tk.DMDFitter):
+        monkeypatch.setattr(Calibration, "enough", lambda self, _=1: len(self.held) == 4)
+    stream, streams = type(fitter)._stream, list[Any]()
+
+    def breaking(fitter: Any, trajectory: Any) -> None:
+        streams.append(trajectory)
+        if len(streams) == 3:
+            raise torch.OutOfMemoryError("no memory is left")
+        stream(fitter, trajectory)
+
+    streamed(fitter, range(CALIBRATING))
+    assert not fitter._own.count
+    with monkeypatch.context() as patch:
+        patch.setattr(type(fitter), "_stream", breaking)
+        with pytest.raises(torch.OutOfMemoryError):
+            fitter.update(batch(CALIBRATING))
+    for reading in (lambda: fitter.surrogate, fitter.state_dict, lambda: fitter.update(batch(7))):
+        with pytest.raises(RuntimeError, match="broke off"):
+            reading()
+    assert streamed(fitter.reset(), range(6)).surrogate.record.rows == sum(
+        int(batch(number).counted().sum()) for number in range(6)
     )
 
 

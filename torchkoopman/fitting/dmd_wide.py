@@ -145,8 +145,9 @@ class WideStreams(ClosedForm):
         if held.options.rank >= 1:
             self._frames, rows = held.finish()
             self._outside = {layer: Unexplained() for layer in rows[0].layers}
-        for each in rows:
-            self._stream(each)
+        with self._own.all_or_nothing():
+            for each in rows:
+                self._stream(each)
 
     def _measured(self) -> dict[str, Any]:
         known = self._moments.count > 0 or bool(self.holding())

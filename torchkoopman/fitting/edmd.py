@@ -159,8 +159,9 @@ class EDMDFitter(EDMDParts):
                 self._renewal.pinned = True
         frames, held = self._calibration.finish(sample)
         self._frames, self._dictionary = frames, self._built(frames, self._generator)
-        for trajectory in held:
-            self._stream(trajectory)
+        with self._own.all_or_nothing():
+            for trajectory in held:
+                self._stream(trajectory)
         return self
 
     def _renew(self, renewal: Renewal) -> None:

@@ -8,6 +8,7 @@ each class. Whoever reads the moments finds all rows in them.
 from __future__ import annotations
 
 import copy
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Self
@@ -19,7 +20,7 @@ from torchkoopman.observe.interrupts import uninterrupted
 from torchkoopman.observe.moments import NOTHING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from torchkoopman.observe.class_moments import LabelledMoments
     from torchkoopman.observe.pairs import Pair
@@ -81,7 +82,9 @@ class Gathered:
 
         Raises:
             ValueError: a variable's width differs from that of earlier batches, which stay.
+            RuntimeError: an earlier batch broke off half way.
         """
+        self._taken.require_whole()
         self._all, batch = None, _Batch.of(values, labels)
         if self._enters(batch) or (self._waiting and self._waiting[0].kind != batch.kind):
             self._take()  # in the order in which they came
@@ -94,6 +97,15 @@ class Gathered:
             if self._enters(*self._waiting):
                 self._take()
         return self
+
+    @contextmanager
+    def all_or_nothing(self) -> Iterator[None]:
+        """Where what is within it breaks off, nothing is read of the moments any more."""
+        try:
+            yield
+        except BaseException:
+            self._taken.unlabelled.torn = True
+            raise
 
     def merge(self, other: LabelledMoments) -> Self:
         """Take in another stream; see ``LabelledMoments.merge``."""

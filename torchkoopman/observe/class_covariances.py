@@ -66,6 +66,11 @@ class ClassCovariances:
         """Whether taking rows in broke off half way; see ``Moments``."""
         return any(part.torn for part in self._parts())
 
+    def require_whole(self) -> None:
+        """Refuse moments that broke off; see ``Moments``."""
+        for part in self._parts():
+            part.require_whole()
+
     @property
     def nbytes(self) -> int:
         """Memory taken, in bytes: the larger part is one set of ``class_pairs`` for each class."""

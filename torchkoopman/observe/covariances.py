@@ -46,7 +46,7 @@ class Covariances:
     @property
     def _scatters(self) -> dict[Pair, Tensor]:
         """Pair → the sum of products of centred rows, ``(features_a, features_b)``."""
-        self._require_whole()
+        self.require_whole()
         for a, b in self._sums if self._halved else ():
             if a == b:
                 products.mirror(self._sums[a, b])
@@ -145,12 +145,17 @@ class Covariances:
     @contextmanager
     def _at_once(self) -> Iterator[None]:
         """What breaks off within it leaves moments of which nothing is read."""
-        self._require_whole()
+        self.require_whole()
         self.torn = True
         yield
         self.torn = False
 
-    def _require_whole(self) -> None:
+    def require_whole(self) -> None:
+        """Refuse moments that broke off while they took rows in.
+
+        Raises:
+            RuntimeError: they did.
+        """
         if self.torn:
             raise RuntimeError(
                 f"moments of {self.names} broke off while they took rows in, for want of memory or "
@@ -159,6 +164,6 @@ class Covariances:
             )
 
     def _require_rows(self) -> None:
-        self._require_whole()
+        self.require_whole()
         if self.count == 0:
             raise ValueError(f"no rows of {self.names} were streamed yet; moments need one.")
