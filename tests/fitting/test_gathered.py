@@ -235,18 +235,20 @@ class Broken(LabelledMoments):
         return super().update(values, labels, weights)
 
 
-def test_rows_of_products_that_broke_off_do_not_count_twice() -> None:
+@pytest.mark.parametrize("again", [True, False])
+def test_where_products_broke_off_before_the_first_all_but_the_last_batch_wait(again: bool) -> None:
     gathered, direct = Gathered(Broken(PAIRS, None, SPAN)), both()[1]
     *first, last = batches([100] * 6)
     for values, labels in first:
         gathered.update(values, labels)
+        direct.update(values, labels)
     with pytest.raises(KeyboardInterrupt):
         gathered.update(*last)
-    assert gathered.count == 0
-    for values, labels in batches([100] * 7, seed=1):
+    assert gathered.count == waiting(gathered) == 500
+    for values, labels in ([last] if again else []) + list(batches([100] * 7, seed=1)):
         gathered.update(values, labels)
         direct.update(values, labels)
-    assert gathered.count == 700
+    assert gathered.count == direct.count
     assert_alike(gathered.moments, direct)
 
 
@@ -264,6 +266,8 @@ def test_rows_that_cannot_be_joined_still_wait(monkeypatch: pytest.MonkeyPatch) 
         patch.setattr(torch, "cat", full)
         with pytest.raises(MemoryError):
             gathered.update(*last)
+    assert gathered.count == 500
+    gathered.update(*last)
     direct.update(*last)
     assert gathered.count == 600
     assert_alike(gathered.moments, direct)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import replace
 from typing import TYPE_CHECKING, Protocol, Self
 
@@ -83,7 +84,9 @@ class ClosedForm(Streams):
         """
         modes = plain_modes(trajectory.device.type, grad=False)
         with turn_of(self), uninterrupted(), modes:
-            self._learn(self._sizes.usable(trajectory))
+            sizes = copy.copy(self._sizes)
+            self._learn(sizes.usable(trajectory))
+            self._sizes = sizes
         return self
 
     def _learn(self, trajectory: Trajectory) -> None:

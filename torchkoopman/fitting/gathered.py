@@ -93,9 +93,10 @@ class Gathered:
         elif batch.rows:
             if not self._waiting:  # else they are of one kind
                 self._taken.require_widths(batch.values)
-            self._waiting.append(batch.copy())
-            if self._enters(*self._waiting):
-                self._take()
+            if self._enters(*self._waiting, batch):
+                self._take(batch)
+            else:
+                self._waiting.append(batch.copy())
         return self
 
     @contextmanager
@@ -136,11 +137,12 @@ class Gathered:
             or sum(batch.nbytes for batch in batches) >= nbytes
         )
 
-    def _take(self) -> None:
-        """Form the products of the rows that wait."""
-        if not self._waiting:
+    def _take(self, *last: _Batch) -> None:
+        """Form the products of the rows that wait, and of a last batch."""
+        waiting, batches = self._waiting, [*self._waiting, *last]
+        if not batches:
             return
-        waiting, joined = self._waiting, _joined(self._waiting, self._taken)
+        joined = _joined(batches, self._taken)
         with uninterrupted():
             self._waiting = []
             try:

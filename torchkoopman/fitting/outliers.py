@@ -92,8 +92,9 @@ class Sizes:
             limits[layer] = _before_a_gap(size, largest)
             fits = size <= limits[layer]  # false for what is not a number
             good = fits if good is None else good & fits
-        for layer, limit in limits.items():
-            self._largest[layer] = max(limit, self._largest.get(layer, 0.0))
+        known = self._largest
+        grown = {layer: max(limit, known.get(layer, 0.0)) for layer, limit in limits.items()}
+        self._largest = {**known, **grown}  # a copy made before stays as it is
         if good is None or good.all():
             return trajectory
         if not self.left_out:
