@@ -2,6 +2,8 @@
 
 import dis
 import gc
+import importlib
+import os
 import signal
 import sys
 import threading
@@ -9,14 +11,18 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
 from types import CodeType, FrameType
-from typing import Any
+from typing import Any, Self
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from tests.observe.test_probes import hooks_on
+from torchkoopman.observe import surroundings
+from torchkoopman.observe.alone import evaluating
 from torchkoopman.observe.probes import attach
+from torchkoopman.observe.products import exact_float32
+from torchkoopman.observe.surroundings import Surroundings
 from torchkoopman.observe.trajectory import Trajectory
 
 STEP = 7
@@ -194,3 +200,125 @@ def test_passes_after_a_signal_are_whole_and_other_threads_go_on() -> None:
     assert interrupted > 20
     assert taken > 100
     assert all(torch.equal(*each.states.values()) for each in got)
+
+
+@pytest.fixture
+def heard() -> Iterator[None]:
+    """Ctrl-C is, as in a program that has no handler of its own."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+def ctrl_c(*_: object) -> None:
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+class Turned(nn.Sequential):
+    """Does something when its mode is switched, as models that merge weights do."""
+
+    then: Callable[[], None] = staticmethod(lambda: None)
+    when = True
+
+    def train(self, mode: bool = True) -> Self:
+        super().train(mode)
+        if mode == self.when:
+            self.then()
+        return self
+
+
+def fails() -> None:
+    raise ValueError("no memory for the merged weights")
+
+
+@pytest.mark.usefixtures("heard")
+@pytest.mark.parametrize("when", [True, False])
+@pytest.mark.parametrize(("then", "kind"), [(ctrl_c, KeyboardInterrupt), (fails, ValueError)])
+def test_modes_come_back_where_switching_them_broke_off(
+    then: Callable[[], None], kind: type[BaseException], when: bool
+) -> None:
+    model = Turned(nn.Dropout(), nn.BatchNorm1d(2).eval(), nn.Sequential(nn.Dropout().eval()))
+    before = [module.training for module in model.modules()]
+    model.then, model.when = then, when
+    for _ in range(2):
+        with pytest.raises(kind), evaluating(model):
+            assert not any(module.training for module in model.modules())
+        assert [module.training for module in model.modules()] == before
+
+
+@pytest.mark.usefixtures("heard")
+def test_precision_comes_back_where_an_interrupt_comes_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Backend:
+        def __init__(self) -> None:
+            self.set = ["tf32"]
+
+        @property
+        def fp32_precision(self) -> str:
+            return self.set[-1]
+
+        @fp32_precision.setter
+        def fp32_precision(self, value: str) -> None:
+            if value != "ieee":
+                ctrl_c()
+            self.set.append(value)
+
+    backends = Backend(), Backend()
+    for each, name in zip(backends, ("cuda", "mkldnn"), strict=True):
+        monkeypatch.setattr(getattr(torch.backends, name), "matmul", each)
+    with pytest.raises(KeyboardInterrupt), exact_float32():
+        pass
+    assert [each.fp32_precision for each in backends] == ["tf32", "tf32"]
+
+
+@pytest.mark.usefixtures("heard")
+def test_what_a_model_can_reach_comes_back_where_an_interrupt_comes_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    model = Whole()
+    model.held = [1]  # type: ignore[assignment]
+
+    def run() -> None:
+        with Surroundings(model).kept():
+            model.held.append(2)  # type: ignore[operator]
+            torch.rand(1)
+
+    draws = torch.get_rng_state()
+    monkeypatch.setattr(surroundings, "_same_entries", interrupted(surroundings._same_entries))
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    assert model.held == [1]
+    assert torch.equal(torch.get_rng_state(), draws)
+
+
+def interrupted(function: Callable[..., Any]) -> Callable[..., Any]:
+    """The same function, with a Ctrl-C before each call."""
+
+    def called(*arguments: Any) -> Any:
+        ctrl_c()
+        return function(*arguments)
+
+    return called
+
+
+@pytest.mark.usefixtures("heard")
+@pytest.mark.parametrize(
+    "room", ["torchkoopman.flows.untouched", "torchkoopman.inspecting.inspect"]
+)
+def test_random_states_come_back_where_an_interrupt_comes_meanwhile(
+    room: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = importlib.import_module(room)
+    name = "untouched" if room.endswith("untouched") else "_same_random_states"
+    arguments = [nn.BatchNorm1d(2)] if name == "untouched" else []
+
+    def run() -> None:
+        with getattr(module, name)(*arguments):
+            torch.rand(1)
+
+    draws = torch.get_rng_state()
+    monkeypatch.setattr(module, "set_random_states", interrupted(module.set_random_states))
+    with pytest.raises(KeyboardInterrupt):
+        run()
+    assert torch.equal(torch.get_rng_state(), draws)

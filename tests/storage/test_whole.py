@@ -172,3 +172,28 @@ def test_a_file_has_the_permissions_of_the_one_before_or_of_any_new_file(tmp_pat
         assert path.stat().st_mode == plain.stat().st_mode
         path.chmod(0o640)
         plain.chmod(0o640)
+
+
+def test_a_file_and_what_is_beside_it_change_together_or_not_at_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The disk is full, or an interrupt comes, while the second of two is put onto the disk."""
+
+    def both(content: bytes) -> None:
+        with whole(tmp_path / "file") as place:
+            place.write_bytes(content)
+            place.with_name("file.data").write_bytes(content)
+
+    both(b"old")
+    calls = list[Path]()
+
+    def full(path: Path) -> None:
+        calls.append(path)
+        if len(calls) == 2:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(source, "onto_disk", full)
+    with pytest.raises(OSError, match="No space"):
+        both(b"new")
+    assert names(tmp_path) == ["file", "file.data"]
+    assert {each.read_bytes() for each in tmp_path.iterdir()} == {b"old"}

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from torchkoopman.observe.alone import evaluating, within
+from torchkoopman.observe.interrupts import uninterrupted
 from torchkoopman.observe.randomness import random_states, set_random_states
 
 if TYPE_CHECKING:
@@ -39,8 +40,8 @@ def untouched(model: nn.Module, seed: int = 0) -> Iterator[None]:
             with _without_autocast(sorted(kinds)):
                 yield
     finally:
-        set_random_states(drawn)
-        with torch.no_grad():
+        with uninterrupted(), torch.no_grad():
+            set_random_states(drawn)
             for name, buffer in model.named_buffers():
                 if name in buffers and not _same_bits(buffer, buffers[name]):
                     buffer.copy_(buffers[name])

@@ -19,6 +19,7 @@ from torchkoopman.inspecting.first_pass import first_pass
 from torchkoopman.inspecting.gathering import Gathering, memory_of
 from torchkoopman.observe.batches import batches_in
 from torchkoopman.observe.costs import CostMeter
+from torchkoopman.observe.interrupts import uninterrupted
 from torchkoopman.observe.randomness import random_states, set_random_states
 from torchkoopman.observe.unseen import refuse_unseen
 from torchkoopman.observe.watch import Watch
@@ -189,4 +190,5 @@ def _same_random_states() -> Iterator[None]:
     try:
         yield
     finally:
-        set_random_states(states)
+        with uninterrupted():
+            set_random_states(states)

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
+from torchkoopman.observe.interrupts import uninterrupted
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -55,7 +57,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
     modules = list(model.modules())
     held: list[nn.Module] = []
     try:
-        with _GUARD:
+        with uninterrupted(), _GUARD:
             for module in modules:
                 count, training = _EVALUATING.get(module, (0, module.training))
                 _EVALUATING[module] = count + 1, training
@@ -63,11 +65,13 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             model.eval()
         yield
     finally:
-        with _GUARD:
+        with uninterrupted(), _GUARD:
             before = {module: _EVALUATING.pop(module) for module in held}
-            if before.get(model) == (1, True):
-                model.train()
-            for module, (count, training) in before.items():
-                module.training = training and count == 1
-                if count > 1:
-                    _EVALUATING[module] = count - 1, training
+            try:
+                if before.get(model) == (1, True):
+                    model.train()
+            finally:  # the user's own train() may fail
+                for module, (count, training) in before.items():
+                    module.training = training and count == 1
+                    if count > 1:
+                        _EVALUATING[module] = count - 1, training

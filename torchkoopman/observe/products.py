@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from torchkoopman.observe.interrupts import uninterrupted
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
 
@@ -129,5 +131,6 @@ def exact_float32() -> Iterator[None]:
             backend.fp32_precision = "ieee"
         yield
     finally:
-        for backend, precision in zip(backends, allowed, strict=True):
-            backend.fp32_precision = precision
+        with uninterrupted():
+            for backend, precision in zip(backends, allowed, strict=True):
+                backend.fp32_precision = precision

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from torchkoopman.observe.interrupts import uninterrupted
 from torchkoopman.observe.randomness import random_states, set_random_states
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ class Surroundings:
         seen = (each for each in self._seen.values() if isinstance(each, types.FunctionType))
         return [each for each in seen if not is_foreign(each.__module__)]
 
+    @uninterrupted()
     def restore(self) -> None:
         """Give everything back the value it had."""
         for held, before in self._containers:
@@ -169,8 +171,7 @@ class Surroundings:
             kind.__name__,
             lambda: {name: value for name, value in vars(kind).items() if name[:2] != "__"},
         )
-        yield from (base for base in kind.__bases__)
-        yield from (getattr(value, "__wrapped__", value) for value in held.values())
+        yield from (*kind.__bases__, *(getattr(v, "__wrapped__", v) for v in held.values()))
 
     def _keep_container(self, held: Any, watched: bool = True) -> None:
         before = held.copy()

@@ -48,9 +48,10 @@ def whole(path: Path) -> Iterator[Path]:
         written = [file for file in folder.iterdir() if file.name != _LOCK]
         if folder / path.name not in written:
             raise FileNotFoundError(f"nothing was written for {str(path)!r}.")
-        for file in sorted(written, key=lambda file: file.name == path.name):
+        for file in written:
             file.chmod(_mode(path.parent / file.name, lock))
             onto_disk(file)
+        for file in sorted(written, key=lambda file: file.name == path.name):
             os.replace(file, path.parent / file.name)
         onto_disk(path.parent)
     finally:
