@@ -166,8 +166,9 @@ def test_auroc_and_fpr_are_those_of_ranks() -> None:
     assert told.auroc["kNN"] == pytest.approx((b[:, None] > a).double().mean().item(), abs=1e-9)
     accepted = a.sort().values[round(0.95 * len(a)) - 1]
     assert told.fpr95["kNN"] == pytest.approx((b <= accepted).double().mean().item(), abs=0.01)
-    same = scores.compare(known, known)
+    same = scores.compare(known, known)  # ties from end to end, of which no threshold is left out
     assert same.auroc["kNN"] == pytest.approx(0.5)
+    assert same.fpr95["kNN"] == pytest.approx(0.95)
 
 
 def test_orbit_scores_need_training_starts_that_come_to_rest() -> None:

@@ -98,6 +98,13 @@ def test_the_kreiss_bound_is_below_the_growth_of_powers_and_sees_what_the_radius
     assert max(by_hand) * (1 - 1e-9) <= found.kreiss <= found.excess
 
 
+@pytest.mark.parametrize("scale", [1e-12, 0.9, 3.0, 1e12])
+def test_the_kreiss_bound_does_not_depend_on_the_scale(scale: float) -> None:
+    K = turn(0.5) @ torch.tensor([[0.9, 0.4], [0.0, 0.6]]).double()
+    expected = non_normality(K).kreiss
+    assert non_normality(scale * K).kreiss == pytest.approx(expected, rel=1e-9)
+
+
 def test_nilpotent_and_zero_matrices_are_the_two_ends() -> None:
     nilpotent = non_normality(torch.diag(torch.ones(3), 1))
     assert nilpotent.departure == pytest.approx(1)

@@ -120,6 +120,14 @@ def test_conjugate_points_have_the_same_value_on_any_grid(kind: str) -> None:
     torch.testing.assert_close(alone.residuals, result.residuals[:2])
 
 
+def test_heights_of_a_small_grid_are_told_apart() -> None:
+    heights = 1e-13 * torch.arange(1, 5).double()
+    found = pseudospectrum_of(
+        torch.zeros(2, 2), kind="matrix", real=torch.tensor([-1e-14, 0.0]), imag=heights
+    )
+    torch.testing.assert_close(found.residuals[:, 1], heights, rtol=1e-9, atol=0)
+
+
 @pytest.mark.parametrize("kind", ["residual", "matrix"])
 def test_fewer_directions_can_only_raise_it(kind: str) -> None:
     K, start = draw(8, 8) / 3, draw(200, 8, seed=1)

@@ -179,7 +179,8 @@ class NoveltyScores:
             values = torch.cat([a[name], b[name]]).clamp(max=1e300).cpu().numpy()
             auroc[name] = float(roc_auc_score(labels, values))
             # Known inputs are the positives that must be kept; novel ones are kept wrongly.
-            wrong, right, _ = roc_curve([1 - label for label in labels], -values)
+            kept = [1 - label for label in labels]
+            wrong, right, _ = roc_curve(kept, -values, drop_intermediate=False)
             fpr95[name] = float(wrong[right >= _KNOWN_KEPT].min())
         return NoveltyTable(auroc, fpr95, len(known), len(novel))
 

@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 _ANGLES = 48
 """Directions in which the numerical range is measured; the radius is then exact to 0.05 %."""
 
+_ON_CIRCLE = 1e-6
+"""Points this near to the spectral radius are on it, and rounding says on which side."""
+
 
 @dataclass(frozen=True)
 class NonNormality(Tabular):
@@ -157,9 +160,8 @@ def _kreiss(matrix: Tensor, radius: float, points: int, rank: int) -> float:
     """
     if not radius:
         return math.inf if matrix.any() else 1.0
-    extent = 1.5 * radius
-    x = torch.linspace(-extent, extent, points).to(matrix)
-    y = torch.linspace(0, extent, points).to(matrix)
-    grid = pseudospectrum_of(matrix, kind="matrix", real=x, imag=y, rank=rank)
-    beyond = torch.complex(x.expand(points, points), y[:, None]).abs() - radius
-    return (beyond / grid.residuals)[beyond > 0].amax().item()
+    x = torch.linspace(-1.5, 1.5, points, dtype=matrix.dtype)
+    y = torch.linspace(0, 1.5, points, dtype=matrix.dtype)
+    grid = pseudospectrum_of(matrix / radius, kind="matrix", real=x, imag=y, rank=rank)
+    beyond = torch.complex(x.expand(points, points), y[:, None]).abs() - 1
+    return (beyond / grid.residuals)[beyond > _ON_CIRCLE].amax().item()

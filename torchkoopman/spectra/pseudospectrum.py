@@ -200,7 +200,9 @@ def pseudospectrum_of(
     default = torch.linspace(-extent, extent, points, dtype=torch.float64)
     x, y = _axis(real, default, "real"), _axis(imag, default, "imag")
     # Equal heights above and below the axis may differ by rounding, and are one computation.
-    heights, place = torch.unique(y.abs().round(decimals=12), return_inverse=True)
+    highest = y.abs().max()
+    heights, place = torch.unique((y.abs() / highest).round(decimals=12), return_inverse=True)
+    heights = heights * highest
     z = torch.complex(x.expand(len(heights), -1), heights[:, None].expand(-1, len(x))).flatten()
     parts = torch.split(z, max(1, _CHUNK // len(values) ** 2))
     found = torch.cat([smallest(part) for part in parts]).view(len(heights), -1)
