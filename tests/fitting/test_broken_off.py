@@ -19,6 +19,7 @@ from tests.fitting.resumable import MAKERS, Fitter, assert_same_bits, autoencode
 from tests.fitting.test_resuming import bits
 from tests.observe.test_interrupts import leaves_a_block
 from torchkoopman.fitting.calibration import Calibration
+from torchkoopman.fitting.trainer import Trainer
 from torchkoopman.observe import products
 from torchkoopman.observe.class_moments import LabelledMoments
 from torchkoopman.observe.moments import Moments
@@ -122,6 +123,78 @@ def test_an_interrupted_merge_is_whole_or_none(kind: str) -> None:
         except KeyboardInterrupt:
             came.append(bits(own.state_dict()))
     assert {*came} == {before, bits(merged.state_dict())}
+
+
+@pytest.mark.usefixtures("heard")
+@pytest.mark.parametrize("call", ["reset", "load_state_dict"])
+@pytest.mark.parametrize("kind", ["dmd", "edmd halflife", "autoencoder"])
+def test_what_forgets_all_or_takes_all_over_is_not_interrupted_half_way(
+    kind: str, call: str
+) -> None:
+    start = streamed(STREAMING[kind](), range(LATER))
+    given = [] if call == "reset" else [streamed(STREAMING[kind](), range(9, 14)).state_dict()]
+    counting, done = CtrlC(-1), copy.deepcopy(start)
+    with counting.within():
+        getattr(done, call)(*given)
+    allowed, came = {bits(start.state_dict()), bits(done.state_dict())}, set()
+    for line in range(0, counting.ran, max(1, counting.ran // PLACES)):
+        fitter = copy.deepcopy(start)
+        with pytest.raises(KeyboardInterrupt), CtrlC(line).within():
+            getattr(fitter, call)(*given)
+        came.add(bits(fitter.state_dict()))
+    assert came <= allowed
+
+
+@pytest.mark.usefixtures("heard")
+@pytest.mark.parametrize("call", ["reset", "load_state_dict"])
+def test_nor_is_what_a_training_monitor_has_seen(call: str) -> None:
+    def monitor(batches: range) -> tk.TrainingMonitor:
+        torch.manual_seed(0)
+        made = tk.TrainingMonitor(
+            "*", fitter=tk.DMDFitter(2, halflife=100.0), sample_every=1, log_every=1
+        )
+        model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.Tanh())
+        with made.attach(model.train()):
+            for number in batches:
+                model(batch(number).states["0"][:, 0])
+                made.step()
+        return made
+
+    given = [] if call == "reset" else [monitor(range(3, 8)).state_dict()]
+    counting, done = CtrlC(-1), monitor(range(3))
+    allowed, came = {bits(done.state_dict())}, set()
+    with counting.within():
+        getattr(done, call)(*given)
+    allowed.add(bits(done.state_dict()))
+    for line in range(0, counting.ran, max(1, counting.ran // PLACES)):
+        own = monitor(range(3))
+        with pytest.raises(KeyboardInterrupt), CtrlC(line).within():
+            getattr(own, call)(*given)
+        came.add(bits(own.state_dict()))
+    assert came <= allowed
+
+
+@pytest.mark.usefixtures("heard")
+def test_a_training_that_was_interrupted_is_not_shown_as_the_one_before_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fitter = autoencoder(steps_per_update=0)
+    streamed(fitter, range(40)).train(500)  # so many are compared with the closed form
+    assert fitter._outcome is not None
+    known, steps = Trainer.step, fitter.steps
+
+    def step(trainer: Trainer, *arguments: Any) -> dict[str, torch.Tensor]:
+        if trainer.done == steps + 200:
+            os.kill(os.getpid(), signal.SIGINT)
+        return known(trainer, *arguments)
+
+    before = fitter.surrogate
+    monkeypatch.setattr(Trainer, "step", step)
+    with pytest.raises(KeyboardInterrupt):
+        fitter.train(500)
+    assert fitter.steps > steps + 190
+    after = fitter.surrogate
+    assert not torch.equal(after.operator.matrix(), before.operator.matrix())
 
 
 @pytest.mark.usefixtures("heard")

@@ -157,10 +157,10 @@ class AutoencoderFitter(AutoencoderOutcome):
         with turn_of(self), plain_modes(self._intake.latest.device.type, grad=False):
             self._agreed_to_train(steps)
             trainer = self._ready()
+            self._outcome, self._notes = None, ()  # of earlier steps, also where these break off
             trainer.fall(steps)
             self._owed = float(steps)
             self._pay(progress)
-            self._outcome, self._notes = None, ()
             if steps:
                 self._compare(trainer, progress)
         return self

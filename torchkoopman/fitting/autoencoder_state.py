@@ -42,7 +42,7 @@ class AutoencoderParts(SyncedAutoencoder, Resumable):
 
     def reset(self) -> Self:
         """Forget data and weights; a generator that was given goes on where it stands."""
-        with turn_of(self):
+        with turn_of(self), uninterrupted():
             if self._seeded:
                 self._generator.manual_seed(0)
             self._intake = self._intake.emptied()

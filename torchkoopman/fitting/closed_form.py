@@ -95,7 +95,7 @@ class ClosedForm(Streams):
 
     def reset(self) -> Self:
         """Forget all data and the layers followed; the options stay."""
-        with turn_of(self):
+        with turn_of(self), uninterrupted():
             self._begin()
         return self
 

@@ -121,7 +121,7 @@ class EDMDFitter(EDMDParts):
 
         A generator that was given goes on where it stands; without one, all is as freshly made.
         """
-        with turn_of(self):
+        with turn_of(self), uninterrupted():
             super().reset()
             self._calibration = Calibration(self._calibration.options, self._calibration.rows)
             self._frames, self._dictionary = [], Dictionary()

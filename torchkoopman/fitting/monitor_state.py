@@ -9,6 +9,7 @@ import torch
 
 from torchkoopman.fitting.resuming import live_state
 from torchkoopman.fitting.stepped import VERSION, Stepped
+from torchkoopman.observe.interrupts import uninterrupted
 from torchkoopman.spectra.tracking import ModeTracker
 
 if TYPE_CHECKING:
@@ -85,10 +86,11 @@ class SavedMonitor(Stepped):
                 f"the state of a TrainingMonitor is damaged or was changed ({error!r}). Take an "
                 "earlier one."
             ) from error
-        self.fitter.load_state_dict(state["fitter"])
-        self._tracker, self._generator, self._names = tracker, generator, layers
-        self._done, self._passes, self._told = done, passes, told
-        self._watching = bool(state["watching"])
+        with uninterrupted():
+            self.fitter.load_state_dict(state["fitter"])
+            self._tracker, self._generator, self._names = tracker, generator, layers
+            self._done, self._passes, self._told = done, passes, told
+            self._watching = bool(state["watching"])
         return self
 
     def reset(self) -> Self:
@@ -97,8 +99,9 @@ class SavedMonitor(Stepped):
         Raises:
             RuntimeError: the monitor is attached.
         """
-        super().reset()
-        self.fitter.reset()
+        with uninterrupted():
+            super().reset()
+            self.fitter.reset()
         return self
 
     def _state(self) -> dict[str, Any]:

@@ -77,7 +77,7 @@ class Resumable:
                 "was cast, cut or damaged. Load it as state_dict() returned it; moments are sums "
                 "in float64, and rounded ones give another surrogate."
             )
-        with turn_of(self):
+        with turn_of(self), uninterrupted():
             fresh = copy.copy(self)
             try:
                 fresh._load(copy.deepcopy(state["parts"]))
