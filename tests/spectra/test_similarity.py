@@ -345,10 +345,14 @@ def test_pairs_beside_must_be_pairs_of_what_is_compared_itself() -> None:
 
 
 def noisy(
-    step: Tensor, seed: int, rows: int = 2000, frames: Literal["shared", "aligned"] = "shared"
+    step: Tensor,
+    seed: int,
+    rows: int = 2000,
+    frames: Literal["shared", "aligned"] = "shared",
+    noise: float = 0.5,
 ) -> Surrogate:
     x = draw(rows, len(step), seed=seed)
-    end = x @ step.T + 0.5 * draw(rows, len(step), seed=seed + 1)
+    end = x @ step.T + noise * draw(rows, len(step), seed=seed + 1)
     return DMDFitter(frames=frames).update(Trajectory.of(x, end)).surrogate
 
 
@@ -370,6 +374,20 @@ def test_fits_to_different_rows_of_one_system_are_at_the_floor_and_other_systems
     matrices = compare(step, other, draws=2)
     assert matrices.floor.shape == (0,)
     assert math.isnan(matrices.above_floor)
+
+
+@pytest.mark.parametrize(("noise", "rank"), [(0.01, 20), (0.3, 20), (0.1, 2)])
+def test_the_metric_of_the_data_is_drawn_with_the_rows_too(noise: float, rank: int) -> None:
+    step = torch.tensor([[0.8, 0.1, 0.0], [0.0, 0.5, 0.2], [0.0, 0.0, -0.4]]).double()
+    real, drawn, above = [], [], 0
+    for seed in range(0, 24, 2):
+        fits = noisy(step, seed, 300, noise=noise), noisy(step, seed + 100, 300, noise=noise)
+        found = compare(*fits, rank=rank, draws=10, starts=1)
+        real.append(found.similarity)
+        drawn.append(found.floor.mean().item())
+        above += found.above_floor == 1
+    assert sum(real) / sum(drawn) == pytest.approx(1, rel=0.35)
+    assert above <= 4  # of 12, each with a chance of 1 in 11
 
 
 def test_the_state_compared_is_the_best_affine_map_in_the_metric_of_the_data() -> None:

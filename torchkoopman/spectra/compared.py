@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 import torch
 
 from torchkoopman.spectra.matrices import System, matrix_of
+from torchkoopman.spectra.refits import Refits
 from torchkoopman.spectra.resolvents import excited
 
 if TYPE_CHECKING:
@@ -77,11 +78,8 @@ class Compared:
     """What they are."""
     notes: tuple[str, ...] = ()
     """What they hold besides the dynamics."""
-    noises: tuple[Tensor | None, Tensor | None] = (None, None)
-    """Root of the covariance, in the same axes, of what each leaves unexplained of a row; None for
-    matrices as they are."""
-    rows: tuple[float, float] = (0, 0)
-    """Number of rows that each was fitted to."""
+    refits: tuple[Refits | None, Refits | None] = (None, None)
+    """What other fits of each system are drawn from; None for matrices as they are."""
 
 
 def comparable(
@@ -108,31 +106,34 @@ def comparable(
             "compare them with functions='latent'."
         )
     of_state = functions == "state" or (functions == "auto" and known)
-    (A, noise_a, rows_a), (B, noise_b, rows_b) = (
-        _in_data_metric(operator, matrix, rank, of_state, name)
+    (A, refits_a), (B, refits_b) = (
+        _in_data_metric(operator, matrix, rank, of_state, less_identity, name)
         for (operator, name), matrix in zip(both, matrices, strict=True)
     )
-    if less_identity:
-        A, B = (matrix - torch.eye(len(matrix)).to(matrix) for matrix in (A, B))
     if not systems:
         return Compared(A, B, "K - I" if less_identity else "operators")
     kind = "functions of the state" if of_state else "latent functions"
     subject = f"{'K - I' if less_identity else 'K'} on {kind},"
-    notes, sides = [] if of_state else [_LATENT], ((first, noise_a), (second, noise_b))
-    if not all(isinstance(s, torch.Tensor) or n is not None for s, n in sides):
+    notes, sides = [] if of_state else [_LATENT], ((first, refits_a), (second, refits_b))
+    if not all(isinstance(s, torch.Tensor) or known is not None for s, known in sides):
         notes.append(_NO_FLOOR)
-    return Compared(A, B, subject, tuple(notes), (noise_a, noise_b), (rows_a, rows_b))
+    return Compared(A, B, subject, tuple(notes), (refits_a, refits_b))
 
 
 def _in_data_metric(
-    operator: Fitted | Tensor, matrix: Tensor, rank: int, of_state: bool, name: str
-) -> tuple[Tensor, Tensor | None, float]:
-    """P K P in axes in which the start states are white; a matrix as it is.
+    operator: Fitted | Tensor,
+    matrix: Tensor,
+    rank: int,
+    of_state: bool,
+    less_identity: bool,
+    name: str,
+) -> tuple[Tensor, Refits | None]:
+    """P K P in axes in which the start states are white, or less I; a matrix as it is, or less I.
 
-    Also the root of the covariance of what a regression leaves there, and the rows of that.
+    Also what other fits of the system are drawn from, where that is known.
     """
     if isinstance(operator, torch.Tensor):
-        return matrix, None, 0
+        return _less(matrix, less_identity), None
     if operator.statistics is None or operator.statistics.count == 0:
         raise ValueError(
             f"the {name} surrogate has no statistics of its latent states, so their metric is "
@@ -141,17 +142,24 @@ def _in_data_metric(
     total = operator.statistics.total()
     G, A = (total.second(*pair).cpu() for pair in (("start", "start"), ("end", "start")))
     L = total.second("end", "end").cpu() if ("end", "end") in total.pairs else None
-    image = matrix @ G
+    image, mean = matrix @ G, total.mean("start").cpu()
     if of_state and isinstance(operator.observables, Linear):
         read = operator.observables.decoding_matrix().detach().cpu().to(G)
         if operator.observables.constant:
             read = torch.cat([torch.eye(1, len(G)).to(G), read])
         G, image, A = (read @ form @ read.T for form in (G, image, A))
-        L = None if L is None else read @ L @ read.T
-    directions, sizes = excited(G, rank)
+        L, mean = None if L is None else read @ L @ read.T, read @ mean
+    directions, sizes = excited(G, len(G))
     whiten = directions / sizes.sqrt()
-    white, regression = (whiten.T @ form @ whiten for form in (image, A))
+    whole, regression = (whiten.T @ form @ whiten for form in (image, A))
+    white = _less(whole[:rank, :rank], less_identity)
     if L is None:
-        return white, None, total.count
+        return white, None
     left, axes = torch.linalg.eigh(whiten.T @ L @ whiten - regression @ regression.T)
-    return white, axes * left.clamp(min=0).sqrt(), total.count
+    noise, start = axes * left.clamp(min=0).sqrt(), whiten.T @ mean
+    return white, Refits(whole, noise, start, sizes, total.count, rank, less_identity)
+
+
+def _less(matrix: Tensor, identity: bool) -> Tensor:
+    """The matrix, or the matrix less I."""
+    return matrix - torch.eye(len(matrix)).to(matrix) if identity else matrix

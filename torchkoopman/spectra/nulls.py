@@ -6,14 +6,11 @@ Three hypotheses that a pair's distance can contradict:
   are so, whatever they have learnt: networks of one architecture on the same data are nearer.
 * **beside**: the two are no more alike than pairs that the user names, such as networks that were
   not trained, or trained ones and untrained ones. Only such pairs share what is common to all.
-* **one system**: the two are fits to different rows of the same system. A regression on n rows has
-  the error N^½ Z / √n in axes in which the start is white, N being the covariance of what it leaves
-  unexplained and Z standard normal (errors of one size everywhere, rows that are independent).
+* **one system**: the two are fits to different rows of the same system; see ``refits.py``.
 """
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -72,11 +69,8 @@ def one_system(
     pair: Compared, which: int, generator: torch.Generator
 ) -> tuple[Tensor, Tensor] | None:
     """Two fits to rows of one of the pair's systems, as many as each had; None if not known."""
-    matrix, noise = (pair.first, pair.second)[which], pair.noises[which]
-    if noise is None or not all(pair.rows):
+    refits = pair.refits[which]
+    if refits is None or not all(each and each.rows for each in pair.refits):
         return None
-    fits = []
-    for rows in pair.rows:
-        Z = torch.randn(matrix.shape, generator=generator, dtype=matrix.dtype)
-        fits.append(matrix + noise @ Z / math.sqrt(rows))
-    return fits[0], fits[1]
+    one, other = (refits.drawn(each.rows, generator) for each in pair.refits if each)
+    return one, other
