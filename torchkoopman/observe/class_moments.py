@@ -62,6 +62,9 @@ class LabelledMoments(ClassCovariances):
             ValueError: a variable's width differs from that of earlier batches; nothing is changed.
         """
         self.require_widths(values)
+        if labels is None and self.halflife is None:
+            self.unlabelled.update(values, weights)
+            return self
         with self._together():
             if self.halflife is not None and self.pairs:
                 self._fade(2 ** (-len(values[self.pairs[0][0]]) / self.halflife))

@@ -167,7 +167,8 @@ class Moments(Covariances):
     def require_widths(self, widths: Mapping[str, int]) -> None:
         """Refuse variables that had another width before; see :func:`same_width`."""
         for name, mean in self._means.items():
-            same_width(name, len(mean), widths.get(name, len(mean)))
+            before = mean.shape[0]
+            same_width(name, before, widths.get(name, before))
 
     def _allocate(self, batch: Mapping[str, Tensor]) -> None:
         widths = {name: value.shape[1] for name, value in batch.items()}
