@@ -130,12 +130,14 @@ def test_a_fit_of_fewer_rows_than_were_left_out_is_warned_of(make: Make, rows: i
     x, y = path(2000)
     first, others = slice(0, 600), slice(600, 600 + rows)
     fitter = make().update(Trajectory.of(1e-8 * x[first], 1e-8 * y[first]))
-    with pytest.warns(RuntimeWarning, match=f"{rows} rows are not finite or more than"):
+    with pytest.warns(RuntimeWarning, match=f"{rows} rows are not finite or more than") as told:
         fitter.update(Trajectory.of(x[others], y[others]))
+    assert told[0].filename == __file__
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         assert fitter.surrogate.record.rows == 600
     said = [str(each.message) for each in caught]
+    assert {each.filename for each in caught if "in the fit" in str(each.message)} <= {__file__}
     assert any("700 rows were left out and 600 are in the fit" in each for each in said) == (
         rows == 700
     )

@@ -107,7 +107,7 @@ class ClosedForm(Streams):
             ValueError: nothing has come, or too few rows for the number of observables.
         """
         with turn_of(self), self._plainly():
-            return self._fit(self._following(), self.dynamics)
+            return self._fitted(self._following(), self.dynamics)
 
     def between(self, start: str, end: str) -> Surrogate:
         """The surrogate of one span, from one layer to a later one, from the rows of the same pass.
@@ -116,12 +116,19 @@ class ClosedForm(Streams):
             ValueError: layers not followed or in the wrong order, or whose moments were not kept.
         """
         with turn_of(self), self._plainly():
-            return self._fit(self._between(start, end), "span")
+            return self._fitted(self._between(start, end), "span")
 
     def _plainly(self) -> AbstractContextManager[None]:
         """Out of autocast and inference mode, on the states' device."""
         device = "cpu" if self._latest is None else self._latest.device.type
         return plain_modes(device, grad=False)
+
+    def _fitted(self, span: Span, dynamics: Dynamics) -> Surrogate:
+        """The surrogate over a span; warns where more rows were left out than are in it."""
+        found = self._fit(span, dynamics)
+        if self.halflife is None:  # else what has faded is not in it either
+            self._sizes.warn_of_more_than(found.record.rows)
+        return found
 
     def _fit(self, span: Span, dynamics: Dynamics) -> Surrogate:
         """The surrogate over a span, from the moments streamed until now."""
@@ -177,8 +184,6 @@ class ClosedForm(Streams):
         operator = Dense(observables.latent, len(layers) - 1 if fit.kind == "step" else 1, True)
         operator.to(coordinates[0].weight).start_from(fit.matrix)
         seen = round(total.count)
-        if self.halflife is None:  # else what has faded is not in it either
-            self._sizes.warn_of_more_than(seen)
         data = latents.between(*ends)
         notes = (*fit.notes, *self._sizes.notes(), *notes, *self._missing(latents, data))
         record = FitRecord(method, seen, frames=frames, dynamics=fit.kind, notes=notes)

@@ -102,7 +102,7 @@ class Sizes:
                 f"{int((~good).sum())} rows are not finite or more than {BOUND:.0e} times "
                 "larger than the others; the fit leaves such rows out (record.notes counts them).",
                 RuntimeWarning,
-                stacklevel=4,
+                stacklevel=3,
             )
         self.left_out += int((~good).sum())
         return without(trajectory, good)
@@ -133,7 +133,7 @@ class Sizes:
                 "nearly 0, as before anything was learnt, stream again to a new fitter without "
                 "them.",
                 RuntimeWarning,
-                stacklevel=6,
+                stacklevel=4,
             )
 
     def notes(self) -> tuple[str, ...]:
