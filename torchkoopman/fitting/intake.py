@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING, Literal
 
 import torch
@@ -16,6 +15,7 @@ from torchkoopman.fitting.outliers import BOUND, plausible, without
 from torchkoopman.fitting.replay import Reservoir
 from torchkoopman.fitting.streams import NO_DATA
 from torchkoopman.koopman.coordinates import CoordinateOptions, resolve_frames
+from torchkoopman.observe.warned import warn
 
 if TYPE_CHECKING:
     from torchkoopman.koopman.coordinates import Coordinates, Frames
@@ -197,11 +197,9 @@ class Intake(IntakeParts):
     def _leave_out(self, rows: int) -> None:
         """Count rows that are left out, and say so at the first of them."""
         if not self.left_out:
-            warnings.warn(
+            warn(
                 f"{rows} rows are not finite or lie more than {BOUND:.0e} deviations from the "
-                "others; the autoencoder leaves such rows out (record.notes counts them).",
-                RuntimeWarning,
-                stacklevel=3,
+                "others; the autoencoder leaves such rows out (record.notes counts them)."
             )
         self.left_out += rows
 

@@ -6,7 +6,6 @@ While a step is not watched no hook is on the model.
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING, Any, Self
 
 from torch import nn
@@ -15,6 +14,7 @@ from torchkoopman.fitting.monitor_arguments import Log, Record, checked_fitter, 
 from torchkoopman.fitting.monitor_sampling import SamplingMonitor
 from torchkoopman.observe.probes import attach
 from torchkoopman.observe.selection import select
+from torchkoopman.observe.warned import warn
 
 if TYPE_CHECKING:
     from torchkoopman.observe.selection import Layers
@@ -126,11 +126,9 @@ class TrainingMonitor(SamplingMonitor):
                     f"{self._done}. Load the state that was saved with the training's, or give "
                     "step=0 to start over."
                 )
-            warnings.warn(
+            warn(
                 f"the training continues after step {step}, but no state of a monitor of these "
-                "layers was loaded: the curves begin here.",
-                RuntimeWarning,
-                stacklevel=2,
+                "layers was loaded: the curves begin here."
             )
             self._done, self._watching = step, step % self.sample_every == 0
         if isinstance(self.log, Record):
@@ -152,11 +150,9 @@ class TrainingMonitor(SamplingMonitor):
         if isinstance(self.log, Record):
             self.log.close()
         if not quiet and self._done and not self._hindrance and not self._tracker:
-            warnings.warn(
+            warn(
                 f"the training ended after step {self._done}, and nothing was logged: a spectrum "
-                f"is taken every {self.log_every} steps. Give a smaller log_every=.",
-                RuntimeWarning,
-                stacklevel=2,
+                f"is taken every {self.log_every} steps. Give a smaller log_every=."
             )
 
     def step(self, step: int | None = None) -> None:

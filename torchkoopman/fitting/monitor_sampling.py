@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -10,6 +9,7 @@ import torch
 
 from torchkoopman.fitting.monitor_state import SavedMonitor
 from torchkoopman.observe.causes import why_nothing
+from torchkoopman.observe.warned import warn
 
 if TYPE_CHECKING:
     from torchkoopman.fitting.monitor_arguments import Log
@@ -88,7 +88,7 @@ class SamplingMonitor(SavedMonitor):
     def _hinder(self, why: str) -> None:
         """Warn of the first thing that goes wrong."""
         if not self._hindrance:
-            warnings.warn(f"not all is monitored: {why}", RuntimeWarning, stacklevel=3)
+            warn(f"not all is monitored: {why}")
         self._hindrance = self._hindrance or why
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
 from torch import Tensor
+
+from torchkoopman.observe.warned import warn
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -98,11 +99,9 @@ class Sizes:
         if good is None or good.all():
             return trajectory
         if not self.left_out:
-            warnings.warn(
+            warn(
                 f"{int((~good).sum())} rows are not finite or more than {BOUND:.0e} times "
-                "larger than the others; the fit leaves such rows out (record.notes counts them).",
-                RuntimeWarning,
-                stacklevel=3,
+                "larger than the others; the fit leaves such rows out (record.notes counts them)."
             )
         self.left_out += int((~good).sum())
         return without(trajectory, good)
@@ -127,13 +126,11 @@ class Sizes:
     def warn_of_more_than(self, rows: int) -> None:
         """Warn where more rows were left out than there are in a fit."""
         if self.left_out > rows:
-            warnings.warn(
+            warn(
                 f"{self.left_out} rows were left out and {rows} are in the fit: they are not "
                 f"finite, or {BOUND:.0e} times larger than the first that came. If those were "
                 "nearly 0, as before anything was learnt, stream again to a new fitter without "
-                "them.",
-                RuntimeWarning,
-                stacklevel=4,
+                "them."
             )
 
     def notes(self) -> tuple[str, ...]:

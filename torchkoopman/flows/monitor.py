@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING, Any, Self
 
 from torchkoopman.fitting.monitor_arguments import Record
@@ -11,6 +10,7 @@ from torchkoopman.flows.looks import FlowLook, look_at
 from torchkoopman.flows.monitor_starts import require_settings, require_whole, states_of
 from torchkoopman.flows.monitor_state import SavedFlowMonitor
 from torchkoopman.flows.untouched import untouched
+from torchkoopman.observe.warned import warn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -120,11 +120,9 @@ class FlowMonitor(SavedFlowMonitor):
                     f"is of step {self._done}. Load the state that was saved with the training's, "
                     "or give step=0 to start over."
                 )
-            warnings.warn(
+            warn(
                 f"the training continues after step {step}, but no state of a FlowMonitor was "
-                "loaded: its curves begin here.",
-                RuntimeWarning,
-                stacklevel=2,
+                "loaded: its curves begin here."
             )
             self._done = step
         if isinstance(self.log, Record):
@@ -161,11 +159,7 @@ class FlowMonitor(SavedFlowMonitor):
                 self.look()
             except (ValueError, TypeError, RuntimeError, OSError) as error:
                 if not self._hindrance:
-                    warnings.warn(
-                        f"no look at the flow at step {self._done}, nor perhaps later: {error}",
-                        RuntimeWarning,
-                        stacklevel=2,
-                    )
+                    warn(f"no look at the flow at step {self._done}, nor perhaps later: {error}")
                 self._hindrance = self._hindrance or str(error)
 
     def look(self) -> FlowLook:

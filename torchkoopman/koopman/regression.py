@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING
 
 import torch
 
 from torchkoopman.observe.moments import Moments
+from torchkoopman.observe.warned import warn
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -151,10 +151,8 @@ def solve_ridge(symmetric: Tensor, right: Tensor, ridge: float) -> Tensor:
     rounding = len(symmetric) * torch.finfo(symmetric.dtype).eps * regularised.diagonal()
     if not (failed.bool() | (factor.diagonal().square() <= rounding).any()).item():
         return torch.cholesky_solve(right, factor)
-    warnings.warn(
+    warn(
         f"{len(symmetric)} observables are linearly dependent at ridge={ridge}; took the "
-        "pseudo-inverse. A small ridge, such as 1e-8, makes the solution stable.",
-        RuntimeWarning,
-        stacklevel=3,
+        "pseudo-inverse. A small ridge, such as 1e-8, makes the solution stable."
     )
     return torch.matmul(torch.linalg.pinv(regularised, hermitian=True, rtol=1e-12), right)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING
+
+from torchkoopman.observe.warned import warn
 
 if TYPE_CHECKING:
     from torch import nn
@@ -42,33 +43,27 @@ _REASONS = {
 
 def warn_of_compiling(name: str) -> None:
     """Say that a module with a hook on it is being compiled."""
-    warnings.warn(
+    warn(
         f"{name!r} of a model with a probe on it is being compiled, and nothing can be read in "
-        f"compiled code: its calls are counted and passed over. {EAGER}",
-        RuntimeWarning,
-        stacklevel=3,
+        f"compiled code: its calls are counted and passed over. {EAGER}"
     )
 
 
 def warn_of_mixture(mode: str) -> None:
     """Say that a stream holds passes of both modes."""
-    warnings.warn(
+    warn(
         f"a forward pass in {mode} mode joins a stream of the other mode, as validation does in a "
         "training: dropout and batch statistics differ, so these are states of two networks. "
-        "Attach with when='train' or when='eval' for one of them, or when='always' for both.",
-        RuntimeWarning,
-        stacklevel=4,
+        "Attach with when='train' or when='eval' for one of them, or when='always' for both."
     )
 
 
 def warn_of_padding(aside: str) -> None:
     """Say that padding counts, since the model's mask could not be taken."""
-    warnings.warn(
+    warn(
         f"the model's attention_mask was left aside in a forward pass ({aside}), so all positions "
         "count there, padding included; report().masks_aside counts such passes. Give a mask of "
-        "shape (batch, positions), 0 and 1, to probe.mask().",
-        RuntimeWarning,
-        stacklevel=4,
+        "shape (batch, positions), 0 and 1, to probe.mask()."
     )
 
 
@@ -81,11 +76,9 @@ def warn_of_replaced(name: str, module: nn.Module | None, old: nn.Module) -> Non
         if inside
         else f"the {type(old).__name__} that stood there is no longer called by this name"
     )
-    warnings.warn(
+    warn(
         f"since attach() {now} stands in the place of layer {name!r}, without the probe's hooks: "
-        f"{streamed}. Attach again.",
-        RuntimeWarning,
-        stacklevel=3,
+        f"{streamed}. Attach again."
     )
 
 
@@ -95,20 +88,14 @@ def warn_at_the_end(report: ProbeReport) -> None:
     why = why_nothing(report)
     if report.lost_hooks and report.trajectories:
         names = ", ".join(map(repr, report.lost_hooks))
-        warnings.warn(
+        warn(
             f"somebody else removed the probe's hooks from {names}, and since then forward passes "
             f"were not read or not whole: {report.trajectories} trajectories of {report.forwards} "
             f"passes, {report.skipped.get('outside', 0)} layer calls outside of any. Attach again "
-            "after whatever removes hooks.",
-            RuntimeWarning,
-            stacklevel=4,
+            "after whatever removes hooks."
         )
     elif why is not None and not (report.unpaired or report.interrupted or told):
-        warnings.warn(
-            f"the probe has passed nothing on to its listeners: {why}",
-            RuntimeWarning,
-            stacklevel=4,
-        )
+        warn(f"the probe has passed nothing on to its listeners: {why}")
 
 
 def why_nothing(report: ProbeReport) -> str | None:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from torchkoopman.observe.warned import warn
 
 EXPECTED = "classes are one integer per sample, shape (batch,) or (batch, 1)"
 
@@ -105,10 +106,9 @@ class Targets:
         if self.note is None:
             self.note = f"no class statistics: the targets were {described(target)}, and {EXPECTED}"
             if way_out := mistaken(target):
-                warnings.warn(
+                warn(
                     f"the batches' targets are {described(target)}; {EXPECTED}. {way_out} They are "
                     "left out: the surrogate will have no class statistics, which unlearn() needs.",
                     UserWarning,
-                    stacklevel=5,
                 )
         return None

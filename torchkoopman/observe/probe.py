@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, NoReturn, Protocol
@@ -13,6 +12,7 @@ from torchkoopman.observe.hook_sets import HookSet
 from torchkoopman.observe.options import callable_of, check_mask
 from torchkoopman.observe.pairing import Pairing
 from torchkoopman.observe.trajectory import Trajectory
+from torchkoopman.observe.warned import warn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -169,12 +169,10 @@ class Probe:
         finally:
             setattr(own, what, previous)
         if own.begun == begun:
-            warnings.warn(
+            warn(
                 f"no forward pass ran inside `with probe.{what}(...)` in this thread, so they went "
                 "with none. They belong to the thread that opens the context, and to calls of "
-                "the model that the probe is on, not of a compiled version or a copy.",
-                RuntimeWarning,
-                stacklevel=3,
+                "the model that the probe is on, not of a compiled version or a copy."
             )
 
     def __reduce__(self) -> NoReturn:

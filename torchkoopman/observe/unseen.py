@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import gc
 import sys
-import warnings
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
+
+from torchkoopman.observe.warned import warn
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -118,12 +119,10 @@ def warn_of_compiled(model: nn.Module, names: Iterable[str]) -> None:
         if id(inner) in modules:
             name = modules[id(inner)]
             called = f"module {name!r}" if name else "the model"
-            warnings.warn(
+            warn(
                 f"there is a compiled version of {called} (torch.compile), and attach() sees only "
                 "calls of the model itself. If it has run before, its calls are not seen until "
-                "torch._dynamo.reset(); after that they are counted, but not read.",
-                RuntimeWarning,
-                stacklevel=3,
+                "torch._dynamo.reset(); after that they are counted, but not read."
             )
             return
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import warnings
 import zipfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from torchkoopman.fitting.resuming import differing
+from torchkoopman.observe.warned import warn
 from torchkoopman.storage.logs import Logs, check_rows, read_rows
 from torchkoopman.storage.rows import with_rows, without_rows
 from torchkoopman.storage.whole import whole
@@ -91,11 +91,7 @@ class Checkpoints:
                 )
             return None
         if damaged:
-            warnings.warn(
-                f"{damaged[0]}; the fit goes on from the checkpoint before it.",
-                RuntimeWarning,
-                stacklevel=4,
-            )
+            warn(f"{damaged[0]}; the fit goes on from the checkpoint before it.")
         return self.taken(next(iter(found)))
 
     def found(self, run: Mapping[str, Any]) -> tuple[dict[Path, Mapping[str, Any]], list[str]]:

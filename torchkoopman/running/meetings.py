@@ -7,12 +7,12 @@ meet in the same exchanges, whatever each of them came for, so none waits for on
 from __future__ import annotations
 
 import math
-import warnings
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal
 
 from torchkoopman.fitting.syncing import Syncing
 from torchkoopman.observe.processes import Processes
+from torchkoopman.observe.warned import warn
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -136,11 +136,9 @@ def warn_of_same(first: Sequence[str]) -> None:
     """
     if alike := next((each for each in first if each and first.count(each) > 1), None):
         same = [rank for rank, digest in enumerate(first) if digest == alike]
-        warnings.warn(
+        warn(
             f"the loaders of processes {same} begin with the same batch. If the rest is the same "
             "too, every row counts several times, and rows that one process holds out are learnt "
             "in another. Give every process a shard of its own, as DistributedSampler does, or "
-            "group=, the group of the processes that have one.",
-            RuntimeWarning,
-            stacklevel=3,
+            "group=, the group of the processes that have one."
         )

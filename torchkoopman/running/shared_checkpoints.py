@@ -7,11 +7,11 @@ killed there is a round of which all have a file: the newest such one is gone on
 from __future__ import annotations
 
 import secrets
-import warnings
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from torchkoopman.observe.warned import warn
 from torchkoopman.running.checkpoints import Checkpoints
 
 if TYPE_CHECKING:
@@ -85,21 +85,17 @@ class SharedCheckpoints:
             if damaged or any(number > 1 for known in rounds for _, number in known):
                 raise ValueError(_nothing(self.path, rounds, damaged))
             if any(rounds):
-                warnings.warn(
+                warn(
                     f"some processes have no file of the first checkpoint at {str(self.path)!r}, "
-                    "as happens if they are killed while writing it; the fit starts from scratch.",
-                    RuntimeWarning,
-                    stacklevel=4,
+                    "as happens if they are killed while writing it; the fit starts from scratch."
                 )
             self._fit = self._processes.told(lambda: secrets.token_hex(8), 0)
             return None
         self._fit, self._round = max(common, key=lambda each: each[1])
         if damaged:
-            warnings.warn(
+            warn(
                 f"{damaged[0]}; the fit goes on from round {self._round} of its checkpoints, of "
-                "which every process has a file that is whole.",
-                RuntimeWarning,
-                stacklevel=4,
+                "which every process has a file that is whole."
             )
         known, _ = found[self._processes.rank]
         path = next(path for *name, path in known if tuple(name) == (self._fit, self._round))
