@@ -197,3 +197,33 @@ def test_a_file_and_what_is_beside_it_change_together_or_not_at_all(
         both(b"new")
     assert names(tmp_path) == ["file", "file.data"]
     assert {each.read_bytes() for each in tmp_path.iterdir()} == {b"old"}
+
+
+def test_a_folder_for_which_there_is_no_room_does_not_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> int:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "open", full)
+        with pytest.raises(OSError, match="No space"):
+            write(tmp_path / "file", b"new")
+    assert not names(tmp_path)
+
+
+def test_a_folder_whose_removal_was_interrupted_is_cleared_away_by_the_next(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By one of the same process too: nothing keeps the lock."""
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(source, "_remove", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            write(tmp_path / "file", b"first")
+    assert len(names(tmp_path)) == 2
+    write(tmp_path / "file", b"second")
+    assert names(tmp_path) == ["file"]

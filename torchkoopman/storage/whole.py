@@ -55,8 +55,16 @@ def whole(path: Path) -> Iterator[Path]:
             os.replace(file, path.parent / file.name)
         onto_disk(path.parent)
     finally:
+        _give_up(folder, lock)
+
+
+def _give_up(folder: Path, lock: int | None) -> None:
+    """Remove a folder, and let go of it in any case, so that the next writer may remove it."""
+    try:
         _remove(folder)
-        os.close(lock)
+    finally:
+        if lock is not None:
+            os.close(lock)
 
 
 def _mode(place: Path, lock: int) -> int:
@@ -70,12 +78,17 @@ def _locked_folder(path: Path) -> tuple[Path, int]:
     while True:
         folder = path.parent / f".{path.name}.{secrets.token_hex(4)}.part"
         folder.mkdir()
-        # Until it is locked, another writer's _clear takes the folder for a dead writer's.
-        with contextlib.suppress(FileNotFoundError):
-            lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o666)
-            if _is_ours(folder, lock):
-                return folder, lock
-            os.close(lock)
+        lock = None
+        try:
+            # Until it is locked, another writer's _clear takes the folder for a dead writer's.
+            with contextlib.suppress(FileNotFoundError):
+                lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o666)
+                if _is_ours(folder, lock):
+                    return folder, lock
+                os.close(lock)
+        except BaseException:  # the disk is full, say
+            _give_up(folder, lock)
+            raise
 
 
 def _is_ours(folder: Path, lock: int) -> bool:
