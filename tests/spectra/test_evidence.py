@@ -56,6 +56,53 @@ def test_a_rows_residual_is_that_of_the_fit_without_the_row() -> None:
     torch.testing.assert_close(spectrum.residuals, expected, rtol=1e-6, atol=1e-6)
 
 
+def faded(x: Tensor, y: Tensor, halflife: float, batch: int = 10) -> tk.Surrogate:
+    fitter = tk.DMDFitter(dynamics="span", halflife=halflife, ridge=0.0)
+    for some in torch.arange(len(x)).split(batch):
+        fitter.update(tk.Trajectory.of(x[some], y[some]))
+    return fitter.surrogate
+
+
+def test_with_a_halflife_the_fit_without_a_row_is_without_its_weight(tmp_path: Path) -> None:
+    """Slowly, as above: each row that is kept is predicted by the weighted fit without it."""
+    x, y = draw(60, 2), draw(60, 2, seed=1)
+    surrogate = faded(x, y, halflife=20, batch=1)
+    start, end = (
+        surrogate.encode(rows[:, None], layer)[:, 0] for rows, layer in ((x, "0"), (y, "1"))
+    )
+    weights = 2 ** (-torch.arange(59, -1, -1).double() / 20)
+    evidence, spectrum = surrogate.evidence, surrogate.spectrum()
+    assert evidence is not None
+    W = spectrum.functionals
+    errors = []
+    for state in evidence.start:
+        row = int((start - state).norm(dim=1).argmin())
+        roots = weights.where(torch.arange(60) != row, 0.0).sqrt()[:, None]
+        K = torch.linalg.lstsq(roots * start, roots * end).solution.T
+        errors.append((end[row] - K @ start[row]).to(W) @ W.conj())
+    sizes = weights @ (start.to(W) @ W.conj()).abs().square() / weights.sum()
+    expected = (torch.stack(errors).abs().square().mean(0) / sizes).sqrt()
+    assert 10 < len(errors) < 60
+    torch.testing.assert_close(spectrum.residuals, expected, rtol=1e-6, atol=1e-6)
+    again = tk.Surrogate.load(surrogate.save(tmp_path / "faded.safetensors"))
+    torch.testing.assert_close(again.spectrum().errors, spectrum.errors, rtol=0, atol=0)
+
+
+def test_with_a_halflife_the_standard_error_is_the_deviation_over_many_draws() -> None:
+    A = torch.tensor([[0.8, 0.0], [0.0, -0.4]], dtype=torch.float64)
+    found, told = [], []
+    for seed in range(150):
+        x = draw(400, 2, seed=2 * seed)
+        y = x @ A.T + 0.3 * draw(400, 2, seed=2 * seed + 1)
+        spectrum = faded(x, y, halflife=60).spectrum()
+        assert spectrum.errors is not None
+        k = mode_near(spectrum, -0.4)
+        found.append(spectrum.eigenvalues[k].real)
+        told.append(spectrum.errors[k])
+    ratio = torch.stack(told).square().mean().sqrt() / torch.stack(found).std()
+    assert ratio.item() == pytest.approx(1, abs=0.2)
+
+
 def test_rows_that_the_fit_has_not_seen_are_taken_as_they_are() -> None:
     start, end = with_constant(draw(40, 2)), with_constant(draw(40, 2, seed=1))
     K = koopman_matrix(moments_of(start, end), RIDGE, constant=True)

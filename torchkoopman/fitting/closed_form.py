@@ -191,7 +191,8 @@ class ClosedForm(Streams):
         if rows := sampled.layers:
             state = slice(1, 1 + observables.features)
             start, end = (rows[layer] for layer in ends)
-            evidence = Evidence(start, end, state, True, sampled.samples, sampled.shares)
+            known = sampled.samples, sampled.shares, sampled.weights
+            evidence = Evidence(start, end, state, True, *known)
         parts = span, coordinates, observables, operator
         surrogate = Surrogate(*parts, record, data, evidence).requires_grad_(False)
         if self._latest is None or self.residuals is not True:

@@ -132,13 +132,13 @@ def _evidence(
             f"its sampled rows have shapes {tuple(start.shape)} and {tuple(end.shape)} and hold "
             f"the state from {first} to {stop}, for latent={latent}"
         )
-    samples, shares = (tensors.get(f"{_EVIDENCE}{name}") for name in ("samples", "shares"))
-    for name, known in (("samples", samples), ("shares", shares)):
+    told = {n: tensors.get(f"{_EVIDENCE}{n}") for n in ("samples", "shares", "weights")}
+    for name, known in told.items():
         if known is not None and (
-            known.shape != start.shape[:1] or known.is_floating_point() != (name == "shares")
+            known.shape != start.shape[:1] or known.is_floating_point() != (name != "samples")
         ):
             raise ValueError(
                 f"its {name} have shape {tuple(known.shape)} and type {known.dtype}, for "
                 f"{len(start)} sampled rows"
             )
-    return Evidence.from_config(dict(config), start, end, samples, shares)
+    return Evidence.from_config(dict(config), start, end, **told)

@@ -64,6 +64,8 @@ class Evidence:
     """A number for each row's sample, integer, ``(rows,)``; None: each row is one of its own."""
     shares: Tensor | None = None
     """How many rows of its sample each stands for, ``(rows,)``; None: itself alone."""
+    weights: Tensor | None = None
+    """Weight of each in the fit, ``(rows,)``, and how likely it is to be here; None: all alike."""
 
     def with_constant(self) -> Self:
         """The same rows with the constant 1 in front of each latent state."""
@@ -79,7 +81,8 @@ class Evidence:
 
     def tensors(self) -> dict[str, Tensor]:
         """The rows, and what is known of them."""
-        known = {name: getattr(self, name) for name in ("start", "end", "samples", "shares")}
+        names = ("start", "end", "samples", "shares", "weights")
+        known = {name: getattr(self, name) for name in names}
         return {name: tensor for name, tensor in known.items() if tensor is not None}
 
     @classmethod
@@ -90,9 +93,11 @@ class Evidence:
         end: Tensor,
         samples: Tensor | None = None,
         shares: Tensor | None = None,
+        weights: Tensor | None = None,
     ) -> Self:
         """The evidence that :meth:`config` and :meth:`tensors` describe."""
-        return cls(start, end, slice(*config["state"]), config["fitted"], samples, shares)
+        state = slice(*config["state"])
+        return cls(start, end, state, config["fitted"], samples, shares, weights)
 
 
 @dataclass(frozen=True)
@@ -124,7 +129,8 @@ def judge(
     sizes = torch.einsum("ik,ij,jk->k", W.conj(), G.to(W), W).real
     errors = end.to(W) @ W.conj() - (start.to(W) @ W.conj()) * values
     influence = start.to(W) @ (G_inverse.to(W) @ V)
-    rows = Grouped.of(len(start), evidence.samples, evidence.shares)
+    rows = Grouped.of(len(start), evidence.samples, evidence.shares, evidence.weights)
+    count = rows.independent(moments.count)
     fitted = len(values) if evidence.fitted else 0
     spread = rows.variance(errors * influence.conj(), moments.count, fitted)
     excited = sizes > _NEVER * G.diagonal().sum()
@@ -142,7 +148,7 @@ def judge(
     regression = (moments.second("end", "start").cpu() @ G_inverse).to(W)
     missed = regression.mH @ W - W * values.conj()
     within = torch.einsum("ik,ij,jk->k", missed.conj(), G.to(W), missed).real / sizes
-    within = (within - residuals * len(values) / moments.count).clamp(min=0)  # less what is chance
+    within = (within - residuals * len(values) / count).clamp(min=0)  # less what is chance
     known = conditions(values, W.mH @ G.to(W) @ W, V.mH @ G_inverse.to(V) @ V, OFF)
     moved = known * (outside + within).sqrt()
     closures = torch.maximum((at_most + within).sqrt(), moved)

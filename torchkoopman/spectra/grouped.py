@@ -1,4 +1,7 @@
-"""Rows that belong together: means, variances and predictions that leave out all of a sample."""
+"""Rows that belong together: means, variances and predictions that leave out all of a sample.
+
+Rows of a fit that fade are here as often as they weigh in it, so that means need no weights.
+"""
 
 from __future__ import annotations
 
@@ -24,15 +27,27 @@ class Grouped:
     """Rows of each sample, ``(samples,)``."""
     shares: Tensor
     """How many rows each stands for, ``(rows,)``, in the order in which rows are given."""
+    weights: Tensor
+    """Of each in the fit, at most 1, in the same order; as likely is it to be here."""
 
     @classmethod
-    def of(cls, rows: int, samples: Tensor | None, shares: Tensor | None) -> Self:
+    def of(
+        cls,
+        rows: int,
+        samples: Tensor | None,
+        shares: Tensor | None,
+        weights: Tensor | None = None,
+    ) -> Self:
         """The groups of ``rows`` rows; without ``samples`` each row is a group of its own."""
         numbers = torch.arange(rows) if samples is None else samples.cpu()
         numbers, order = numbers.sort(stable=True)
         sizes = torch.unique_consecutive(numbers, return_counts=True)[1]
-        weight = torch.ones(rows) if shares is None else shares.cpu()
-        return cls(order, sizes, weight.double())
+        known = (torch.ones(rows) if each is None else each.cpu() for each in (shares, weights))
+        return cls(order, sizes, *(each.double() for each in known))
+
+    def independent(self, rows: float) -> float:
+        """As many rows that weigh alike say as much as rows whose weights sum to ``rows``."""
+        return rows / self.mean(self.weights).item()
 
     def mean(self, values: Tensor) -> Tensor:
         """Mean over rows, ``(rows, …)`` to ``(…,)``, each as often as it stands for one."""
@@ -47,14 +62,14 @@ class Grouped:
 
         Args:
             scores: error times regressor.
-            rows: that the fit has seen.
+            rows: that the fit has seen, or the sum of their weights.
             functions: that it has.
         """
         count = len(self.sizes)
-        samples = count * rows / self.shares.sum().item()
+        samples = count * self.independent(rows) / self.shares.sum().item()
         if count < 2 or samples <= functions:
             return torch.full(scores.shape[1:], torch.inf, dtype=torch.float64)
-        sums = self._sums(scores * self.shares.to(scores)[:, None])
+        sums = self._sums(scores * (self.shares * self.weights.sqrt()).to(scores)[:, None])
         free = (1 - 1 / count) * (1 - functions / samples)
         return sums.abs().square().sum(0) / (self.shares.sum() * rows * free)
 
@@ -85,7 +100,8 @@ class Grouped:
             roots: ``start G^(-1/2) / √n``, so that their products are leverages, real,
                 ``(rows, features)``.
         """
-        roots = roots * self.shares.sqrt()[:, None]
+        masses = (self.shares * self.weights).sqrt()
+        roots = roots * masses[:, None]
         unseen = errors.clone()
         first = self.sizes.cumsum(0) - self.sizes
         for size in torch.unique(self.sizes).tolist():
@@ -100,7 +116,7 @@ class Grouped:
                 rows = self.order[some]
                 U, S, _ = torch.linalg.svd(roots[rows], full_matrices=False)
                 leverage = S.square()[..., None]
-                weights = self.shares[rows].sqrt()[..., None].to(errors)
+                weights = masses[rows][..., None].to(errors)
                 own, all_of_it = (
                     U.to(errors).mT @ (each[rows] * weights) for each in (errors, ends)
                 )
