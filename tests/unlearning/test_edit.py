@@ -254,6 +254,11 @@ def test_a_downdate_takes_away_what_a_fit_with_the_class_has_beyond_one_without(
     refit = matrix(surrogate) + refits[0] - refits[1]
     downdated = unlearn(surrogate, classes, strength=0.0)
     torch.testing.assert_close(matrix(downdated), refit, rtol=0, atol=1e-8)
+    # The edit that follows leaves the retained means where that puts them, not where they were.
+    for label in {0, 1, 2, 3} - {*classes}:
+        moved = image(unlearn(surrogate, classes), label)
+        torch.testing.assert_close(moved, refit @ mean(surrogate, label), rtol=0, atol=1e-8)
+        assert (moved - image(surrogate, label)).abs().max() > 1e-3
     reference = copy.deepcopy(surrogate)
     reference.operator.start_from(refit)
     torch.testing.assert_close(

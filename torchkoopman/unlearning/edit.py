@@ -7,11 +7,11 @@ scatter W of z,
 
 disturbs within-class variation least among all Δ that move each forgotten mean a fraction s of the
 way to its target T and leave every retained mean where K sends it; K is the operator as fitted, or
-refitted without the forgotten classes (the downdate). In place of a forgotten mean may stand its
-two halves, the mean plus and minus a standard deviation along the class's widest direction: a class
-that lies in two places, as Yin-Yang's dots do, then goes to two. ROME (arXiv 2202.05262), LEACE
-(arXiv 2306.03819) and the edit of arXiv 2505.12809 share this form with other metrics and
-constraints.
+less what a fit with the forgotten classes has beyond one without (the downdate, which moves the
+retained means, too). In place of a forgotten mean may stand its two halves, the mean plus and minus
+a standard deviation along the class's widest direction: a class that lies in two places, as
+Yin-Yang's dots do, then goes to two. ROME (arXiv 2202.05262), LEACE (arXiv 2306.03819) and the edit
+of arXiv 2505.12809 share this form with other metrics and constraints.
 
 This redirects the operator; it removes no information. The encoder still knows the class, and a
 probe at the start state finds it, as one finds it in a network retrained without the class.
@@ -72,9 +72,10 @@ def unlearn(
 ) -> Surrogate:
     """A surrogate that sends the given classes elsewhere; the one given stays as it is.
 
-    The operator is changed in closed form so that the means of the retained classes do not move and
-    those of the forgotten ones move to a target, at the least disturbance within classes. The
-    encoder still tells the classes apart: the operator is redirected, no information is removed.
+    The operator is changed in closed form so that the means of the forgotten classes move to a
+    target and those of the retained ones do not move, but for the downdate, at the least
+    disturbance within classes. The encoder still tells the classes apart: the operator is
+    redirected, no information is removed.
 
     Example:
         >>> forgetful = tk.swap(model, tk.unlearn(surrogate, classes=[2], model=model))
@@ -93,7 +94,8 @@ def unlearn(
         target: ``"softmix"``, the retained classes' end means weighted by nearness, which leaves
             the network as unsure as one that never saw the class; ``"nearest"`` retained mean,
             which makes it sure of a wrong class; ``"centroid"`` of the retained means.
-        downdate: first refit the operator without the forgotten classes' statistics.
+        downdate: first take away what a fit with the forgotten classes has beyond one without, both
+            with a ridge of 0.3; it moves the retained classes, too.
         halves: give each half of a forgotten class its own target; False moves its mean only, which
             takes one constraint less.
         ridge: of the within-class scatter, relative to its mean variance.
