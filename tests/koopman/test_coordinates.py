@@ -192,6 +192,12 @@ def test_rank_zero_finds_the_rank_under_noise() -> None:
         assert one(rows, rank=0).size == 3
 
 
+def test_rank_zero_takes_the_median_of_an_even_number_in_the_middle() -> None:
+    """As PyDMD does: the threshold is 1.43 · 3.25 here, and not 1.43 · 2."""
+    singular = torch.tensor([5.0, 4.5, 2.0, 1.9], dtype=torch.float64)
+    assert truncation_rank(singular.square(), 0, 4000) == 1
+
+
 def test_rank_zero_keeps_no_constant_direction() -> None:
     """With most units dead the median singular value is zero, and so would be the threshold."""
     generator = torch.Generator().manual_seed(0)

@@ -79,7 +79,7 @@ def truncation_rank(variances: Tensor, rank: int | float, rows: float) -> int:
         singular = variances.clamp(min=0).sqrt()[: max(1, int(min(len(variances), rows)))]
         # Gavish & Donoho (2014), equation 5: the optimal threshold when the noise is unknown.
         omega = 0.56 * beta**3 - 0.95 * beta**2 + 1.82 * beta + 1.43
-        return min(varying, max(1, int((singular > omega * singular.median()).sum())))
+        return min(varying, max(1, int((singular > omega * singular.quantile(0.5)).sum())))
     if rank < 1:
         energy = variances.clamp(min=0).cumsum(0) / variances.clamp(min=0).sum()
         return min(varying, int((energy < rank).sum()) + 1)
