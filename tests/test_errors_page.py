@@ -28,6 +28,10 @@ APART = {
         "integrations/torchkoopman_tensorboard/__init__.py",
         "AttributeError(f'module {__name__!r} has no attribute {name!r}')",
     ): "as Python says it",
+    (
+        "torchkoopman/storage/tensor_files.py",
+        "OSError(int(number[1]), os.strerror(int(number[1])), str(path))",
+    ): "as the system says it; storage/whole.py makes a message of it",
     ("torchkoopman/running/together.py", "ValueError(every[0][0])"): "as a process says it",
     ("torchkoopman/graphs/exported.py", "RuntimeError(str(error))"): "as torch says it",
     (

@@ -71,6 +71,7 @@ def export(
         TypeError: no module, or an output that a program cannot return.
         ValueError: unknown suffix, no example inputs, or inputs or axes that do not fit the model.
         FileNotFoundError: the folder does not exist.
+        OSError: the disk is full, or fails; a file that was there is as it was.
         ImportError: ONNX is not installed.
         RuntimeError: the model fails on the inputs, cannot be exported, or the file's program does
             not agree with it.

@@ -7,8 +7,6 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from safetensors.torch import save_file
-
 from torchkoopman.koopman.files import is_surrogate
 from torchkoopman.koopman.surrogate import Surrogate
 from torchkoopman.shipping.card import CARD, card_from, card_text
@@ -18,7 +16,7 @@ from torchkoopman.shipping.recorded import Recorded, record_of
 from torchkoopman.shipping.tensors import fill, written_once
 from torchkoopman.storage.errors import FileError, MisfitFileError, understood
 from torchkoopman.storage.formats import check_writer, parsed
-from torchkoopman.storage.tensor_files import read_tensors, seal_tensors, unsealed
+from torchkoopman.storage.tensor_files import read_tensors, save_tensors, seal_tensors, unsealed
 from torchkoopman.surgery.history import ORIGINAL, RECORDS, memory
 from torchkoopman.surgery.swap import swap
 
@@ -38,7 +36,7 @@ def save_weights(model: nn.Module, path: Path, card: dict[str, Any]) -> None:
     """Write a state_dict, with the card in its metadata; tied tensors are written once."""
     tensors, tied = written_once(model.state_dict())
     texts = {"format": "pt", CARD: card_text(card), _LAYERS: json.dumps(layers_of(model))}
-    save_file(tensors, path, metadata=unsealed({**tied, **texts}))
+    save_tensors(tensors, path, unsealed({**tied, **texts}))
     seal_tensors(path)
 
 

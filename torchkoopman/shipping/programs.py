@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from torchkoopman.observe.example import Example
+from torchkoopman.observe.interrupts import uninterrupted
 from torchkoopman.observe.places import leaves, spelled
 from torchkoopman.shipping.alone import check_alone
 from torchkoopman.shipping.axes import (
@@ -27,7 +28,7 @@ from torchkoopman.shipping.axes import (
 )
 from torchkoopman.shipping.card import CARD_FILE, card_text
 from torchkoopman.shipping.parity import Trials, in_short, plain, values, way_out
-from torchkoopman.storage.archives import seal_archive
+from torchkoopman.storage.archives import Sink, seal_archive
 from torchkoopman.surgery.history import swap_history, tensors
 
 if TYPE_CHECKING:
@@ -100,7 +101,9 @@ def save_program(program: Program, path: Path, card: dict[str, Any]) -> None:
     """
     zeros = pytree.tree_map_only(Tensor, torch.zeros_like, program.exported.example_inputs)
     program.exported.example_inputs = zeros  # the file needs their shapes, and nobody's data
-    torch.export.save(program.exported, path, extra_files={CARD_FILE: card_text(card)})
+    sink: Any = Sink(path)
+    with uninterrupted(), sink:
+        torch.export.save(program.exported, sink, extra_files={CARD_FILE: card_text(card)})
     seal_archive(path)
     check_alone(path)
     read = torch.export.load(path).module()

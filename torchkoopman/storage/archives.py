@@ -5,16 +5,19 @@ A zip file may end in a comment, which torch leaves empty. ``torch.export.load``
 
 from __future__ import annotations
 
+import io
 import re
 import struct
 import zipfile
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from torchkoopman.storage.errors import FileError
 from torchkoopman.storage.formats import FORMAT, check_format, damaged
 from torchkoopman.storage.seals import DIGITS, count, is_sealed, seal
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 _MARK = f"torchkoopman format {FORMAT} sha256 ".encode()
@@ -22,6 +25,55 @@ _ENTRY = b"PK\x01\x02"
 """What each entry of a zip file's directory begins with."""
 _MEMBER, _ROOM = 1200, 32 * 2**20
 """Bytes that ``zipfile`` takes for an entry, and what all may take beyond the size of the file."""
+
+
+class Sink(io.RawIOBase):
+    """A file for ``torch.export.save``, which keeps an error of the disk for :meth:`close`.
+
+    Torch ends the process where it cannot write, and where writing raises an error.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("wb")
+        self._error: OSError | None = None
+
+    def writable(self) -> bool:
+        """It is, as far as torch sees."""
+        return True
+
+    def seekable(self) -> bool:
+        """It is too; torch goes to the beginning when all is written."""
+        return True
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        """Go there, unless something failed before."""
+        self._try(partial(self._file.seek, offset, whence))
+        return offset
+
+    def write(self, content: Any) -> int:
+        """Write, unless something failed before."""
+        self._try(partial(self._file.write, content))
+        return memoryview(content).nbytes
+
+    def _try(self, call: Callable[[], object]) -> None:
+        if self._error is None:
+            try:
+                call()
+            except OSError as error:
+                self._error = error
+
+    def close(self) -> None:
+        """Write what is left.
+
+        Raises:
+            OSError: what happened until now.
+        """
+        if self.closed:
+            return
+        super().close()
+        self._file.close()
+        if self._error is not None:
+            raise self._error
 
 
 def seal_archive(path: Path) -> None:

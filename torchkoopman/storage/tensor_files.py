@@ -10,9 +10,11 @@ import hashlib
 import io
 import json
 import os
+import re
 from typing import TYPE_CHECKING
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load, save_file
 
 from torchkoopman.storage.errors import FileError, require_file
@@ -47,9 +49,23 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[s
     """
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     with whole(path) as place:
-        save_file(plain, place, unsealed(metadata))
+        save_tensors(plain, place, unsealed(metadata))
         _check_readable(path, place, len(plain))
         seal_tensors(place)
+
+
+def save_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str]) -> None:
+    """Write a safetensors file as it is given.
+
+    Raises:
+        OSError: the disk is full, say, which safetensors has an error of its own for.
+    """
+    try:
+        save_file(tensors, path, metadata)
+    except SafetensorError as error:
+        if (number := re.search(r"os error (\d+)", str(error))) is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
 
 
 def _check_readable(path: Path, written: Path, tensors: int) -> None:

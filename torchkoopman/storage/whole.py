@@ -8,6 +8,7 @@ folder of a dead writer from that of a live one.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import secrets
@@ -24,6 +25,8 @@ if sys.platform != "win32":
     import fcntl
 
 _LOCK = ".lock"
+_OF_DISKS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
+"""Full, full for this user, too small for files of this size, and failing."""
 
 
 @contextlib.contextmanager
@@ -38,24 +41,40 @@ def whole(path: Path) -> Iterator[Path]:
     Raises:
         FileNotFoundError: the folder of ``path`` does not exist, or nothing was written.
         IsADirectoryError: ``path`` is a folder.
+        OSError: the disk is full, or fails; it names ``path``.
     """
     if path.is_dir():
         raise IsADirectoryError(f"{str(path)!r} is a folder, in whose place no file is written.")
     _clear(path)
-    folder, lock = _locked_folder(path)
+    with _naming(path):
+        folder, lock = _locked_folder(path)
+        try:
+            yield folder / path.name
+            written = [file for file in folder.iterdir() if file.name != _LOCK]
+            if folder / path.name not in written:
+                raise FileNotFoundError(f"nothing was written for {str(path)!r}.")
+            for file in written:
+                file.chmod(_mode(path.parent / file.name, lock))
+                onto_disk(file)
+            for file in sorted(written, key=lambda file: file.name == path.name):
+                os.replace(file, path.parent / file.name)
+            onto_disk(path.parent)
+        finally:
+            _give_up(folder, lock)
+
+
+@contextlib.contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Let the errors of a disk say which file it could not take."""
     try:
-        yield folder / path.name
-        written = [file for file in folder.iterdir() if file.name != _LOCK]
-        if folder / path.name not in written:
-            raise FileNotFoundError(f"nothing was written for {str(path)!r}.")
-        for file in written:
-            file.chmod(_mode(path.parent / file.name, lock))
-            onto_disk(file)
-        for file in sorted(written, key=lambda file: file.name == path.name):
-            os.replace(file, path.parent / file.name)
-        onto_disk(path.parent)
-    finally:
-        _give_up(folder, lock)
+        yield
+    except OSError as error:
+        if error.errno not in _OF_DISKS:
+            raise
+        raise OSError(
+            f"{str(path)!r} could not be written ({error.strerror}). Make room for it, or write it "
+            "elsewhere; what was there before is as it was."
+        ) from error
 
 
 def _give_up(folder: Path, lock: int | None) -> None:
