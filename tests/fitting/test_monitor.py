@@ -15,6 +15,7 @@ from torch.utils.tensorboard import SummaryWriter
 from torchkoopman_tensorboard import EventFolder, log
 
 import torchkoopman as tk
+from torchkoopman.fitting import monitor as source
 from torchkoopman.fitting.monitor_sampling import in_features
 from torchkoopman.observe.hooks import Hook
 from torchkoopman.observe.trajectory import Trajectory
@@ -404,9 +405,10 @@ def test_a_writer_of_yours_is_logged_to(tmp_path: Path) -> None:
     assert [event.step for event in events.Scalars("koopman/1-5/tracks_living")] == [2, 4]
 
 
-def test_a_training_goes_on_where_the_log_cannot_be_written() -> None:
+@pytest.mark.parametrize("kind", [OSError, ValueError, RuntimeError])
+def test_a_training_goes_on_where_the_log_cannot_be_written(kind: type[Exception]) -> None:
     def full(surrogate: tk.Surrogate, step: int, tracks: tk.results.ModeTracks) -> None:
-        raise OSError("no space left")
+        raise kind("no space left")
 
     model = network()
     with tk.TrainingMonitor(LAYERS, full, sample_every=1, log_every=2).attach(model) as monitor:
@@ -414,6 +416,26 @@ def test_a_training_goes_on_where_the_log_cannot_be_written() -> None:
             train(model, range(6), lambda _: monitor.step())
         assert len(told) == 1
     assert monitor.tracks.steps == (2, 4, 6)
+
+
+def test_an_attach_that_breaks_off_leaves_no_log_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, known, calls = network(), source.attach, list[object]()
+
+    def breaks_off(*arguments: Any, **options: Any) -> Any:
+        calls.append(arguments)
+        if len(calls) == 2:  # the first is a check
+            raise KeyboardInterrupt
+        return known(*arguments, **options)
+
+    monkeypatch.setattr(source, "attach", breaks_off)
+    monitor = tk.TrainingMonitor(LAYERS, EventFolder(tmp_path))
+    with pytest.raises(KeyboardInterrupt):
+        monitor.attach(model)
+    EventFolder(tmp_path).open(0).close()
+    assert not monitor.attached
+    assert not any(module._forward_hooks for module in model.modules())
 
 
 def test_layers_that_cannot_be_read_are_told_of_after_the_first_step() -> None:

@@ -14,6 +14,7 @@ import pytest
 import torch
 from matplotlib import pyplot as plt
 from torch import Tensor, nn
+from torchkoopman_tensorboard import EventFolder
 
 import torchkoopman as tk
 from torchkoopman.flows import Flow, FlowMonitor
@@ -397,6 +398,41 @@ def test_a_training_that_breaks_goes_on_with_one_warning() -> None:
     for call in (monitor.step, monitor.look):
         with pytest.raises(RuntimeError, match="is not attached"):
             call()
+
+
+def test_an_attach_whose_first_look_fails_leaves_nothing_open(tmp_path: Path) -> None:
+    made = list[Flow]()
+
+    def flow(model: nn.Module) -> Flow:
+        if len(made) == 1:  # the first is a check
+            raise ValueError("no flow today")
+        made.append(Flow(model))
+        return made[-1]
+
+    monitor = FlowMonitor(flow, {"line": line()}, EventFolder(tmp_path), log_every=10)
+    with pytest.raises(ValueError, match="no flow today"):
+        monitor.attach(Gain(2.0))
+    assert not monitor.attached
+    other = FlowMonitor(Flow, {"line": line()}, EventFolder(tmp_path), log_every=10)
+    with other.attach(Gain(2.0)):
+        assert len(other.history.steps) == 1
+    monitor.load_state_dict(other.state_dict())
+    assert len(monitor.history.steps) == 1
+
+
+def test_a_first_look_that_cannot_be_logged_is_taken_again() -> None:
+    told = list[int]()
+
+    def log(_: object, step: int) -> None:
+        told.append(step)
+        if len(told) == 1:
+            raise OSError("no space left")
+
+    monitor = FlowMonitor(Flow, {"line": line()}, log, log_every=10)
+    with pytest.raises(OSError, match="no space left"):
+        monitor.attach(Gain(2.0))
+    monitor.attach(Gain(2.0)).close()
+    assert told == [0, 0]
 
 
 def test_a_log_is_opened_told_of_each_look_and_closed() -> None:

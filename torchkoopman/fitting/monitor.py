@@ -135,7 +135,12 @@ class TrainingMonitor(SamplingMonitor):
             self.log.open(self._done)
         self._names, self._hindrance, self._given_up = names, "", False
         draws: Any = {"positions": min(self.rows, _POSITIONS), "generator": self._generator}
-        self._probe = attach(model, self.layers, when="train", **draws, **self._reading)
+        try:
+            self._probe = attach(model, self.layers, when="train", **draws, **self._reading)
+        except BaseException:  # else the log stays open, and no one else writes there
+            if isinstance(self.log, Record):
+                self.log.close()
+            raise
         self._probe.stream_to(self._take)
         if not self._watching:
             self._probe.pause()

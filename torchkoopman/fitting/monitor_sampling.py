@@ -82,7 +82,7 @@ class SamplingMonitor(SavedMonitor):
             noted = surrogate.with_(record=replace(surrogate.record, notes=notes))
             try:
                 self.log(noted, self._done, tracks=tracks)
-            except OSError as error:
+            except (ValueError, TypeError, RuntimeError, OSError) as error:
                 self._hinder(f"the spectrum of step {self._done} could not be written: {error}")
 
     def _hinder(self, why: str) -> None:

@@ -129,7 +129,12 @@ class FlowMonitor(SavedFlowMonitor):
             self.log.open(self._done)
         self._model, self._hindrance = model, ""
         if self._done == 0 and not len(self.history.steps):
-            self.look()
+            try:
+                self.look()
+            except BaseException:  # else the log stays open, and no one else writes there
+                self.close(quiet=True)
+                self._begin()
+                raise
         return self
 
     def close(self, *, quiet: bool = False) -> None:
