@@ -161,8 +161,9 @@ def judge(
 def without_rows(values: Tensor, modes: Tensor, functionals: Tensor, moments: Moments) -> Judgement:
     """What moments alone say, where no rows were kept: all but the closures.
 
-    A fit of p functions to n rows comes n/(n - p) too near to them: residuals are raised by that,
-    to infinity where p ≥ n. The standard errors assume noise of one size everywhere.
+    A fit of p functions to n rows comes n/(n - p) too near to them: residuals, and the squares of
+    standard errors, are raised by that, to infinity where p ≥ n. The standard errors assume noise
+    of one size everywhere.
     """
     G, A, L = (
         moments.second(a, b).cpu().to(values)
@@ -179,7 +180,8 @@ def without_rows(values: Tensor, modes: Tensor, functionals: Tensor, moments: Mo
     residuals = bias * torch.where(excited, error / start.real, torch.nan).sqrt()
     V = modes / (functionals.conj() * modes).sum(0)
     G_inverse = torch.linalg.pinv(G.real, hermitian=True, rtol=_ROUNDING).to(V)
-    spread = error * torch.einsum("ik,ij,jk->k", V.conj(), G_inverse, V).real / moments.count
+    size = torch.einsum("ik,ij,jk->k", V.conj(), G_inverse, V).real
+    spread = error * size / free if free > 0 else torch.full_like(error, torch.inf)
     W = functionals
     known = conditions(values, W.mH @ G @ W, V.mH @ G_inverse @ V, OFF)
     return Judgement(residuals, raised(values, spread.clamp(min=0).sqrt(), known), None, known)
