@@ -12,14 +12,16 @@ from contextlib import contextmanager
 from functools import cache
 from types import CodeType, FrameType
 from typing import Any, Self
+from weakref import WeakKeyDictionary
 
 import pytest
 import torch
 from torch import Tensor, nn
 
 from tests.observe.test_probes import hooks_on
-from torchkoopman.observe import surroundings
+from torchkoopman.observe import alone, costs, surroundings
 from torchkoopman.observe.alone import evaluating
+from torchkoopman.observe.costs import CostMeter
 from torchkoopman.observe.probes import attach
 from torchkoopman.observe.products import exact_float32
 from torchkoopman.observe.surroundings import Surroundings
@@ -322,3 +324,47 @@ def test_random_states_come_back_where_an_interrupt_comes_meanwhile(
     with pytest.raises(KeyboardInterrupt):
         run()
     assert torch.equal(torch.get_rng_state(), draws)
+
+
+@pytest.mark.usefixtures("heard")
+def test_a_meter_of_costs_that_was_interrupted_as_it_began_leaves_nothing() -> None:
+    class Interrupting(nn.Identity):
+        def register_forward_hook(self, *arguments: Any, **options: Any) -> Any:
+            ctrl_c()
+            return super().register_forward_hook(*arguments, **options)
+
+    model = nn.Sequential(nn.Identity(), Interrupting(), nn.Identity())
+    with pytest.raises(KeyboardInterrupt), CostMeter(model):
+        pass
+    assert hooks_on(model) == 0
+    assert torch.backends.mha.get_fastpath_enabled()
+    assert torch._C._len_torch_dispatch_stack() == 0
+
+
+def test_a_meter_of_costs_that_has_no_memory_as_it_begins_leaves_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full(*_: object) -> None:
+        raise MemoryError
+
+    model = Whole()
+    monkeypatch.setattr(costs, "unfused", full)
+    with pytest.raises(MemoryError), CostMeter(model):
+        pass
+    assert hooks_on(model) == 0
+
+
+def test_modes_come_back_where_there_is_no_memory_to_note_them(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Full(WeakKeyDictionary[Any, Any]):
+        def __setitem__(self, key: Any, value: Any) -> None:
+            if len(self) == 2:
+                raise MemoryError
+            super().__setitem__(key, value)
+
+    model = nn.Sequential(nn.Dropout(), nn.Dropout(), nn.Dropout().eval())
+    monkeypatch.setattr(alone, "_EVALUATING", Full())
+    with pytest.raises(MemoryError), evaluating(model):
+        pass
+    assert [module.training for module in model.modules()] == [True, True, True, False]

@@ -68,7 +68,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
         with uninterrupted(), _GUARD:
             before = {module: _EVALUATING.pop(module) for module in held}
             try:
-                if before.get(model) == (1, True):
+                if before.get(model) == (1, True) and len(held) == len(modules):
                     model.train()
             finally:  # the user's own train() may fail
                 for module, (count, training) in before.items():

@@ -18,6 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from torchkoopman.observe.interrupts import uninterrupted
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from types import TracebackType
@@ -80,14 +82,14 @@ class CostMeter:
         self._calls: dict[nn.Module, list[tuple[int, int, int]]] = defaultdict(list)
 
     def __enter__(self) -> Self:
-        for module in self._model.modules():
-            for handle in (
-                module.register_forward_pre_hook(self._enter),
-                module.register_forward_hook(self._leave),
-            ):
-                self._stack.callback(handle.remove)
-        self._stack.enter_context(unfused())
-        self._stack.enter_context(self._counter)
+        with ExitStack() as opened:
+            with uninterrupted():
+                for module in self._model.modules():
+                    opened.callback(module.register_forward_pre_hook(self._enter).remove)
+                    opened.callback(module.register_forward_hook(self._leave).remove)
+                opened.enter_context(unfused())
+                opened.enter_context(self._counter)
+            self._stack = opened.pop_all()
         return self
 
     def __exit__(
