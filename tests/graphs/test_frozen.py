@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 import torchkoopman as tk
+from torchkoopman.graphs.frozen import Frozen
 
 X = torch.randn(3, 4, generator=torch.Generator().manual_seed(0))
 
@@ -106,3 +107,24 @@ def test_a_tensor_outside_of_the_model_that_a_graph_has_itself_may_change(how: A
     for _ in range(2):
         torch.testing.assert_close(edited(X), model.layers[3](new(model.layers[0](X)) * FACTOR))
         FACTOR.mul_(2)
+
+
+@pytest.mark.parametrize("method", ["__enter__", "__exit__"])
+def test_an_interrupt_leaves_no_mode_behind(method: str) -> None:
+    frozen, stack = Frozen(nn.Linear(2, 2)), torch._C._len_torch_dispatch_stack()
+
+    class Interrupted(type(frozen._methods)):  # type: ignore[misc]
+        def _raise(self, *_: object) -> None:
+            raise KeyboardInterrupt
+
+    setattr(Interrupted, method, Interrupted._raise)
+    other = {"__enter__": "__exit__", "__exit__": "__enter__"}[method]
+    setattr(Interrupted, other, lambda *_: None)
+    frozen._methods.__class__ = Interrupted
+    try:
+        with pytest.raises(KeyboardInterrupt), frozen:
+            pass
+        assert torch._C._len_torch_dispatch_stack() == stack
+    finally:
+        while torch._C._len_torch_dispatch_stack() > stack:
+            torch._C._pop_torch_dispatch_stack()

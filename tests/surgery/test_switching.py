@@ -6,6 +6,8 @@ so too once it is switched, or refuse to be switched.
 
 import contextlib
 import operator
+import os
+import signal
 import threading
 from collections import Counter, defaultdict
 from typing import Any
@@ -212,3 +214,33 @@ def test_the_class_is_as_before_when_readings_overlap() -> None:
     later.__exit__()
     assert (outer.count, later.count) == (0, 1)
     assert "training" not in vars(nn.Module)
+
+
+@pytest.mark.parametrize("place", ["installed", "taken off"])
+def test_reads_are_no_longer_counted_where_counting_broke_off(
+    place: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C comes as the attribute of all modules in the process is put in, or taken off."""
+
+    class List(list[Any]):
+        def append(self, each: Any) -> None:
+            super().append(each)
+            if place == "installed":
+                raise KeyboardInterrupt
+
+        def remove(self, each: Any) -> None:
+            super().remove(each)
+            if place == "taken off":
+                os.kill(os.getpid(), signal.SIGINT)
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    monkeypatch.setattr(switching, "_READING", List())
+    try:
+        with pytest.raises(KeyboardInterrupt), switching.Reading():
+            pass
+        assert "training" not in vars(nn.Module)
+        assert not switching._READING
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if "training" in vars(nn.Module):
+            del nn.Module.training

@@ -64,12 +64,18 @@ class Frozen(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __enter__(self) -> Self:
         super().__enter__()  # type: ignore[no-untyped-call]
-        self._methods.__enter__()  # type: ignore[no-untyped-call]
+        try:
+            self._methods.__enter__()  # type: ignore[no-untyped-call]
+        except BaseException:  # an interrupt, say: nobody else would end this mode
+            super().__exit__(None, None, None)  # type: ignore[no-untyped-call]
+            raise
         return self
 
     def __exit__(self, *error: object) -> None:
-        self._methods.__exit__(*error)  # type: ignore[no-untyped-call]
-        super().__exit__(*error)  # type: ignore[no-untyped-call]
+        try:
+            self._methods.__exit__(*error)  # type: ignore[no-untyped-call]
+        finally:
+            super().__exit__(*error)  # type: ignore[no-untyped-call]
 
     def refuse_reading(self, values: Sequence[Any]) -> None:
         """Refuse to take Python values, or sizes, out of the model's own tensors.

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from torchkoopman.graphs.code import names_of
+from torchkoopman.observe.interrupts import uninterrupted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -53,15 +54,20 @@ class Reading:
         self.count = 0
 
     def __enter__(self) -> Self:
-        with _LOCK:
-            _READING.append(self)
-            nn.Module.training = Switch()  # type: ignore[assignment]
+        try:
+            with _LOCK:
+                _READING.append(self)
+                nn.Module.training = Switch()  # type: ignore[assignment]
+        except BaseException:  # an interrupt, say: nobody else would take it off all modules
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *error: object) -> None:
-        with _LOCK:
-            _READING.remove(self)
-            if not _READING:
+        with uninterrupted(), _LOCK:
+            if self in _READING:
+                _READING.remove(self)
+            if not _READING and "training" in vars(nn.Module):
                 del nn.Module.training
 
 
