@@ -177,6 +177,24 @@ def test_without_rows_residuals_are_raised_by_the_functions_that_were_fitted() -
     assert spectrum.closures is None
 
 
+@pytest.mark.parametrize("together", [0.0, 1.0])
+def test_rows_of_long_samples_that_are_not_kept_count_as_they_vary(together: float) -> None:
+    """Sixteen of forty rows of a sample are kept, whose noise is its own or partly one for all."""
+    rates = torch.tensor([0.7, -0.3], dtype=torch.float64)
+    found, told = [], []
+    for seed in range(80):
+        own = draw(2, 100, 40, 2, seed=2 * seed)
+        x, noise = own + together * draw(2, 100, 1, 2, seed=2 * seed + 1)
+        fitter = tk.DMDFitter(dynamics="span").update(tk.Trajectory.of(x, x * rates + 0.1 * noise))
+        spectrum = fitter.surrogate.spectrum()
+        assert spectrum.errors is not None
+        k = mode_near(spectrum, 0.7)
+        found.append(spectrum.eigenvalues[k].real)
+        told.append(spectrum.errors[k])
+    ratio = torch.stack(told).square().mean().sqrt() / torch.stack(found).std()
+    assert ratio.item() == pytest.approx(1, abs=0.25)
+
+
 @pytest.mark.parametrize("residuals", [True, "moments"])
 def test_standard_errors_of_few_rows_know_how_many_functions_were_fitted(
     residuals: bool | Literal["moments"],

@@ -69,16 +69,32 @@ class Grouped:
         samples = count * self.independent(rows) / self.shares.sum().item()
         if count < 2 or samples <= functions:
             return torch.full(scores.shape[1:], torch.inf, dtype=torch.float64)
-        sums = self._sums(scores * (self.shares * self.weights.sqrt()).to(scores)[:, None])
         free = (1 - 1 / count) * (1 - functions / samples)
-        return sums.abs().square().sum(0) / (self.shares.sum() * rows * free)
+        squares = self._squares(scores * self.weights.sqrt().to(scores)[:, None])
+        return squares / (self.shares.sum() * rows * free)
 
     def deviation(self, values: Tensor) -> Tensor:
         """The standard error of :meth:`mean`; rows of one sample count together."""
         count = len(self.sizes)
-        shares = self.shares.to(values)[:, None]
-        sums = self._sums((values - self.mean(values)) * shares)
-        return (sums.abs().square().sum(0) * count / max(count - 1, 1)).sqrt() / shares.sum()
+        squares = self._squares(values - self.mean(values))
+        return (squares * count / max(count - 1, 1)).sqrt() / self.shares.sum()
+
+    def _squares(self, values: Tensor) -> Tensor:
+        """Sum over samples of the square of a sample's sum, ``(rows, n)`` to ``(n,)``, float64.
+
+        Of a sample of N rows k are here, and those that are not vary by themselves: each square
+        stands for N/k, each product of two rows for N(N - 1) / k(k - 1) (Horvitz & Thompson 1952).
+        Products are few and chance may bring them below 0; all rows say no less than those here.
+        """
+        here = self.sizes.double()[:, None]
+        all_rows = self._sums(self.shares[:, None])
+        each = all_rows / here
+        squares = self._sums(values.abs().square().double())
+        together = self._sums(values).abs().square().double()
+        pairs = each * (all_rows - 1) / (here - 1).clamp(min=1)
+        alone = torch.where(here > 1, each, each.square())  # one stands for rows like itself
+        found = (alone * squares + pairs * (together - squares)).sum(0)
+        return torch.maximum(found, (each * together).sum(0))
 
     def _sums(self, values: Tensor) -> Tensor:
         """Over the rows of each sample, ``(rows, n)`` to ``(samples, n)``."""
