@@ -22,10 +22,13 @@ from tests.observe.test_probes import hooks_on
 from torchkoopman.observe import alone, costs, surroundings
 from torchkoopman.observe.alone import evaluating
 from torchkoopman.observe.costs import CostMeter
+from torchkoopman.observe.example import Example
 from torchkoopman.observe.probes import attach
 from torchkoopman.observe.products import exact_float32
 from torchkoopman.observe.surroundings import Surroundings
 from torchkoopman.observe.trajectory import Trajectory
+from torchkoopman.unlearning.batches import answered
+from torchkoopman.unlearning.heads import _gives_the_answers
 
 STEP = 7
 """Of the lines run, each one in so many is interrupted."""
@@ -368,3 +371,42 @@ def test_modes_come_back_where_there_is_no_memory_to_note_them(
     with pytest.raises(MemoryError), evaluating(model):
         pass
     assert [module.training for module in model.modules()] == [True, True, True, False]
+
+
+@pytest.mark.usefixtures("heard")
+@pytest.mark.parametrize(
+    "ask",
+    [answered, lambda model, x: _gives_the_answers(model, model, Example.of(x))],
+    ids=["answers", "head"],
+)
+def test_no_hook_stays_on_a_model_that_is_asked_for_its_answers(ask: Callable[..., Any]) -> None:
+    """One of them puts random numbers in the place of a layer's output."""
+
+    class Interrupting(nn.Linear):
+        def register_forward_hook(self, *arguments: Any, **options: Any) -> Any:
+            handle = super().register_forward_hook(*arguments, **options)
+            ctrl_c()
+            return handle
+
+    model, x = Interrupting(2, 3), torch.ones(4, 2)
+    with pytest.raises(KeyboardInterrupt):
+        ask(model, x)
+    assert hooks_on(model) == 0
+    assert torch.equal(model(x), model(x))
+
+
+def test_random_states_come_back_also_where_the_rest_cannot(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def full(*_: object) -> bool:
+        raise MemoryError
+
+    model = Whole()
+    model.held = [1]  # type: ignore[assignment]
+    around, draws = Surroundings(model), torch.get_rng_state()
+    torch.rand(1)
+    with monkeypatch.context() as patch:
+        patch.setattr(surroundings, "_same_entries", full)
+        with pytest.raises(MemoryError):
+            around.restore()
+    assert torch.equal(torch.get_rng_state(), draws)

@@ -77,6 +77,7 @@ class Surroundings:
     @uninterrupted()
     def restore(self) -> None:
         """Give everything back the value it had."""
+        set_random_states(self._random)
         for held, before in self._containers:
             if (held or before) and not _same_entries(held, before):
                 held.clear()
@@ -84,7 +85,6 @@ class Surroundings:
         for undo in self._undo:
             with contextlib.suppress(RuntimeError):  # of a tensor whose size was changed
                 undo()
-        set_random_states(self._random)
 
     def left(self) -> dict[str, Any]:
         """Plain values outside of modules that are no longer what they were, by name."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
 from itertools import compress
 from typing import Any
 
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 
 from torchkoopman.observe.batches import Forward, called, parts, structure_of
 from torchkoopman.observe.classes import EXPECTED, classes_of, described
+from torchkoopman.observe.interrupts import uninterrupted
 from torchkoopman.observe.outputs import choose_tensor
 from torchkoopman.observe.watch import moved
 
@@ -58,13 +60,13 @@ def chosen(value: Any, kept: Tensor) -> Any:
 def answered(model: nn.Module, batch: Any, forward: Forward | None = None) -> Tensor:
     """The model's logits on a batch, ``(samples, classes)``, whatever ``forward`` returns."""
     said: list[Any] = []
-    handle = model.register_forward_hook(lambda _, __, output: said.append(output))
-    try:
+    with ExitStack() as stack:
+        with uninterrupted():
+            hook = model.register_forward_hook(lambda _, __, output: said.append(output))
+            stack.callback(hook.remove)
         if forward is not None:
             forward(model, batch)
         else:
             args, kwargs, _ = parts(model, batch)
             called(model, *moved(model, args, kwargs), batch)
-    finally:
-        handle.remove()
     return choose_tensor(said[-1], None, "the model").flatten(1)

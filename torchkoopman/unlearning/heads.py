@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from torchkoopman.observe.alone import evaluating
 from torchkoopman.observe.example import Example
+from torchkoopman.observe.interrupts import uninterrupted
 from torchkoopman.observe.names import named_module
 from torchkoopman.observe.outputs import choose_tensor
 from torchkoopman.observe.views import View
@@ -161,11 +162,10 @@ def _gives_the_answers(model: nn.Module, layer: nn.Linear, example: Example) -> 
         put.append(torch.randn(output.shape, generator=generator).to(output))
         return put[-1]
 
-    handle = layer.register_forward_hook(other)
-    try:
+    with ExitStack() as stack:
+        with uninterrupted():
+            stack.callback(layer.register_forward_hook(other).remove)
         told = [choose_tensor(example.run(model), None, "the model") for _ in range(_DRAWS)]
-    finally:
-        handle.remove()
     if len(put) != _DRAWS or any(t.numel() != p.numel() for t, p in zip(told, put, strict=True)):
         return False
     answers, drawn = torch.stack([t.reshape(put[0].shape) for t in told]), torch.stack(put)
