@@ -99,7 +99,8 @@ class BettiCurve:
         """L1 distance, the integral of the absolute difference over the scales: a metric.
 
         In dimension 0, for clouds of n points, it is n times the 1-Wasserstein distance between the
-        deaths. With ``within`` only that part of the range counts; parts add up.
+        deaths, of which those beyond the last scale count as that. With ``within`` only that part
+        of the range counts; parts add up.
 
         Raises:
             ValueError: curves of different dimensions or scales.
