@@ -46,7 +46,7 @@ def whole(path: Path) -> Iterator[Path]:
     if path.is_dir():
         raise IsADirectoryError(f"{str(path)!r} is a folder, in whose place no file is written.")
     _clear(path)
-    with _naming(path):
+    with naming(path):
         folder, lock = _locked_folder(path)
         try:
             yield folder / path.name
@@ -64,7 +64,7 @@ def whole(path: Path) -> Iterator[Path]:
 
 
 @contextlib.contextmanager
-def _naming(path: Path) -> Iterator[None]:
+def naming(path: Path) -> Iterator[None]:
     """Let the errors of a disk say which file it could not take."""
     try:
         yield

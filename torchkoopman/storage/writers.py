@@ -7,6 +7,8 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
+from torchkoopman.storage.whole import naming
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
@@ -25,6 +27,7 @@ def only_writer(path: Path) -> Iterator[None]:
 
     Raises:
         RuntimeError: another process, or another thread of this one, writes to the path.
+        OSError: the disk is full.
     """
     place = path.with_name(path.name + ".lock")
     lock = _taken(place, path)
@@ -32,8 +35,10 @@ def only_writer(path: Path) -> Iterator[None]:
         yield
     finally:
         if lock is not None:
-            place.unlink(missing_ok=True)
-            os.close(lock)
+            try:
+                place.unlink(missing_ok=True)
+            finally:
+                os.close(lock)
 
 
 def _taken(place: Path, path: Path) -> int | None:
@@ -57,10 +62,19 @@ def _taken(place: Path, path: Path) -> int | None:
         except OSError:  # no locks here
             os.close(lock)
             return None
-        if _same_file(place, lock):  # else its holder has just removed it
-            os.truncate(lock, 0)
-            os.pwrite(lock, str(os.getpid()).encode(), 0)
-            return lock
+        own = False
+        try:
+            own = _same_file(place, lock)  # else its holder has just removed it
+            if own:
+                with naming(path):
+                    os.truncate(lock, 0)
+                    os.pwrite(lock, str(os.getpid()).encode(), 0)
+                return lock
+        except BaseException:  # the disk is full, say; kept, the lock would refuse this process too
+            if own:
+                place.unlink(missing_ok=True)
+            os.close(lock)
+            raise
         os.close(lock)
 
 
