@@ -406,3 +406,19 @@ def test_the_record_says_where_nothing_is_saved() -> None:
         (record,) = swap_history(edited)
         assert record.smaller == smaller == (record.added < record.removed)
         assert ("no smaller" in str(record)) != smaller
+
+
+def test_a_swap_without_memory_for_its_proof_is_no_unproven_swap(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its own inputs prove a swap; that they found no memory says nothing of the model."""
+    model = Residual().eval()
+
+    def full(*_: object) -> None:
+        raise torch.OutOfMemoryError("no memory is left")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("torchkoopman.surgery.swap.gather", full)
+        with pytest.raises(torch.OutOfMemoryError):
+            swap(model, Linear())
+    assert isinstance(swap(model, Linear()), nn.Module)

@@ -181,6 +181,8 @@ def _made_up(
     example = Example.made(inputs, device)
     try:
         return gather(bench, request, example, _sides(request, example))
+    except torch.OutOfMemoryError:  # which says nothing of the model
+        raise
     except RuntimeError:
         return None
 
