@@ -20,7 +20,7 @@ that are whole tiles of the processors' kernels, the fastest or nearly so for wi
 1024."""
 _ROWS = 256
 """Rows that float32 sums before float64 takes over."""
-_AT_ONCE = 2**17, 384
+_AT_ONCE = 2**17, 512
 """Numbers of one variable that are centred and multiplied at a time, a megabyte of float64, which
 stays in the processor's cache in between; and the least number of rows for which a product is
 fast."""
