@@ -111,7 +111,8 @@ def messages_of(module: str) -> Iterator[Message]:
             continue
         around = [each for each in functions if each.lineno <= call.lineno <= each.end_lineno]  # type: ignore[operator]
         texts = Texts(module, around[-1] if around else None)
-        for argument in call.args[:1]:
+        numbered = ast.unparse(call.func) == "OSError" and len(call.args) > 1
+        for argument in call.args[numbered : numbered + 1]:
             for text in dict.fromkeys(texts.of(argument)):
                 yield Message(f"{module}:{call.lineno}", ast.unparse(call), text)
 

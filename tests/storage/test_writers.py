@@ -23,8 +23,9 @@ def test_a_lock_for_which_there_was_no_room_is_let_go_of(
 
     with monkeypatch.context() as patch:
         patch.setattr(os, "pwrite", full)
-        with pytest.raises(OSError, match=r"/file' could not be written \(No space left"):
+        with pytest.raises(OSError, match=r"/file' could not be written \(No space left") as told:
             write(path)
+    assert told.value.errno == 28
     assert not list(tmp_path.iterdir())
     write(path)
 

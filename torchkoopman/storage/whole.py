@@ -72,8 +72,9 @@ def naming(path: Path) -> Iterator[None]:
         if error.errno not in _OF_DISKS:
             raise
         raise OSError(
+            error.errno,
             f"{str(path)!r} could not be written ({error.strerror}). Make room for it, or write it "
-            "elsewhere; what was there before is as it was."
+            "elsewhere; what was there before is as it was.",
         ) from error
 
 
