@@ -43,8 +43,8 @@ class Gathered:
     def __init__(self, moments: LabelledMoments) -> None:
         self._taken = moments
         self._waiting: list[_Batch] = []
-        self._enough = _enough(moments)
-        """Rows, or bytes of them, that do not wait."""
+        self._large: int | None = None
+        """Bytes of rows that do not wait; None where the sums may have grown since."""
         self._all: LabelledMoments | None = None
         """The moments of all rows, once somebody has read them, until more come."""
 
@@ -89,7 +89,7 @@ class Gathered:
         if self._enters(batch) or (self._waiting and self._waiting[0].kind != batch.kind):
             self._take()  # in the order in which they came
             self._taken.update(batch.values, batch.labels)
-            self._enough = _enough(self._taken)
+            self._large = None
         elif batch.rows:
             if not self._waiting:  # else they are of one kind
                 self._taken.require_widths(batch.values)
@@ -113,7 +113,7 @@ class Gathered:
         self._all = None
         self._take()
         self._taken.merge(other)
-        self._enough = _enough(self._taken)
+        self._large = None
         return self
 
     def state(self) -> dict[str, Any]:
@@ -126,16 +126,17 @@ class Gathered:
         self._all = None
         self._taken.load(state.get("taken", state))
         self._waiting = [_Batch(*batch) for batch in state.get("waiting", ())]
-        self._enough = _enough(self._taken)
+        self._large = None
         return self
 
     def _enters(self, *batches: _Batch) -> bool:
         """Whether there are rows enough to form products of."""
-        rows, nbytes = self._enough
-        return (
-            sum(batch.rows for batch in batches) >= rows
-            or sum(batch.nbytes for batch in batches) >= nbytes
-        )
+        rows, of_class = _ROWS
+        if sum(each.rows for each in batches) >= max(rows, of_class * len(self._taken.by_class)):
+            return True
+        if self._large is None:
+            self._large = max(_BYTES, int(_SHARE * self._taken.nbytes))
+        return sum(each.nbytes for each in batches) >= self._large
 
     def _take(self, *last: _Batch) -> None:
         """Form the products of the rows that wait, and of a last batch."""
@@ -151,7 +152,7 @@ class Gathered:
                 if not self._taken.torn:  # nothing was taken, for want of memory
                     self._waiting = waiting
                 raise
-        self._enough = _enough(self._taken)
+        self._large = None
 
 
 @dataclass(frozen=True)
@@ -184,13 +185,6 @@ class _Batch:
         """With memory of its own."""
         values = {name: value.clone() for name, value in self.values.items()}
         return _Batch(values, None if self.labels is None else self.labels.clone())
-
-
-def _enough(moments: LabelledMoments) -> tuple[int, int]:
-    """Rows, and bytes of them, from which on products with these moments are worth forming."""
-    rows, of_class = _ROWS
-    share = int(_SHARE * moments.nbytes)
-    return max(rows, of_class * len(moments.by_class)), max(_BYTES, share)
 
 
 def _joined(
