@@ -33,7 +33,7 @@ STREAMING: dict[str, Callable[[], Fitter]] = {
 }
 CALIBRATING, LATER = 3, 7
 """A batch that is the first with rows enough for coordinates, and one with enough for products."""
-PLACES = 25
+PLACES = 12
 """Lines of an update at which it is interrupted."""
 
 
