@@ -61,21 +61,13 @@ class CtrlC:
             sys.settrace(before)
 
 
-@pytest.fixture
-def heard() -> Iterator[None]:
-    """Ctrl-C is, as in a program that has no handler of its own."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 @pytest.fixture(autouse=True)
 def few_rows_wait(monkeypatch: pytest.MonkeyPatch) -> None:
     """So that an update forms products."""
     monkeypatch.setattr("torchkoopman.fitting.gathered._ROWS", (100, 10))
 
 
-@pytest.mark.usefixtures("heard")
+@pytest.mark.usefixtures("hears_interrupts")
 @pytest.mark.parametrize("number", [CALIBRATING, LATER])
 @pytest.mark.parametrize("kind", STREAMING)
 def test_an_interrupted_update_has_learnt_all_of_a_trajectory_or_none(
@@ -100,7 +92,7 @@ def test_an_interrupted_update_has_learnt_all_of_a_trajectory_or_none(
     assert bits(after) in came, "none came while something was taken in"
 
 
-@pytest.mark.usefixtures("heard")
+@pytest.mark.usefixtures("hears_interrupts")
 @pytest.mark.parametrize("kind", ["dmd", "edmd", "autoencoder"])
 def test_an_interrupted_merge_is_whole_or_none(kind: str) -> None:
     def pair() -> tuple[Fitter, Fitter]:
@@ -125,7 +117,7 @@ def test_an_interrupted_merge_is_whole_or_none(kind: str) -> None:
     assert {*came} == {before, bits(merged.state_dict())}
 
 
-@pytest.mark.usefixtures("heard")
+@pytest.mark.usefixtures("hears_interrupts")
 @pytest.mark.parametrize("call", ["reset", "load_state_dict"])
 @pytest.mark.parametrize("kind", ["dmd", "edmd halflife", "autoencoder"])
 def test_what_forgets_all_or_takes_all_over_is_not_interrupted_half_way(
@@ -145,7 +137,7 @@ def test_what_forgets_all_or_takes_all_over_is_not_interrupted_half_way(
     assert came <= allowed
 
 
-@pytest.mark.usefixtures("heard")
+@pytest.mark.usefixtures("hears_interrupts")
 @pytest.mark.parametrize("call", ["reset", "load_state_dict"])
 def test_nor_is_what_a_training_monitor_has_seen(call: str) -> None:
     def monitor(batches: range) -> tk.TrainingMonitor:
@@ -174,7 +166,7 @@ def test_nor_is_what_a_training_monitor_has_seen(call: str) -> None:
     assert came <= allowed
 
 
-@pytest.mark.usefixtures("heard")
+@pytest.mark.usefixtures("hears_interrupts")
 def test_a_training_that_was_interrupted_is_not_shown_as_the_one_before_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -197,7 +189,7 @@ def test_a_training_that_was_interrupted_is_not_shown_as_the_one_before_it(
     assert not torch.equal(after.operator.matrix(), before.operator.matrix())
 
 
-@pytest.mark.usefixtures("heard")
+@pytest.mark.usefixtures("hears_interrupts")
 def test_a_users_own_handler_of_ctrl_c_is_called_once_the_rows_are_taken() -> None:
     fitter, seen = streamed(tk.DMDFitter(), range(2)), list[float]()
     signal.signal(signal.SIGINT, lambda *_: seen.append(fitter._own.count))
@@ -372,3 +364,25 @@ def test_moments_that_broke_off_take_nothing_more(
         torch.testing.assert_close(
             moments.load(whole.tensors()).tensors(), whole.tensors(), rtol=0, atol=0
         )
+
+
+def test_moments_that_found_no_memory_to_begin_with_others_are_still_of_no_rows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    values = {"a": torch.randn(50, 3), "b": torch.randn(50, 3)}
+    other = Moments([("a", "a"), ("a", "b")]).update(values)
+    moments, clone, calls = Moments(other.pairs), torch.Tensor.clone, list[object]()
+
+    def full(tensor: torch.Tensor) -> torch.Tensor:
+        calls.append(tensor)
+        if len(calls) == 3:
+            raise MemoryError
+        return clone(tensor)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.Tensor, "clone", full)
+        with pytest.raises(MemoryError):
+            moments.merge(other)
+    assert moments.count == 0
+    expected = other.tensors()
+    torch.testing.assert_close(moments.merge(other).tensors(), expected, rtol=0, atol=0)

@@ -158,9 +158,9 @@ class Covariances:
         """
         if self.torn:
             raise RuntimeError(
-                f"moments of {self.names} broke off while they took rows in, for want of memory or "
-                "by an interrupt: some of their sums have rows that others lack. Begin anew, as a "
-                "fitter does with reset(), or load the state that was saved last."
+                f"moments of {self.names} broke off while they took rows in, for want of memory, "
+                "say, or by an interrupt: some of their sums have rows that others lack. Begin "
+                "anew, as a fitter does with reset(), or load the state that was saved last."
             )
 
     def _require_rows(self) -> None:

@@ -108,9 +108,10 @@ class Moments(Covariances):
         if other.count == 0:
             return self
         if not self._means:
-            self.count = other.count
-            self._means = {name: mean.clone() for name, mean in other._means.items()}
-            self._sums = {pair: scatter.clone() for pair, scatter in other._scatters.items()}
+            means = {name: mean.clone() for name, mean in other._means.items()}
+            sums = {pair: scatter.clone() for pair, scatter in other._scatters.items()}
+            with self._at_once():
+                self.count, self._means, self._sums, self._halved = other.count, means, sums, False
             return self
         self.require_widths({name: len(mean) for name, mean in other._means.items()})
         total = self.count + other.count
