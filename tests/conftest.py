@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import gc
+import signal
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -48,6 +49,14 @@ def pytest_terminal_summary(
     terminalreporter.section(f"left out: {count} files of tests, and slow tests of the others")
     for folder, names in missing.items():
         terminalreporter.write_line(f"{folder}/: {', '.join(names)}")
+
+
+@pytest.fixture
+def hears_interrupts() -> Iterator[None]:
+    """Ctrl-C as in a terminal: a process started in the background ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 @pytest.fixture(autouse=True, scope="module")

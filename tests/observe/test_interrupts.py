@@ -207,14 +207,6 @@ def test_passes_after_a_signal_are_whole_and_other_threads_go_on() -> None:
     assert all(torch.equal(*each.states.values()) for each in got)
 
 
-@pytest.fixture
-def heard() -> Iterator[None]:
-    """Ctrl-C is, as in a program that has no handler of its own."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 def ctrl_c(*_: object) -> None:
     os.kill(os.getpid(), signal.SIGINT)
 
@@ -236,7 +228,7 @@ def fails() -> None:
     raise ValueError("no memory for the merged weights")
 
 
-@pytest.mark.usefixtures("heard")
+@pytest.mark.usefixtures("hears_interrupts")
 @pytest.mark.parametrize("when", [True, False])
 @pytest.mark.parametrize(("then", "kind"), [(ctrl_c, KeyboardInterrupt), (fails, ValueError)])
 def test_modes_come_back_where_switching_them_broke_off(
@@ -251,7 +243,7 @@ def test_modes_come_back_where_switching_them_broke_off(
         assert [module.training for module in model.modules()] == before
 
 
-@pytest.mark.usefixtures("heard")
+@pytest.mark.usefixtures("hears_interrupts")
 def test_precision_comes_back_where_an_interrupt_comes_meanwhile(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -277,7 +269,7 @@ def test_precision_comes_back_where_an_interrupt_comes_meanwhile(
     assert [each.fp32_precision for each in backends] == ["tf32", "tf32"]
 
 
-@pytest.mark.usefixtures("heard")
+@pytest.mark.usefixtures("hears_interrupts")
 def test_what_a_model_can_reach_comes_back_where_an_interrupt_comes_meanwhile(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
@@ -307,7 +299,7 @@ def interrupted(function: Callable[..., Any]) -> Callable[..., Any]:
     return called
 
 
-@pytest.mark.usefixtures("heard")
+@pytest.mark.usefixtures("hears_interrupts")
 @pytest.mark.parametrize(
     "room", ["torchkoopman.flows.untouched", "torchkoopman.inspecting.inspect"]
 )
@@ -329,7 +321,7 @@ def test_random_states_come_back_where_an_interrupt_comes_meanwhile(
     assert torch.equal(torch.get_rng_state(), draws)
 
 
-@pytest.mark.usefixtures("heard")
+@pytest.mark.usefixtures("hears_interrupts")
 def test_a_meter_of_costs_that_was_interrupted_as_it_began_leaves_nothing() -> None:
     class Interrupting(nn.Identity):
         def register_forward_hook(self, *arguments: Any, **options: Any) -> Any:
@@ -373,7 +365,7 @@ def test_modes_come_back_where_there_is_no_memory_to_note_them(
     assert [module.training for module in model.modules()] == [True, True, True, False]
 
 
-@pytest.mark.usefixtures("heard")
+@pytest.mark.usefixtures("hears_interrupts")
 @pytest.mark.parametrize(
     "ask",
     [answered, lambda model, x: _gives_the_answers(model, model, Example.of(x))],

@@ -627,14 +627,6 @@ def test_the_lock_of_a_dead_process_is_taken_over_even_if_its_child_has_it_open(
         process.stdout.close()  # type: ignore[union-attr]
 
 
-@pytest.fixture
-def hears_interrupts() -> Iterator[None]:
-    """Ctrl-C as in a terminal: a process started in the background ignores it."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 def interrupt() -> None:
     os.kill(os.getpid(), signal.SIGINT)
 
